@@ -1,0 +1,6 @@
+#![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
+
+pub mod feed;
+pub mod store;
+pub mod task;
+pub mod wire;

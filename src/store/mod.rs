@@ -1,0 +1,236 @@
+//! What the hub remembers.
+//!
+//! The store is a **log of commits** and a **view** of the newest record of each task.
+//!
+//! * A commit is *appended*: one row with every record it changes, on disk (fsync) before anyone hears of it. That is all
+//!   the durability there is, and it costs the same whether a commit carries one change or a thousand.
+//! * The view (a row a task, with its history) is brought up to date behind the log, in steps (*settling*). A task that
+//!   was created, ran and completed in the meantime costs one row write instead of three; what was settled leaves the log.
+//! * Opening a store settles what the log still holds, so a restart reads only the view.
+//!
+//! Reads by id see what is not settled yet; reads over many tasks ([`Reader::find`], [`Reader::changed_since`]) see only
+//! the view, so whoever calls them has the writer settle first. The hub does that; routes never touch a store.
+//!
+//! The [`Store`] half belongs to the one writer, the [`Reader`] half to everybody. Several hubs on one history would put
+//! the log elsewhere and keep the view: changes are full records in order of `rev`.
+
+mod memory;
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::task::{Change, Filter, Json, LogLine, Status, Task, TaskId, Timestamp, Transition};
+
+//pub use memory::in_memory;
+//pub use sqlite::SqliteStore;
+
+/// 128 bits of a digest: of an idempotency key with its caller and route, or of a request body.
+pub type Digest = u128;
+
+/// What becomes durable together, or not at all.
+#[derive(Default)]
+pub struct Commit {
+    /// In order of `rev`, without holes; the first follows the last of the commit before.
+    pub changes: Vec<Entry>,
+    /// Idempotency keys that now stand for tasks.
+    pub keys: Vec<KeyEntry>,
+    /// What is kept beside the records.
+    pub asides: Vec<Aside>,
+}
+
+/// A change with its record as text ([`Task::write_json`]).
+#[derive(Clone)]
+pub struct Entry {
+    pub change: Change,
+    pub record: Bytes,
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEntry {
+    pub key: Digest,
+    pub body: Digest,
+    pub tasks: Vec<TaskId>,
+    /// The key is forgotten after this.
+    pub expires_at: Timestamp,
+}
+
+/// Kept beside a record, without a transition.
+#[derive(Clone, Debug)]
+pub enum Aside {
+    /// The newest checkpoint of a task. Replaces the one before.
+    Checkpoint { task_id: TaskId, checkpoint: Json },
+    /// The newest tick of a running task, so that a restart does not fall back to nothing. Ignored where the view has a
+    /// record above `rev`.
+    Progress { task_id: TaskId, rev: u64, progress: Json },
+    /// Log lines, oldest first, following those before.
+    Logs { task_id: TaskId, lines: Arc<[LogLine]> },
+}
+
+/// What a store holds when it is opened.
+pub struct Recovered {
+    /// Names this history; made when the store was, and kept.
+    pub epoch: String,
+    /// The last `rev`, 0 in a new store.
+    pub rev: u64,
+    /// The youngest id ever given, also where that task was deleted.
+    pub last_id: Option<TaskId>,
+    /// Every unfinished task, oldest first, with its newest kept tick in `run.progress`.
+    pub unfinished: Vec<Task>,
+    /// How many tasks there are of each status, final ones too.
+    pub counts: BTreeMap<Status, u64>,
+}
+
+/// The writer's half. Every call blocks until it is done.
+pub trait Store: Send {
+    /// What was there when the store was opened. Called once, before anything else.
+    fn recover(&mut self) -> Result<Recovered, StoreError>;
+
+    /// Appends a commit. When this returns, it is on disk; when it fails, nothing of it is.
+    fn append(&mut self, commit: &Commit) -> Result<(), StoreError>;
+
+    /// Brings the view up to date for at most `tasks_max` tasks, oldest change first, and tells which records are now
+    /// in it: `(task, rev)`.
+    fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError>;
+
+    /// How many tasks wait to be settled, and how many bytes the log holds for them.
+    fn unsettled(&self) -> (usize, usize);
+
+    /// The newest record of a task.
+    fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// What an idempotency key stands for, unless it is expired at `now`.
+    fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError>;
+
+    /// Forgets expired keys, and tombstones that are older than `tombstones_before`; at most `rows_max` of each.
+    /// Says how many rows went.
+    fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError>;
+
+    /// Writes something and takes it back: whether an append would work.
+    fn probe(&mut self) -> Result<(), StoreError>;
+
+    /// The half for everybody.
+    fn reader(&self) -> Arc<dyn Reader>;
+}
+
+/// The readers' half. Calls block for the length of a query, so async code makes them where blocking is allowed.
+pub trait Reader: Send + Sync {
+    /// A task with everything about it.
+    fn task(&self, task_id: TaskId) -> Result<Option<Stored>, StoreError>;
+
+    /// What a worker needs beside the record, for each of these tasks: payload and newest checkpoint.
+    fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<(Option<Json>, Option<Json>)>, StoreError>;
+
+    /// A page of the view.
+    fn find(&self, query: &Query) -> Result<Page, StoreError>;
+
+    /// The newest record of every task with a transition above `rev`, and tombstones of the deleted ones, in order of
+    /// their `rev`, at most `limit`; or that the store no longer knows that far back.
+    fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, StoreError>;
+
+    /// The steps of a task, oldest first; empty for an unknown one.
+    fn history(&self, task_id: TaskId) -> Result<Vec<Transition>, StoreError>;
+
+    /// Kept log lines of a task, oldest first.
+    fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Vec<LogLine>, StoreError>;
+
+    /// The `seq` of the newest kept log line of a task, 0 where there is none.
+    fn log_end(&self, task_id: TaskId) -> Result<u64, StoreError>;
+
+    /// Final tasks that were finished before this moment, oldest first, at most `limit`.
+    fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
+    fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;
+}
+
+/// A task as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub record: Bytes,
+    pub payload: Option<Json>,
+    /// A result that is too large for the record; a smaller one stands in it.
+    pub result: Option<Json>,
+}
+
+/// Which tasks, in which order, from where.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub filter: Filter,
+    /// Case-insensitive text in title, type or id.
+    pub text: Option<String>,
+    pub created_after: Option<Timestamp>,
+    pub created_before: Option<Timestamp>,
+    pub order: Order,
+    /// Only tasks beyond this one, in the direction of `order`.
+    pub beyond: Option<TaskId>,
+    pub limit: usize,
+}
+
+/// By creation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    #[default]
+    NewestFirst,
+    OldestFirst,
+}
+
+/// What a query found.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    pub tasks: Vec<(TaskId, Bytes)>,
+    /// Whether there are more beyond the last.
+    pub more: bool,
+}
+
+/// What happened after a `rev`.
+#[derive(Clone, Debug)]
+pub enum ChangedSince {
+    Known {
+        changes: Vec<ChangedTask>,
+        more: bool,
+    },
+    /// Tombstones from then are gone.
+    TooOld,
+}
+
+/// A task that changed.
+#[derive(Clone, Debug)]
+pub struct ChangedTask {
+    pub task_id: TaskId,
+    pub rev: u64,
+    /// The newest record; of a deleted task the last one, so that filters can look at it.
+    pub record: Bytes,
+    pub gone: bool,
+}
+
+/// Which log lines.
+#[derive(Clone, Copy, Debug)]
+pub enum LogRange {
+    /// The newest so many.
+    Tail(usize),
+    /// The oldest so many of those above a `seq`.
+    After { seq: u64, limit: usize },
+}
+
+/// Why the store could not do it. The text is for the log of the hub, not for clients.
+#[derive(Debug)]
+pub struct StoreError {
+    /// What was being done.
+    pub step: &'static str,
+    pub cause: String,
+    /// Whether it can pass by itself: a full disk, a lock; or not: a damaged file.
+    pub lasting: bool,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.cause)
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,48 @@
+//! What a task that did not complete leaves behind.
+
+use serde::{Deserialize, Serialize};
+
+use super::Json;
+
+/// Why a try or a task failed. `kind` is for programs, `message` for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`) and `poison` (lost with its
+    /// worker `max_crashes` times). `taskhub worker` adds `exit` and `signal`. ≤ 128 characters.
+    #[serde(default = "Failure::default_kind")]
+    pub kind: String,
+    /// ≤ 8 KiB, cut beyond.
+    #[serde(default)]
+    pub message: String,
+    /// Anything more, ≤ 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Json>,
+}
+
+impl Failure {
+    /// The longest `kind`, in characters; more is refused.
+    pub const KIND_CHARS_MAX: usize = 128;
+    /// The longest message, in bytes; more is cut.
+    pub const MESSAGE_BYTES_MAX: usize = 8 << 10;
+    /// The largest details, in bytes of JSON text; more is refused.
+    pub const DETAILS_BYTES_MAX: usize = 64 << 10;
+
+    /// A failure of this kind.
+    pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { kind: kind.into(), message: message.into(), details: None }
+    }
+
+    fn default_kind() -> String {
+        "error".into()
+    }
+
+    /// The failure with its message within bounds.
+    pub fn cut(mut self) -> Failure {
+        if self.message.len() > Failure::MESSAGE_BYTES_MAX {
+            let end = (0..=Failure::MESSAGE_BYTES_MAX).rev().find(|at| self.message.is_char_boundary(*at));
+            self.message.truncate(end.unwrap_or(0));
+        }
+        self
+    }
+}

@@ -1,0 +1,108 @@
+//! Which tasks somebody wants to see: an AND of lists, each a non-empty OR.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, Name, Pattern, PatternSet, Status, Task, TaskId};
+
+/// The most values of all lists of a filter together.
+pub const FILTER_VALUES_MAX: usize = 1_000;
+
+/// A filter as it stands on the wire. A list that is absent asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterSpec {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<Vec<TaskId>>,
+    /// Names, or beginnings of names with a trailing `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_type: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Vec<Status>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// A checked filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    pub task_id: Option<BTreeSet<TaskId>>,
+    pub task_type: Option<PatternSet>,
+    pub queue: Option<PatternSet>,
+    pub status: Option<BTreeSet<Status>>,
+    pub user_id: Option<BTreeSet<Name>>,
+    pub labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl FilterSpec {
+    /// Checks the bounds: every list has at least one value, all together at most [`FILTER_VALUES_MAX`].
+    pub fn checked(self) -> Result<Filter, Invalid> {
+        let count = self.task_id.as_ref().map_or(0, Vec::len)
+            + self.task_type.as_ref().map_or(0, Vec::len)
+            + self.queue.as_ref().map_or(0, Vec::len)
+            + self.status.as_ref().map_or(0, Vec::len)
+            + self.user_id.as_ref().map_or(0, Vec::len)
+            + self.labels.iter().flat_map(BTreeMap::values).map(Vec::len).sum::<usize>();
+        if count > FILTER_VALUES_MAX {
+            return Err(Invalid::limit("filter", FILTER_VALUES_MAX as u64, "values"));
+        }
+        let patterns = |field: &'static str, list: Option<Vec<String>>| -> Result<Option<PatternSet>, Invalid> {
+            let Some(list) = list else { return Ok(None) };
+            let patterns = list
+                .iter()
+                .map(|text| Pattern::parse(text).map_err(|why| Invalid::value(field, why.to_string())))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(Some(PatternSet::new(patterns)))
+        };
+        let filter = Filter {
+            task_id: non_empty("task_id", self.task_id)?.map(|list| list.into_iter().collect()),
+            task_type: patterns("task_type", non_empty("task_type", self.task_type)?)?,
+            queue: patterns("queue", non_empty("queue", self.queue)?)?,
+            status: non_empty("status", self.status)?.map(|list| list.into_iter().collect()),
+            user_id: non_empty("user_id", self.user_id)?.map(|list| list.iter().map(|id| Name::new(id)).collect()),
+            labels: self
+                .labels
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(key, values)| {
+                    let values = non_empty(format!("labels.{key}"), Some(values))?.unwrap_or_default();
+                    Ok((key, values.into_iter().collect()))
+                })
+                .collect::<Result<_, Invalid>>()?,
+        };
+        Ok(filter)
+    }
+}
+
+fn non_empty<T>(
+    field: impl Into<std::borrow::Cow<'static, str>>,
+    list: Option<Vec<T>>,
+) -> Result<Option<Vec<T>>, Invalid> {
+    match list {
+        Some(list) if list.is_empty() => Err(Invalid::value(field, "must not be an empty list")),
+        list => Ok(list),
+    }
+}
+
+impl Filter {
+    /// Whether the record is meant.
+    pub fn matches(&self, task: &Task) -> bool {
+        self.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status)) && self.matches_unchanging(task)
+    }
+
+    /// Whether the parts of the record that never change are meant: all but `status`.
+    pub fn matches_unchanging(&self, task: &Task) -> bool {
+        self.task_id.as_ref().is_none_or(|ids| ids.contains(&task.task_id))
+            && self.task_type.as_ref().is_none_or(|types| types.matches(task.task_type.as_str()))
+            && self.queue.as_ref().is_none_or(|queues| queues.matches(task.queue.as_str()))
+            && self.user_id.as_ref().is_none_or(|users| task.user_id.as_ref().is_some_and(|user| users.contains(user)))
+            && self.labels.iter().all(|(key, values)| {
+                task.labels().and_then(|labels| labels.get(key)).is_some_and(|value| values.contains(value))
+            })
+    }
+}

@@ -1,0 +1,49 @@
+//! What a task is: its record, its states, and the small values it is made of.
+//!
+//! Everything here is plain data and total functions: no clock, no I/O, no runtime. The engine decides with these
+//! types, the store keeps them, the feed and the routes show them.
+//!
+//! * [`Task`] is the record. A change to a task is a *new record*, never a difference, so whoever applies records in
+//!   order of `rev` has the state.
+//! * [`Status`] holds the table of transitions; nothing else in the crate knows which step may follow which.
+//! * Large parts (payload, a result over [`RESULT_INLINE_BYTES`], log lines) are kept beside the record, as
+//!   [`Json`] text that is never parsed twice.
+
+mod change;
+mod failure;
+mod filter;
+mod id;
+mod json;
+mod log;
+mod name;
+mod new_task;
+mod progress;
+mod record;
+mod retry;
+mod status;
+mod time;
+mod view;
+
+pub use change::{Change, ChangeKind, Transition};
+pub use failure::Failure;
+pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
+pub use id::{IdSource, ParseIdError, TaskId};
+pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
+pub use log::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, cut_line};
+pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
+pub use new_task::{
+    ATTEMPTS_MAX, CRASHES_MAX, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid, InvalidKind, LABEL_KEY_CHARS_MAX,
+    LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX, TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
+};
+pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
+pub use record::{Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
+pub use retry::RetryPolicy;
+pub use status::{Event, Status};
+pub use time::Timestamp;
+pub use view::TaskView;
+
+/// The largest result a task may leave, in bytes of its JSON text.
+pub const RESULT_BYTES_MAX: usize = 1 << 20;
+
+/// The largest checkpoint, in bytes of its JSON text.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,223 @@
+//! Short words that many tasks share: types, queues, users, workers; and patterns over them.
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The longest task type, queue or worker id, in characters.
+pub const NAME_CHARS_MAX: usize = 128;
+
+/// A short text that costs 16 bytes wherever it stands: the letters are shared by all tasks that use it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+/// Letters shared across the program. Past this many distinct names new ones are simply not shared, so that nobody can
+/// fill the memory with names.
+const SHARED_NAMES_MAX: usize = 16_384;
+static SHARED: LazyLock<Mutex<HashSet<Name>>> = LazyLock::new(Default::default);
+
+impl Name {
+    /// A name with exactly this text, unchecked: for user ids and for what was checked before.
+    pub fn new(text: &str) -> Name {
+        let mut shared = SHARED.lock();
+        if let Some(name) = shared.get(text) {
+            return name.clone();
+        }
+        let name = Name(text.into());
+        if shared.len() < SHARED_NAMES_MAX {
+            shared.insert(name.clone());
+        }
+        name
+    }
+
+    /// A task type, a queue or a worker id: 1–128 of `A-Z a-z 0-9 . _ : -`.
+    pub fn parse(text: &str) -> Result<Name, NameError> {
+        check_word(text).map(|()| Name::new(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check_word(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > NAME_CHARS_MAX {
+        return Err(NameError::TooLong);
+    }
+    match text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-'))) {
+        Some(wrong) => Err(NameError::Character(wrong)),
+        None => Ok(()),
+    }
+}
+
+/// Why a text is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    Empty,
+    TooLong,
+    Character(char),
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::Empty => f.write_str("must not be empty"),
+            NameError::TooLong => write!(f, "must be at most {NAME_CHARS_MAX} characters"),
+            NameError::Character(c) => write!(f, "must be of A-Z a-z 0-9 . _ : - (found {c:?})"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// Reads the text without checking its letters: what comes from outside is checked where its field is known, so that
+/// the refusal can name it.
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Name;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Name, E> {
+                Ok(Name::new(text))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// A name, or the beginning of names: `ingest.*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pattern {
+    Exact(Name),
+    /// All names that start with this; empty for `*`.
+    Prefix(Name),
+}
+
+impl Pattern {
+    /// A name that may end in `*`.
+    pub fn parse(text: &str) -> Result<Pattern, NameError> {
+        match text.strip_suffix('*') {
+            None => Name::parse(text).map(Pattern::Exact),
+            Some("") => Ok(Pattern::Prefix(Name::new(""))),
+            Some(prefix) => Name::parse(prefix).map(Pattern::Prefix),
+        }
+    }
+
+    /// Whether `name` is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Pattern::Exact(exact) => exact.as_str() == name,
+            Pattern::Prefix(prefix) => name.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Exact(name) => write!(f, "{name}"),
+            Pattern::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
+/// Several patterns, any of which may match; sorted, so that equal sets compare equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PatternSet(Box<[Pattern]>);
+
+impl PatternSet {
+    /// A set of these patterns.
+    pub fn new(mut patterns: Vec<Pattern>) -> PatternSet {
+        patterns.sort();
+        patterns.dedup();
+        PatternSet(patterns.into())
+    }
+
+    /// The set that matches every name.
+    pub fn all() -> PatternSet {
+        PatternSet::new(vec![Pattern::Prefix(Name::new(""))])
+    }
+
+    /// Whether any pattern matches `name`.
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// The patterns as they are written.
+    pub fn texts(&self) -> Vec<String> {
+        self.0.iter().map(Pattern::to_string).collect()
+    }
+
+    /// The patterns, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_to_the_letter() {
+        assert!(Name::parse("media.Transcode_2:hd-x").is_ok());
+        assert!(Name::parse(&"x".repeat(128)).is_ok());
+        assert_eq!(Name::parse(&"x".repeat(129)), Err(NameError::TooLong));
+        assert_eq!(Name::parse(""), Err(NameError::Empty));
+        assert_eq!(Name::parse("a b"), Err(NameError::Character(' ')));
+        assert_eq!(Name::parse("größe"), Err(NameError::Character('ö')));
+    }
+
+    #[test]
+    fn letters_are_shared() {
+        assert!(Arc::ptr_eq(&Name::new("shared-letters").0, &Name::new("shared-letters").0));
+    }
+
+    #[test]
+    fn patterns() {
+        let set = PatternSet::new(vec![Pattern::parse("ingest.*").unwrap(), Pattern::parse("report").unwrap()]);
+        for (name, expected) in
+            [("ingest.pdf", true), ("ingest.", true), ("ingest", false), ("report", true), ("reports", false)]
+        {
+            assert_eq!(set.matches(name), expected, "{name}");
+        }
+        assert!(PatternSet::all().matches("anything"));
+        assert!(Pattern::parse("a*b").is_err());
+        assert!(Pattern::parse("").is_err());
+    }
+}

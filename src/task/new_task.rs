@@ -1,0 +1,278 @@
+//! What a submission may say, and the checks it must pass.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Json, JsonError, Name, RetryPolicy, TaskId, Timestamp};
+
+/// The longest title, in characters.
+pub const TITLE_CHARS_MAX: usize = 256;
+/// The longest description, in characters.
+pub const DESCRIPTION_CHARS_MAX: usize = 4_096;
+/// The longest user id, in characters.
+pub const USER_ID_CHARS_MAX: usize = 128;
+/// The most labels of a task.
+pub const LABELS_MAX: usize = 16;
+/// The longest key of a label, in characters.
+pub const LABEL_KEY_CHARS_MAX: usize = 64;
+/// The longest value of a label, in characters.
+pub const LABEL_VALUE_CHARS_MAX: usize = 256;
+/// The largest payload unless configured otherwise, in bytes of its JSON text.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// The most tries of a task: each leaves a line in its history.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// The most crashes a task may be allowed.
+pub const CRASHES_MAX: u32 = 100;
+/// The longest timeout of an attempt: thirty days.
+pub const TIMEOUT_MS_MAX: u64 = 30 * 86_400_000;
+/// The longest delay of a task: ten years.
+pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
+
+/// A submission. Everything but `task_type` may be left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTask {
+    /// What to run: 1–128 of `A-Z a-z 0-9 . _ : -`.
+    pub task_type: String,
+    /// The line it waits in; same characters; `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Any JSON, kept byte for byte.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub payload: Option<Json>,
+    /// −100…100, higher first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i8,
+    /// Not before this time. Not together with `delay_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// Not before this many milliseconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// How many tries are allowed, 1–1,000; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// At how many lost attempts the task fails as poison, 1–100; default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_crashes: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<TaskId>,
+    /// The longest an attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+}
+
+/// A `null` payload is a payload, not an absent one.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+fn is_zero(number: &i8) -> bool {
+    *number == 0
+}
+
+/// A value that is refused, with the field it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub kind: InvalidKind,
+    /// The path of the field: `labels.project_id`, `tasks[3].priority`.
+    pub field: Cow<'static, str>,
+    /// What must hold, to be read after the field's name.
+    pub detail: String,
+}
+
+/// In which way a value is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidKind {
+    /// Not of the kind, the letters or the range that is asked for.
+    Value,
+    /// Over a limit, which is named.
+    Limit(u64),
+    /// A payload or result over its limit in bytes.
+    PayloadTooLarge(u64),
+}
+
+impl Invalid {
+    /// A wrong value.
+    pub fn value(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Invalid {
+        Invalid { kind: InvalidKind::Value, field: field.into(), detail: detail.into() }
+    }
+
+    /// A value over its limit.
+    pub fn limit(field: impl Into<Cow<'static, str>>, limit: u64, unit: &str) -> Invalid {
+        Invalid {
+            kind: InvalidKind::Limit(limit),
+            field: field.into(),
+            detail: format!("must be at most {limit} {unit}"),
+        }
+    }
+
+    /// Refuses JSON text that is too large or too deep.
+    pub fn json(field: &'static str, json: &Json, bytes_max: usize) -> Result<(), Invalid> {
+        json.check(bytes_max).map_err(|refusal| Invalid {
+            kind: match refusal {
+                JsonError::TooLarge { .. } => InvalidKind::PayloadTooLarge(bytes_max as u64),
+                JsonError::TooDeep => InvalidKind::Limit(super::PAYLOAD_DEPTH_MAX as u64),
+                JsonError::Malformed => InvalidKind::Value,
+            },
+            field: field.into(),
+            detail: refusal.to_string(),
+        })
+    }
+
+    /// The same, found at `outer` of something larger.
+    pub fn within(mut self, outer: impl fmt::Display) -> Invalid {
+        self.field = format!("{outer}.{}", self.field).into();
+        self
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.detail)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl NewTask {
+    /// A submission of this type, with everything else left to its default.
+    pub fn new(task_type: impl Into<String>) -> NewTask {
+        NewTask { task_type: task_type.into(), ..NewTask::default() }
+    }
+
+    /// The submission with a payload. Fails where serde cannot write the value as JSON.
+    pub fn payload<T: Serialize + ?Sized>(mut self, payload: &T) -> Result<NewTask, serde_json::Error> {
+        self.payload = Some(Json::of(payload)?);
+        Ok(self)
+    }
+
+    /// Checks every field but the letters of `task_type` and `queue`, which are checked where they become names.
+    pub fn check(&self, payload_bytes_max: usize) -> Result<(), Invalid> {
+        Name::parse(&self.task_type).map_err(|why| Invalid::value("task_type", why.to_string()))?;
+        if let Some(queue) = &self.queue {
+            Name::parse(queue).map_err(|why| Invalid::value("queue", why.to_string()))?;
+        }
+        chars("title", self.title.as_deref(), TITLE_CHARS_MAX)?;
+        chars("description", self.description.as_deref(), DESCRIPTION_CHARS_MAX)?;
+        chars("user_id", self.user_id.as_deref(), USER_ID_CHARS_MAX)?;
+        if self.user_id.as_deref() == Some("") {
+            return Err(Invalid::value("user_id", "must not be empty"));
+        }
+        if self.labels.len() > LABELS_MAX {
+            return Err(Invalid::limit("labels", LABELS_MAX as u64, "labels"));
+        }
+        for (key, value) in &self.labels {
+            if key.is_empty() {
+                return Err(Invalid::value("labels", "must not have an empty key"));
+            }
+            if key.chars().count() > LABEL_KEY_CHARS_MAX {
+                return Err(Invalid::limit("labels", LABEL_KEY_CHARS_MAX as u64, "characters a key"));
+            }
+            if value.chars().count() > LABEL_VALUE_CHARS_MAX {
+                return Err(Invalid::limit(format!("labels.{key}"), LABEL_VALUE_CHARS_MAX as u64, "characters"));
+            }
+        }
+        if let Some(payload) = &self.payload {
+            Invalid::json("payload", payload, payload_bytes_max)?;
+        }
+        if !(-100..=100).contains(&self.priority) {
+            return Err(Invalid::value("priority", "must be from -100 to 100"));
+        }
+        if self.run_at.is_some() && self.delay_ms.is_some() {
+            return Err(Invalid::value("delay_ms", "must not stand beside run_at"));
+        }
+        range("delay_ms", self.delay_ms, 0, DELAY_MS_MAX)?;
+        range("max_attempts", self.max_attempts.map(u64::from), 1, u64::from(ATTEMPTS_MAX))?;
+        range("max_crashes", self.max_crashes.map(u64::from), 1, u64::from(CRASHES_MAX))?;
+        range("timeout_ms", self.timeout_ms, 1, TIMEOUT_MS_MAX)?;
+        if let Some(retry) = &self.retry {
+            range("retry.base_ms", Some(retry.base_ms), 0, RetryPolicy::MAX_MS_MAX)?;
+            range("retry.max_ms", Some(retry.max_ms), 0, RetryPolicy::MAX_MS_MAX)?;
+            if !(1.0..=10.0).contains(&retry.factor) {
+                return Err(Invalid::value("retry.factor", "must be from 1 to 10"));
+            }
+            if !(0.0..=1.0).contains(&retry.jitter) {
+                return Err(Invalid::value("retry.jitter", "must be from 0 to 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<(), Invalid> {
+    match text {
+        Some(text) if text.len() > chars_max && text.chars().count() > chars_max => {
+            Err(Invalid::limit(field, chars_max as u64, "characters"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn range(field: &'static str, number: Option<u64>, min: u64, max: u64) -> Result<(), Invalid> {
+    match number {
+        Some(n) if n > max => Err(Invalid::limit(field, max, "")).map_err(|mut invalid| {
+            invalid.detail.truncate(invalid.detail.trim_end().len());
+            invalid
+        }),
+        Some(n) if n < min => Err(Invalid::value(field, format!("must be at least {min}"))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str, expected: Result<(), (&str, InvalidKind)>) {
+        let new: NewTask = serde_json::from_str(json).unwrap();
+        let got = new.check(100);
+        let got = got.as_ref().map(|()| ()).map_err(|invalid| (invalid.field.as_ref(), invalid.kind));
+        assert_eq!(got, expected, "{json}");
+    }
+
+    #[test]
+    fn each_limit_at_its_edge() {
+        let value = |field| Err((field, InvalidKind::Value));
+        let limit = |field, n| Err((field, InvalidKind::Limit(n)));
+        let with = |rest: &str| format!(r#"{{"task_type":"t",{rest}}}"#);
+        check(r#"{"task_type":"t"}"#, Ok(()));
+        check(r#"{"task_type":""}"#, value("task_type"));
+        check(&with(r#""queue":"a/b""#), value("queue"));
+        check(&with(&format!(r#""title":"{}""#, "é".repeat(256))), Ok(()));
+        check(&with(&format!(r#""title":"{}""#, "é".repeat(257))), limit("title", 256));
+        check(&with(&format!(r#""payload":"{}""#, "x".repeat(98))), Ok(()));
+        check(
+            &with(&format!(r#""payload":"{}""#, "x".repeat(99))),
+            Err(("payload", InvalidKind::PayloadTooLarge(100))),
+        );
+        check(&with(r#""priority":-100"#), Ok(()));
+        check(&with(r#""priority":101"#), value("priority"));
+        check(&with(r#""run_at":"2030-01-01T00:00:00Z","delay_ms":1"#), value("delay_ms"));
+        check(&with(r#""max_attempts":0"#), value("max_attempts"));
+        check(&with(r#""max_attempts":1001"#), limit("max_attempts", 1000));
+        check(&with(r#""labels":{"":"x"}"#), value("labels"));
+        check(&with(&format!(r#""labels":{{"k":"{}"}}"#, "x".repeat(257))), limit("labels.k", 256));
+        check(&with(r#""retry":{"factor":0.5}"#), value("retry.factor"));
+        check(&with(r#""timeout_ms":0"#), value("timeout_ms"));
+    }
+
+    #[test]
+    fn a_null_payload_is_kept() {
+        let new: NewTask = serde_json::from_str(r#"{"task_type":"t","payload":null}"#).unwrap();
+        assert_eq!(new.payload, Some(Json::null()));
+    }
+}

@@ -1,0 +1,349 @@
+//! The record of a task, as the hub keeps it in memory and writes it down.
+//!
+//! A hub may hold a million waiting tasks, so the record is small: what every task has stands in [`Task`], what few have
+//! in a boxed [`Detail`], what only started tasks have in a boxed [`Run`]. It is written as JSON once per transition
+//! ([`Task::write_json`]); those bytes serve the log, the feed and every list. [`Task::parse`] reads them back.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::{Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, TaskView, Timestamp};
+
+/// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
+pub const RESULT_INLINE_BYTES: usize = 4 << 10;
+
+/// One task. Records are never changed in place: a transition makes a new one with a new `rev`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    pub task_id: TaskId,
+    pub task_type: Name,
+    pub queue: Name,
+    pub user_id: Option<Name>,
+    /// The hub-wide number of the transition that made this record.
+    pub rev: u64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Not before this time: as asked for at submit, or the time of the next try.
+    pub run_at: Option<Timestamp>,
+    pub priority: i8,
+    pub status: Status,
+    /// Hand-outs so far. Grows with each, never goes back: it fences.
+    pub attempt: u32,
+    /// Attempts that failed or are running.
+    pub tries: u32,
+    pub max_attempts: u32,
+    /// Attempts lost with their worker.
+    pub crashes: u32,
+    pub max_crashes: u32,
+    pub detail: Option<Box<Detail>>,
+    pub run: Option<Box<Run>>,
+}
+
+/// What few tasks say at submit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    pub title: Option<Box<str>>,
+    pub description: Option<Box<str>>,
+    pub labels: BTreeMap<String, String>,
+    pub timeout_ms: Option<u64>,
+    pub retry: Option<RetryPolicy>,
+    pub parent_id: Option<TaskId>,
+}
+
+/// What a task has once it was handed out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Run {
+    /// When the newest attempt began.
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    /// Set only while it runs.
+    pub worker_id: Option<Name>,
+    /// Set only while it runs.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// The last tick of an attempt that is over.
+    pub progress: Option<Json>,
+    /// What a final task left.
+    pub outcome: Option<Outcome>,
+    /// Why the newest failed try failed, while another follows.
+    pub last_error: Option<Failure>,
+}
+
+/// What a final task left.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// A result of at most [`RESULT_INLINE_BYTES`].
+    Result(Json),
+    /// A larger result, kept beside the record.
+    ResultOmitted,
+    Error(Failure),
+}
+
+impl Task {
+    /// The title and the other rare fields, where there are any.
+    pub fn detail(&self) -> Option<&Detail> {
+        self.detail.as_deref()
+    }
+
+    /// What the newest attempt left or leaves, where there was one.
+    pub fn run(&self) -> Option<&Run> {
+        self.run.as_deref()
+    }
+
+    /// Who runs it, while it runs.
+    pub fn worker_id(&self) -> Option<&Name> {
+        self.run()?.worker_id.as_ref()
+    }
+
+    /// Whether a running task was asked to stop.
+    pub fn cancel_requested(&self) -> bool {
+        self.run().is_some_and(|run| run.cancel_requested_at.is_some())
+    }
+
+    /// How a failed try waits for the next.
+    pub fn retry_policy(&self) -> RetryPolicy {
+        self.detail().and_then(|detail| detail.retry).unwrap_or_default()
+    }
+
+    /// The longest an attempt may take, where that is bounded.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        self.detail()?.timeout_ms
+    }
+
+    /// The labels, where there are any.
+    pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        self.detail().map(|detail| &detail.labels)
+    }
+
+    /// Appends the record as a JSON object. `live` is the newest tick of a running task, with its number.
+    pub fn write_json(&self, out: &mut Vec<u8>, live: Option<(&Json, u64)>) {
+        let detail = self.detail();
+        let run = self.run();
+        let mut object = Object { out, first: true };
+        object.out.push(b'{');
+        object.display("task_id", &self.task_id);
+        object.plain("task_type", self.task_type.as_str());
+        object.plain("queue", self.queue.as_str());
+        object.some("title", detail.and_then(|d| d.title.as_ref()));
+        object.some("description", detail.and_then(|d| d.description.as_ref()));
+        object.some("user_id", self.user_id.as_ref());
+        object.some("labels", detail.map(|d| &d.labels).filter(|labels| !labels.is_empty()));
+        object.number("priority", i64::from(self.priority));
+        object.plain("status", self.status.as_str());
+        if let Some(progress) = live.map(|(tick, _)| tick).or(run.and_then(|r| r.progress.as_ref())) {
+            object.raw("progress", progress);
+        }
+        object.number("attempt", i64::from(self.attempt));
+        object.number("tries", i64::from(self.tries));
+        object.number("max_attempts", i64::from(self.max_attempts));
+        object.number("crashes", i64::from(self.crashes));
+        object.number("max_crashes", i64::from(self.max_crashes));
+        object.some("timeout_ms", self.timeout_ms());
+        object.some("retry", detail.and_then(|d| d.retry));
+        object.some("parent_id", detail.and_then(|d| d.parent_id));
+        match run.and_then(|r| r.outcome.as_ref()) {
+            Some(Outcome::Result(result)) => object.raw("result", result),
+            Some(Outcome::ResultOmitted) => object.some("result_omitted", Some(true)),
+            Some(Outcome::Error(error)) => object.some("error", Some(error)),
+            None => {}
+        }
+        object.some("last_error", run.and_then(|r| r.last_error.as_ref()));
+        object.display("created_at", &self.created_at);
+        object.some("run_at", self.run_at);
+        object.some("started_at", run.and_then(|r| r.started_at));
+        object.some("finished_at", run.and_then(|r| r.finished_at));
+        object.display("updated_at", &self.updated_at);
+        object.some("worker_id", run.and_then(|r| r.worker_id.as_ref()));
+        object.some("cancel_requested_at", run.and_then(|r| r.cancel_requested_at));
+        object.number("rev", self.rev as i64);
+        object.number("tick", live.map_or(0, |(_, tick)| tick as i64));
+        object.out.push(b'}');
+    }
+
+    /// The record as JSON text of its own.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        self.write_json(&mut out, None);
+        out
+    }
+
+    /// Reads what [`write_json`](Self::write_json) wrote, by this version of the hub or an older one.
+    pub fn parse(record: &[u8]) -> Result<Task, serde_json::Error> {
+        serde_json::from_slice::<TaskView>(record).map(Task::from)
+    }
+}
+
+impl From<TaskView> for Task {
+    fn from(view: TaskView) -> Task {
+        let detail = Detail {
+            title: view.title.map(Into::into),
+            description: view.description.map(Into::into),
+            labels: view.labels,
+            timeout_ms: view.timeout_ms,
+            retry: view.retry,
+            parent_id: view.parent_id,
+        };
+        let outcome = match (view.result, view.error) {
+            (Some(result), _) => Some(Outcome::Result(result)),
+            (None, Some(error)) => Some(Outcome::Error(error)),
+            (None, None) => view.result_omitted.then_some(Outcome::ResultOmitted),
+        };
+        let run = Run {
+            started_at: view.started_at,
+            finished_at: view.finished_at,
+            worker_id: view.worker_id,
+            cancel_requested_at: view.cancel_requested_at,
+            progress: view.progress.as_ref().and_then(|progress: &Progress| Json::of(progress).ok()),
+            outcome,
+            last_error: view.last_error,
+        };
+        Task {
+            task_id: view.task_id,
+            task_type: view.task_type,
+            queue: view.queue,
+            user_id: view.user_id,
+            rev: view.rev,
+            created_at: view.created_at,
+            updated_at: view.updated_at,
+            run_at: view.run_at,
+            priority: view.priority,
+            status: view.status,
+            attempt: view.attempt,
+            tries: view.tries,
+            max_attempts: view.max_attempts,
+            crashes: view.crashes,
+            max_crashes: view.max_crashes,
+            detail: (detail != Detail::default()).then(|| Box::new(detail)),
+            run: (run != Run::default()).then(|| Box::new(run)),
+        }
+    }
+}
+
+/// Writes the fields of a JSON object. This is the one hot serializer of the hub; elsewhere serde does it.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl Object<'_> {
+    fn key(&mut self, key: &str) {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A text that needs no escapes.
+    fn plain(&mut self, key: &str, text: &str) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.push(b'"');
+    }
+
+    /// A value whose `Display` needs no escapes.
+    fn display(&mut self, key: &str, value: &impl std::fmt::Display) {
+        self.key(key);
+        write!(self.out, "\"{value}\"").expect("a Vec takes every write");
+    }
+
+    fn number(&mut self, key: &str, number: i64) {
+        self.key(key);
+        self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn raw(&mut self, key: &str, json: &Json) {
+        self.key(key);
+        self.out.extend_from_slice(json.bytes());
+    }
+
+    fn some<T: Serialize>(&mut self, key: &str, value: Option<T>) {
+        if let Some(value) = value {
+            self.key(key);
+            serde_json::to_writer(&mut *self.out, &value).expect("plain values are JSON, and a Vec takes every write");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Task {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut ids = super::super::IdSource::default();
+        let now = Timestamp::from_millis(1_790_000_000_123);
+        Task {
+            task_id: ids.next(now, &mut random),
+            task_type: Name::new("media.transcode"),
+            queue: Name::new("default"),
+            user_id: Some(Name::new("u \"1\"")),
+            rev: 42,
+            created_at: now,
+            updated_at: now.plus_millis(5),
+            run_at: Some(now),
+            priority: -7,
+            status: Status::Failed,
+            attempt: 3,
+            tries: 2,
+            max_attempts: 5,
+            crashes: 1,
+            max_crashes: 3,
+            detail: Some(Box::new(Detail {
+                title: Some("a \"title\"\n".into()),
+                description: Some("d".into()),
+                labels: [("project_id".to_owned(), "p1".to_owned())].into(),
+                timeout_ms: Some(1_000),
+                retry: Some(RetryPolicy::default()),
+                parent_id: Some(ids.next(now, &mut random)),
+            })),
+            run: Some(Box::new(Run {
+                started_at: Some(now),
+                finished_at: Some(now),
+                worker_id: Some(Name::new("w")),
+                cancel_requested_at: Some(now),
+                progress: Some(Json::trusted(r#"{"percentage":50,"current":1,"total":2}"#)),
+                outcome: Some(Outcome::Error(Failure::new("exit", "no \u{1}"))),
+                last_error: Some(Failure::new("exit", "earlier")),
+            })),
+        }
+    }
+
+    #[test]
+    fn records_round_trip() {
+        let mut task = full();
+        for outcome in [
+            None,
+            Some(Outcome::Error(Failure::new("exit", "no \u{1}"))),
+            Some(Outcome::Result(Json::null())),
+            Some(Outcome::ResultOmitted),
+        ] {
+            task.run.as_mut().unwrap().outcome = outcome;
+            let text = task.to_json();
+            assert_eq!(Task::parse(&text).unwrap(), task);
+            let view: TaskView = serde_json::from_slice(&text).unwrap();
+            let again: TaskView = serde_json::from_str(&serde_json::to_string(&view).unwrap()).unwrap();
+            assert_eq!(Task::from(again), task);
+        }
+        task.detail = None;
+        task.run = None;
+        assert_eq!(Task::parse(&task.to_json()).unwrap(), task);
+    }
+
+    #[test]
+    fn a_waiting_record_stays_small() {
+        assert!(size_of::<Task>() <= 152, "{}", size_of::<Task>());
+    }
+
+    #[test]
+    fn a_live_tick_replaces_the_stored_one() {
+        let mut out = Vec::new();
+        full().write_json(&mut out, Some((&Json::trusted("{\"percentage\":75}"), 9)));
+        let view: TaskView = serde_json::from_slice(&out).unwrap();
+        assert_eq!(view.progress, Some(Progress::percent(75.0)));
+        assert_eq!(view.tick, 9);
+    }
+}

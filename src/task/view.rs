@@ -1,0 +1,81 @@
+//! A task as it stands on the wire: flat, complete, and owned by whoever read it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, Timestamp};
+
+/// A task as clients read it. Fields that are not set are absent, not null.
+///
+/// New fields may appear at any time: a reader ignores what it does not know.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct TaskView {
+    pub task_id: TaskId,
+    pub task_type: Name,
+    pub queue: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<Name>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    pub priority: i8,
+    pub status: Status,
+    /// The newest tick, or the last one of a task that runs no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Hand-outs so far, 0 before the first.
+    pub attempt: u32,
+    /// Attempts that failed or are running.
+    pub tries: u32,
+    pub max_attempts: u32,
+    /// Attempts lost with their worker.
+    pub crashes: u32,
+    pub max_crashes: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<TaskId>,
+    /// What a completed task left; absent with `result_omitted` where lists and events leave out a large one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub result: Option<Json>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_omitted: bool,
+    /// Why a failed task failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// Why the newest failed try failed, while another follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<Failure>,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// When the newest attempt began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    pub updated_at: Timestamp,
+    /// Who runs it, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<Timestamp>,
+    /// The hub-wide number of its last transition.
+    pub rev: u64,
+    /// Progress ticks since that transition.
+    #[serde(default)]
+    pub tick: u64,
+    /// Only where one task is asked for by its id, or handed to a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub payload: Option<Json>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,22 @@
+//! Every public JSON shape and code, in one place: what the routes, the two sockets and the Rust clients share.
+//!
+//! Shapes that readers of other versions meet are open (a reader ignores what it does not know); shapes that people send
+//! us are closed (`deny_unknown_fields`), so that a typo is told and not swallowed.
+
+mod live;
+mod problem;
+mod rest;
+mod worker;
+
+pub use live::{CloseCode, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec};
+pub use problem::{Code, Problem};
+pub use rest::{
+    AttemptAnswer, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, QueueStats, Rates, Stats, TaskCounts,
+    TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
+};
+pub use worker::{AttemptBody, HandOut, Held, HubSays, LogLineBody, WorkerHello, WorkerOp, WorkerSays};
+
+/// The subprotocol of the live stream.
+pub const LIVE_PROTOCOL: &str = "taskhub.v1";
+/// The subprotocol of workers.
+pub const WORKER_PROTOCOL: &str = "taskhub.worker.v1";

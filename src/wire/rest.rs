@@ -1,0 +1,159 @@
+//! Bodies of the REST calls.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::{Failure, Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+
+use super::{HandOut, Held};
+
+/// `POST /tasks/batch`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody {
+    pub tasks: Vec<NewTask>,
+}
+
+/// `POST /tasks/{id}/cancel`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `GET /tasks`, and the answer to a batch.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TaskList {
+    pub tasks: Vec<TaskView>,
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// `GET /tasks/{id}/result`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskResult {
+    pub task_id: TaskId,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub result: Option<Json>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+/// `GET /tasks/{id}/history`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    pub transitions: Vec<Transition>,
+}
+
+/// `GET /tasks/{id}/logs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogList {
+    pub lines: Vec<LogLine>,
+}
+
+/// `POST /worker/claim`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimBody {
+    pub worker_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_types: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<String>>,
+    /// 1–100, default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// ≤ 60,000, default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Claimed {
+    pub tasks: Vec<HandOut>,
+    pub lease_ms: u64,
+    pub heartbeat_ms: u64,
+}
+
+/// The answer to `POST …/attempts/{n}/VERB`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AttemptAnswer {
+    pub cancel_requested: bool,
+}
+
+/// How many tasks there are of each status; all seven are always there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCounts {
+    pub waiting: u64,
+    pub scheduled: u64,
+    pub pending: u64,
+    pub running: u64,
+    pub completed: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+}
+
+/// What stands in one queue, or of one type: unfinished tasks only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStats {
+    pub waiting: u64,
+    pub scheduled: u64,
+    pub pending: u64,
+    pub running: u64,
+}
+
+/// Tasks a second, averaged over the last ten seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    pub created: f64,
+    pub completed: f64,
+    pub failed: f64,
+    pub cancelled: f64,
+}
+
+/// `GET /stats`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    pub tasks: TaskCounts,
+    pub queues: BTreeMap<String, QueueStats>,
+    pub types: BTreeMap<String, QueueStats>,
+    pub rates: Rates,
+    pub workers: u64,
+    pub sockets: u64,
+    pub epoch: String,
+    pub rev: u64,
+    pub uptime_ms: u64,
+}
+
+/// `GET /workers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerList {
+    pub workers: Vec<WorkerView>,
+}
+
+/// A worker the hub knows of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerView {
+    pub worker_id: String,
+    pub task_types: Vec<String>,
+    pub queues: Vec<String>,
+    pub concurrency: u32,
+    pub running: Vec<WorkerRunning>,
+    pub connected_at: Timestamp,
+    pub last_heard_at: Timestamp,
+    /// `socket`, `http`, or `away` within the grace after a cut.
+    pub link: String,
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// A task that a worker runs.
+pub type WorkerRunning = Held;

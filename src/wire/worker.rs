@@ -1,0 +1,203 @@
+//! What workers and the hub say to each other.
+//!
+//! Messages are flat JSON objects that name their kind in `op` (worker) or `type` (hub). Reading goes through one flat
+//! struct a direction, because serde's tagged enums cannot hold JSON that is passed on unread.
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::{Failure, Json, Level, Progress, TaskId, TaskView};
+
+/// A worker introducing itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerHello {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    pub worker_id: String,
+    /// Types it can run, may end in `*`; all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_types: Option<Vec<String>>,
+    /// Queues it serves, may end in `*`; `default` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<String>>,
+    /// How many tasks it runs at once, 1–1,000; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// What it still runs, after a reconnect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holding: Vec<Held>,
+}
+
+/// One attempt of one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Held {
+    pub task_id: TaskId,
+    pub attempt: u32,
+}
+
+/// A line as a worker sends it; the hub gives it its `seq` and time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLineBody {
+    #[serde(default)]
+    pub level: Level,
+    pub message: String,
+}
+
+/// A message from a worker, checked for its parts. Serialized as it goes over the socket.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum WorkerOp {
+    Hello(WorkerHello),
+    Progress {
+        task_id: TaskId,
+        attempt: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        progress: Option<Progress>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<Json>,
+    },
+    Log {
+        task_id: TaskId,
+        attempt: u32,
+        lines: Vec<LogLineBody>,
+    },
+    Complete {
+        task_id: TaskId,
+        attempt: u32,
+        result: Json,
+    },
+    Fail {
+        task_id: TaskId,
+        attempt: u32,
+        error: Failure,
+        retryable: bool,
+    },
+    Cancelled {
+        task_id: TaskId,
+        attempt: u32,
+    },
+    Release {
+        task_id: TaskId,
+        attempt: u32,
+    },
+    Heartbeat,
+    Drain,
+}
+
+/// A message from a worker as it is read: every field any `op` may have. [`WorkerSays::op`] sorts them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSays {
+    pub op: String,
+    pub token: Option<String>,
+    pub worker_id: Option<String>,
+    pub task_types: Option<Vec<String>>,
+    pub queues: Option<Vec<String>>,
+    pub concurrency: Option<u32>,
+    #[serde(default)]
+    pub holding: Vec<Held>,
+    pub task_id: Option<TaskId>,
+    pub attempt: Option<u32>,
+    pub progress: Option<Progress>,
+    pub checkpoint: Option<Json>,
+    pub lines: Option<Vec<LogLineBody>>,
+    #[serde(default, deserialize_with = "present")]
+    pub result: Option<Json>,
+    pub error: Option<Failure>,
+    pub retryable: Option<bool>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+impl WorkerSays {
+    /// The message it is, or what it lacks.
+    pub fn op(self) -> Result<WorkerOp, String> {
+        let held = || match (self.task_id, self.attempt) {
+            (Some(task_id), Some(attempt)) => Ok(Held { task_id, attempt }),
+            _ => Err(format!("{:?} needs task_id and attempt", self.op)),
+        };
+        Ok(match self.op.as_str() {
+            "hello" => WorkerOp::Hello(WorkerHello {
+                token: self.token,
+                worker_id: self.worker_id.ok_or("\"hello\" needs worker_id")?,
+                task_types: self.task_types,
+                queues: self.queues,
+                concurrency: self.concurrency,
+                holding: self.holding,
+            }),
+            "progress" => {
+                let Held { task_id, attempt } = held()?;
+                WorkerOp::Progress { task_id, attempt, progress: self.progress, checkpoint: self.checkpoint }
+            }
+            "log" => {
+                let Held { task_id, attempt } = held()?;
+                WorkerOp::Log { task_id, attempt, lines: self.lines.ok_or("\"log\" needs lines")? }
+            }
+            "complete" => {
+                let Held { task_id, attempt } = held()?;
+                WorkerOp::Complete { task_id, attempt, result: self.result.unwrap_or_else(Json::null) }
+            }
+            "fail" => {
+                let Held { task_id, attempt } = held()?;
+                let error = self.error.unwrap_or_else(|| Failure::new("error", ""));
+                WorkerOp::Fail { task_id, attempt, error, retryable: self.retryable.unwrap_or(true) }
+            }
+            "cancelled" => {
+                let Held { task_id, attempt } = held()?;
+                WorkerOp::Cancelled { task_id, attempt }
+            }
+            "release" => {
+                let Held { task_id, attempt } = held()?;
+                WorkerOp::Release { task_id, attempt }
+            }
+            "heartbeat" => WorkerOp::Heartbeat,
+            "drain" => WorkerOp::Drain,
+            other => return Err(format!("{other:?} is no op of a worker")),
+        })
+    }
+}
+
+/// A message from the hub to a worker, as a worker reads it: every field any `type` may have.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HubSays {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub lease_ms: Option<u64>,
+    pub heartbeat_ms: Option<u64>,
+    #[serde(default)]
+    pub keep: Vec<Held>,
+    #[serde(default)]
+    pub drop: Vec<Held>,
+    pub task: Option<TaskView>,
+    pub task_id: Option<TaskId>,
+    pub attempt: Option<u32>,
+    pub checkpoint: Option<Json>,
+    pub code: Option<String>,
+    pub detail: Option<String>,
+    pub reason: Option<String>,
+    pub retry_ms: Option<[u64; 2]>,
+}
+
+/// A task handed to a worker over plain HTTP.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HandOut {
+    pub task: TaskView,
+    pub attempt: u32,
+    #[serde(default)]
+    pub checkpoint: Option<Json>,
+}
+
+/// The body of `POST …/attempts/{n}/VERB`: the message of that name less `op`, `task_id` and `attempt`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptBody {
+    pub progress: Option<Progress>,
+    pub checkpoint: Option<Json>,
+    pub lines: Option<Vec<LogLineBody>>,
+    #[serde(default, deserialize_with = "present")]
+    pub result: Option<Json>,
+    pub error: Option<Failure>,
+    pub retryable: Option<bool>,
+}
