@@ -5,4 +5,5 @@ pub mod feed;
 pub mod hub;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod wire;

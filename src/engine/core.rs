@@ -115,6 +115,11 @@ impl Engine {
         self.tasks.get(&task_id)
     }
 
+    /// Every task at hand, in no order.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
     /// How many tasks are not final.
     pub fn unfinished(&self) -> usize {
         self.unfinished
