@@ -204,7 +204,7 @@ class Hub extends Rest {
     this.token().then(
       (token) => {
         if (socket !== this.#socket) return;
-        this.#request({ op: 'hello', token });
+        if (token) this.#request({ op: 'hello', token });
         this.#resume();
       },
       (error) => socket === this.#socket && this.#lost({ reason: `no token: ${error.message}` }),
