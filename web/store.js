@@ -130,9 +130,12 @@ export function matches(filter, task) {
 
 const descending = (a, b) => (a < b ? 1 : a > b ? -1 : 0);
 
-/** How a list can be sorted, newest first. Progress moves nothing: a list in either order only moves on transitions. */
+const byCreation = (a, b) => descending(a.created_at, b.created_at) || descending(a.task_id, b.task_id);
+
+/** How a list can be sorted, newest first. Progress moves nothing: in any of these orders a list only moves on transitions. */
 export const ORDERS = {
-  created: (a, b) => descending(a.created_at, b.created_at) || descending(a.task_id, b.task_id),
+  running: (a, b) => (b.status === 'running') - (a.status === 'running') || byCreation(a, b),
+  created: byCreation,
   changed: (a, b) => b.rev - a.rev,
 };
 

@@ -21,7 +21,7 @@ export function icon(name) {
   const element = document.createElementNS(SVG, 'svg');
   const use = document.createElementNS(SVG, 'use');
   use.setAttribute('href', `#i-${name}`);
-  element.setAttribute('class', `icon ${name}`);
+  element.setAttribute('class', `icon i-${name}`);
   element.setAttribute('aria-hidden', 'true');
   element.append(use);
   return element;
@@ -29,8 +29,8 @@ export function icon(name) {
 
 /** Turns an icon into another. */
 export function setIcon(element, name) {
-  if (element.classList.contains(name)) return;
-  element.setAttribute('class', `icon ${name}`);
+  if (element.classList.contains(`i-${name}`)) return;
+  element.setAttribute('class', `icon i-${name}`);
   element.firstChild.setAttribute('href', `#i-${name}`);
 }
 
@@ -40,7 +40,7 @@ export function setText(element, text) {
 }
 
 /** A line through some numbers: 0 at the bottom, the largest at the top. */
-export function sparkline(values, { width = 72, height = 18 } = {}) {
+export function sparkline(values, { width = 36, height = 18 } = {}) {
   const element = document.createElementNS(SVG, 'svg');
   const line = document.createElementNS(SVG, 'polyline');
   const most = Math.max(...values, 0.001);

@@ -1,8 +1,11 @@
 // What the list is asked to show, as it stands in the address, so that a view can be kept and sent to somebody:
 // `#/?status=running,failed&task_type=report.*&queue=gpu&user_id=ada&q=invoice&order=changed`.
 
-import { STATUSES } from '../store.js';
+import { ORDERS, STATUSES } from '../store.js';
 import { h, icon } from './dom.js';
+
+/** The order where the address names none. */
+const ORDER = 'running';
 
 const FIELDS = ['task_type', 'queue', 'user_id', 'q', 'order'];
 
@@ -12,7 +15,7 @@ export function readFilters(query) {
   const status = (params.get('status') ?? '').split(',').filter((each) => STATUSES.includes(each));
   const filters = { status };
   for (const field of FIELDS) filters[field] = params.get(field) ?? '';
-  if (filters.order !== 'changed') filters.order = 'created';
+  if (!(filters.order in ORDERS)) filters.order = ORDER;
   return filters;
 }
 
@@ -20,7 +23,7 @@ export function readFilters(query) {
 export function filtersAddress({ status, ...fields }) {
   const params = new URLSearchParams();
   if (status.length) params.set('status', status.join(','));
-  for (const field of FIELDS) if (fields[field] && fields[field] !== 'created') params.set(field, fields[field]);
+  for (const field of FIELDS) if (fields[field] && fields[field] !== ORDER) params.set(field, fields[field]);
   const query = params.toString().replaceAll('%2C', ',');
   return query ? `#/?${query}` : '#/';
 }
@@ -40,7 +43,7 @@ export function filtersView({ onChange }) {
   const type = h('select', { 'aria-label': 'Type', onchange: changed('task_type') });
   const queue = h('select', { 'aria-label': 'Queue', onchange: changed('queue') });
   const user = h('input', { class: 'user', placeholder: 'User', 'aria-label': 'User', onchange: changed('user_id'), spellcheck: false, autocomplete: 'off' });
-  const order = h('select', { 'aria-label': 'Order', onchange: changed('order') }, h('option', { value: 'created' }, 'Newest first'), h('option', { value: 'changed' }, 'Last changed first'));
+  const order = h('select', { 'aria-label': 'Order', onchange: changed('order') }, h('option', { value: 'running' }, 'Running first'), h('option', { value: 'created' }, 'Newest first'), h('option', { value: 'changed' }, 'Last changed first'));
   const clear = h('button', { type: 'button', class: 'quiet', onclick: () => onChange({ status: [], task_type: '', queue: '', user_id: '', q: '' }) }, 'Clear filters');
   const element = h('form', { class: 'filters', role: 'search', onsubmit: (event) => event.preventDefault() }, h('label', { class: 'search' }, icon('search'), search, h('kbd', {}, '/')), type, queue, user, order, clear);
   const known = { task_type: new Set(), queue: new Set() };

@@ -27,6 +27,7 @@ export function listView({ hub, announce, now }) {
   const changed = new Set(); // task_ids
   let filters = readFilters('');
   let subscription;
+  let running; // a second one: in a long line the running tasks are older than any snapshot reaches
   let subscribed_for; // the filter of the subscription, as text
   let truncated = false; // the hub has more that match
   let cursor; // where older ones go on
@@ -114,7 +115,7 @@ export function listView({ hub, announce, now }) {
     const { type } = event;
     if (type === 'snapshot') {
       tasks.clear();
-      for (const task of event.tasks) tasks.apply(task);
+      for (const task of [...event.tasks, ...(running?.tasks ?? [])]) tasks.apply(task);
       truncated = event.truncated;
       cursor = undefined;
       limit = ROWS_MAX;
@@ -138,14 +139,26 @@ export function listView({ hub, announce, now }) {
     draw();
   }
 
+  /** Of the running tasks only what the other subscription does not tell: those beyond its snapshot. */
+  function toldOfRunning({ type, task, task_id, event, tasks: more = [] }) {
+    if (type === 'gone' || (type === 'leave' && !event)) reorder = tasks.forget(task_id ?? task.task_id) || reorder;
+    if (type === 'progress') more = [task];
+    for (const each of more) if (tasks.apply(each)) changed.add(each.task_id);
+    if (type === 'snapshot') reorder = true;
+    draw();
+  }
+
   function subscribe() {
     const filter = subscriptionFilter(filters);
     const wanted = JSON.stringify(filter);
     if (wanted === subscribed_for) return;
     subscribed_for = wanted;
     subscription?.close();
+    running = running?.close();
     ready = false;
     subscription = hub.subscribe({ filter, snapshot: { limit: ROWS_MAX, order: 'desc' } }, told);
+    const among_others = !filter.status || (filter.status.length > 1 && filter.status.includes('running'));
+    if (among_others) running = hub.subscribe({ filter: { ...filter, status: ['running'] }, snapshot: { limit: ROWS_MAX } }, toldOfRunning);
   }
 
   function change(some) {

@@ -14,9 +14,7 @@ export function overviewView({ onToggle }) {
   const chips = Object.fromEntries(STATUSES.map((status) => [status, chip(status)]));
   const rates = h('dl', { class: 'rates' });
   const shown = new Map(); // name → {value, line, samples}
-  const element = h('div', { class: 'overview' },
-    h('div', { class: 'chips', role: 'group', 'aria-label': 'Filter by status' }, Object.values(chips).map((each) => each.button)),
-    rates);
+  const buttons = h('div', { class: 'chips', role: 'group', 'aria-label': 'Filter by status' }, Object.values(chips).map((each) => each.button));
 
   function chip(status) {
     const n = h('span', { class: 'n' }, '–');
@@ -35,7 +33,7 @@ export function overviewView({ onToggle }) {
   }
 
   return {
-    element,
+    element: h('div', { class: 'overview' }, buttons, rates),
 
     /** Which statuses are filtered for. */
     press(statuses) {

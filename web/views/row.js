@@ -1,5 +1,6 @@
 // One task in the list. It is made once and then only touched where it changed.
 
+import { isFinal } from '../store.js';
 import { h, icon, setIcon, setText } from './dom.js';
 import { moment, percentage, short, shortId, standing, title } from './words.js';
 
@@ -58,7 +59,7 @@ export class Row {
       this.#user.title = task.user_id ?? '';
     }
     const percent = percentage(task);
-    const shown = percent !== undefined && task.status !== 'completed';
+    const shown = percent !== undefined && !isFinal(task);
     this.#track.hidden = this.#percent.hidden = !shown;
     if (shown) {
       this.#bar.style.transform = `scaleX(${percent / 100})`;

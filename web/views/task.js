@@ -110,7 +110,7 @@ export function taskView({ hub, task_id, back, announce, now }) {
       'Waits for': task.depends_on?.map(link),
       Parent: task.parent_id && link(task.parent_id),
       Workflow: task.workflow_id,
-      ...Object.fromEntries(Object.entries(task.labels ?? {}).map(([key, value]) => [`label ${key}`, value])),
+      Labels: Object.entries(task.labels ?? {}).map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value)),
       Id: h('span', { class: 'mono' }, task_id),
     };
     const shown = Object.entries(rows).filter(([, value]) => value?.length !== 0 && value);

@@ -2,9 +2,12 @@
 // seconds, since nobody pushes it; and not at all while the page is hidden or the hub is away.
 
 import { h, icon } from './dom.js';
-import { complaint, count, short, shortId } from './words.js';
+import { complaint, count, percentage, short, shortId, title } from './words.js';
 
 const REFRESH_MS = 5_000;
+
+/** Running tasks named; the hub looks up no more ids in one call. */
+const NAMED_MAX = 100;
 
 export function workersView({ hub, now }) {
   const summary = h('p', { class: 'summary' });
@@ -18,7 +21,8 @@ export function workersView({ hub, now }) {
     if (!shown) return;
     if (!document.hidden && hub.status === 'live') {
       try {
-        draw(await hub.workers());
+        const workers = await hub.workers();
+        draw(workers, await tasksOf(workers));
       } catch (error) {
         summary.textContent = `Could not be asked for: ${complaint(error)}`;
       }
@@ -27,14 +31,21 @@ export function workersView({ hub, now }) {
     timer = setTimeout(refresh, REFRESH_MS);
   }
 
-  function draw(workers) {
+  /** The records of what they run, for the titles. */
+  async function tasksOf(workers) {
+    const task_id = workers.flatMap(({ running }) => running.map((each) => each.task_id)).slice(0, NAMED_MAX);
+    const { tasks } = task_id.length ? await hub.list({ task_id, limit: NAMED_MAX }) : { tasks: [] };
+    return new Map(tasks.map((task) => [task.task_id, task]));
+  }
+
+  function draw(workers, tasks) {
     const slots = workers.reduce((sum, { concurrency }) => sum + concurrency, 0);
     const busy = workers.reduce((sum, { running }) => sum + running.length, 0);
     summary.textContent = workers.length ? `${count(workers.length)} connected, ${count(busy)} of ${count(slots)} places taken` : '';
-    list.replaceChildren(...(workers.length ? workers.map(row) : [empty()]));
+    list.replaceChildren(...(workers.length ? workers.map((worker) => row(worker, tasks)) : [empty()]));
   }
 
-  function row({ worker_id, task_types, queues, concurrency, running, connected_at, last_heard_at }) {
+  function row({ worker_id, task_types, queues, concurrency, running, connected_at, last_heard_at }, tasks) {
     const places = Array.from({ length: Math.min(concurrency, 64) }, (_, n) => h('i', { class: n < running.length ? 'taken' : '' }));
     return h('li', {},
       h('div', { class: 'who' },
@@ -46,7 +57,13 @@ export function workersView({ hub, now }) {
       h('div', { class: 'busy' },
         h('span', { class: 'places', 'aria-hidden': 'true' }, places),
         h('span', {}, `${count(running.length)} of ${count(concurrency)} running`)),
-      h('div', { class: 'runs' }, running.map(({ task_id }) => h('a', { href: `#/task/${encodeURIComponent(task_id)}`, title: task_id }, icon('running'), shortId(task_id)))));
+      h('div', { class: 'runs' }, running.slice(0, NAMED_MAX).map(({ task_id }) => run(task_id, tasks.get(task_id)))));
+  }
+
+  function run(task_id, task) {
+    const percent = task && percentage(task);
+    return h('a', { href: `#/task/${encodeURIComponent(task_id)}`, title: task_id }, icon('running'),
+      h('span', {}, task ? title(task) : shortId(task_id)), percent === undefined ? undefined : h('b', {}, `${Math.floor(percent)}%`));
   }
 
   const heard = (ms) => (ms < 2_000 ? 'just now' : `${short(ms)} ago`);
