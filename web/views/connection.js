@@ -61,7 +61,7 @@ export function connectionView({ hub, word, banner, announce, signIn, now }) {
       show('warn', what, h('p', {}, h('strong', {}, what), ' Changes came faster than it could take them; the newest of each task is on its way.'));
     } else if (status === 'refused') {
       const wanted = close_code === 4501 ? 'The hub wants to know who you are.' : 'The hub does not want this connection.';
-      const why = ` It closed it with ${[close_code, reason].filter(Boolean).join(', ')}.`;
+      const why = ` (${[close_code, reason].filter(Boolean).join(', ')})${from}`;
       show('bad', wanted, h('p', {}, h('strong', {}, wanted), why), close_code === 4501 ? tokenForm() : reloadButton());
     } else if (banner.firstChild) {
       show('', 'Live again.');

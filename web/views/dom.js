@@ -6,7 +6,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(props)) {
-    if (value === undefined || value === null || value === false) continue;
+    if (value === undefined || value === null) continue;
     if (key === 'class') element.className = value;
     else if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
     else if (key in element && !key.startsWith('aria')) element[key] = value;

@@ -15,7 +15,7 @@ export function readFilters(query) {
   const status = (params.get('status') ?? '').split(',').filter((each) => STATUSES.includes(each));
   const filters = { status };
   for (const field of FIELDS) filters[field] = params.get(field) ?? '';
-  if (!(filters.order in ORDERS)) filters.order = ORDER;
+  if (!Object.hasOwn(ORDERS, filters.order)) filters.order = ORDER;
   return filters;
 }
 

@@ -15,6 +15,9 @@ const ROWS_MAX = 1_000;
 /** Tasks asked for at once beyond the snapshot, and when searching. */
 const PAGE = 200;
 
+/** Progress reports a second and task: what an eye can follow in a list, at a cost a page can have all day. */
+const PROGRESS_HZ = 4;
+
 /** The pointer holds the order for this long after its last move. */
 const HOLD_MS = 2_500;
 
@@ -88,7 +91,7 @@ export function listView({ hub, announce, now }) {
     blank.replaceChildren(...(n ? [] : [areSet(filters) ? nothingFound() : nothingYet()]));
     head.hidden = !n;
     const more = truncated || total > n;
-    foot.textContent = !n ? '' : more ? `The newest ${count(n)} are shown; there are more.` : n === 1 ? '1 task' : `${count(n)} tasks`;
+    foot.textContent = !n ? '' : more && filters.q ? `${count(n)} found so far; older ones may match too.` : more ? `The newest ${count(n)} are shown; there are more.` : n === 1 ? '1 task' : `${count(n)} tasks`;
     older.hidden = !n || !more;
   }
 
@@ -156,9 +159,9 @@ export function listView({ hub, announce, now }) {
     subscription?.close();
     running = running?.close();
     ready = false;
-    subscription = hub.subscribe({ filter, snapshot: { limit: ROWS_MAX, order: 'desc' } }, told);
+    subscription = hub.subscribe({ filter, snapshot: { limit: ROWS_MAX, order: 'desc' }, max_hz: PROGRESS_HZ }, told);
     const among_others = !filter.status || (filter.status.length > 1 && filter.status.includes('running'));
-    if (among_others) running = hub.subscribe({ filter: { ...filter, status: ['running'] }, snapshot: { limit: ROWS_MAX } }, toldOfRunning);
+    if (among_others) running = hub.subscribe({ filter: { ...filter, status: ['running'] }, snapshot: { limit: ROWS_MAX }, max_hz: PROGRESS_HZ }, toldOfRunning);
   }
 
   function change(some) {
@@ -213,13 +216,14 @@ export function listView({ hub, announce, now }) {
   const search = () => truncated && filters.q && fetchMore({});
 
   async function loadOlder() {
-    const [oldest] = [...tasks.values()].map(({ created_at }) => created_at).sort();
+    const oldest = Math.min(...[...tasks.values()].map(({ created_at }) => Date.parse(created_at)));
+    // Including those of the same millisecond: one that is known already does no harm.
     limit += PAGE;
     if (tasks.size >= limit) {
       reorder = true;
       return draw();
     }
-    const page = await fetchMore(cursor ? { cursor } : { created_before: oldest });
+    const page = await fetchMore(cursor ? { cursor } : { created_before: new Date(oldest + 1).toISOString() });
     if (!page) return;
     cursor = page.next_cursor;
     truncated = !!cursor;

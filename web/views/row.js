@@ -4,7 +4,8 @@ import { isFinal } from '../store.js';
 import { h, icon, setIcon, setText } from './dom.js';
 import { moment, percentage, short, shortId, standing, title } from './words.js';
 
-const still = matchMedia('(prefers-reduced-motion: reduce)');
+/** How long a row shows that its status has just changed. Not a fade: on a busy hub that would draw the page at every frame. */
+const TOUCHED_MS = 700;
 
 export class Row {
   #task;
@@ -21,6 +22,7 @@ export class Row {
   #user = h('span', { class: 'user' });
   #age = h('time');
   #link;
+  #touched; // the timer that ends it
 
   constructor(task, now) {
     this.#link = h('a', { class: 'row', href: `#/task/${encodeURIComponent(task.task_id)}` },
@@ -45,7 +47,7 @@ export class Row {
       setIcon(this.#icon, task.status);
       setText(this.#status, task.status);
       this.#link.dataset.status = task.status;
-      if (before && !still.matches) this.#link.animate([{ backgroundColor: 'var(--touched)' }, {}], { duration: 900, easing: 'ease-out' });
+      if (before) this.#touch();
     }
     if (before?.title !== task.title || !before) {
       setText(this.#title, title(task));
@@ -66,6 +68,12 @@ export class Row {
       setText(this.#percent, `${Math.floor(percent)}%`);
     }
     this.tick(now);
+  }
+
+  #touch() {
+    this.#link.classList.add('touched');
+    clearTimeout(this.#touched);
+    this.#touched = setTimeout(() => this.#link.classList.remove('touched'), TOUCHED_MS);
   }
 
   /** Says the times anew. */
