@@ -12,10 +12,13 @@ const TOKEN = 'taskhub.token';
 const THEME = 'taskhub.theme';
 const THEMES = ['auto', 'light', 'dark'];
 
+/** Records the page holds: its thousand rows, as many older ones as somebody scrolls through, and what ended meanwhile. */
+const TASKS_MAX = 3_000;
+
 const byId = (id) => document.getElementById(id);
 const main = byId('main');
 const now = () => Date.now();
-const hub = connect({ token: sessionStorage.getItem(TOKEN) ?? undefined });
+const hub = connect({ token: sessionStorage.getItem(TOKEN) ?? undefined, tasks_max: TASKS_MAX });
 
 /** Says something to those who hear the page instead of seeing it. */
 function announce(words) {

@@ -191,7 +191,7 @@ export class Subscription {
 
 /** One task, watched while somebody listens. Made by `hub.task(id)`. */
 export class TaskHandle {
-  /** Its newest record, once known. */
+  /** Its newest record, while somebody listens and once it is known. */
   task;
   #hub;
   #handles;
@@ -227,6 +227,8 @@ export class TaskHandle {
       if (!this.#listeners.has('log')) this.#tail = this.#tail?.close();
       if (this.#listeners.size) return;
       this.#watch = this.#watch?.close();
+      this.task = undefined; // nobody keeps it up to date now
+      this.#gone = false;
       if (this.#handles.get(this.task_id) === this) this.#handles.delete(this.task_id);
     };
   }
@@ -234,14 +236,16 @@ export class TaskHandle {
   /**
    * Resolves with the task, result and all, once it is completed, failed or cancelled: look at `status`. Rejects with a
    * HubError when it is `gone` (also when it never was), when the hub refuses, or when the connection is closed.
+   * After a retry by hand say `since_rev`, the `rev` that `hub.retry()` answered: the end before it does not count.
    */
-  async finished() {
+  async finished({ since_rev = -1 } = {}) {
     const offs = [];
     const final = await new Promise((resolve, reject) => {
       const gone = () => reject(new HubError({ code: 'gone', detail: `task ${this.task_id} is gone` }));
-      offs.push(this.on('change', (task) => isFinal(task) && resolve(task)));
+      const look = (task) => isFinal(task) && task.rev > since_rev && resolve(task);
+      offs.push(this.on('change', look));
       offs.push(this.on('gone', gone), this.on('error', reject));
-      if (this.task && isFinal(this.task)) resolve(this.task);
+      if (this.task) look(this.task);
       if (this.#gone) gone();
     }).finally(() => offs.forEach((off) => off()));
     return final.result_omitted ? this.#hub.get(this.task_id) : final;

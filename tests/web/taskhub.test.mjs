@@ -57,6 +57,21 @@ test('finished rejects for a task that is gone, or never was, or cannot be asked
   assert.equal(closed.timers.size, 0, 'a closed client waits for nothing');
 });
 
+test('finished does not take the end before a retry for the end after it', async () => {
+  const hub = new FakeHub();
+  const handle = hub.connect().task('t1');
+  const off = handle.on('change', () => {});
+  hub.hello();
+  hub.answer([task('t1', 5, { status: 'failed' })]);
+  assert.equal((await handle.finished()).rev, 5);
+  const again = handle.finished({ since_rev: 6 });
+  hub.say({ type: 'task', event: 'task.retrying', rev: 6, task: task('t1', 6) });
+  hub.say({ type: 'task', event: 'task.completed', rev: 8, task: task('t1', 8, { status: 'completed' }) });
+  assert.equal((await again).rev, 8);
+  off();
+  assert.equal(handle.task, undefined, 'what nobody keeps up to date is not shown');
+});
+
 test('finished survives a cut', async () => {
   const hub = new FakeHub();
   const finished = hub.connect().task('t1').finished();
@@ -266,6 +281,17 @@ test('beyond tasks_max the task that ended longest ago leaves', () => {
   hub.say({ type: 'task', event: 'task.created', rev: 3, task: task('t3', 3) });
   assert.deepEqual(left, ['t2']);
   assert.deepEqual(subscription.tasks.map(({ task_id }) => task_id), ['t1', 't3']);
+});
+
+test('a task in nobody\'s picture takes no room', () => {
+  const hub = new FakeHub();
+  const left = [];
+  hub.connect({ tasks_max: 2 }).subscribe({ filter: { status: ['running'] } }, { leave: ({ task }) => left.push(task.task_id) });
+  hub.hello();
+  hub.answer([task('t1', 1, { status: 'running' })]);
+  hub.say({ type: 'task', event: 'task.created', rev: 2, task: task('t2', 2) });
+  hub.say({ type: 'task', event: 'task.running', rev: 3, task: task('t3', 3, { status: 'running' }) });
+  assert.deepEqual(left, []);
 });
 
 test('a task fetched by REST can be taken into the picture', () => {

@@ -12,6 +12,9 @@ import { complaint, count } from './words.js';
 /** Rows on the page until older ones are asked for; also the most tasks the hub gives in one snapshot. */
 const ROWS_MAX = 1_000;
 
+/** Rows are moved at most once in this time: calmer to read, and sorting a thousand of them is not free. */
+const PLACE_MS = 200;
+
 /** Tasks asked for at once beyond the snapshot, and when searching. */
 const PAGE = 200;
 
@@ -40,6 +43,8 @@ export function listView({ hub, announce, now }) {
   let shown = false;
   let scroll_y = 0;
   let held_until = 0;
+  let placed_at = 0;
+  let later; // the timer for rows that wait to be moved
   let stats;
   let typing;
   let waiting_n = 0;
@@ -58,14 +63,19 @@ export function listView({ hub, announce, now }) {
   const draw = atNextFrame(() => {
     if (!shown || !ready) return;
     const at = now();
-    if (reorder && at >= held_until) place(at);
+    const free_at = Math.max(held_until, placed_at + PLACE_MS);
+    if (reorder && at >= free_at) place(at);
     else for (const task_id of changed) if (tasks.get(task_id)) rows.get(task_id)?.update(tasks.get(task_id), at);
     changed.clear();
-    if (reorder) drawNews();
+    if (!reorder) return;
+    if (at < held_until) drawNews();
+    clearTimeout(later);
+    later = setTimeout(draw, free_at - at);
   });
 
   function place(at) {
     reorder = false;
+    placed_at = at;
     waiting_n = 0;
     const view = select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order, limit });
     const wanted = new Set(view.tasks.map(({ task_id }) => task_id));
@@ -123,7 +133,7 @@ export function listView({ hub, announce, now }) {
       cursor = undefined;
       limit = ROWS_MAX;
       ready = reorder = true;
-      held_until = 0;
+      held_until = placed_at = 0;
       if (filters.q && truncated) search();
       setTimeout(() => shown && announce(`${count(tasks.size)} tasks`), 500);
     } else if (type === 'error') {
@@ -188,7 +198,7 @@ export function listView({ hub, announce, now }) {
     overview.press(filters.status);
     subscribe();
     reorder = true;
-    held_until = 0;
+    held_until = placed_at = 0;
     draw();
   }
 
@@ -233,8 +243,6 @@ export function listView({ hub, announce, now }) {
   function hold({ pointerType }) {
     if (pointerType !== 'mouse' || filters.q) return;
     held_until = now() + HOLD_MS;
-    clearTimeout(hold.timer);
-    hold.timer = setTimeout(draw, HOLD_MS + 50);
   }
 
   function release() {
