@@ -54,7 +54,9 @@ export function logView({ task_id }) {
       lines.firstChild.remove();
       dropped++;
     }
-    note.textContent = dropped || last.seq > lines.childElementCount ? `the newest ${count(lines.childElementCount)} lines` : `${count(lines.childElementCount)} lines`;
+    const n = lines.querySelectorAll('li:not(.break)').length;
+    const counted = `${count(n)} ${n === 1 ? 'line' : 'lines'}`;
+    note.textContent = dropped || last.seq > n ? `the newest ${counted}` : counted;
     if (follows) lines.scrollTop = lines.scrollHeight;
     else newest.hidden = false;
   }

@@ -154,7 +154,7 @@ export function taskView({ hub, task_id, back, announce, now }) {
     const text = JSON.stringify(value, null, 2) ?? 'null';
     const small = value === undefined || value === null || (typeof value === 'object' && !Object.keys(value).length);
     panel.replaceChildren(
-      h('header', {}, h('h2', {}, name), h('span', { class: 'note' }, small ? '' : bytes(new Blob([text]).size)), small ? undefined : copyButton(text)),
+      h('header', {}, h('h2', {}, name), h('span', { class: 'note' }, small ? '' : bytes(new Blob([JSON.stringify(value)]).size)), small ? undefined : copyButton(text)),
       h('pre', {}, value === undefined ? 'none' : cut(text)));
   }
 
