@@ -206,6 +206,7 @@ impl Engine {
             Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, now, ticks, batch),
             Command::Drain => {
                 self.draining = true;
+                self.dismiss_claims(batch);
                 Ok(Answer::Count(self.running()))
             }
             Command::GiveBack => Ok(Answer::Count(self.give_back_all(now, ticks, batch))),

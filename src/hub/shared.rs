@@ -186,6 +186,7 @@ impl Shared {
     pub(super) fn stopped(&self) {
         self.set_broken(Some("the writer has ended".into()));
         self.claims.clear();
+        self.push_to_all(|| Push::Goodbye);
         self.ended.send_replace(true);
     }
 

@@ -256,15 +256,17 @@ impl Writer {
         }
         // A clone shares the result's bytes.
         let retry = matches!(reply, Reply::Link { .. }).then(|| command.clone());
-        let session = match &command {
-            Command::Hello(hello) => Some((hello.worker_id.clone(), hello.session)),
-            _ => None,
-        };
+        match &command {
+            Command::Hello(hello) => {
+                self.sessions.insert(hello.worker_id.clone(), hello.session);
+            }
+            Command::Left { worker_id, session } if self.sessions.get(worker_id) == Some(session) => {
+                self.sessions.remove(worker_id);
+            }
+            _ => {}
+        }
         let from = batch.changes.len();
         let result = self.engine.decide(command, now, &*self.shared.board, batch);
-        if let Some((worker_id, session)) = session {
-            self.sessions.insert(worker_id, session);
-        }
         Some(Outcome { reply, result, changes: from..batch.changes.len(), retry })
     }
 
