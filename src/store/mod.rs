@@ -25,8 +25,8 @@ use bytes::Bytes;
 
 use crate::task::{Change, Filter, Json, LogLine, Status, Task, TaskId, Timestamp, Transition};
 
-//pub use memory::in_memory;
-//pub use sqlite::SqliteStore;
+pub use memory::in_memory;
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// 128 bits of a digest: of an idempotency key with its caller and route, or of a request body.
 pub type Digest = u128;
