@@ -25,8 +25,8 @@ use bytes::Bytes;
 
 use crate::task::{Change, Digest, Filter, Json, KeyEntry, LogLine, Status, Task, TaskId, Timestamp, Transition};
 
-//pub use memory::in_memory;
-//pub use sqlite::SqliteStore;
+pub use memory::in_memory;
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// What becomes durable together, or not at all.
 #[derive(Default)]
