@@ -16,6 +16,8 @@
 
 mod memory;
 mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +42,13 @@ pub struct Commit {
     pub keys: Vec<KeyEntry>,
     /// What is kept beside the records.
     pub asides: Vec<Aside>,
+}
+
+impl Commit {
+    /// Whether there is nothing to write down.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.keys.is_empty() && self.asides.is_empty()
+    }
 }
 
 /// A change with its record as text ([`Task::write_json`]).
