@@ -14,6 +14,8 @@
 //! The [`Store`] half belongs to the one writer, the [`Reader`] half to everybody. Several hubs on one history would put
 //! the log elsewhere and keep the view: changes are full records in order of `rev`.
 
+#[cfg(test)]
+mod measure;
 mod memory;
 mod sqlite;
 #[cfg(test)]

@@ -26,6 +26,8 @@ mod query;
 mod reader;
 mod schema;
 mod staging;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeMap;
