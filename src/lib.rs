@@ -1,6 +1,9 @@
 #![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
 
+pub mod engine;
 pub mod feed;
+pub mod hub;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod wire;

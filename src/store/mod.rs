@@ -23,13 +23,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::task::{Change, Filter, Json, LogLine, Status, Task, TaskId, Timestamp, Transition};
+use crate::task::{Change, Digest, Filter, Json, KeyEntry, LogLine, Status, Task, TaskId, Timestamp, Transition};
 
-//pub use memory::in_memory;
-//pub use sqlite::SqliteStore;
-
-/// 128 bits of a digest: of an idempotency key with its caller and route, or of a request body.
-pub type Digest = u128;
+pub use memory::in_memory;
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// What becomes durable together, or not at all.
 #[derive(Default)]
@@ -47,16 +44,6 @@ pub struct Commit {
 pub struct Entry {
     pub change: Change,
     pub record: Bytes,
-}
-
-/// What an idempotency key stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyEntry {
-    pub key: Digest,
-    pub body: Digest,
-    pub tasks: Vec<TaskId>,
-    /// The key is forgotten after this.
-    pub expires_at: Timestamp,
 }
 
 /// Kept beside a record, without a transition.

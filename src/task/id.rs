@@ -103,6 +103,36 @@ fn step(last: u128, random: &mut fastrand::Rng) -> u128 {
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid().as_u128()
 }
 
+/// Hashes task ids by the bits that are random already. Only ids the hub made are ever kept in a map, so nobody can choose
+/// them to collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher;
+
+impl std::hash::BuildHasher for IdHasher {
+    type Hasher = FoldedId;
+
+    fn build_hasher(&self) -> FoldedId {
+        FoldedId(0)
+    }
+}
+
+/// The state of [`IdHasher`].
+pub struct FoldedId(u64);
+
+impl std::hash::Hasher for FoldedId {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(25) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ mod failure;
 mod filter;
 mod id;
 mod json;
+mod key;
 mod log;
 mod name;
 mod new_task;
@@ -27,8 +28,9 @@ mod view;
 pub use change::{Change, ChangeKind, Transition};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
-pub use id::{IdSource, ParseIdError, TaskId};
+pub use id::{IdHasher, IdSource, ParseIdError, TaskId};
 pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
+pub use key::{Digest, KeyEntry};
 pub use log::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, cut_line};
 pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
 pub use new_task::{

@@ -173,6 +173,11 @@ impl PatternSet {
         PatternSet::new(vec![Pattern::Prefix(Name::new(""))])
     }
 
+    /// The set that matches this name alone.
+    pub fn exactly(name: &Name) -> PatternSet {
+        PatternSet::new(vec![Pattern::Exact(name.clone())])
+    }
+
     /// Whether any pattern matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(name))

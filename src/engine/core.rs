@@ -1,0 +1,408 @@
+//! The engine's state, and the few ways it may change.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::task::{
+    Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
+};
+
+use super::crews::{CrewId, Crews, Seat};
+use super::leases::{Claim, Worker};
+use super::lines::Lines;
+use super::submit::Keys;
+use super::timers::{Alarm, Timers};
+use super::{Answer, Batch, Command, Notice, Now, Refusal, Ticks, WorkerState};
+
+/// What can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A worker that is not heard of for this long loses its tasks, in milliseconds.
+    pub lease_ms: u64,
+    /// A worker whose socket closed may come back within this, in milliseconds.
+    pub grace_ms: u64,
+    /// The most unfinished tasks: beyond it, submissions are refused. At about 300 bytes each this bounds the memory.
+    pub tasks_max: usize,
+    /// The largest payload, in bytes of JSON text.
+    pub payload_bytes_max: usize,
+    /// How long an idempotency key stands for its tasks, in milliseconds.
+    pub key_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            lease_ms: 10_000,
+            grace_ms: 5_000,
+            tasks_max: 10_000_000,
+            payload_bytes_max: crate::task::PAYLOAD_BYTES_MAX,
+            key_ms: 24 * 3_600_000,
+        }
+    }
+}
+
+/// Final tasks that stay at hand, because a worker may repeat its report or a person retry at once. Older ones are
+/// looked up in the store.
+const FINALS_RESIDENT_MAX: usize = 1_024;
+
+/// The whole state that decisions are made from.
+pub struct Engine {
+    pub(super) options: Options,
+    pub(super) random: fastrand::Rng,
+    pub(super) ids: IdSource,
+    rev: u64,
+    pub(super) tasks: HashMap<TaskId, Arc<Task>, IdHasher>,
+    unfinished: usize,
+    /// Final tasks in `tasks`, in the order they came.
+    finals: VecDeque<TaskId>,
+    pub(super) lines: Lines,
+    pub(super) crews: Crews,
+    pub(super) timers: Timers,
+    pub(super) workers: HashMap<Name, Worker>,
+    pub(super) claims: HashMap<u64, Claim>,
+    pub(super) keys: Keys,
+    pub(super) draining: bool,
+}
+
+/// One step of a task: everything but what the engine fills in itself.
+pub(super) struct Step {
+    pub(super) task: Task,
+    pub(super) event: Event,
+    pub(super) note: Option<Box<str>>,
+    pub(super) payload: Option<Json>,
+    pub(super) result: Option<Json>,
+}
+
+impl Step {
+    pub(super) fn new(task: Task, event: Event) -> Step {
+        Step { task, event, note: None, payload: None, result: None }
+    }
+
+    pub(super) fn note(mut self, note: impl Into<Box<str>>) -> Step {
+        self.note = Some(note.into());
+        self
+    }
+}
+
+impl Engine {
+    /// An engine without tasks; `rev` is the last number given, `last_id` the youngest id.
+    pub fn new(options: Options, rev: u64, last_id: Option<TaskId>, seed: u64) -> Engine {
+        Engine {
+            options,
+            random: fastrand::Rng::with_seed(seed),
+            ids: IdSource::above(last_id),
+            rev,
+            tasks: HashMap::default(),
+            unfinished: 0,
+            finals: VecDeque::new(),
+            lines: Lines::default(),
+            crews: Crews::default(),
+            timers: Timers::default(),
+            workers: HashMap::new(),
+            claims: HashMap::new(),
+            keys: Keys::default(),
+            draining: false,
+        }
+    }
+
+    /// The number of the last step.
+    pub fn rev(&self) -> u64 {
+        self.rev
+    }
+
+    /// The record of a task that is at hand: every unfinished one, and some final ones.
+    pub fn task(&self, task_id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&task_id)
+    }
+
+    /// Every task at hand, in no order.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    /// How many tasks are not final.
+    pub fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// The settings it was made with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// How many milliseconds until [`fire`](Self::fire) has something to do.
+    pub fn next_in(&self, now: Now) -> Option<u64> {
+        self.timers.next_in(now)
+    }
+
+    /// The tasks a command speaks of that are not at hand. Whoever drives the engine looks them up in the store and
+    /// [`admit`](Self::admit)s those that exist, so that a decision about an old task is made from its record.
+    pub fn absent(&self, command: &Command) -> Vec<TaskId> {
+        let ids: &[TaskId] = match command {
+            Command::Cancel { task_id, .. }
+            | Command::Retry { task_id }
+            | Command::Delete { task_id }
+            | Command::Report { task_id, .. } => std::slice::from_ref(task_id),
+            Command::Expire { task_ids } => task_ids,
+            _ => return Vec::new(),
+        };
+        ids.iter().copied().filter(|id| !self.tasks.contains_key(id)).collect()
+    }
+
+    /// Takes in a final task from the store. Ignored if it is at hand, or not final: every unfinished task is here.
+    pub fn admit(&mut self, task: Task) {
+        if task.status.is_final() && !self.tasks.contains_key(&task.task_id) {
+            self.finals.push_back(task.task_id);
+            self.tasks.insert(task.task_id, Arc::new(task));
+        }
+    }
+
+    /// Lets go of final tasks beyond those kept at hand. Only between batches: a task that a revert would bring back
+    /// must still be here.
+    pub fn shed(&mut self) {
+        while self.finals.len() > FINALS_RESIDENT_MAX {
+            let Some(task_id) = self.finals.pop_front() else { break };
+            if self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
+                self.tasks.remove(&task_id);
+            }
+        }
+    }
+
+    /// Decides one command. A refusal has changed nothing.
+    pub fn decide(
+        &mut self,
+        command: Command,
+        now: Now,
+        ticks: &dyn Ticks,
+        batch: &mut Batch,
+    ) -> Result<Answer, Refusal> {
+        match command {
+            Command::Submit { tasks, key } => self.submit(tasks, key, now, batch),
+            Command::Cancel { task_id, reason } => self.cancel(task_id, reason, now, ticks, batch),
+            Command::Retry { task_id } => self.retry(task_id, now, batch),
+            Command::Delete { task_id } => self.delete(task_id, now, batch).map(|()| Answer::Done),
+            Command::Expire { task_ids } => {
+                let gone = task_ids.iter().filter(|id| self.delete(**id, now, batch).is_ok()).count();
+                Ok(Answer::Count(gone))
+            }
+            Command::Hello(hello) => Ok(self.hello(hello, now, ticks, batch)),
+            Command::Left { worker_id, session } => {
+                self.left(&worker_id, session, now);
+                Ok(Answer::Done)
+            }
+            Command::Heard { worker_id } => {
+                self.heard(&worker_id, now);
+                Ok(Answer::Done)
+            }
+            Command::Retire { worker_id, session } => {
+                self.retire(&worker_id, session);
+                Ok(Answer::Done)
+            }
+            Command::Claim { worker_id, accepts, max, ticket } => self.claim(worker_id, accepts, max, ticket, now),
+            Command::Unclaim { ticket } => {
+                self.unclaim(ticket);
+                Ok(Answer::Done)
+            }
+            Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, now, ticks, batch),
+            Command::Drain => {
+                self.draining = true;
+                self.dismiss_claims(batch);
+                Ok(Answer::Count(self.running()))
+            }
+            Command::GiveBack => Ok(Answer::Count(self.give_back_all(now, ticks, batch))),
+            Command::Workers => Ok(Answer::Workers(self.worker_states())),
+        }
+    }
+
+    /// Does what is due by now, at most `steps_max` things; more wait for the next call.
+    pub fn fire(&mut self, now: Now, ticks: &dyn Ticks, steps_max: usize, batch: &mut Batch) {
+        for _ in 0..steps_max {
+            if let Some(task_id) = self.timers.first_due(now) {
+                let mut task = Task::clone(&self.tasks[&task_id]);
+                task.status = Status::Pending;
+                self.step(Some(task_id), Step::new(task, Event::Pending), now, batch);
+            } else {
+                break;
+            }
+        }
+        for _ in 0..steps_max {
+            match self.timers.pop_alarm(now) {
+                Some(Alarm::Worker(worker_id)) => self.check_worker(&worker_id, now, ticks, batch),
+                Some(Alarm::Timeout(task_id)) => self.time_out(task_id, now, ticks, batch),
+                None => break,
+            }
+        }
+    }
+
+    /// Gives ready tasks to free seats until one of the two runs out, at most `tasks_max`. Returns whether it stopped
+    /// for that bound.
+    pub fn assign(&mut self, now: Now, tasks_max: usize, batch: &mut Batch) -> bool {
+        let mut left = tasks_max;
+        if !self.draining {
+            for crew in self.crews.ids() {
+                while left > 0 && self.assign_one(crew, now, batch) {
+                    left -= 1;
+                }
+            }
+        }
+        self.answer_claims(batch);
+        left == 0
+    }
+
+    fn assign_one(&mut self, crew: CrewId, now: Now, batch: &mut Batch) -> bool {
+        let Some((place, seat)) = self.crews.next(crew) else { return false };
+        let (task_id, seat) = (place.task_id, seat.clone());
+        let worker_id = match &seat {
+            Seat::Worker(worker_id) => worker_id.clone(),
+            Seat::Claim(ticket) => self.claims[ticket].worker_id.clone(),
+        };
+        let mut task = Task::clone(&self.tasks[&task_id]);
+        task.status = Status::Running;
+        task.attempt += 1;
+        task.tries += 1;
+        task.run =
+            Some(Box::new(Run { started_at: Some(now.wall), worker_id: Some(worker_id.clone()), ..Run::default() }));
+        let task = self.step(Some(task_id), Step::new(task, Event::Running), now, batch);
+        match seat {
+            Seat::Worker(worker_id) => batch.notices.push(Notice::Run { worker_id, task }),
+            Seat::Claim(ticket) => self.give_to_claim(ticket, task),
+        }
+        true
+    }
+
+    /// Makes a step: the next `rev`, the indexes, the change. The one place where a task gets a new record.
+    pub(super) fn step(&mut self, prev: Option<TaskId>, step: Step, now: Now, batch: &mut Batch) -> Arc<Task> {
+        let Step { mut task, event, note, payload, result } = step;
+        let prev = prev.map(|id| self.tasks[&id].clone());
+        debug_assert!(
+            prev.as_ref().is_none_or(|prev| prev.status.may_become(task.status)),
+            "{:?} may not become {:?}",
+            prev.map(|prev| prev.status),
+            task.status
+        );
+        self.rev += 1;
+        task.rev = self.rev;
+        task.updated_at = prev.as_ref().map_or(now.wall, |prev| prev.updated_at.max(now.wall));
+        let task = Arc::new(task);
+        self.replace(prev.as_ref(), Some(&task), now);
+        batch.changes.push(Change {
+            rev: self.rev,
+            at: task.updated_at,
+            kind: ChangeKind::Transition(event),
+            prev,
+            task: task.clone(),
+            note,
+            payload,
+            result,
+        });
+        task
+    }
+
+    fn delete(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) -> Result<(), Refusal> {
+        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
+        if !task.status.is_final() {
+            return Err(Refusal::TaskNotFinished);
+        }
+        self.rev += 1;
+        self.replace(Some(&task), None, now);
+        batch.changes.push(Change {
+            rev: self.rev,
+            at: now.wall,
+            kind: ChangeKind::Gone,
+            prev: Some(task.clone()),
+            task,
+            note: None,
+            payload: None,
+            result: None,
+        });
+        Ok(())
+    }
+
+    /// Takes back everything a batch changed, because it could not be made durable. Claims that it answered stay
+    /// answered: whoever waits for them is told.
+    pub fn revert(&mut self, batch: Batch, now: Now) {
+        for change in batch.changes.into_iter().rev() {
+            let next = (change.kind != ChangeKind::Gone).then_some(&change.task);
+            self.replace(next, change.prev.as_ref(), now);
+            self.rev = change.rev - 1;
+        }
+        for key in &batch.keys {
+            self.keys.forget(key.key);
+        }
+    }
+
+    /// Puts one record in the place of another, in the map and in every index.
+    pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
+        if let Some(old) = old {
+            self.unindex(old);
+        }
+        match (old, new) {
+            (_, Some(new)) => {
+                self.tasks.insert(new.task_id, new.clone());
+                self.index(new, now);
+            }
+            (Some(old), None) => {
+                self.tasks.remove(&old.task_id);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn index(&mut self, task: &Arc<Task>, now: Now) {
+        match task.status {
+            Status::Pending => self.lines.insert(task, &mut self.crews),
+            Status::Scheduled => self.timers.schedule(task.run_at.unwrap_or_default(), task.task_id),
+            Status::Running => self.lease(task, now),
+            Status::Waiting => {}
+            Status::Completed | Status::Failed | Status::Cancelled => self.finals.push_back(task.task_id),
+        }
+        self.unfinished += usize::from(!task.status.is_final());
+    }
+
+    fn unindex(&mut self, task: &Arc<Task>) {
+        match task.status {
+            Status::Pending => self.lines.remove(task, &mut self.crews),
+            Status::Scheduled => self.timers.unschedule(task.run_at.unwrap_or_default(), task.task_id),
+            Status::Running => self.unlease(task),
+            Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
+        }
+        self.unfinished -= usize::from(!task.status.is_final());
+    }
+
+    fn running(&self) -> usize {
+        self.workers.values().map(|worker| worker.running.len()).sum()
+    }
+
+    fn worker_states(&self) -> Vec<WorkerState> {
+        let mut states: Vec<_> = self.workers.values().map(|worker| worker.state(&self.tasks)).collect();
+        states.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
+        states
+    }
+}
+
+/// Carries the newest tick of a running task into the record that follows.
+pub(super) fn keep_progress(task: &mut Task, ticks: &dyn Ticks) {
+    if let Some(tick) = ticks.newest(task.task_id) {
+        task.run.get_or_insert_default().progress = Some(tick);
+    }
+}
+
+/// A task that reported progress and completed is at 100 percent.
+pub(super) fn full_progress(progress: &Json) -> Option<Json> {
+    let mut progress: Progress = progress.to().ok()?;
+    progress.percentage = Some(100.0);
+    progress.eta_ms = None;
+    Json::of(&progress).ok()
+}
+
+/// Nothing has ticked: for restarts and tests.
+impl Ticks for () {
+    fn newest(&self, _: TaskId) -> Option<Json> {
+        None
+    }
+}
+
+/// `at` on the monotonic clock for something that should end `after_ms` past a wall time.
+pub(super) fn mono_of(since: Timestamp, after_ms: u64, now: Now) -> u64 {
+    (now.mono + after_ms).saturating_sub(now.wall.millis_since(since))
+}

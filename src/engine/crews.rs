@@ -1,0 +1,152 @@
+//! Who may take which task next: crews, and the seats in them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::task::Name;
+
+use super::Accepts;
+use super::lines::{Line, LineId, Lines, Place};
+
+/// Crews nobody belongs to that are kept for the next claim. Beyond this, the one left longest goes.
+const IDLE_CREWS_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct CrewId(u32);
+
+/// A place for tasks: of a worker on a socket, or of a claim over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Seat {
+    Worker(Name),
+    Claim(u64),
+}
+
+/// A seat among the free ones of its crew: the least loaded first, then who waits longest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Free {
+    pub(super) load: u32,
+    pub(super) turn: u64,
+    pub(super) seat: Seat,
+}
+
+struct Crew {
+    accepts: Accepts,
+    /// The first of each line this crew accepts that is not empty.
+    heads: BTreeSet<(Place, LineId)>,
+    free: BTreeSet<Free>,
+    members: usize,
+    idle_since: u64,
+}
+
+/// All crews.
+#[derive(Default)]
+pub(super) struct Crews {
+    by_accepts: HashMap<Accepts, CrewId>,
+    /// `None` where a crew was dropped.
+    crews: Vec<Option<Crew>>,
+    turn: u64,
+}
+
+impl Crews {
+    /// The crew of those who accept this, with one member more.
+    pub(super) fn enter(&mut self, accepts: &Accepts, lines: &mut Lines) -> CrewId {
+        if let Some(&id) = self.by_accepts.get(accepts) {
+            self.crew(id).members += 1;
+            return id;
+        }
+        let crew =
+            Crew { accepts: accepts.clone(), heads: BTreeSet::new(), free: BTreeSet::new(), members: 1, idle_since: 0 };
+        let id = match self.crews.iter().position(Option::is_none) {
+            Some(hole) => {
+                self.crews[hole] = Some(crew);
+                CrewId(hole as u32)
+            }
+            None => {
+                self.crews.push(Some(crew));
+                CrewId(self.crews.len() as u32 - 1)
+            }
+        };
+        self.by_accepts.insert(accepts.clone(), id);
+        lines.join(id, self);
+        id
+    }
+
+    /// One member less.
+    pub(super) fn exit(&mut self, id: CrewId, lines: &mut Lines) {
+        self.turn += 1;
+        let turn = self.turn;
+        let crew = self.crew(id);
+        crew.members -= 1;
+        crew.idle_since = turn;
+        let idle = |crew: &Option<Crew>| crew.as_ref().filter(|crew| crew.members == 0).map(|crew| crew.idle_since);
+        if self.crews.iter().filter_map(idle).count() > IDLE_CREWS_MAX {
+            let oldest = (0..self.crews.len()).filter_map(|at| Some((idle(&self.crews[at])?, at))).min();
+            if let Some((_, at)) = oldest
+                && let Some(crew) = self.crews[at].take()
+            {
+                self.by_accepts.remove(&crew.accepts);
+                lines.leave(CrewId(at as u32));
+            }
+        }
+    }
+
+    /// Makes a seat free with this load; takes the key under which to remove it.
+    pub(super) fn seat(&mut self, id: CrewId, seat: Seat, load: u32) -> Free {
+        self.turn += 1;
+        let free = Free { load, turn: self.turn, seat };
+        self.crew(id).free.insert(free.clone());
+        free
+    }
+
+    /// Takes a free seat away.
+    pub(super) fn unseat(&mut self, id: CrewId, free: &Free) {
+        self.crew(id).free.remove(free);
+    }
+
+    /// The next pair of a ready task and a seat in this crew.
+    pub(super) fn next(&self, id: CrewId) -> Option<(Place, &Seat)> {
+        let crew = self.crews[id.0 as usize].as_ref()?;
+        Some((crew.heads.first()?.0, &crew.free.first()?.seat))
+    }
+
+    /// Every crew there is.
+    pub(super) fn ids(&self) -> impl Iterator<Item = CrewId> + use<> {
+        (0..self.crews.len() as u32).map(CrewId)
+    }
+
+    pub(super) fn accepts(&self, id: CrewId, line: &Line) -> bool {
+        self.crews[id.0 as usize]
+            .as_ref()
+            .is_some_and(|crew| crew.accepts.takes(line.queue.as_str(), line.task_type.as_str()))
+    }
+
+    pub(super) fn accepting(&self, line: &Line) -> Vec<CrewId> {
+        self.ids().filter(|id| self.accepts(*id, line)).collect()
+    }
+
+    /// The first of a line is another one now.
+    pub(super) fn head_moved(&mut self, crews: &[CrewId], line: LineId, before: Option<Place>, after: Option<Place>) {
+        if before == after {
+            return;
+        }
+        for id in crews {
+            let crew = self.crew(*id);
+            if let Some(before) = before {
+                crew.heads.remove(&(before, line));
+            }
+            if let Some(after) = after {
+                crew.heads.insert((after, line));
+            }
+        }
+    }
+
+    fn crew(&mut self, id: CrewId) -> &mut Crew {
+        self.crews[id.0 as usize].as_mut().expect("ids are held only by members and lines of a living crew")
+    }
+}
+
+impl Accepts {
+    /// Whether a task of this type in this queue is taken.
+    pub fn takes(&self, queue: &str, task_type: &str) -> bool {
+        self.queues.matches(queue) && self.task_types.matches(task_type)
+    }
+}

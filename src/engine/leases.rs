@@ -1,0 +1,424 @@
+//! Workers, what they hold, and for how long.
+//!
+//! A worker holds all its tasks by one lease: whatever it says renews it. While it is silent its seat is taken away; when
+//! the lease has run out, so are its tasks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::task::{Event, IdHasher, Name, Status, Task, TaskId, Timestamp};
+
+use super::core::{Engine, Step, keep_progress, mono_of};
+use super::crews::{CrewId, Free, Seat};
+use super::reports::Lost;
+use super::timers::Alarm;
+use super::{Accepts, Answer, Batch, Hello, Link, Notice, Now, Refusal, Ticks, WorkerState};
+
+/// A worker the engine knows of.
+pub(super) struct Worker {
+    worker_id: Name,
+    accepts: Accepts,
+    crew: CrewId,
+    concurrency: u32,
+    link: Link,
+    session: u64,
+    /// It wants no new work.
+    retiring: bool,
+    /// It was not heard of for a whole lease, though its socket is open.
+    silent: bool,
+    /// Its tasks are from before a restart of the hub, and it has not come back yet: losing them is nobody's crash.
+    restored: bool,
+    connected_at: Timestamp,
+    last_heard: u64,
+    last_heard_at: Timestamp,
+    /// When the alarm of this worker goes off.
+    alarm_at: u64,
+    pub(super) running: HashMap<TaskId, Lease, IdHasher>,
+    /// Attempts that are over for the hub and perhaps not for the worker: each takes a place until the worker says so.
+    ending: Vec<(TaskId, u32)>,
+    /// The key of its free seat, while it has one.
+    free: Option<Free>,
+}
+
+/// A task in the hands of a worker.
+pub(super) struct Lease {
+    attempt: u32,
+    timeout_at: Option<u64>,
+}
+
+/// An open claim over HTTP.
+pub(super) struct Claim {
+    pub(super) worker_id: Name,
+    crew: CrewId,
+    wanted: u32,
+    free: Free,
+    given: Vec<Arc<Task>>,
+}
+
+impl Worker {
+    fn new(worker_id: Name, accepts: Accepts, crew: CrewId, link: Link, now: Now) -> Worker {
+        Worker {
+            worker_id,
+            accepts,
+            crew,
+            concurrency: 0,
+            link,
+            session: 0,
+            retiring: false,
+            silent: false,
+            restored: false,
+            connected_at: now.wall,
+            last_heard: now.mono,
+            last_heard_at: now.wall,
+            alarm_at: 0,
+            running: HashMap::default(),
+            ending: Vec::new(),
+            free: None,
+        }
+    }
+
+    fn load(&self) -> u32 {
+        (self.running.len() + self.ending.len()) as u32
+    }
+
+    fn may_take(&self) -> bool {
+        self.link == Link::Socket && !self.retiring && !self.silent && self.load() < self.concurrency
+    }
+
+    pub(super) fn state(&self, tasks: &HashMap<TaskId, Arc<Task>, IdHasher>) -> WorkerState {
+        let mut running: Vec<_> = self.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
+        running.retain(|(id, _)| tasks.contains_key(id));
+        running.sort();
+        WorkerState {
+            worker_id: self.worker_id.clone(),
+            accepts: self.accepts.clone(),
+            concurrency: self.concurrency,
+            running,
+            link: self.link,
+            retiring: self.retiring,
+            connected_at: self.connected_at,
+            last_heard_at: self.last_heard_at,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn hello(&mut self, hello: Hello, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> Answer {
+        let Hello { worker_id, session, accepts, concurrency, holding } = hello;
+        let crew = self.crews.enter(&accepts, &mut self.lines);
+        match self.workers.get_mut(&worker_id) {
+            None => {
+                let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Socket, now);
+                self.workers.insert(worker_id.clone(), worker);
+            }
+            Some(worker) => {
+                if worker.link == Link::Socket {
+                    batch.notices.push(Notice::Replaced { session: worker.session });
+                }
+                let old_crew = std::mem::replace(&mut worker.crew, crew);
+                if let Some(free) = worker.free.take() {
+                    self.crews.unseat(old_crew, &free);
+                }
+                worker.accepts = accepts;
+                self.crews.exit(old_crew, &mut self.lines);
+            }
+        }
+        let worker = self.workers.get_mut(&worker_id).expect("it was found or just put there");
+        worker.link = Link::Socket;
+        worker.session = session;
+        worker.concurrency = concurrency;
+        worker.retiring = false;
+        worker.silent = false;
+        worker.connected_at = now.wall;
+        worker.ending.clear();
+        let was_restored = std::mem::take(&mut worker.restored);
+
+        let held = |id: &TaskId, attempt: u32| holding.contains(&(*id, attempt));
+        let mut mine: Vec<_> = worker.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
+        mine.sort();
+        let (keep, lost): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(id, attempt)| held(id, *attempt));
+        let drop = holding.iter().filter(|held| !keep.contains(held)).copied().collect();
+        self.heard(&worker_id, now);
+        for (task_id, attempt) in &keep {
+            let mut task = Task::clone(&self.tasks[task_id]);
+            keep_progress(&mut task, ticks);
+            let step = Step::new(task, Event::Running).note("worker came back");
+            let task = self.step(Some(*task_id), step, now, batch);
+            if task.cancel_requested() {
+                let worker_id = worker_id.clone();
+                batch.notices.push(Notice::Stop { worker_id, task_id: *task_id, attempt: *attempt, reason: None });
+            }
+        }
+        let how = if was_restored { Lost::GivenBack } else { Lost::Crash };
+        for (task_id, _) in lost {
+            let task = Task::clone(&self.tasks[&task_id]);
+            self.lose(task, how, "its worker came back without it", now, ticks, batch);
+        }
+        self.reseat(&worker_id);
+        Answer::Welcome { keep, drop }
+    }
+
+    pub(super) fn left(&mut self, worker_id: &Name, session: u64, now: Now) {
+        let grace_ms = self.options.grace_ms;
+        let Some(worker) = self.workers.get_mut(worker_id) else { return };
+        if worker.session != session || worker.link != Link::Socket {
+            return;
+        }
+        worker.link = Link::Away;
+        worker.ending.clear();
+        if worker.running.is_empty() {
+            self.forget_worker(worker_id);
+        } else {
+            self.set_worker_alarm(worker_id, now.mono + grace_ms);
+            self.reseat(worker_id);
+        }
+    }
+
+    pub(super) fn heard(&mut self, worker_id: &Name, now: Now) {
+        let lease_ms = self.options.lease_ms;
+        let Some(worker) = self.workers.get_mut(worker_id) else { return };
+        worker.last_heard = now.mono;
+        worker.last_heard_at = now.wall;
+        if worker.link == Link::Away && worker.session == 0 {
+            // A worker over HTTP from before a restart has no socket to come back with: this is its return.
+            worker.link = Link::Http;
+            worker.restored = false;
+        }
+        let was_silent = std::mem::take(&mut worker.silent);
+        if worker.link != Link::Away && worker.alarm_at == 0 {
+            self.set_worker_alarm(worker_id, now.mono + lease_ms);
+        }
+        if was_silent {
+            self.reseat(worker_id);
+        }
+    }
+
+    pub(super) fn retire(&mut self, worker_id: &Name, session: u64) {
+        if let Some(worker) = self.workers.get_mut(worker_id)
+            && worker.session == session
+        {
+            worker.retiring = true;
+            self.reseat(worker_id);
+        }
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        worker_id: Name,
+        accepts: Accepts,
+        max: u32,
+        ticket: u64,
+        now: Now,
+    ) -> Result<Answer, Refusal> {
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        let crew = self.crews.enter(&accepts, &mut self.lines);
+        if let Some(worker) = self.workers.get_mut(&worker_id) {
+            if worker.link == Link::Away {
+                worker.link = Link::Http;
+                worker.restored = false;
+            }
+        } else {
+            let member = self.crews.enter(&accepts, &mut self.lines);
+            let worker = Worker::new(worker_id.clone(), accepts, member, Link::Http, now);
+            self.workers.insert(worker_id.clone(), worker);
+        }
+        let worker = self.workers.get_mut(&worker_id).expect("it was found or just put there");
+        if worker.link == Link::Http {
+            worker.concurrency = max.max(worker.load());
+        }
+        let free = self.crews.seat(crew, Seat::Claim(ticket), 0);
+        self.claims.insert(ticket, Claim { worker_id: worker_id.clone(), crew, wanted: max, free, given: Vec::new() });
+        self.heard(&worker_id, now);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn unclaim(&mut self, ticket: u64) {
+        if let Some(claim) = self.claims.remove(&ticket) {
+            self.crews.unseat(claim.crew, &claim.free);
+            self.crews.exit(claim.crew, &mut self.lines);
+        }
+    }
+
+    pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>) {
+        let Some(claim) = self.claims.get_mut(&ticket) else { return };
+        claim.given.push(task);
+        if claim.given.len() as u32 >= claim.wanted {
+            self.crews.unseat(claim.crew, &claim.free);
+        }
+    }
+
+    /// Every open claim is answered with what it has: nothing more will come.
+    pub(super) fn dismiss_claims(&mut self, batch: &mut Batch) {
+        let mut tickets: Vec<_> = self.claims.keys().copied().collect();
+        tickets.sort_unstable();
+        for ticket in tickets {
+            self.close_claim(ticket, batch);
+        }
+    }
+
+    fn close_claim(&mut self, ticket: u64, batch: &mut Batch) {
+        if let Some(claim) = self.claims.remove(&ticket) {
+            self.crews.unseat(claim.crew, &claim.free);
+            self.crews.exit(claim.crew, &mut self.lines);
+            batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
+        }
+    }
+
+    /// Claims that got something are over.
+    pub(super) fn answer_claims(&mut self, batch: &mut Batch) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let mut answered: Vec<_> =
+            self.claims.iter().filter(|(_, claim)| !claim.given.is_empty()).map(|(ticket, _)| *ticket).collect();
+        answered.sort_unstable();
+        for ticket in answered {
+            self.close_claim(ticket, batch);
+        }
+    }
+
+    /// A running record stands in the engine: its worker holds it.
+    pub(super) fn lease(&mut self, task: &Task, now: Now) {
+        let Some(worker_id) = task.worker_id() else { return };
+        let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.wall);
+        let timeout_at = task.timeout_ms().map(|timeout| mono_of(started_at, timeout, now));
+        if let Some(at) = timeout_at {
+            self.timers.set(at, Alarm::Timeout(task.task_id));
+        }
+        if !self.workers.contains_key(worker_id) {
+            self.restore_worker(worker_id, task, now);
+        }
+        let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
+        worker.running.insert(task.task_id, Lease { attempt: task.attempt, timeout_at });
+        self.reseat(worker_id);
+    }
+
+    /// A running record leaves the engine.
+    pub(super) fn unlease(&mut self, task: &Task) {
+        let Some(worker_id) = task.worker_id() else { return };
+        let Some(worker) = self.workers.get_mut(worker_id) else { return };
+        if let Some(Lease { timeout_at: Some(at), .. }) = worker.running.remove(&task.task_id) {
+            self.timers.clear(at, Alarm::Timeout(task.task_id));
+        }
+        self.reseat(worker_id);
+    }
+
+    /// The attempt is over for the hub, but the worker may still be at it.
+    pub(super) fn occupy(&mut self, worker_id: &Name, task_id: TaskId, attempt: u32) {
+        if let Some(worker) = self.workers.get_mut(worker_id)
+            && worker.link == Link::Socket
+        {
+            worker.ending.push((task_id, attempt));
+        }
+    }
+
+    /// The worker spoke of an attempt that is over: now it is over for both.
+    pub(super) fn attempt_over(&mut self, task_id: TaskId, attempt: u32) {
+        let holder = self.workers.iter().find(|(_, worker)| worker.ending.contains(&(task_id, attempt)));
+        if let Some(worker_id) = holder.map(|(worker_id, _)| worker_id.clone())
+            && let Some(worker) = self.workers.get_mut(&worker_id)
+        {
+            worker.ending.retain(|ending| *ending != (task_id, attempt));
+            self.reseat(&worker_id);
+        }
+    }
+
+    pub(super) fn check_worker(&mut self, worker_id: &Name, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+        let lease_ms = self.options.lease_ms;
+        let Some(worker) = self.workers.get_mut(worker_id) else { return };
+        if worker.alarm_at > now.mono {
+            return;
+        }
+        worker.alarm_at = 0;
+        if worker.link != Link::Away && now.mono < worker.last_heard + lease_ms {
+            let at = worker.last_heard + lease_ms;
+            return self.set_worker_alarm(worker_id, at);
+        }
+        let away = worker.link == Link::Away;
+        let how = if worker.restored { Lost::GivenBack } else { Lost::Crash };
+        worker.silent = true;
+        let mut lost: Vec<_> = worker.running.keys().copied().collect();
+        lost.sort();
+        for task_id in lost {
+            let task = Task::clone(&self.tasks[&task_id]);
+            let note = if away { "its worker did not come back" } else { "its worker fell silent" };
+            self.lose(task, how, note, now, ticks, batch);
+        }
+        let open_claims = self.claims.values().any(|claim| claim.worker_id == *worker_id);
+        match self.workers.get(worker_id).map(|worker| worker.link) {
+            Some(Link::Socket) => self.reseat(worker_id),
+            // A claim may be held open longer than a lease; the worker is only waiting.
+            Some(Link::Http) if open_claims => self.set_worker_alarm(worker_id, now.mono + lease_ms),
+            _ => self.forget_worker(worker_id),
+        }
+    }
+
+    pub(super) fn give_back_all(&mut self, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> usize {
+        let mut running: Vec<_> = self.workers.values().flat_map(|worker| worker.running.keys().copied()).collect();
+        running.sort();
+        for task_id in &running {
+            let task = Task::clone(&self.tasks[task_id]);
+            self.lose(task, Lost::GivenBack, "the hub went down", now, ticks, batch);
+        }
+        running.len()
+    }
+
+    /// A worker known only from the record of a task it runs: the hub restarted, or a failed commit brings it back.
+    fn restore_worker(&mut self, worker_id: &Name, task: &Task, now: Now) {
+        let accepts = Accepts {
+            task_types: crate::task::PatternSet::exactly(&task.task_type),
+            queues: crate::task::PatternSet::exactly(&task.queue),
+        };
+        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let mut worker = Worker::new(worker_id.clone(), accepts, crew, Link::Away, now);
+        worker.restored = true;
+        self.workers.insert(worker_id.clone(), worker);
+        self.set_worker_alarm(worker_id, now.mono + self.options.lease_ms);
+    }
+
+    fn forget_worker(&mut self, worker_id: &Name) {
+        if let Some(worker) = self.workers.remove(worker_id) {
+            if let Some(free) = &worker.free {
+                self.crews.unseat(worker.crew, free);
+            }
+            self.crews.exit(worker.crew, &mut self.lines);
+            self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
+        }
+    }
+
+    fn set_worker_alarm(&mut self, worker_id: &Name, at: u64) {
+        if let Some(worker) = self.workers.get_mut(worker_id) {
+            self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
+            worker.alarm_at = at;
+            self.timers.set(at, Alarm::Worker(worker_id.clone()));
+        }
+    }
+
+    /// Puts the worker's seat among the free ones, or takes it away, as its load and link say.
+    fn reseat(&mut self, worker_id: &Name) {
+        let Some(worker) = self.workers.get_mut(worker_id) else { return };
+        let load = worker.may_take().then(|| worker.load());
+        if worker.free.as_ref().map(|free| free.load) == load {
+            return;
+        }
+        if let Some(free) = worker.free.take() {
+            self.crews.unseat(worker.crew, &free);
+        }
+        if let Some(load) = load {
+            worker.free = Some(self.crews.seat(worker.crew, Seat::Worker(worker_id.clone()), load));
+        }
+    }
+
+    /// Confirms every lease after a restart: a transition, because the ticks of before are not known any more.
+    pub(super) fn confirm_leases(&mut self, now: Now, batch: &mut Batch) {
+        let mut running: Vec<_> =
+            self.tasks.values().filter(|task| task.status == Status::Running).map(|task| task.task_id).collect();
+        running.sort();
+        for task_id in running {
+            let task = Task::clone(&self.tasks[&task_id]);
+            self.step(Some(task_id), Step::new(task, Event::Running).note("the hub restarted"), now, batch);
+        }
+    }
+}

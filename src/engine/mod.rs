@@ -1,0 +1,257 @@
+//! The engine: everything the hub decides, and nothing else.
+//!
+//! It is a state machine without a clock, without I/O and without a runtime. A [`Command`] and the time go in; what comes
+//! out is an [`Answer`] or a [`Refusal`], and, in a [`Batch`], the [`Change`]s that must become durable and the [`Notice`]s
+//! that may be given once they are. So a simulation drives it a million steps a second, and a failing run is replayed
+//! from its seed.
+//!
+//! # Deciding ahead of the disk
+//!
+//! The writer decides a whole batch before it commits it, so within a batch the engine's state runs ahead of the store.
+//! If the commit fails, [`Engine::revert`] takes the batch back, newest change first. That is possible because every index
+//! (ready lines, timers, who runs what) is a function of the records: a change is *unindex the old record, index the new
+//! one*, and its reverse is the reverse. What a worker's connection does (hello, heartbeat, leaving) is no change, is never
+//! durable, and is not taken back.
+//!
+//! # Two clocks
+//!
+//! [`Now`] carries wall time for what people see and ask for (`run_at`, `created_at`), and a monotonic count for leases,
+//! graces and timeouts, so that a clock set forward by an hour does not end every lease.
+//!
+//! # Who gets what
+//!
+//! Ready tasks stand in *lines*, one for each queue and type, ordered by priority and then age. Workers that accept the
+//! same types and queues form a *crew*; a crew keeps the heads of the lines it accepts in order, so the next task for it
+//! is found without looking at lines it does not serve. A free place of a worker, or an open claim over HTTP, is a *seat*;
+//! the emptiest worker is seated first.
+
+mod core;
+mod crews;
+mod leases;
+mod lines;
+mod recover;
+mod reports;
+mod submit;
+mod timers;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
+
+pub use self::core::{Engine, Options};
+pub use submit::SubmitKey;
+
+/// The time, on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    pub wall: Timestamp,
+    /// Milliseconds since the hub started; never goes back.
+    pub mono: u64,
+}
+
+/// What the engine is asked to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// All of these, or none.
+    Submit {
+        tasks: Vec<NewTask>,
+        key: Option<SubmitKey>,
+    },
+    Cancel {
+        task_id: TaskId,
+        reason: Option<String>,
+    },
+    Retry {
+        task_id: TaskId,
+    },
+    Delete {
+        task_id: TaskId,
+    },
+    /// Delete these as far as they are final: their retention is over.
+    Expire {
+        task_ids: Vec<TaskId>,
+    },
+    /// A worker connected, or came back.
+    Hello(Hello),
+    /// The socket of a worker closed.
+    Left {
+        worker_id: Name,
+        session: u64,
+    },
+    /// Any sign of life of a worker.
+    Heard {
+        worker_id: Name,
+    },
+    /// A worker on a socket wants no new work.
+    Retire {
+        worker_id: Name,
+        session: u64,
+    },
+    /// A worker over HTTP asks for up to `max` tasks. Answered by [`Notice::Claimed`] with this ticket.
+    Claim {
+        worker_id: Name,
+        accepts: Accepts,
+        max: u32,
+        ticket: u64,
+    },
+    /// The claim is no longer waited for.
+    Unclaim {
+        ticket: u64,
+    },
+    /// What a worker says of an attempt.
+    Report {
+        task_id: TaskId,
+        attempt: u32,
+        report: Report,
+    },
+    /// No new work for anybody: the hub is going down.
+    Drain,
+    /// The drain is over: what still runs is given back.
+    GiveBack,
+    /// Who works here.
+    Workers,
+}
+
+/// A worker connecting by socket.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub worker_id: Name,
+    /// Names the connection, so that the end of an older one is told from the end of this one.
+    pub session: u64,
+    pub accepts: Accepts,
+    pub concurrency: u32,
+    /// What it still runs.
+    pub holding: Vec<(TaskId, u32)>,
+}
+
+/// Which tasks a worker takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Accepts {
+    pub task_types: PatternSet,
+    pub queues: PatternSet,
+}
+
+/// What a worker says of an attempt it runs.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// It is alive.
+    Heartbeat,
+    Complete {
+        result: Json,
+    },
+    Fail {
+        error: Failure,
+        retryable: bool,
+    },
+    /// It stopped because it was asked to.
+    Cancelled,
+    /// It gives the task back; no try is counted.
+    Release,
+}
+
+/// What the engine answers when it does not refuse.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Submitted {
+        tasks: Vec<Arc<Task>>,
+    },
+    /// The idempotency key already stands for these.
+    Replayed {
+        task_ids: Vec<TaskId>,
+    },
+    Task(Arc<Task>),
+    Welcome {
+        keep: Vec<(TaskId, u32)>,
+        drop: Vec<(TaskId, u32)>,
+    },
+    Reported {
+        cancel_requested: bool,
+    },
+    Count(usize),
+    Workers(Vec<WorkerState>),
+    Done,
+}
+
+/// What the domain says no to. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A value is wrong; nothing of the submission was taken.
+    Invalid(crate::task::Invalid),
+    TaskNotFound,
+    TaskFinished,
+    TaskNotFinished,
+    TaskRunning,
+    LeaseLost,
+    CancelNotRequested,
+    IdempotencyConflict,
+    Draining,
+    /// `Options::tasks_max` unfinished tasks are here already.
+    Full,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Invalid(invalid) => return write!(f, "{invalid}"),
+            Refusal::TaskNotFound => "there is no such task",
+            Refusal::TaskFinished => "the task is finished",
+            Refusal::TaskNotFinished => "the task is not finished",
+            Refusal::TaskRunning => "the task is running",
+            Refusal::LeaseLost => "the attempt is no longer the task's own",
+            Refusal::CancelNotRequested => "nobody asked the attempt to stop",
+            Refusal::IdempotencyConflict => "the idempotency key was used for something else",
+            Refusal::Draining => "the hub is going down",
+            Refusal::Full => "the hub holds as many unfinished tasks as it may",
+        })
+    }
+}
+
+/// What must be done outside once the batch is durable.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// Hand this task to the worker's socket.
+    Run { worker_id: Name, task: Arc<Task> },
+    /// Ask the worker to stop an attempt.
+    Stop { worker_id: Name, task_id: TaskId, attempt: u32, reason: Option<Box<str>> },
+    /// A claim over HTTP is answered.
+    Claimed { ticket: u64, tasks: Vec<Arc<Task>> },
+    /// Close this older connection of a worker: a newer one took its place.
+    Replaced { session: u64 },
+}
+
+/// What one round of deciding brought forth.
+#[derive(Default)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+    pub notices: Vec<Notice>,
+    pub keys: Vec<KeyEntry>,
+}
+
+/// The newest progress of running tasks. It is told, never decided from.
+pub trait Ticks {
+    /// The newest tick since the record's transition, if there was one.
+    fn newest(&self, task_id: TaskId) -> Option<Json>;
+}
+
+/// A worker as the engine knows it.
+#[derive(Clone, Debug)]
+pub struct WorkerState {
+    pub worker_id: Name,
+    pub accepts: Accepts,
+    pub concurrency: u32,
+    pub running: Vec<(TaskId, u32)>,
+    pub link: Link,
+    pub retiring: bool,
+    pub connected_at: Timestamp,
+    pub last_heard_at: Timestamp,
+}
+
+/// How a worker is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Socket,
+    Http,
+    /// Its socket closed; it has a grace to come back.
+    Away,
+}

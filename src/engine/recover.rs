@@ -1,0 +1,30 @@
+//! An engine with the tasks a store kept.
+
+use std::sync::Arc;
+
+use crate::task::{Task, TaskId};
+
+use super::core::{Engine, Options};
+use super::{Batch, Now};
+
+impl Engine {
+    /// Takes up where a store left off, with its unfinished tasks. The batch confirms the leases of running tasks and must
+    /// be committed before anybody is answered. Their workers have one lease to come back.
+    pub fn recover(
+        options: Options,
+        rev: u64,
+        last_id: Option<TaskId>,
+        unfinished: Vec<Task>,
+        seed: u64,
+        now: Now,
+    ) -> (Engine, Batch) {
+        let mut engine = Engine::new(options, rev, last_id, seed);
+        engine.tasks.reserve(unfinished.len());
+        for task in unfinished {
+            engine.replace(None, Some(&Arc::new(task)), now);
+        }
+        let mut batch = Batch::default();
+        engine.confirm_leases(now, &mut batch);
+        (engine, batch)
+    }
+}

@@ -1,0 +1,190 @@
+//! New tasks, and the keys that make submitting them twice harmless.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::task::{Detail, Digest, Event, Invalid, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
+
+use super::core::{Engine, Step, keep_progress};
+use super::{Answer, Batch, Notice, Now, Refusal, Ticks};
+
+/// Keys at hand; more are looked up in the store.
+const KEYS_RESIDENT_MAX: usize = 4_096;
+
+/// An idempotency key with its caller and route, and the body it came with, as digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubmitKey {
+    pub key: Digest,
+    pub body: Digest,
+}
+
+/// Keys that were used lately.
+#[derive(Default)]
+pub(super) struct Keys {
+    entries: HashMap<u128, KeyEntry>,
+    order: VecDeque<u128>,
+}
+
+impl Keys {
+    fn get(&self, key: u128, now: Now) -> Option<&KeyEntry> {
+        self.entries.get(&key).filter(|entry| entry.expires_at > now.wall)
+    }
+
+    fn insert(&mut self, entry: KeyEntry) {
+        self.order.push_back(entry.key);
+        self.entries.insert(entry.key, entry);
+        if self.order.len() > KEYS_RESIDENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: u128) {
+        self.entries.remove(&key);
+        self.order.retain(|known| *known != key);
+    }
+}
+
+impl Engine {
+    /// Whether a key is at hand. If not, whoever drives the engine looks it up in the store and
+    /// [`admit_key`](Self::admit_key)s it.
+    pub fn knows_key(&self, key: u128) -> bool {
+        self.keys.entries.contains_key(&key)
+    }
+
+    /// Takes in a key from the store.
+    pub fn admit_key(&mut self, entry: KeyEntry) {
+        self.keys.insert(entry);
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        tasks: Vec<NewTask>,
+        key: Option<SubmitKey>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Answer, Refusal> {
+        if let Some(SubmitKey { key, body }) = key
+            && let Some(entry) = self.keys.get(key, now)
+        {
+            return match entry.body == body {
+                true => Ok(Answer::Replayed { task_ids: entry.tasks.clone() }),
+                false => Err(Refusal::IdempotencyConflict),
+            };
+        }
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        if self.unfinished() + tasks.len() > self.options.tasks_max {
+            return Err(Refusal::Full);
+        }
+        for (at, new) in tasks.iter().enumerate() {
+            new.check(self.options.payload_bytes_max).map_err(|invalid| match tasks.len() {
+                1 => Refusal::Invalid(invalid),
+                _ => Refusal::Invalid(invalid.within(format_args!("tasks[{at}]"))),
+            })?;
+        }
+        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(|new| self.create(new, now, batch)).collect();
+        if let Some(SubmitKey { key, body }) = key {
+            let entry = KeyEntry {
+                key,
+                body,
+                tasks: tasks.iter().map(|task| task.task_id).collect(),
+                expires_at: now.wall.plus_millis(self.options.key_ms),
+            };
+            batch.keys.push(entry.clone());
+            self.keys.insert(entry);
+        }
+        Ok(Answer::Submitted { tasks })
+    }
+
+    fn create(&mut self, new: NewTask, now: Now, batch: &mut Batch) -> Arc<Task> {
+        let run_at = new.run_at.or(new.delay_ms.map(|delay| now.wall.plus_millis(delay)));
+        let detail = Detail {
+            title: new.title.map(Into::into),
+            description: new.description.map(Into::into),
+            labels: new.labels,
+            timeout_ms: new.timeout_ms,
+            retry: new.retry,
+            parent_id: new.parent_id,
+        };
+        let task = Task {
+            task_id: self.ids.next(now.wall, &mut self.random),
+            task_type: Name::new(&new.task_type),
+            queue: Name::new(new.queue.as_deref().unwrap_or("default")),
+            user_id: new.user_id.as_deref().map(Name::new),
+            rev: 0,
+            created_at: now.wall,
+            updated_at: now.wall,
+            run_at,
+            priority: new.priority,
+            status: if run_at.is_some_and(|at| at > now.wall) { Status::Scheduled } else { Status::Pending },
+            attempt: 0,
+            tries: 0,
+            max_attempts: new.max_attempts.unwrap_or(1),
+            crashes: 0,
+            max_crashes: new.max_crashes.unwrap_or(3),
+            detail: (detail != Detail::default()).then(|| Box::new(detail)),
+            run: None,
+        };
+        self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, now, batch)
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        task_id: TaskId,
+        reason: Option<String>,
+        now: Now,
+        ticks: &dyn Ticks,
+        batch: &mut Batch,
+    ) -> Result<Answer, Refusal> {
+        const REASON_CHARS_MAX: usize = 1_024;
+        if reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
+            return Err(Refusal::Invalid(Invalid::limit("reason", REASON_CHARS_MAX as u64, "characters")));
+        }
+        let reason = reason.map(String::into_boxed_str);
+        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
+        if task.status.is_final() {
+            return Err(Refusal::TaskFinished);
+        }
+        if task.cancel_requested() {
+            return Ok(Answer::Task(task));
+        }
+        let mut next = Task::clone(&task);
+        if task.status == Status::Running {
+            keep_progress(&mut next, ticks);
+            next.run.get_or_insert_default().cancel_requested_at = Some(now.wall);
+            let step = Step { note: reason.clone(), ..Step::new(next, Event::CancelRequested) };
+            let next = self.step(Some(task_id), step, now, batch);
+            if let Some(worker_id) = next.worker_id().cloned() {
+                batch.notices.push(Notice::Stop { worker_id, task_id, attempt: next.attempt, reason });
+            }
+            return Ok(Answer::Task(next));
+        }
+        next.status = Status::Cancelled;
+        next.run_at = None;
+        next.run.get_or_insert_default().finished_at = Some(now.wall);
+        let step = Step { note: reason, ..Step::new(next, Event::Cancelled) };
+        Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
+    }
+
+    pub(super) fn retry(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) -> Result<Answer, Refusal> {
+        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
+        match task.status {
+            Status::Failed | Status::Cancelled if self.draining => return Err(Refusal::Draining),
+            Status::Failed | Status::Cancelled => {}
+            Status::Completed => return Err(Refusal::TaskFinished),
+            Status::Running => return Err(Refusal::TaskRunning),
+            Status::Waiting | Status::Scheduled | Status::Pending => return Err(Refusal::TaskNotFinished),
+        }
+        let mut next = Task::clone(task);
+        next.status = Status::Pending;
+        next.run_at = None;
+        next.tries = 0;
+        next.crashes = 0;
+        next.run = None::<Box<Run>>;
+        let step = Step::new(next, Event::Retrying).note("retried by hand");
+        Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
+    }
+}

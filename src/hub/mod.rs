@@ -1,0 +1,95 @@
+//! The hub: one writer that owns the truth, and a handle for everybody else.
+//!
+//! * [`Hub`] is the handle: cheap to clone, every method either sends the writer a command and waits for its answer, or
+//!   reads what has been committed.
+//! * `writer` is the loop: decide, commit, show, tell, answer, in this order.
+//! * `board` shows what has been committed; nothing is decided from it.
+//! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
+
+mod board;
+mod handle;
+mod inbox;
+mod mailbox;
+mod payloads;
+mod shared;
+mod stats;
+mod worker_link;
+mod writer;
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::engine::Refusal;
+use crate::task::{Name, TaskId};
+
+pub use handle::Hub;
+pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
+
+/// Who is calling. An open hub has one kind of caller, who may do everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Principal {
+    pub user_id: Option<Name>,
+}
+
+/// Why a call did not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HubError {
+    /// The domain says no.
+    Refused(Refusal),
+    /// Nothing was written, nothing has changed: try again later.
+    StorageUnavailable,
+    /// More waits for the writer than it may hold. Nothing has changed.
+    Overloaded,
+    /// The hub has stopped. Whether the call still did something is not known.
+    Stopped,
+}
+
+impl fmt::Display for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HubError::Refused(refusal) => write!(f, "{refusal}"),
+            HubError::StorageUnavailable => f.write_str("the hub cannot write"),
+            HubError::Overloaded => f.write_str("the hub has too much to do"),
+            HubError::Stopped => f.write_str("the hub has stopped"),
+        }
+    }
+}
+
+impl std::error::Error for HubError {}
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct HubOptions {
+    pub engine: crate::engine::Options,
+    /// How long final tasks are kept.
+    pub retain: Duration,
+    /// How often a watcher hears of one task's progress, per second, at most.
+    pub max_hz: f64,
+}
+
+impl Default for HubOptions {
+    fn default() -> HubOptions {
+        HubOptions { engine: Default::default(), retain: Duration::from_secs(24 * 3_600), max_hz: 10.0 }
+    }
+}
+
+/// The answer to a submission.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    /// In the order they were submitted.
+    pub task_ids: Vec<TaskId>,
+    /// Their records as JSON.
+    pub records: Vec<Bytes>,
+    /// Whether an idempotency key brought back what it stood for.
+    pub replayed: bool,
+}
+
+/// What a wait waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Final,
+    /// A `rev` above this one, or final.
+    RevAbove(u64),
+}
