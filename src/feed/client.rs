@@ -36,7 +36,7 @@ impl Cell {
 pub struct Client {
     id: ClientId,
     scope: Scope,
-    hz_max: f32,
+    hz_max: f64,
     inbox: Arc<Inbox>,
     cell: Arc<Cell>,
     log_readers: Arc<LogReaders>,
@@ -55,7 +55,7 @@ impl Client {
     pub(super) fn new(
         id: ClientId,
         scope: Scope,
-        hz_max: f32,
+        hz_max: f64,
         limits: OutboxLimits,
         inbox: Arc<Inbox>,
         log_readers: Arc<LogReaders>,
@@ -100,7 +100,7 @@ impl Client {
             sub: number,
             filter,
             scope: self.scope.clone(),
-            hz: max_hz.map_or(self.hz_max, |hz| self.hz_max.min(hz as f32)),
+            hz: max_hz.map_or(self.hz_max, |hz| self.hz_max.min(hz)),
             done,
         }));
         is_done

@@ -59,7 +59,7 @@ pub struct FeedOptions {
     /// Futures among which the clients are shared out, 1–64; by default one a core.
     pub shards: usize,
     /// The most progress ticks of one task that a client is told in a second.
-    pub max_hz: f32,
+    pub max_hz: f64,
     pub outbox: OutboxLimits,
     /// Transitions that wait in order for one shard; beyond, they are merged.
     pub inbox_len_max: usize,
@@ -170,7 +170,7 @@ impl Feed {
     }
 
     /// The most progress ticks of one task that a client is told in a second.
-    pub fn max_hz(&self) -> f32 {
+    pub fn max_hz(&self) -> f64 {
         self.parts.options.max_hz
     }
 }

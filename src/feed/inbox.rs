@@ -55,7 +55,7 @@ pub(super) struct Subscribe {
     pub sub: SubNumber,
     pub filter: Arc<Filter>,
     pub scope: Scope,
-    pub hz: f32,
+    pub hz: f64,
     pub done: oneshot::Sender<()>,
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Sub {
     pub filter: std::sync::Arc<Filter>,
     pub scope: Scope,
     /// The most progress ticks a second.
-    pub hz: f32,
+    pub hz: f64,
 }
 
 impl Sub {
@@ -77,7 +77,7 @@ impl States {
 pub(super) struct Hit {
     pub seat: Seat,
     /// The highest rate of its subscriptions that match.
-    pub hz: f32,
+    pub hz: f64,
 }
 
 #[derive(Default)]
@@ -208,11 +208,11 @@ impl Index {
     }
 
     /// The highest rate of those of `keys` that want to hear of `task`; `None` if none does.
-    pub fn rate(&self, keys: impl Iterator<Item = SubKey>, task: &Task) -> Option<f32> {
+    pub fn rate(&self, keys: impl Iterator<Item = SubKey>, task: &Task) -> Option<f64> {
         keys.filter_map(|key| self.subs[key as usize].as_ref())
             .filter(|sub| sub.wants(task, States::of(None, task)))
             .map(|sub| sub.hz)
-            .reduce(f32::max)
+            .reduce(f64::max)
     }
 }
 

@@ -135,7 +135,8 @@ impl Outbox {
             return;
         }
         self.lag += merged;
-        self.collapsed.put(task_id, line);
+        // A copy: lines share the buffer of their commit, and one that waits for long must not hold on to all of it.
+        self.collapsed.put(task_id, Bytes::copy_from_slice(&line));
         if self.collapsed.len() > self.limits.collapsed_max {
             self.collapsed = Newest::default();
             self.progress = Newest::default();

@@ -24,7 +24,7 @@ pub(super) struct Shard {
     pulses: Arc<Pulses>,
     /// Only in the first shard.
     watches: Option<Arc<Watches>>,
-    max_hz: f32,
+    max_hz: f64,
     interval: Duration,
     /// Everything up to here is in the outboxes.
     pub rev: u64,
@@ -87,7 +87,7 @@ impl Shard {
     pub fn new(
         number: usize,
         rev: u64,
-        max_hz: f32,
+        max_hz: f64,
         truth: Arc<dyn Truth>,
         pulses: Arc<Pulses>,
         watches: Option<Arc<Watches>>,

@@ -93,9 +93,9 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
 }
 
 /// The time between two tellings at `hz` a second; at most a day.
-pub(super) fn interval(hz: f32) -> Duration {
+pub(super) fn interval(hz: f64) -> Duration {
     const DAY: Duration = Duration::from_secs(86_400);
-    Duration::try_from_secs_f64(1.0 / f64::from(hz)).map_or(DAY, |interval| interval.min(DAY))
+    Duration::try_from_secs_f64(1.0 / hz).map_or(DAY, |interval| interval.min(DAY))
 }
 
 #[cfg(test)]
@@ -167,6 +167,6 @@ mod tests {
     fn intervals() {
         assert_eq!(interval(10.0), Duration::from_millis(100));
         assert_eq!(interval(0.0), Duration::from_secs(86_400));
-        assert_eq!(interval(f32::MIN_POSITIVE), Duration::from_secs(86_400));
+        assert_eq!(interval(f64::MIN_POSITIVE), Duration::from_secs(86_400));
     }
 }
