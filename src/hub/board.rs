@@ -333,11 +333,6 @@ impl Ticks for Board {
 }
 
 impl Truth for Board {
-    fn record_line(&self, task_id: TaskId) -> Option<Bytes> {
-        let (task, record) = self.record(task_id)?;
-        Some(task_line(event_of(task.status), task.rev, &record))
-    }
-
     fn progress(&self, task_id: TaskId) -> Option<Tick> {
         let mut live = self.live.get_mut(&task_id)?;
         if live.tick == 0 {
@@ -351,7 +346,7 @@ impl Truth for Board {
                 line
             }
         };
-        Some(Tick { rev: live.rev, tick: live.tick, attempt: live.attempt, line })
+        Some(Tick { rev: live.rev, tick: live.tick, line })
     }
 
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
@@ -369,28 +364,6 @@ fn progress_line(task_id: TaskId, live: &Live) -> Option<Bytes> {
         json.as_str()
     );
     Some(line.into())
-}
-
-/// The event of a record that is sent for its state, not for the step that led there.
-fn event_of(status: Status) -> Event {
-    match status {
-        Status::Waiting => Event::Created,
-        Status::Scheduled => Event::Scheduled,
-        Status::Pending => Event::Pending,
-        Status::Running => Event::Running,
-        Status::Completed => Event::Completed,
-        Status::Failed => Event::Failed,
-        Status::Cancelled => Event::Cancelled,
-    }
-}
-
-/// An event as one line of the live stream.
-fn task_line(event: Event, rev: u64, record: &[u8]) -> Bytes {
-    let mut line = Vec::with_capacity(record.len() + 80);
-    open_task_line(&mut line, event, rev);
-    line.extend_from_slice(record);
-    line.push(b'}');
-    line.into()
 }
 
 /// The part of an event before the record; the record and `}` follow.

@@ -46,7 +46,8 @@ impl Hub {
         for task in engine.tasks() {
             board.restore(task);
         }
-        let feed = Feed::start(board.clone(), FeedOptions { max_hz: options.max_hz, ..FeedOptions::default() });
+        let feed_options = FeedOptions { max_hz: options.max_hz, ..FeedOptions::default() };
+        let feed = Feed::start(board.clone(), recovered.rev, feed_options);
         let shared = Arc::new(Shared::new(options, recovered.epoch, clock, board, feed, store.reader()));
         let mut writer = Writer::new(engine, store, shared.clone());
         writer.begin(batch)?;
@@ -133,19 +134,13 @@ impl Hub {
             Until::RevAbove(rev) => task.status.is_final() || task.rev > rev,
         };
         // Subscribed before the first look, so no transition falls between the two.
-        let mut watcher = self.shared.feed.watch(task_id);
-        let mut seen = Vec::new();
+        let mut watch = self.shared.feed.watch(task_id);
         loop {
             match self.shared.board.get(task_id) {
                 Some(task) if !holds(&task) => {}
                 _ => return self.task(task_id).await,
             }
-            seen.clear();
-            let change = async {
-                watcher.ready().await;
-                watcher.take(&mut seen);
-            };
-            if tokio::time::timeout_at(deadline, change).await.is_err() {
+            if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
                 return self.task(task_id).await;
             }
         }
