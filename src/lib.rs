@@ -6,3 +6,4 @@ pub mod feed;
 pub mod store;
 pub mod task;
 pub mod wire;
+pub mod worker;

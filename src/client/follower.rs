@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::picture::{Picture, matches};
 use crate::dial::{Backoff, is_refusal};
 use crate::task::{Event, FilterSpec, LogLine, TaskId, TaskView};
@@ -347,12 +349,12 @@ impl Follower {
     pub fn heard(&mut self, now_ms: u64, text: &str) {
         self.heard_at = now_ms;
         self.asked = false;
-        for line in text.lines().filter(|line| !line.is_empty()) {
-            if !self.connected {
-                return;
-            }
-            match LiveSays::parse(line) {
-                Ok(says) => self.take(now_ms, says),
+        // Objects, not lines: a result keeps the line breaks it came with.
+        for object in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+            let says = object.and_then(|object| LiveSays::parse(object.get()));
+            match says {
+                Ok(says) if self.connected => self.take(now_ms, says),
+                Ok(_) => return,
                 Err(why) => tracing::debug!(%why, "the hub said something that is not understood"),
             }
         }
