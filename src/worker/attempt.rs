@@ -75,7 +75,8 @@ impl Slot {
         self.lines_bytes = 0;
         let dropped = std::mem::take(&mut self.lines_dropped);
         if dropped > 0 {
-            let message = format!("({dropped} lines before this one were not sent: they came faster than the hub took them)");
+            let message =
+                format!("({dropped} lines before this one were not sent: they came faster than the hub took them)");
             self.lines.push_front(LogLineBody { level: Level::Warn, message });
         }
         std::mem::take(&mut self.lines)
@@ -164,7 +165,9 @@ impl Context {
             Some(payload) => payload.to(),
             None => Json::null().to(),
         };
-        read.map_err(|why| TaskFailure::new("payload", format!("the payload is not what is expected: {why}")).permanent())
+        read.map_err(|why| {
+            TaskFailure::new("payload", format!("the payload is not what is expected: {why}")).permanent()
+        })
     }
 
     /// Which hand-out of the task this is, 1 for the first.

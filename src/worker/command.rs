@@ -51,13 +51,7 @@ pub struct CommandSpec {
 impl CommandSpec {
     /// This command, with a grace of 5 s.
     pub fn new(command: Vec<String>) -> CommandSpec {
-        CommandSpec {
-            command,
-            cwd: None,
-            env: BTreeMap::new(),
-            timeout: None,
-            kill_grace: Duration::from_secs(5),
-        }
+        CommandSpec { command, cwd: None, env: BTreeMap::new(), timeout: None, kill_grace: Duration::from_secs(5) }
     }
 }
 
@@ -312,20 +306,13 @@ impl Left {
     }
 }
 
-async fn drive(
-    run: Arc<CommandRun>,
-    mut child: Child,
-    group: Group,
-    payload: Bytes,
-    kill_grace: Duration,
-    tee: Tee,
-) {
+async fn drive(run: Arc<CommandRun>, mut child: Child, group: Group, payload: Bytes, kill_grace: Duration, tee: Tee) {
     let end_group = EndGroup(group);
     let left = Mutex::new(Left::default());
     let feed = feed(child.stdin.take(), payload);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let on_stdout = read(stdout, (tee == Tee::On).then(tokio::io::stdout), Lines::new(true), &run, |line, ctx| {
-        match line.said() {
+    let on_stdout =
+        read(stdout, (tee == Tee::On).then(tokio::io::stdout), Lines::new(true), &run, |line, ctx| match line.said() {
             Said::Progress(progress) => {
                 let tried = ctx.map(|ctx| (ctx, ctx.try_progress(progress)));
                 if let Some((ctx, Err(invalid))) = tried {
@@ -352,8 +339,7 @@ async fn drive(
                     ctx.log(Level::Info, line.text());
                 }
             }
-        }
-    });
+        });
     let on_stderr = read(stderr, (tee == Tee::On).then(tokio::io::stderr), Lines::new(false), &run, |line, ctx| {
         let text = line.text();
         left.lock().keep(text.clone());

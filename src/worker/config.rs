@@ -134,9 +134,10 @@ impl WorkerConfig {
         let (own, shared): (Vec<_>, Vec<_>) = self.tasks.iter().partition(|(_, task)| task.concurrency.is_some());
         let mut workers = Vec::new();
         if !shared.is_empty() {
-            let all = shared.into_iter().fold(worker(worker_id.to_owned(), self.concurrency), |worker, (name, task)| {
-                worker.register_command(name, task.spec())
-            });
+            let all =
+                shared.into_iter().fold(worker(worker_id.to_owned(), self.concurrency), |worker, (name, task)| {
+                    worker.register_command(name, task.spec())
+                });
             workers.push(all);
         }
         for (task_type, task) in own {

@@ -87,7 +87,10 @@ enum Line {
     Down,
     Dialling(BoxFuture<'static, Result<Socket, DialError>>),
     /// There is a socket. `welcomed` once the hub has said what is ours.
-    Up { socket: Box<Socket>, welcomed: bool },
+    Up {
+        socket: Box<Socket>,
+        welcomed: bool,
+    },
 }
 
 enum Wake {
@@ -165,7 +168,10 @@ impl Session {
                 }
                 Wake::Timer => {
                     if self.tick()? == Tick::GiveUp {
-                        tracing::warn!(held = self.roster.holding().len(), "stopped before the hub knew of all that ended");
+                        tracing::warn!(
+                            held = self.roster.holding().len(),
+                            "stopped before the hub knew of all that ended"
+                        );
                         return Ok(());
                     }
                 }
@@ -203,10 +209,6 @@ impl Session {
         }
         let rested = self.reads < READS_IN_A_ROW;
         self.reads = 0;
-        // What the socket has not taken yet is enough to hold: until then the tasks' words wait with them.
-        if self.output.is_empty() && self.outbox.poll(cx).is_ready() {
-            return Poll::Ready(Wake::News);
-        }
         if let Line::Up { socket, .. } = &mut self.line {
             if let Err(why) = poll_write(socket, &mut self.output, &mut self.unflushed, cx) {
                 return Poll::Ready(Wake::Lost(None, why));
@@ -214,6 +216,10 @@ impl Session {
             if !rested {
                 cx.waker().wake_by_ref();
             }
+        }
+        // What the socket has not taken yet is enough to hold: until then the tasks' words wait with them.
+        if self.output.is_empty() && self.outbox.poll(cx).is_ready() {
+            return Poll::Ready(Wake::News);
         }
         let due = self.due();
         // The timer only ever moves forward by itself: moved for every message it would cost more than the message.
