@@ -2,7 +2,9 @@
 
 pub mod engine;
 pub mod feed;
+pub mod http;
 pub mod hub;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod wire;
