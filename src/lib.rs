@@ -1,9 +1,11 @@
 #![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
 
+pub mod config;
 pub mod engine;
 pub mod feed;
 pub mod http;
 pub mod hub;
+pub mod server;
 pub mod store;
 pub mod task;
 pub mod telemetry;

@@ -3,12 +3,12 @@
 //! Each hub has a [`Metrics`] of its own, so that two in one process do not mix. Counting is an atomic addition; the
 //! few numbers that are known elsewhere (how many tasks stand where) are set when somebody asks.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
-use crate::task::{Event, Status};
+use crate::task::{Change, ChangeKind, Event, Name, Status};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -94,8 +94,18 @@ struct KindLabel {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TypeLabels {
-    task_type: String,
+    task_type: TypeLabel,
     status: &'static str,
+}
+
+/// The letters are shared with the tasks.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+struct TypeLabel(Name);
+
+impl EncodeLabelValue for TypeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0.as_str())
+    }
 }
 
 /// How many unfinished tasks stand in a queue.
@@ -137,6 +147,8 @@ pub struct Metrics {
     outbox_lagging: Gauge,
     subscriptions: Gauge,
     sockets: Family<KindLabel, Gauge>,
+    /// All of them, for whoever wants one number.
+    sockets_open: AtomicU64,
     workers: Gauge,
     rev: Gauge,
 }
@@ -161,10 +173,8 @@ const DELIVERIES: [(Delivery, &str); 4] = [
     (Delivery::Other, "other"),
 ];
 
-impl Metrics {
-    /// Numbers that all stand at zero.
-    #[allow(clippy::new_without_default, reason = "shared from the start")]
-    pub fn new() -> Arc<Metrics> {
+impl Default for Metrics {
+    fn default() -> Metrics {
         let transitions: Family<EventLabel, Counter> = Family::default();
         let deliveries: Family<KindLabel, Counter> = Family::default();
         let metrics = Metrics {
@@ -187,6 +197,7 @@ impl Metrics {
             outbox_lagging: Gauge::default(),
             subscriptions: Gauge::default(),
             sockets: Family::default(),
+            sockets_open: AtomicU64::new(0),
             workers: Gauge::default(),
             rev: Gauge::default(),
         };
@@ -215,23 +226,36 @@ impl Metrics {
                 }
             }
         }
-        Arc::new(metrics)
+        metrics
     }
+}
 
-    /// A transition was committed.
-    pub fn transition(&self, event: Event) {
-        self.transitions[event as usize].inc();
+impl Metrics {
+    /// These changes are visible now.
+    pub fn changed<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
+        for change in changes {
+            let ChangeKind::Transition(event) = change.kind else { continue };
+            self.transitions[event as usize].inc();
+            let task = &change.task;
+            if !task.status.is_final() {
+                continue;
+            }
+            if let Some(started_at) = task.run().and_then(|run| run.started_at) {
+                let took = Duration::from_millis(change.at.millis_since(started_at));
+                self.finished(&task.task_type, task.status, took);
+            }
+        }
     }
 
     /// A task reached a final status, this long after its last attempt began.
-    pub fn finished(&self, task_type: &str, status: Status, took: Duration) {
-        let labels = TypeLabels { task_type: task_type.to_owned(), status: status.as_str() };
+    fn finished(&self, task_type: &Name, status: Status, took: Duration) {
+        let labels = TypeLabels { task_type: TypeLabel(task_type.clone()), status: status.as_str() };
         if let Some(histogram) = self.task_seconds.get(&labels) {
             return histogram.observe(took.as_secs_f64());
         }
         // A type may have three final states.
         let room = self.task_series.fetch_add(1, Ordering::Relaxed) < 3 * TASK_TYPES_MAX;
-        let labels = if room { labels } else { TypeLabels { task_type: "other".into(), ..labels } };
+        let labels = if room { labels } else { TypeLabels { task_type: TypeLabel(Name::new("other")), ..labels } };
         self.task_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
@@ -276,11 +300,18 @@ impl Metrics {
     /// A socket of this kind opened.
     pub fn socket_opened(&self, kind: &'static str) {
         self.sockets.get_or_create(&KindLabel { kind }).inc();
+        self.sockets_open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A socket of this kind closed.
     pub fn socket_closed(&self, kind: &'static str) {
         self.sockets.get_or_create(&KindLabel { kind }).dec();
+        self.sockets_open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many sockets are open.
+    pub fn sockets(&self) -> u64 {
+        self.sockets_open.load(Ordering::Relaxed)
     }
 
     /// How many tasks there are of each status.
@@ -330,15 +361,15 @@ mod tests {
 
     #[test]
     fn every_name_has_a_number() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         for (at, event) in EVENTS.into_iter().enumerate() {
             assert_eq!(event as usize, at);
         }
         for (at, (delivery, _)) in DELIVERIES.into_iter().enumerate() {
             assert_eq!(delivery as usize, at);
         }
-        metrics.transition(Event::Completed);
-        metrics.finished("report", Status::Completed, Duration::from_millis(20));
+        metrics.transitions[Event::Completed as usize].inc();
+        metrics.finished(&Name::new("report"), Status::Completed, Duration::from_millis(20));
         metrics.committed(3, Duration::from_millis(2));
         metrics.delivered(Delivery::Progress, 2, 200);
         metrics.set_tasks([("pending", 4)]);
@@ -361,9 +392,9 @@ mod tests {
 
     #[test]
     fn names_cannot_fill_the_memory() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         for at in 0..10_000 {
-            metrics.finished(&format!("type-{at}"), Status::Failed, Duration::ZERO);
+            metrics.finished(&Name::new(&format!("type-{at}")), Status::Failed, Duration::ZERO);
         }
         let series = metrics.render().matches("task_seconds_count{").count();
         assert_eq!(series, 3 * TASK_TYPES_MAX + 1);
@@ -371,7 +402,7 @@ mod tests {
 
     #[test]
     fn two_hubs_count_apart() {
-        let (one, two) = (Metrics::new(), Metrics::new());
+        let (one, two) = (Metrics::default(), Metrics::default());
         one.commit_failed();
         assert!(one.render().contains("taskhub_commit_failures_total 1"));
         assert!(two.render().contains("taskhub_commit_failures_total 0"));

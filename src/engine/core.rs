@@ -115,6 +115,11 @@ impl Engine {
         self.tasks.get(&task_id)
     }
 
+    /// Every task at hand, in no order.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
     /// How many tasks are not final.
     pub fn unfinished(&self) -> usize {
         self.unfinished
@@ -201,6 +206,7 @@ impl Engine {
             Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, now, ticks, batch),
             Command::Drain => {
                 self.draining = true;
+                self.dismiss_claims(batch);
                 Ok(Answer::Count(self.running()))
             }
             Command::GiveBack => Ok(Answer::Count(self.give_back_all(now, ticks, batch))),

@@ -249,6 +249,23 @@ impl Engine {
         }
     }
 
+    /// Every open claim is answered with what it has: nothing more will come.
+    pub(super) fn dismiss_claims(&mut self, batch: &mut Batch) {
+        let mut tickets: Vec<_> = self.claims.keys().copied().collect();
+        tickets.sort_unstable();
+        for ticket in tickets {
+            self.close_claim(ticket, batch);
+        }
+    }
+
+    fn close_claim(&mut self, ticket: u64, batch: &mut Batch) {
+        if let Some(claim) = self.claims.remove(&ticket) {
+            self.crews.unseat(claim.crew, &claim.free);
+            self.crews.exit(claim.crew, &mut self.lines);
+            batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
+        }
+    }
+
     /// Claims that got something are over.
     pub(super) fn answer_claims(&mut self, batch: &mut Batch) {
         if self.claims.is_empty() {
@@ -258,11 +275,7 @@ impl Engine {
             self.claims.iter().filter(|(_, claim)| !claim.given.is_empty()).map(|(ticket, _)| *ticket).collect();
         answered.sort_unstable();
         for ticket in answered {
-            if let Some(claim) = self.claims.remove(&ticket) {
-                self.crews.unseat(claim.crew, &claim.free);
-                self.crews.exit(claim.crew, &mut self.lines);
-                batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
-            }
+            self.close_claim(ticket, batch);
         }
     }
 

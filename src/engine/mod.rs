@@ -34,6 +34,7 @@ mod reports;
 mod submit;
 mod timers;
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
@@ -187,6 +188,23 @@ pub enum Refusal {
     Draining,
     /// `Options::tasks_max` unfinished tasks are here already.
     Full,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Invalid(invalid) => return write!(f, "{invalid}"),
+            Refusal::TaskNotFound => "there is no such task",
+            Refusal::TaskFinished => "the task is finished",
+            Refusal::TaskNotFinished => "the task is not finished",
+            Refusal::TaskRunning => "the task is running",
+            Refusal::LeaseLost => "the attempt is no longer the task's own",
+            Refusal::CancelNotRequested => "nobody asked the attempt to stop",
+            Refusal::IdempotencyConflict => "the idempotency key was used for something else",
+            Refusal::Draining => "the hub is going down",
+            Refusal::Full => "the hub holds as many unfinished tasks as it may",
+        })
+    }
 }
 
 /// What must be done outside once the batch is durable.

@@ -1,5 +1,56 @@
 //! The feed: every transition and tick, to everyone who asked, and to nobody else.
+//!
+//! # What it promises
+//!
+//! * Each transition that a client's subscriptions cover, in order, in its old or its new state, once. If the client is
+//!   too slow for that, the newest record of each task, and a `lag` line that says so. Never silence.
+//! * Progress as it is now, at a bounded rate: the first tick at once, the last one always (in its own line, or in the
+//!   record of the transition that follows), none after a final record. `(rev, tick)` of a task only grows.
+//! * A mark ([`Client::mark`]) names a `rev` only when everything up to it was taken.
+//! * Nobody waits for anybody: [`Feed::publish`] and [`Feed::tick`] only leave a note, and whoever does not take their
+//!   lines costs a bounded amount of memory and nothing else.
+//!
+//! # How
+//!
+//! ```text
+//! writer ── publish ──► inbox ─┐                        ┌─► outbox ── Client ──► a socket, an event stream
+//! workers ── tick ──► a bit ───┤► shard: index, throttle ┼─► outbox ── Client
+//!                              └                        └─► …
+//! ```
+//!
+//! Clients are dealt to *shards*, one a core. A shard is one future that owns the index and the pacing of its clients; it
+//! takes everything that came in, finds who wants it, and leaves the shared bytes in their outboxes, waking each client
+//! once. Lines are encoded by whoever publishes, so all clients get the same bytes and no line can say anything about the
+//! one who reads it.
+//!
+//! Progress never queues. A tick sets a bit beside the task; only the tick that finds it clear leaves a note. When the
+//! task's turn comes the bit is cleared and *then* the newest tick is read from the [`Truth`], so that of a hundred
+//! thousand ticks a second ten are encoded, and always the last.
+//!
+//! The board is ahead of a shard by what waits in its inbox. A tick of a `rev` that the shard has not handed over yet is
+//! therefore held back until it has: otherwise the client would know a later position than the record that explains it,
+//! and would ignore that record.
+//!
+//! The feed knows nothing of sockets. Who reads a [`Client`], and how, is up to the routes.
 
-/// A handle to the feed.
-#[derive(Clone)]
-pub struct Feed {}
+mod client;
+mod handle;
+mod inbox;
+mod index;
+mod logs;
+mod outbox;
+mod pulses;
+#[cfg(test)]
+mod sample;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod watch;
+
+pub use client::Client;
+pub use handle::{Feed, FeedOptions, Published, Tick, Truth};
+pub use index::Scope;
+pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events};
+pub use outbox::{OutboxLimits, Taken};
+pub use watch::Watch;

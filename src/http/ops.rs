@@ -11,16 +11,11 @@ use super::splice;
 use super::state::App;
 use crate::engine::{Link, WorkerState};
 use crate::telemetry::Depth;
-use crate::wire::{Code, Held, Problem, Stats, WorkerList, WorkerView};
+use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
 
 /// `GET /api/v1/stats`.
 pub(super) async fn stats(State(app): State<Arc<App>>, Caller(_): Caller) -> Response {
-    splice::json_of(&stats_of(&app))
-}
-
-/// The hub's numbers, and the sockets, which only the routes know of.
-pub(super) fn stats_of(app: &App) -> Stats {
-    Stats { sockets: app.sockets() as u64, ..app.hub.stats() }
+    splice::json_of(&app.hub.stats())
 }
 
 /// `GET /api/v1/workers`.
@@ -64,9 +59,9 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Prob
 
 /// `GET /metrics`, in the OpenMetrics text format that Prometheus reads.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let stats = stats_of(&app);
+    let (stats, metrics) = (app.hub.stats(), app.hub.metrics());
     let tasks = &stats.tasks;
-    app.metrics.set_tasks([
+    metrics.set_tasks([
         ("waiting", tasks.waiting),
         ("scheduled", tasks.scheduled),
         ("pending", tasks.pending),
@@ -75,15 +70,15 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         ("failed", tasks.failed),
         ("cancelled", tasks.cancelled),
     ]);
-    app.metrics.set_queues(stats.queues.iter().map(|(queue, depth)| Depth {
+    metrics.set_queues(stats.queues.iter().map(|(queue, depth)| Depth {
         queue,
         waiting: depth.waiting,
         scheduled: depth.scheduled,
         pending: depth.pending,
         running: depth.running,
     }));
-    app.metrics.set_workers(stats.workers);
-    app.metrics.set_rev(stats.rev);
+    metrics.set_workers(stats.workers);
+    metrics.set_rev(stats.rev);
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], app.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response()
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::store::Stored;
-use crate::task::{Json, TaskId};
+use crate::task::Json;
 
 /// The media type of answers.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -18,11 +18,6 @@ pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response {
 /// An answer with the JSON of a plain value.
 pub(super) fn json_of(value: &impl serde::Serialize) -> Response {
     json(StatusCode::OK, serde_json::to_vec(value).expect("answers are plain values with string keys"))
-}
-
-/// The id in a record. It is the first field of every record; 36 characters behind `{"task_id":"`.
-pub(super) fn record_id(record: &[u8]) -> Option<TaskId> {
-    std::str::from_utf8(record.get(12..48)?).ok()?.parse().ok()
 }
 
 /// Appends a record with its payload and, where that is too large to stand in the record, its result.
@@ -160,15 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_ids() {
+    fn lists() {
         let mut out = Vec::new();
         list(&mut out, "tasks", [Bytes::from_static(b"{}"), Bytes::from_static(b"1")].iter());
         assert_eq!(out, br#"{"tasks":[{},1]}"#);
         with(&mut out, "next_cursor", Some(&Json::trusted("\"c\"")));
         assert_eq!(out, br#"{"tasks":[{},1],"next_cursor":"c"}"#);
-        let record = br#"{"task_id":"01890000-0000-7000-8000-00000000002a","task_type":"t"}"#;
-        assert_eq!(record_id(record).unwrap().to_string(), "01890000-0000-7000-8000-00000000002a");
-        assert_eq!(record_id(b"{}"), None);
     }
 
     #[test]

@@ -8,12 +8,10 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::hub::Hub;
-use crate::telemetry::Metrics;
 
 /// What every route holds. One for each hub.
 pub struct App {
     pub hub: Hub,
-    pub metrics: Arc<Metrics>,
     pub limits: HttpLimits,
     /// Over how long the goodbyes to sockets are spread when the hub goes down.
     pub goodbye: Duration,
@@ -61,8 +59,8 @@ pub enum SocketKind {
 
 impl App {
     /// The state of the routes of this hub.
-    pub fn new(hub: Hub, metrics: Arc<Metrics>, limits: HttpLimits, goodbye: Duration) -> Arc<App> {
-        Arc::new(App { hub, metrics, limits, goodbye, open: AtomicUsize::new(0), sockets: TaskTracker::new() })
+    pub fn new(hub: Hub, limits: HttpLimits, goodbye: Duration) -> Arc<App> {
+        Arc::new(App { hub, limits, goodbye, open: AtomicUsize::new(0), sockets: TaskTracker::new() })
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped. `None` when there are `sockets_max` already.
@@ -74,13 +72,8 @@ impl App {
             (open < self.limits.sockets_max).then_some(open + 1)
         });
         room.ok()?;
-        self.metrics.socket_opened(kind.word());
+        self.hub.metrics().socket_opened(kind.word());
         Some(SocketGuard { app: self.clone(), kind, _token: self.sockets.token() })
-    }
-
-    /// How many sockets are open.
-    pub fn sockets(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
     }
 
     /// Resolves when no socket is open. To be called when no new ones come.
@@ -111,6 +104,6 @@ pub struct SocketGuard {
 impl Drop for SocketGuard {
     fn drop(&mut self) {
         self.app.open.fetch_sub(1, Ordering::Relaxed);
-        self.app.metrics.socket_closed(self.kind.word());
+        self.app.hub.metrics().socket_closed(self.kind.word());
     }
 }

@@ -32,13 +32,13 @@ pub(super) async fn one(
     JsonBody { value, bytes }: JsonBody<NewTask>,
 ) -> Result<Response, Problem> {
     let key = submit_key(&who, "tasks", &headers, &bytes)?;
-    let Submitted { records, replayed } = app.hub.submit_as(&who, vec![value], key).await?;
-    let record = records.into_iter().next().ok_or_else(|| Problem::from(Refusal::IdempotencyConflict))?;
-    let location = splice::record_id(&record).and_then(|id| HeaderValue::try_from(format!("/api/v1/tasks/{id}")).ok());
+    let Submitted { task_ids, records, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
+    let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
+        return Err(Problem::new(Code::Internal, "the submission left no task"));
+    };
+    let location = HeaderValue::try_from(format!("/api/v1/tasks/{task_id}")).expect("an id is plain text");
     let mut response = splice::json(created(replayed), record);
-    if let Some(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
 }
 
@@ -59,13 +59,14 @@ pub(super) async fn batch(
         return Err(Problem::wrong("tasks", "must not be empty"));
     }
     let alone = tasks.len() == 1;
-    let Submitted { records, replayed } = app.hub.submit_as(&who, tasks, key).await.map_err(|error| match error {
-        // With several the hub names the one.
-        HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
-            Problem::from(invalid.within("tasks[0]"))
-        }
-        error => error.into(),
-    })?;
+    let Submitted { records, replayed, .. } =
+        app.hub.submit_all(&who, tasks, key).await.map_err(|error| match error {
+            // With several the hub names the one.
+            HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
+                Problem::from(invalid.within("tasks[0]"))
+            }
+            error => error.into(),
+        })?;
     let mut text = Vec::with_capacity(records.iter().map(Bytes::len).sum::<usize>() + records.len() + 16);
     splice::list(&mut text, "tasks", records.iter());
     Ok(splice::json(created(replayed), text))

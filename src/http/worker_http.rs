@@ -16,7 +16,8 @@ use super::read::task_id;
 use super::splice;
 use super::state::App;
 use crate::engine::{Refusal, Report};
-use crate::task::{Json, Task, TaskId};
+use crate::hub::HandedOut;
+use crate::task::{Json, TaskId};
 use crate::wire::{AttemptAnswer, ClaimBody, CompleteBody, FailBody, LogBody, NoBody, Problem, ProgressBody};
 
 /// The most tasks of one claim.
@@ -36,8 +37,7 @@ pub(super) async fn claim(
         return Err(Problem::over("wait_ms", WAIT_MS_MAX, "milliseconds"));
     }
     let tasks = app.hub.claim(worker_id, accepts, max, Duration::from_millis(wait_ms)).await?;
-    let handed: Vec<Bytes> =
-        tasks.iter().map(|(task, payload, checkpoint)| hand_out(task, payload, checkpoint)).collect();
+    let handed: Vec<Bytes> = tasks.iter().map(hand_out).collect();
     let lease_ms = app.hub.options().engine.lease_ms;
     let mut text = Vec::with_capacity(handed.iter().map(Bytes::len).sum::<usize>() + handed.len() + 80);
     splice::list(&mut text, "tasks", handed.iter());
@@ -47,22 +47,27 @@ pub(super) async fn claim(
 }
 
 /// `{"task":{…,"payload":…},"attempt":1,"checkpoint":…}`
-fn hand_out(task: &Task, payload: &Option<Json>, checkpoint: &Option<Json>) -> Bytes {
-    let mut text =
-        Vec::with_capacity(640 + payload.as_ref().map_or(0, Json::len) + checkpoint.as_ref().map_or(0, Json::len));
+fn hand_out(handed: &HandedOut) -> Bytes {
+    let mut text = text_for(handed);
     text.extend_from_slice(b"{\"task\":");
-    write_task(&mut text, task, payload, checkpoint);
+    write_task(&mut text, handed);
     text.into()
 }
 
+/// Room for a task that is handed out.
+pub(super) fn text_for(handed: &HandedOut) -> Vec<u8> {
+    let beside = [&handed.payload, &handed.checkpoint].into_iter().flatten().map(Json::len).sum::<usize>();
+    Vec::with_capacity(640 + beside)
+}
+
 /// Appends `{…,"payload":…},"attempt":1,"checkpoint":…}`: the end of a claimed task as of a `run` message.
-pub(super) fn write_task(text: &mut Vec<u8>, task: &Task, payload: &Option<Json>, checkpoint: &Option<Json>) {
-    task.write_json(text, None);
-    splice::with(text, "payload", payload.as_ref());
+pub(super) fn write_task(text: &mut Vec<u8>, handed: &HandedOut) {
+    handed.task.write_json(text, None);
+    splice::with(text, "payload", handed.payload.as_ref());
     text.extend_from_slice(b",\"attempt\":");
-    text.extend_from_slice(itoa::Buffer::new().format(task.attempt).as_bytes());
+    text.extend_from_slice(itoa::Buffer::new().format(handed.task.attempt).as_bytes());
     text.push(b'}');
-    splice::with(text, "checkpoint", checkpoint.as_ref());
+    splice::with(text, "checkpoint", handed.checkpoint.as_ref());
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/progress`.

@@ -25,9 +25,9 @@ use tokio::time::Instant;
 use super::accepts::{self, accepts};
 use super::caller::{Caller, check_origin};
 use super::state::{App, SocketGuard, SocketKind};
-use super::worker_http::write_task;
+use super::worker_http::{text_for, write_task};
 use crate::engine::Report;
-use crate::hub::{HubError, Push, WorkerLink};
+use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
 use crate::task::TaskId;
 use crate::wire::{CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays};
 
@@ -112,16 +112,14 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let mut last_heard = Instant::now();
     let mut pushes = Vec::new();
-    let mut leave_at = None;
     if let Err(ending) = desk.take(&rest, &link) {
         return ending;
     }
     loop {
         let step = tokio::select! {
             turn = desk.turn() => Step::Turn(turn),
-            alive = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(alive),
+            pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
             _ = watch.tick() => Step::Watch,
-            () = wait_until(leave_at), if leave_at.is_some() => return Ending::Close(CloseCode::Restarting, "restarting"),
         };
         match step {
             Step::Turn(Turn::Heard(text)) => {
@@ -133,13 +131,16 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
             }
             Step::Turn(Turn::Other) => {}
             Step::Turn(Turn::Ended(ending)) => return ending,
-            Step::Pushes(None) => return Ending::Close(CloseCode::Restarting, "restarting"),
-            Step::Pushes(Some(())) => {
+            Step::Pushes(Err(HubError::Stopped)) => return restarting(),
+            // It comes back with what it holds; what could not be handed to it is given to others.
+            Step::Pushes(Err(_)) => return Ending::Close(CloseCode::Overloaded, "overloaded"),
+            Step::Pushes(Ok(())) => {
                 for push in pushes.drain(..) {
                     match push {
-                        Push::Replaced => return Ending::Close(CloseCode::Replaced, "replaced by a newer connection"),
-                        // Workers leave last, when those who watch have seen how their tasks ended.
-                        Push::Goodbye => leave_at = Some(Instant::now() + app.goodbye),
+                        Pushed::Replaced => {
+                            return Ending::Close(CloseCode::Replaced, "replaced by a newer connection");
+                        }
+                        Pushed::Goodbye => return restarting(),
                         push => desk.outbox.push_back(Say::Push(push)),
                     }
                 }
@@ -154,14 +155,8 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
 
 enum Step {
     Turn(Turn),
-    Pushes(Option<()>),
+    Pushes(Result<(), HubError>),
     Watch,
-}
-
-async fn wait_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep_until(at).await;
-    }
 }
 
 /// Waits for a good hello. Answers with the link, the welcome, and what came behind the hello in the same message.
@@ -183,7 +178,7 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
                     return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
                 }
                 Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
-                    return Err(Ending::Close(CloseCode::Restarting, "restarting"));
+                    return Err(restarting());
                 }
                 Err(Refused::Hub(error)) => error.into(),
             },
@@ -208,7 +203,7 @@ async fn attach(app: &App, hello: WorkerHello) -> Result<(WorkerLink, String), R
     let concurrency = accepts::at_least_one("concurrency", hello.concurrency, CONCURRENCY_MAX).map_err(wrong)?;
     let holding = hello.holding.iter().map(|held| (held.task_id, held.attempt)).collect();
     let attached = app.hub.attach_worker(worker_id, accepts, concurrency, holding).await;
-    let (link, keep, drop) = attached.map_err(Refused::Hub)?;
+    let Welcome { link, keep, drop } = attached.map_err(Refused::Hub)?;
     let lease_ms = app.hub.options().engine.lease_ms;
     Ok((link, welcome(lease_ms, &keep, &drop)))
 }
@@ -235,7 +230,7 @@ struct Desk<'a> {
 
 /// Something to say to the worker. What the hub pushed is encoded only when it can be written.
 enum Say {
-    Push(Push),
+    Push(Pushed),
     Text(String),
 }
 
@@ -359,26 +354,25 @@ fn encode(say: Say) -> Option<Utf8Bytes> {
         Say::Push(push) => push,
     };
     Some(match push {
-        Push::Run { task, payload, checkpoint } => {
-            let beside = [&payload, &checkpoint].into_iter().flatten().map(|json| json.len()).sum::<usize>();
-            let mut text = Vec::with_capacity(640 + beside);
+        Pushed::Run(handed) => {
+            let mut text = text_for(&handed);
             text.extend_from_slice(br#"{"type":"run","task":"#);
-            write_task(&mut text, &task, &payload, &checkpoint);
+            write_task(&mut text, &handed);
             Utf8Bytes::try_from(text).expect("a record and JSON texts are UTF-8")
         }
-        Push::Stop { task_id, attempt, reason } => {
+        Pushed::Stop { task_id, attempt, reason } => {
             let reason = reason
                 .map_or(String::new(), |reason| format!(r#","reason":{}"#, serde_json::Value::String(reason.into())));
             format!(r#"{{"type":"cancel","task_id":"{task_id}","attempt":{attempt}{reason}}}"#).into()
         }
-        Push::Ack { task_id, attempt } => {
+        Pushed::Ack { task_id, attempt } => {
             format!(r#"{{"type":"ack","task_id":"{task_id}","attempt":{attempt}}}"#).into()
         }
-        Push::Refused { task_id, attempt, refusal } => {
+        Pushed::Refused { task_id, attempt, refusal } => {
             error_text(Some(Held { task_id, attempt }), &refusal.into()).into()
         }
-        Push::Drain => Utf8Bytes::from_static(r#"{"type":"drain"}"#),
-        Push::Goodbye | Push::Replaced => return None,
+        Pushed::Drain => Utf8Bytes::from_static(r#"{"type":"drain"}"#),
+        Pushed::Goodbye | Pushed::Replaced => return None,
     })
 }
 
@@ -392,6 +386,10 @@ fn error_text(held: Option<Held>, problem: &Problem) -> String {
         ),
         None => format!(r#"{{"type":"error","code":"{code}","detail":{detail}}}"#),
     }
+}
+
+fn restarting() -> Ending {
+    Ending::Close(CloseCode::Restarting, "restarting")
 }
 
 fn not_json() -> Ending {
@@ -419,6 +417,7 @@ fn broken(error: &axum::Error) -> Ending {
 mod tests {
     use super::*;
     use crate::engine::Refusal;
+    use crate::hub::HandedOut;
     use crate::task::{Json, Task};
 
     const ID: &str = "01890000-0000-7000-8000-00000000002a";
@@ -449,27 +448,27 @@ mod tests {
         let task = Arc::new(Task::parse(record.as_bytes()).unwrap());
         let task_id = task.task_id;
         let text = |push| encode(Say::Push(push)).unwrap().as_str().to_owned();
-        let run = text(Push::Run {
+        let run = text(Pushed::Run(HandedOut {
             task: task.clone(),
             payload: Some(Json::trusted("{\"a\": 1}")),
             checkpoint: Some(Json::trusted("[5]")),
-        });
+        }));
         let says: crate::wire::HubSays = serde_json::from_str(&run).unwrap();
         let got = says.task.unwrap();
         assert_eq!((says.kind.as_str(), got.task_id, says.attempt), ("run", task_id, Some(2)));
         assert_eq!((got.payload.unwrap().as_str(), says.checkpoint.unwrap().as_str()), ("{\"a\": 1}", "[5]"));
-        let run = text(Push::Run { task, payload: None, checkpoint: None });
+        let run = text(Pushed::Run(HandedOut { task, payload: None, checkpoint: None }));
         let says: crate::wire::HubSays = serde_json::from_str(&run).unwrap();
         assert!(says.checkpoint.is_none() && says.task.unwrap().payload.is_none());
         assert_eq!(
-            text(Push::Stop { task_id, attempt: 2, reason: Some("no \"more\"".into()) }),
+            text(Pushed::Stop { task_id, attempt: 2, reason: Some("no \"more\"".into()) }),
             format!(r#"{{"type":"cancel","task_id":"{ID}","attempt":2,"reason":"no \"more\""}}"#)
         );
         assert_eq!(
-            text(Push::Ack { task_id, attempt: 2 }),
+            text(Pushed::Ack { task_id, attempt: 2 }),
             format!(r#"{{"type":"ack","task_id":"{ID}","attempt":2}}"#)
         );
-        let refused = text(Push::Refused { task_id, attempt: 2, refusal: Refusal::LeaseLost });
+        let refused = text(Pushed::Refused { task_id, attempt: 2, refusal: Refusal::LeaseLost });
         assert!(refused.starts_with(&format!(
             r#"{{"type":"refused","task_id":"{ID}","attempt":2,"code":"lease_lost","detail":""#
         )));

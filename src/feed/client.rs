@@ -1,0 +1,177 @@
+//! One reader of the feed: its subscriptions, and the lines that wait for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::inbox::{Inbox, Op, Subscribe};
+use super::index::Scope;
+use super::logs::LogReaders;
+use super::outbox::{Outbox, OutboxLimits, Taken};
+use crate::task::{Filter, TaskId};
+
+/// Names a client within its feed; never used again.
+pub(super) type ClientId = u64;
+/// Names a subscription within its client; never used again.
+pub(super) type SubNumber = u32;
+
+/// What a shard and its client share.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub outbox: Mutex<Outbox>,
+    wake: Notify,
+}
+
+impl Cell {
+    /// Says that there may be something to take. Many calls before the client looks are one.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// A reader of the feed. Dropping it takes its subscriptions along.
+pub struct Client {
+    id: ClientId,
+    scope: Scope,
+    hz_max: f64,
+    inbox: Arc<Inbox>,
+    cell: Arc<Cell>,
+    log_readers: Arc<LogReaders>,
+    subs: HashMap<Box<str>, ClientSub>,
+    subs_made: SubNumber,
+}
+
+struct ClientSub {
+    number: SubNumber,
+    held: bool,
+    /// Where it reads logs.
+    logs: Option<Arc<Filter>>,
+}
+
+impl Client {
+    pub(super) fn new(
+        id: ClientId,
+        scope: Scope,
+        hz_max: f64,
+        limits: OutboxLimits,
+        inbox: Arc<Inbox>,
+        log_readers: Arc<LogReaders>,
+    ) -> Client {
+        let outbox = Mutex::new(Outbox::new(limits, inbox.handed_rev()));
+        let cell = Arc::new(Cell { outbox, wake: Notify::new() });
+        inbox.ask(Op::Attach(id, cell.clone()));
+        Client { id, scope, hz_max, inbox, cell, log_readers, subs: HashMap::new(), subs_made: 0 }
+    }
+
+    /// Subscribes under a name, in place of an older subscription of that name. When this returns, everything that is
+    /// published from now on and meant by the filter will arrive. But until [`release`](Self::release) only what waited
+    /// before can be taken: the caller sends that, then what it reads from the hub now, and then releases. One
+    /// subscription at a time.
+    ///
+    /// To be awaited to its end: a client whose subscribing was given up in the middle is of no more use.
+    ///
+    /// `max_hz` can only lower the rate of progress. `logs` asks for the log lines of the tasks that `filter.task_id` names.
+    pub async fn subscribe(&mut self, name: &str, filter: Arc<Filter>, max_hz: Option<f64>, logs: bool) {
+        // No answer comes from a feed that has stopped, and then nothing will follow that could be missed.
+        let _ = self.ask_to_subscribe(name, filter, max_hz, logs).await;
+    }
+
+    pub(super) fn ask_to_subscribe(
+        &mut self,
+        name: &str,
+        filter: Arc<Filter>,
+        max_hz: Option<f64>,
+        logs: bool,
+    ) -> oneshot::Receiver<()> {
+        self.unsubscribe(name);
+        self.subs_made += 1;
+        let number = self.subs_made;
+        let logs = logs.then(|| filter.clone());
+        if let Some(filter) = &logs {
+            self.log_readers.add(self.id, number, &self.cell, filter, &self.scope);
+        }
+        self.subs.insert(name.into(), ClientSub { number, held: true, logs });
+        let (done, is_done) = oneshot::channel();
+        self.inbox.ask(Op::Subscribe(Subscribe {
+            client_id: self.id,
+            sub: number,
+            filter,
+            scope: self.scope.clone(),
+            hz: max_hz.map_or(self.hz_max, |hz| self.hz_max.min(hz)),
+            done,
+        }));
+        is_done
+    }
+
+    /// The snapshot of this subscription was sent: once the last one is released, lines can be taken.
+    pub fn release(&mut self, name: &str) {
+        if let Some(sub) = self.subs.get_mut(name)
+            && std::mem::take(&mut sub.held)
+        {
+            self.cell.outbox.lock().release();
+        }
+    }
+
+    /// Whether there was a subscription of that name.
+    pub fn unsubscribe(&mut self, name: &str) -> bool {
+        self.release(name);
+        let Some(sub) = self.subs.remove(name) else { return false };
+        if let Some(filter) = &sub.logs {
+            self.log_readers.remove(self.id, sub.number, filter);
+        }
+        self.inbox.ask(Op::Unsubscribe(self.id, sub.number));
+        true
+    }
+
+    /// After [`Taken::Overflowed`]: holds every subscription, for each to get a fresh snapshot and its release.
+    pub fn restart(&mut self) {
+        let handed_rev = self.inbox.handed_rev();
+        let mut outbox = self.cell.outbox.lock();
+        outbox.restart(handed_rev);
+        for sub in self.subs.values_mut().filter(|sub| !sub.held) {
+            sub.held = true;
+            outbox.hold();
+        }
+    }
+
+    /// Drops waiting log lines of a task up to `seq`: they were read from the hub.
+    pub fn logs_known(&self, task_id: TaskId, seq: u64) {
+        self.cell.outbox.lock().logs_known(task_id, seq);
+    }
+
+    /// Resolves when there is something to take. May be dropped and called again.
+    pub async fn ready(&self) {
+        while !self.cell.outbox.lock().is_ready() {
+            self.cell.wake.notified().await;
+        }
+    }
+
+    /// Moves waiting lines to the end of `out`, about `bytes_max` of them and at least one: transitions first, then
+    /// progress, then log lines. What is left behind may still be replaced by something newer, so take no more than can
+    /// be sent now.
+    pub fn take(&mut self, out: &mut Vec<Bytes>, bytes_max: usize) -> Taken {
+        self.cell.outbox.lock().take(out, bytes_max)
+    }
+
+    /// The largest `rev` up to which everything was taken; it never goes back. Whoever has sent what was taken, and the
+    /// snapshots of all subscriptions, may tell it as a `mark`.
+    pub fn mark(&mut self) -> u64 {
+        // In this order: what the shard hands over in between is seen in the outbox, and only makes the mark smaller.
+        let handed_rev = self.inbox.handed_rev();
+        self.cell.outbox.lock().mark(handed_rev)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        for sub in self.subs.values() {
+            if let Some(filter) = &sub.logs {
+                self.log_readers.remove(self.id, sub.number, filter);
+            }
+        }
+        self.inbox.ask(Op::Detach(self.id));
+    }
+}

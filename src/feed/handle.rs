@@ -1,0 +1,176 @@
+//! The handle of the feed: what the hub tells it, and where clients come from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::client::Client;
+use super::inbox::{INBOX_LEN_MAX, Inbox};
+use super::index::{Scope, States};
+use super::logs::LogReaders;
+use super::outbox::OutboxLimits;
+use super::pulses::{Pulses, SHARDS_MAX};
+use super::shard::{self, Shard};
+use super::watch::{Watch, Watches};
+use crate::task::{ChangeKind, LogLine, Task, TaskId};
+
+/// What the feed looks up when it is about to tell something. Called from the shards, and not allowed to block.
+pub trait Truth: Send + Sync {
+    /// The record of a task that runs, or ran a moment ago.
+    fn task(&self, task_id: TaskId) -> Option<Arc<Task>>;
+
+    /// The newest tick of a running task, if it has one.
+    fn progress(&self, task_id: TaskId) -> Option<Tick>;
+}
+
+/// A progress tick, ready to be told.
+#[derive(Clone, Debug)]
+pub struct Tick {
+    /// Of the transition it follows.
+    pub rev: u64,
+    pub tick: u64,
+    /// The whole `progress` message, without a newline.
+    pub line: Bytes,
+}
+
+/// A step in the history of the hub, ready to be told.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub rev: u64,
+    pub kind: ChangeKind,
+    /// The new record; of a deleted task the last one.
+    pub task: Arc<Task>,
+    /// The record before, unless the task is new.
+    pub prev: Option<Arc<Task>>,
+    /// The whole `task` or `gone` message, without a newline.
+    pub line: Bytes,
+}
+
+impl Published {
+    pub(super) fn states(&self) -> States {
+        States::of(self.prev.as_deref(), &self.task)
+    }
+}
+
+/// What can be chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedOptions {
+    /// Futures among which the clients are shared out, 1–64; by default one a core.
+    pub shards: usize,
+    /// The most progress ticks of one task that a client is told in a second.
+    pub max_hz: f64,
+    pub outbox: OutboxLimits,
+    /// Transitions that wait in order for one shard; beyond, they are merged.
+    pub inbox_len_max: usize,
+}
+
+impl Default for FeedOptions {
+    fn default() -> FeedOptions {
+        FeedOptions {
+            shards: std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(SHARDS_MAX),
+            max_hz: 10.0,
+            outbox: OutboxLimits::default(),
+            inbox_len_max: INBOX_LEN_MAX,
+        }
+    }
+}
+
+/// The feed. Clones are the same feed; with the last one its shards stop.
+#[derive(Clone)]
+pub struct Feed {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    options: FeedOptions,
+    truth: Arc<dyn Truth>,
+    inboxes: Box<[Arc<Inbox>]>,
+    pulses: Arc<Pulses>,
+    watches: Arc<Watches>,
+    log_readers: Arc<LogReaders>,
+    clients_made: AtomicU64,
+    published_rev: AtomicU64,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.inboxes.iter().for_each(|inbox| inbox.close());
+    }
+}
+
+impl Feed {
+    /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
+    pub fn start(truth: Arc<dyn Truth>, rev: u64, options: FeedOptions) -> Feed {
+        let shards = options.shards.clamp(1, SHARDS_MAX);
+        let inboxes = (0..shards).map(|_| Arc::new(Inbox::new(options.inbox_len_max, rev))).collect::<Box<[_]>>();
+        let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
+        for (number, inbox) in inboxes.iter().enumerate() {
+            // What is told once for the whole feed is told by the first shard.
+            let watches = (number == 0).then(|| watches.clone());
+            let shard = Shard::new(number, rev, options.max_hz, truth.clone(), pulses.clone(), watches);
+            tokio::spawn(shard::run(shard, inbox.clone()));
+        }
+        let parts = Parts {
+            options,
+            truth,
+            inboxes,
+            pulses,
+            watches,
+            log_readers: Arc::default(),
+            clients_made: AtomicU64::new(0),
+            published_rev: AtomicU64::new(rev),
+        };
+        Feed { parts: Arc::new(parts) }
+    }
+
+    /// Tells what was committed, in order of `rev` without holes, after the [`Truth`] knows it. Never waits.
+    pub fn publish(&self, batch: Arc<[Published]>) {
+        let Some(last) = batch.last() else { return };
+        self.parts.inboxes.iter().for_each(|inbox| inbox.publish(&batch));
+        self.parts.published_rev.store(last.rev, Ordering::Release);
+    }
+
+    /// A running task has a new tick, and the [`Truth`] knows it. Never waits; meant to be called for every tick.
+    pub fn tick(&self, task_id: TaskId) {
+        let parts = &*self.parts;
+        let listening = parts.inboxes.iter().enumerate().filter(|(_, inbox)| inbox.has_clients());
+        let listening = listening.fold(0u64, |bits, (number, _)| bits | 1 << number);
+        if listening == 0 {
+            return;
+        }
+        let mut news = parts.pulses.set(task_id, listening);
+        while news != 0 {
+            parts.inboxes[news.trailing_zeros() as usize].tick(task_id);
+            news &= news - 1;
+        }
+    }
+
+    /// A task wrote lines, oldest first. Costs a look-up where nobody reads its log.
+    pub fn logs(&self, task_id: TaskId, lines: &[LogLine]) {
+        self.parts.log_readers.tell(task_id, lines, || self.parts.truth.task(task_id));
+    }
+
+    /// A new reader that sees what `scope` covers.
+    pub fn attach(&self, scope: Scope) -> Client {
+        let parts = &*self.parts;
+        let id = parts.clients_made.fetch_add(1, Ordering::Relaxed);
+        let inbox = parts.inboxes[id as usize % parts.inboxes.len()].clone();
+        Client::new(id, scope, parts.options.max_hz, parts.options.outbox, inbox, parts.log_readers.clone())
+    }
+
+    /// Waits for the transitions of one task.
+    pub fn watch(&self, task_id: TaskId) -> Watch {
+        self.parts.watches.watch(task_id)
+    }
+
+    /// The last `rev` that was published.
+    pub fn published_rev(&self) -> u64 {
+        self.parts.published_rev.load(Ordering::Acquire)
+    }
+
+    /// The most progress ticks of one task that a client is told in a second.
+    pub fn max_hz(&self) -> f64 {
+        self.parts.options.max_hz
+    }
+}

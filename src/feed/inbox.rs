@@ -1,0 +1,220 @@
+//! What waits for a shard.
+//!
+//! Whoever leaves something here never waits. A shard that falls behind finds the transitions merged to the newest of
+//! each task: it then tells that to its clients as lag, for that is what it is.
+
+use std::collections::HashMap;
+use std::mem::take;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::client::{Cell, ClientId, SubNumber};
+use super::handle::Published;
+use super::index::{Scope, States};
+use crate::task::{Filter, TaskId};
+
+/// Transitions that wait in order for one shard: some hundred milliseconds of its work, and merging them once costs the
+/// writer a few milliseconds.
+pub(super) const INBOX_LEN_MAX: usize = 16_384;
+
+pub(super) struct Inbox {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    len_max: usize,
+    /// The shard has put everything up to this `rev` into the outboxes of its clients.
+    handed_rev: AtomicU64,
+    /// Clients of the shard. Without any, nobody needs to hear of ticks.
+    clients: AtomicUsize,
+}
+
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// At most a few for each client: one that subscribes waits for its answer.
+    pub ops: Vec<Op>,
+    pub batches: Vec<Arc<[Published]>>,
+    len: usize,
+    pub merged: Option<Merged>,
+    /// Each running task once.
+    pub ticks: Vec<TaskId>,
+    closed: bool,
+}
+
+/// What a client asks of its shard.
+pub(super) enum Op {
+    Attach(ClientId, Arc<Cell>),
+    Subscribe(Subscribe),
+    Unsubscribe(ClientId, SubNumber),
+    Detach(ClientId),
+}
+
+pub(super) struct Subscribe {
+    pub client_id: ClientId,
+    pub sub: SubNumber,
+    pub filter: Arc<Filter>,
+    pub scope: Scope,
+    pub hz: f64,
+    pub done: oneshot::Sender<()>,
+}
+
+/// Transitions of which only the newest of each task is left.
+#[derive(Default)]
+pub(super) struct Merged {
+    pub tasks: HashMap<TaskId, MergedTask>,
+    /// Of the last transition that went in.
+    pub rev: u64,
+}
+
+pub(super) struct MergedTask {
+    /// Those it went through.
+    pub states: States,
+    pub newest: Published,
+    pub len: u64,
+}
+
+impl Merged {
+    fn add(&mut self, published: &Published) {
+        self.rev = published.rev;
+        let states = published.states();
+        self.tasks
+            .entry(published.task.task_id)
+            .and_modify(|task| {
+                task.states = task.states.and(states);
+                task.newest = published.clone();
+                task.len += 1;
+            })
+            .or_insert_with(|| MergedTask { states, newest: published.clone(), len: 1 });
+    }
+}
+
+impl Inbox {
+    pub fn new(len_max: usize, rev: u64) -> Inbox {
+        Inbox {
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            len_max,
+            handed_rev: AtomicU64::new(rev),
+            clients: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn publish(&self, batch: &Arc<[Published]>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return;
+        }
+        waiting.len += batch.len();
+        waiting.batches.push(batch.clone());
+        if waiting.len > self.len_max || waiting.merged.is_some() {
+            let waiting = &mut *waiting;
+            let merged = waiting.merged.get_or_insert_default();
+            take(&mut waiting.batches)
+                .iter()
+                .flat_map(|batch| batch.iter())
+                .for_each(|published| merged.add(published));
+            waiting.len = 0;
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    pub fn tick(&self, task_id: TaskId) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.closed {
+            waiting.ticks.push(task_id);
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// An op for a shard that has stopped is dropped, and with it the way to answer it.
+    pub fn ask(&self, op: Op) {
+        match op {
+            Op::Attach(..) => self.clients.fetch_add(1, Ordering::SeqCst),
+            Op::Detach(..) => self.clients.fetch_sub(1, Ordering::SeqCst),
+            Op::Subscribe(_) | Op::Unsubscribe(..) => 0,
+        };
+        let mut waiting = self.waiting.lock();
+        if !waiting.closed {
+            waiting.ops.push(op);
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The shard stops once it sees this.
+    pub fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        *waiting = Waiting { closed: true, ..Waiting::default() };
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Resolves when something may have come in.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Everything that waits; `None` once closed.
+    pub fn take(&self) -> Option<Waiting> {
+        let mut waiting = self.waiting.lock();
+        (!waiting.closed).then(|| take(&mut *waiting))
+    }
+
+    pub fn set_handed_rev(&self, rev: u64) {
+        self.handed_rev.store(rev, Ordering::Release);
+    }
+
+    pub fn handed_rev(&self) -> u64 {
+        self.handed_rev.load(Ordering::Acquire)
+    }
+
+    pub fn has_clients(&self) -> bool {
+        self.clients.load(Ordering::SeqCst) > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{id, published};
+    use super::*;
+    use crate::task::Status;
+
+    #[test]
+    fn beyond_its_bound_it_keeps_the_newest_of_each_task() {
+        let inbox = Inbox::new(3, 0);
+        let pending = published(1, id(1), None, Status::Pending);
+        let running = published(3, id(1), Some(&pending), Status::Running);
+        let other = published(2, id(2), None, Status::Pending);
+        inbox.publish(&[pending.clone(), other].into());
+        inbox.publish(&[running.clone()].into());
+        let waiting = inbox.take().unwrap();
+        assert_eq!((waiting.batches.len(), waiting.merged.is_none()), (2, true));
+
+        let completed = published(4, id(1), Some(&running), Status::Completed);
+        inbox.publish(&[running.clone(), completed].into());
+        inbox.publish(&[published(5, id(2), None, Status::Pending), published(6, id(3), None, Status::Pending)].into());
+        inbox.publish(&[published(7, id(3), None, Status::Cancelled)].into());
+        let waiting = inbox.take().unwrap();
+        assert!(waiting.batches.is_empty());
+        let merged = waiting.merged.unwrap();
+        assert_eq!((merged.rev, merged.tasks.len()), (7, 3));
+        let task = &merged.tasks[&id(1)];
+        let pending_running_completed = States::of(Some(&pending.task), &running.task).and(task.newest.states());
+        assert_eq!(task.states, pending_running_completed);
+        assert_eq!((task.newest.rev, task.len), (4, 2));
+    }
+
+    #[test]
+    fn after_the_end_nothing_is_kept() {
+        let inbox = Inbox::new(3, 0);
+        inbox.tick(id(1));
+        inbox.close();
+        inbox.tick(id(1));
+        inbox.publish(&[published(1, id(1), None, Status::Pending)].into());
+        assert!(inbox.take().is_none());
+        assert!(inbox.waiting.lock().ticks.is_empty() && inbox.waiting.lock().batches.is_empty());
+    }
+}

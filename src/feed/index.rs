@@ -1,0 +1,369 @@
+//! Who wants to hear of a task: finds the few without asking the many.
+//!
+//! A subscription stands under the values of its most selective exact list, at each of them; one without such a list
+//! (or with a pattern in it) stands under "all". A task is then looked up by its own values, and only what stands there
+//! is checked in full. What a filter looks at, except `status`, never changes in the life of a task, so one look-up
+//! serves its old and its new record.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+
+use crate::task::{Filter, Name, Pattern, PatternSet, Status, Task};
+
+/// What a caller may see at all: AND-ed with every filter of theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    #[default]
+    All,
+    /// Only the tasks of this user.
+    User(Name),
+}
+
+impl Scope {
+    /// Whether the caller may see this task.
+    pub fn covers(&self, task: &Task) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::User(user) => task.user_id.as_ref() == Some(user),
+        }
+    }
+}
+
+/// The seat of a client in its shard. Small numbers, used again.
+pub(super) type Seat = u32;
+/// A subscription in the index. Small numbers, used again.
+pub(super) type SubKey = u32;
+
+/// A subscription, as the index knows it.
+#[derive(Debug)]
+pub(super) struct Sub {
+    pub seat: Seat,
+    pub filter: std::sync::Arc<Filter>,
+    pub scope: Scope,
+    /// The most progress ticks a second.
+    pub hz: f64,
+}
+
+impl Sub {
+    /// Whether the task is meant, in any of these states.
+    fn wants(&self, task: &Task, states: States) -> bool {
+        let status = self.filter.status.as_ref().is_none_or(|meant| meant.iter().any(|status| states.has(*status)));
+        status && self.scope.covers(task) && self.filter.matches_unchanging(task)
+    }
+}
+
+/// The states a task went through: the old and the new one of a step, and of merged steps all of them. A client may
+/// have read any of these in a snapshot, for the board is ahead of the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct States(u8);
+
+impl States {
+    /// Those of the step from `prev` to `next`.
+    pub fn of(prev: Option<&Task>, next: &Task) -> States {
+        States(1 << next.status as u8 | prev.map_or(0, |prev| 1 << prev.status as u8))
+    }
+
+    pub fn and(self, other: States) -> States {
+        States(self.0 | other.0)
+    }
+
+    fn has(self, status: Status) -> bool {
+        self.0 & (1 << status as u8) != 0
+    }
+}
+
+/// A client that an event is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Hit {
+    pub seat: Seat,
+    /// The highest rate of its subscriptions that match.
+    pub hz: f64,
+}
+
+#[derive(Default)]
+pub(super) struct Index {
+    subs: Vec<Option<Sub>>,
+    free: Vec<SubKey>,
+    /// By the digest of a place. Two places with one digest cost a look, not an error: all is checked in full.
+    places: HashMap<u64, BTreeSet<SubKey>>,
+    all: BTreeSet<SubKey>,
+    digest: RandomState,
+    /// By seat: the last look-up that found it, and where in its result.
+    found: Vec<(u64, usize)>,
+    lookups: u64,
+}
+
+/// Where a subscription stands.
+#[derive(Hash)]
+enum Place<'a> {
+    Task(&'a [u8; 16]),
+    User(&'a str),
+    Label(&'a str, &'a str),
+    Type(&'a str),
+    Queue(&'a str),
+}
+
+/// The places of a subscription; `None` for "all".
+fn places<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<Place<'a>>> {
+    if let Some(ids) = &filter.task_id {
+        return Some(ids.iter().map(|id| Place::Task(id.as_bytes())).collect());
+    }
+    if let Scope::User(user) = scope {
+        return Some(vec![Place::User(user.as_str())]);
+    }
+    if let Some(users) = &filter.user_id {
+        return Some(users.iter().map(|user| Place::User(user.as_str())).collect());
+    }
+    // The shortest list of values is the best guess at the rarest label.
+    if let Some((key, values)) = filter.labels.iter().min_by_key(|(_, values)| values.len()) {
+        return Some(values.iter().map(|value| Place::Label(key, value)).collect());
+    }
+    let types = filter.task_type.as_ref().and_then(exact);
+    if let Some(types) = types {
+        return Some(types.into_iter().map(Place::Type).collect());
+    }
+    let queues = filter.queue.as_ref().and_then(exact)?;
+    Some(queues.into_iter().map(Place::Queue).collect())
+}
+
+/// The names of a set that has no prefixes.
+fn exact(patterns: &PatternSet) -> Option<Vec<&str>> {
+    patterns
+        .iter()
+        .map(|pattern| match pattern {
+            Pattern::Exact(name) => Some(name.as_str()),
+            Pattern::Prefix(_) => None,
+        })
+        .collect()
+}
+
+impl Index {
+    pub fn insert(&mut self, sub: Sub) -> SubKey {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.subs.push(None);
+            (self.subs.len() - 1) as SubKey
+        });
+        match places(&sub.filter, &sub.scope) {
+            None => {
+                self.all.insert(key);
+            }
+            Some(places) => {
+                for place in places {
+                    self.places.entry(self.digest.hash_one(place)).or_default().insert(key);
+                }
+            }
+        }
+        let seat = sub.seat as usize;
+        if self.found.len() <= seat {
+            self.found.resize(seat + 1, (0, 0));
+        }
+        self.subs[key as usize] = Some(sub);
+        key
+    }
+
+    pub fn remove(&mut self, key: SubKey) {
+        let Some(sub) = self.subs[key as usize].take() else { return };
+        self.free.push(key);
+        let Some(places) = places(&sub.filter, &sub.scope) else {
+            self.all.remove(&key);
+            return;
+        };
+        for place in places {
+            let digest = self.digest.hash_one(place);
+            if let Some(keys) = self.places.get_mut(&digest) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.places.remove(&digest);
+                }
+            }
+        }
+    }
+
+    /// Everyone who wants to hear of a task that went through these states, each once, into `out`.
+    pub fn audience(&mut self, task: &Task, states: States, out: &mut Vec<Hit>) {
+        out.clear();
+        self.lookups += 1;
+        let under = |place: Place| self.places.get(&self.digest.hash_one(place));
+        let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(Place::Label(key, value)));
+        let candidates = [
+            under(Place::Task(task.task_id.as_bytes())),
+            task.user_id.as_ref().and_then(|user| under(Place::User(user.as_str()))),
+            under(Place::Type(task.task_type.as_str())),
+            under(Place::Queue(task.queue.as_str())),
+            Some(&self.all),
+        ];
+        for key in candidates.into_iter().flatten().chain(labels).flatten() {
+            let Some(sub) = &self.subs[*key as usize] else { continue };
+            if !sub.wants(task, states) {
+                continue;
+            }
+            let (lookup, at) = &mut self.found[sub.seat as usize];
+            if *lookup == self.lookups {
+                out[*at].hz = out[*at].hz.max(sub.hz);
+            } else {
+                (*lookup, *at) = (self.lookups, out.len());
+                out.push(Hit { seat: sub.seat, hz: sub.hz });
+            }
+        }
+    }
+
+    /// The highest rate of those of `keys` that want to hear of `task`; `None` if none does.
+    pub fn rate(&self, keys: impl Iterator<Item = SubKey>, task: &Task) -> Option<f64> {
+        keys.filter_map(|key| self.subs[key as usize].as_ref())
+            .filter(|sub| sub.wants(task, States::of(None, task)))
+            .map(|sub| sub.hz)
+            .reduce(f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::sample::{id, task};
+    use super::*;
+    use crate::task::FilterSpec;
+
+    fn filter(json: &str) -> Arc<Filter> {
+        Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
+    }
+
+    fn seats(index: &mut Index, prev: Option<&Task>, next: &Task) -> Vec<Seat> {
+        let mut hits = Vec::new();
+        index.audience(next, States::of(prev, next), &mut hits);
+        let mut seats: Vec<_> = hits.into_iter().map(|hit| hit.seat).collect();
+        seats.sort();
+        seats
+    }
+
+    #[test]
+    fn a_task_is_told_when_its_old_or_its_new_state_is_meant() {
+        let mut index = Index::default();
+        index.insert(Sub { seat: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
+        let pending = task(id(1), Status::Pending);
+        let running = task(id(1), Status::Running);
+        let completed = task(id(1), Status::Completed);
+        assert_eq!(seats(&mut index, None, &pending), [0; 0]);
+        assert_eq!(seats(&mut index, Some(&pending), &running), [0]);
+        assert_eq!(seats(&mut index, Some(&running), &completed), [0], "so that the client sees it leave");
+        assert_eq!(seats(&mut index, Some(&pending), &completed), [0; 0]);
+    }
+
+    #[test]
+    fn a_client_is_found_once_with_its_highest_rate() {
+        let mut index = Index::default();
+        let a = index.insert(Sub { seat: 3, filter: filter("{}"), scope: Scope::All, hz: 2.0 });
+        let b = index.insert(Sub { seat: 3, filter: filter(r#"{"task_type":["t"]}"#), scope: Scope::All, hz: 5.0 });
+        let c = index.insert(Sub { seat: 3, filter: filter(r#"{"task_type":["other"]}"#), scope: Scope::All, hz: 9.0 });
+        let task = task(id(1), Status::Running);
+        let mut hits = Vec::new();
+        index.audience(&task, States::of(None, &task), &mut hits);
+        assert_eq!(hits, [Hit { seat: 3, hz: 5.0 }]);
+        assert_eq!(index.rate([a, b, c].into_iter(), &task), Some(5.0));
+        assert_eq!(index.rate([c].into_iter(), &task), None);
+        index.remove(b);
+        index.audience(&task, States::of(None, &task), &mut hits);
+        assert_eq!(hits, [Hit { seat: 3, hz: 2.0 }]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_subscription_that_went() {
+        let mut index = Index::default();
+        for json in
+            ["{}", r#"{"queue":["a","b"]}"#, r#"{"labels":{"k":["1","2"],"l":["3"]}}"#, r#"{"task_type":["x*"]}"#]
+        {
+            let key = index.insert(Sub { seat: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
+            index.remove(key);
+        }
+        assert!(index.places.is_empty() && index.all.is_empty());
+        assert_eq!(index.subs.len(), 1, "keys are used again");
+    }
+
+    #[test]
+    fn a_watcher_of_one_task_is_not_asked_about_others() {
+        let mut index = Index::default();
+        for n in 0..100 {
+            let json = format!(r#"{{"task_id":["{}"]}}"#, id(n));
+            index.insert(Sub { seat: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
+        }
+        assert!(index.all.is_empty());
+        assert!(index.places.values().all(|keys| keys.len() == 1));
+        assert_eq!(seats(&mut index, None, &task(id(7), Status::Running)), [7]);
+    }
+
+    fn some<T: std::fmt::Debug + Clone + 'static>(values: Vec<T>) -> impl Strategy<Value = Option<Vec<T>>> {
+        let len = values.len();
+        proptest::option::weighted(0.4, proptest::sample::subsequence(values, 1..=len))
+    }
+
+    prop_compose! {
+        fn any_filter()(
+            task_id in some((0..4).map(id).collect()),
+            task_type in some(["t", "t.a", "t.*", "u", "*"].map(String::from).to_vec()),
+            queue in some(["q", "r", "r*"].map(String::from).to_vec()),
+            status in some(Status::ALL.to_vec()),
+            user_id in some(["ann", "bob"].map(String::from).to_vec()),
+            project in some(["1", "2"].map(String::from).to_vec()),
+            region in some(["eu", "us"].map(String::from).to_vec()),
+        ) -> Arc<Filter> {
+            let labels = [("project", project), ("region", region)];
+            let labels: std::collections::BTreeMap<_, _> =
+                labels.into_iter().filter_map(|(key, values)| Some((key.to_owned(), values?))).collect();
+            let labels = (!labels.is_empty()).then_some(labels);
+            Arc::new(FilterSpec { task_id, task_type, queue, status, user_id, labels }.checked().unwrap())
+        }
+    }
+
+    prop_compose! {
+        fn any_task()(
+            n in 0u32..5,
+            status in proptest::sample::select(Status::ALL.to_vec()),
+            task_type in proptest::sample::select(vec!["t", "t.a", "t.b", "u", "v"]),
+            queue in proptest::sample::select(vec!["q", "r", "rr"]),
+            user in proptest::sample::select(vec![None, Some("ann"), Some("bob"), Some("cid")]),
+            project in proptest::sample::select(vec![None, Some("1"), Some("2"), Some("3")]),
+            region in proptest::sample::select(vec![None, Some("eu")]),
+        ) -> Task {
+            let mut task = task(id(n), status);
+            task.task_type = Name::new(task_type);
+            task.queue = Name::new(queue);
+            task.user_id = user.map(Name::new);
+            let labels = [("project", project), ("region", region)];
+            let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+            task.detail = Some(Box::new(crate::task::Detail { labels: labels.collect(), ..Default::default() }));
+            task
+        }
+    }
+
+    fn any_scope() -> impl Strategy<Value = Scope> {
+        proptest::sample::select(vec![Scope::All, Scope::All, Scope::User(Name::new("ann"))])
+    }
+
+    proptest! {
+        /// The index finds exactly those that asking everyone finds.
+        #[test]
+        fn the_audience_is_what_asking_everyone_finds(
+            subs in proptest::collection::vec((0u32..6, any_filter(), any_scope(), any::<bool>()), 0..40),
+            next in any_task(),
+            before in proptest::option::of(proptest::sample::select(Status::ALL.to_vec())),
+        ) {
+            let prev = before.map(|status| Task { status, ..next.clone() });
+            let mut index = Index::default();
+            let mut expected = BTreeSet::new();
+            for (seat, filter, scope, stays) in subs {
+                let key = index.insert(Sub { seat, filter: filter.clone(), scope: scope.clone(), hz: 1.0 });
+                if !stays {
+                    index.remove(key);
+                } else if scope.covers(&next)
+                    && (filter.matches(&next) || prev.as_ref().is_some_and(|prev| filter.matches(prev)))
+                {
+                    expected.insert(seat);
+                }
+            }
+            let found = seats(&mut index, prev.as_ref(), &next);
+            prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Log lines on their way to those who asked for the log of a task.
+//!
+//! They go past the shards: a log is asked for by task id, so who gets a line is one look-up, and a task that nobody
+//! reads costs no more than that. Lines are no transitions: too many of them, and the oldest give way to one line that
+//! says how many went. The store keeps them all.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+
+use super::client::{Cell, ClientId, SubNumber};
+use super::index::Scope;
+use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp};
+
+/// The most log lines that wait for one client.
+pub const LOG_WAITING_LINES_MAX: usize = 1_000;
+/// The most bytes of them.
+pub const LOG_WAITING_BYTES_MAX: usize = 256 << 10;
+/// Lines are told in events of about this size, so that a flood of them leaves room between for what matters more.
+const LOG_EVENT_BYTES: usize = 16 << 10;
+
+/// Some log lines of one task, encoded.
+#[derive(Clone, Debug)]
+pub struct LogEvent {
+    pub task_id: TaskId,
+    /// The whole `log` message, without a newline.
+    pub line: Bytes,
+    /// How many log lines it has.
+    pub lines_len: usize,
+    /// Of its last log line.
+    pub last_seq: u64,
+    pub(super) attempt: u32,
+    pub(super) at: Timestamp,
+}
+
+impl LogEvent {
+    fn new(task_id: TaskId, lines: &[LogLine]) -> Option<LogEvent> {
+        let last = lines.last()?;
+        let text = serde_json::to_string(lines).expect("log lines are JSON");
+        Some(LogEvent {
+            task_id,
+            line: format!(r#"{{"type":"log","task_id":"{task_id}","lines":{text}}}"#).into(),
+            lines_len: lines.len(),
+            last_seq: last.seq,
+            attempt: last.attempt,
+            at: last.at,
+        })
+    }
+}
+
+/// These lines of a task as `log` messages of a handy size, in order.
+pub fn log_events(task_id: TaskId, lines: &[LogLine]) -> Vec<LogEvent> {
+    let mut events = Vec::new();
+    let (mut from, mut bytes) = (0, 0);
+    for (at, line) in lines.iter().enumerate() {
+        bytes += line.message.len() + 100;
+        if bytes >= LOG_EVENT_BYTES || at + 1 == lines.len() {
+            events.extend(LogEvent::new(task_id, &lines[from..=at]));
+            (from, bytes) = (at + 1, 0);
+        }
+    }
+    events
+}
+
+/// The log lines that wait for one client.
+#[derive(Debug, Default)]
+pub(super) struct LogQueue {
+    waiting: VecDeque<LogEvent>,
+    lines_len: usize,
+    bytes: usize,
+    /// Of each task that lost lines: how many, and the last of them. All of them stood before what still waits.
+    skipped: HashMap<TaskId, (usize, LogEvent)>,
+}
+
+impl LogQueue {
+    pub fn push(&mut self, event: LogEvent) {
+        self.lines_len += event.lines_len;
+        self.bytes += event.line.len();
+        self.waiting.push_back(event);
+        while self.waiting.len() > 1
+            && (self.lines_len > LOG_WAITING_LINES_MAX || self.bytes > LOG_WAITING_BYTES_MAX)
+            && let Some(mut oldest) = self.pop_waiting()
+        {
+            oldest.line = Bytes::new();
+            let skipped = self.skipped.get(&oldest.task_id).map_or(0, |(skipped, _)| *skipped);
+            self.skipped.insert(oldest.task_id, (skipped + oldest.lines_len, oldest));
+        }
+    }
+
+    fn pop_waiting(&mut self) -> Option<LogEvent> {
+        let event = self.waiting.pop_front()?;
+        self.lines_len -= event.lines_len;
+        self.bytes -= event.line.len();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(event)
+    }
+
+    pub fn known(&mut self, task_id: TaskId, seq: u64) {
+        self.waiting.retain(|event| event.task_id != task_id || event.last_seq > seq);
+        self.lines_len = self.waiting.iter().map(|event| event.lines_len).sum();
+        self.bytes = self.waiting.iter().map(|event| event.line.len()).sum();
+        if self.skipped.get(&task_id).is_some_and(|(_, last)| last.last_seq <= seq) {
+            self.skipped.remove(&task_id);
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<Bytes> {
+        if let Some(task_id) = self.skipped.keys().next().copied() {
+            return self.skipped.remove(&task_id).map(|(skipped, last)| skipped_line(skipped, &last));
+        }
+        self.pop_waiting().map(|event| event.line)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.skipped.is_empty()
+    }
+}
+
+/// Stands in the place of the last line that is missing.
+fn skipped_line(skipped: usize, last: &LogEvent) -> Bytes {
+    let line = LogLine {
+        seq: last.last_seq,
+        at: last.at,
+        attempt: last.attempt,
+        level: Level::Warn,
+        message: format!("{skipped} lines skipped"),
+    };
+    LogEvent::new(last.task_id, std::slice::from_ref(&line)).expect("one line").line
+}
+
+/// Who reads the log of which task.
+#[derive(Default)]
+pub(super) struct LogReaders {
+    readers: DashMap<TaskId, Vec<LogReader>>,
+}
+
+struct LogReader {
+    client_id: ClientId,
+    sub: SubNumber,
+    cell: Arc<Cell>,
+    filter: Arc<Filter>,
+    scope: Scope,
+}
+
+impl LogReaders {
+    pub fn add(&self, client_id: ClientId, sub: SubNumber, cell: &Arc<Cell>, filter: &Arc<Filter>, scope: &Scope) {
+        for task_id in filter.task_id.iter().flatten() {
+            self.readers.entry(*task_id).or_default().push(LogReader {
+                client_id,
+                sub,
+                cell: cell.clone(),
+                filter: filter.clone(),
+                scope: scope.clone(),
+            });
+        }
+    }
+
+    pub fn remove(&self, client_id: ClientId, sub: SubNumber, filter: &Filter) {
+        for task_id in filter.task_id.iter().flatten() {
+            if let Some(mut readers) = self.readers.get_mut(task_id) {
+                readers.retain(|reader| (reader.client_id, reader.sub) != (client_id, sub));
+            }
+            self.readers.remove_if(task_id, |_, readers| readers.is_empty());
+        }
+    }
+
+    /// Hands the lines to everyone who reads this log. `task` is asked for the record only if there is anyone.
+    pub fn tell(&self, task_id: TaskId, lines: &[LogLine], task: impl FnOnce() -> Option<Arc<Task>>) {
+        let Some(readers) = self.readers.get(&task_id) else { return };
+        let Some(task) = task() else { return };
+        let events = log_events(task_id, lines);
+        let mut told: Vec<ClientId> = Vec::new();
+        for reader in readers.iter() {
+            if told.contains(&reader.client_id)
+                || !reader.scope.covers(&task)
+                || !reader.filter.matches_unchanging(&task)
+            {
+                continue;
+            }
+            told.push(reader.client_id);
+            let mut outbox = reader.cell.outbox.lock();
+            for event in &events {
+                outbox.log(event.clone());
+            }
+            drop(outbox);
+            reader.cell.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{id, log_event};
+    use super::*;
+
+    fn take(queue: &mut LogQueue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop()).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn too_many_lines_become_one_that_says_so() {
+        let mut queue = LogQueue::default();
+        for seq in 1..=1_100 {
+            queue.push(log_event(id(1), seq, 1, &format!("line {seq}")));
+        }
+        let lines = take(&mut queue);
+        assert_eq!(lines.len(), 1_001);
+        assert!(lines[0].contains(r#""seq":100,"#) && lines[0].contains("100 lines skipped"), "{}", lines[0]);
+        assert_eq!(lines[1], "line 101");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let mut queue = LogQueue::default();
+        let long = "x".repeat(LOG_WAITING_BYTES_MAX);
+        queue.push(log_event(id(1), 1, 1, &long));
+        queue.push(log_event(id(2), 7, 3, "short"));
+        let lines = take(&mut queue);
+        assert!(lines[0].contains("1 lines skipped"), "{}", lines[0]);
+        assert_eq!(lines[1], "short");
+    }
+
+    #[test]
+    fn lines_known_from_the_tail_are_not_told_again() {
+        let mut queue = LogQueue::default();
+        for seq in 1..=4 {
+            queue.push(log_event(id(1), seq, 1, &format!("a{seq}")));
+            queue.push(log_event(id(2), seq, 1, &format!("b{seq}")));
+        }
+        queue.known(id(1), 3);
+        assert_eq!(take(&mut queue), ["b1", "b2", "b3", "a4", "b4"]);
+    }
+
+    #[test]
+    fn a_long_tail_comes_in_pieces() {
+        let line = |seq| LogLine {
+            seq,
+            at: Timestamp::from_millis(0),
+            attempt: 1,
+            level: Level::Info,
+            message: "x".repeat(5_000),
+        };
+        let lines: Vec<_> = (1..=7).map(line).collect();
+        let events = log_events(id(1), &lines);
+        assert_eq!(events.iter().map(|e| (e.lines_len, e.last_seq)).collect::<Vec<_>>(), [(4, 4), (3, 7)]);
+        assert!(log_events(id(1), &[]).is_empty());
+    }
+}

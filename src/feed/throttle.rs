@@ -1,0 +1,172 @@
+//! How often something may be told: the first at once, then one per interval, the last always.
+//!
+//! No clock in here, `now` is an argument. A key costs memory only while its newest interval lasts.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// Paces the values of many keys, each on its own; between two tellings the newest value wins.
+#[derive(Debug)]
+pub(super) struct Throttle<K, V> {
+    paces: HashMap<K, Pace<V>>,
+    /// The end of the interval of each key in `paces`.
+    ends: BinaryHeap<Reverse<(Instant, K)>>,
+}
+
+#[derive(Debug)]
+struct Pace<V> {
+    interval: Duration,
+    /// Told when the interval ends.
+    waiting: Option<V>,
+    /// `(rev, tick)` of what was told last.
+    told: (u64, u64),
+}
+
+impl<K, V> Default for Throttle<K, V>
+where
+    K: Ord,
+{
+    fn default() -> Throttle<K, V> {
+        Throttle { paces: HashMap::new(), ends: BinaryHeap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
+    /// Gives the value back if it may be told now; else keeps it, in place of one that was kept before.
+    pub fn offer(&mut self, key: K, value: V, interval: Duration, now: Instant) -> Option<V> {
+        match self.paces.get_mut(&key) {
+            Some(pace) => {
+                pace.waiting = Some(value);
+                None
+            }
+            None => {
+                self.paces.insert(key, Pace { interval, waiting: None, told: (0, 0) });
+                self.ends.push(Reverse((now + interval, key)));
+                Some(value)
+            }
+        }
+    }
+
+    /// When [`due`](Self::due) will next have something to do.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.ends.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// A value whose turn has come; `None` when there is no more at `now`.
+    pub fn due(&mut self, now: Instant) -> Option<(K, V)> {
+        while let Some(Reverse((at, key))) = self.ends.peek().copied()
+            && at <= now
+        {
+            self.ends.pop();
+            let pace = self.paces.get_mut(&key).expect("every end belongs to a pace");
+            match pace.waiting.take() {
+                Some(value) => {
+                    self.ends.push(Reverse((now + pace.interval, key)));
+                    return Some((key, value));
+                }
+                None => {
+                    self.paces.remove(&key);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether `(rev, tick)` is above what was told of this key, which it then is.
+    pub fn is_news(&mut self, key: K, at: (u64, u64)) -> bool {
+        let Some(pace) = self.paces.get_mut(&key) else { return true };
+        let news = at > pace.told;
+        pace.told = pace.told.max(at);
+        news
+    }
+
+    /// Forgets the value that waits for this key.
+    pub fn forget(&mut self, key: &K) {
+        if !self.paces.is_empty()
+            && let Some(pace) = self.paces.get_mut(key)
+        {
+            pace.waiting = None;
+        }
+    }
+}
+
+/// The time between two tellings at `hz` a second; at most a day.
+pub(super) fn interval(hz: f64) -> Duration {
+    const DAY: Duration = Duration::from_secs(86_400);
+    Duration::try_from_secs_f64(1.0 / hz).map_or(DAY, |interval| interval.min(DAY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn first_at_once_then_paced_and_the_last_always() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut throttle = Throttle::default();
+        assert_eq!(throttle.offer("a", 1, EVERY, at(0)), Some(1));
+        assert_eq!(throttle.offer("a", 2, EVERY, at(10)), None);
+        assert_eq!(throttle.offer("a", 3, EVERY, at(99)), None);
+        assert_eq!(throttle.offer("b", 9, EVERY, at(99)), Some(9), "one never delays another");
+        assert_eq!(throttle.due(at(99)), None);
+        assert_eq!(throttle.next_at(), Some(at(100)));
+        assert_eq!(throttle.due(at(103)), Some(("a", 3)));
+        assert_eq!(throttle.due(at(103)), None);
+        // Quiet: after its interval the key is forgotten, and the next is a first one.
+        assert_eq!(throttle.due(at(203)), None);
+        assert_eq!(throttle.next_at(), None);
+        assert!(throttle.paces.is_empty());
+        assert_eq!(throttle.offer("a", 4, EVERY, at(204)), Some(4));
+    }
+
+    #[test]
+    fn a_second_holds_no_more_than_its_rate() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        let mut told = Vec::new();
+        for ms in 0..1_000u64 {
+            let now = start + Duration::from_millis(ms);
+            told.extend(throttle.due(now).map(|(_, v)| v));
+            for tick in 0..100 {
+                told.extend(throttle.offer((), ms * 100 + tick, EVERY, now));
+            }
+        }
+        told.extend(throttle.due(start + Duration::from_millis(1_000)).map(|(_, v)| v));
+        assert_eq!(told.len(), 11);
+        assert!(told.is_sorted());
+        assert_eq!(told.last(), Some(&99_999));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_told() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        throttle.offer(1, 'a', EVERY, now);
+        throttle.offer(1, 'b', EVERY, now);
+        throttle.forget(&1);
+        assert_eq!(throttle.due(now + EVERY), None);
+    }
+
+    #[test]
+    fn only_growing_positions_are_news() {
+        let now = Instant::now();
+        let mut throttle: Throttle<u8, ()> = Throttle::default();
+        throttle.offer(1, (), EVERY, now);
+        assert!(throttle.is_news(1, (5, 1)));
+        assert!(!throttle.is_news(1, (5, 1)));
+        assert!(throttle.is_news(1, (6, 1)));
+        assert!(!throttle.is_news(1, (5, 9)));
+    }
+
+    #[test]
+    fn intervals() {
+        assert_eq!(interval(10.0), Duration::from_millis(100));
+        assert_eq!(interval(0.0), Duration::from_secs(86_400));
+        assert_eq!(interval(f64::MIN_POSITIVE), Duration::from_secs(86_400));
+    }
+}

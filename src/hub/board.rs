@@ -1,0 +1,376 @@
+//! What has been committed, for everyone to read.
+//!
+//! The board holds the newest record of every unfinished task and of those final ones that the store's view does not show
+//! yet, and beside them what running tasks say between two transitions: ticks, and the numbers of log lines. Nothing is
+//! decided from it. It is written by the writer after each commit, and by workers' ticks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::engine::{Refusal, Ticks};
+use crate::feed::{Tick, Truth};
+use crate::store::Entry;
+use crate::task::{
+    ChangeKind, Event, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, Timestamp,
+    cut_line,
+};
+
+use super::stats::{Rates, UnfinishedCounts};
+
+/// How many tasks' log numbers are remembered between two attempts; others are looked up in the store.
+const LOG_ENDS_MAX: usize = 10_000;
+
+/// The shared picture.
+pub(super) struct Board {
+    tasks: DashMap<TaskId, Arc<Task>, IdHasher>,
+    /// Running tasks only.
+    live: DashMap<TaskId, Live, IdHasher>,
+    /// Where the log of a task whose attempt ended goes on.
+    log_ends: Mutex<HashMap<TaskId, u64>>,
+    /// Running tasks whose newest tick is not kept yet.
+    unkept: Mutex<Vec<TaskId>>,
+    rev: AtomicU64,
+    counts: Mutex<Counts>,
+    running: watch::Sender<usize>,
+}
+
+/// Numbers that are kept up to date rather than counted.
+#[derive(Default)]
+struct Counts {
+    by_status: BTreeMap<Status, u64>,
+    by_queue: HashMap<Name, UnfinishedCounts>,
+    by_type: HashMap<Name, UnfinishedCounts>,
+    rates: Rates,
+}
+
+/// What a running task says between two transitions.
+struct Live {
+    rev: u64,
+    attempt: u32,
+    tick: u64,
+    progress: Option<Progress>,
+    started_at: Timestamp,
+    cancel_requested: bool,
+    /// The tick's event, encoded once for everybody.
+    line: Option<Bytes>,
+    /// Waits to be kept.
+    unkept: bool,
+    /// The number of the last log line; `None` until it was looked up.
+    log_end: Option<u64>,
+}
+
+/// What the board says to a worker's tick or log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) cancel_requested: bool,
+    pub(super) rev: u64,
+}
+
+impl Board {
+    /// A board that shows what a store held.
+    pub(super) fn new(rev: u64, counts: BTreeMap<Status, u64>) -> Board {
+        Board {
+            tasks: DashMap::default(),
+            live: DashMap::default(),
+            log_ends: Mutex::default(),
+            unkept: Mutex::default(),
+            rev: AtomicU64::new(rev),
+            counts: Mutex::new(Counts { by_status: counts, ..Counts::default() }),
+            running: watch::Sender::new(0),
+        }
+    }
+
+    /// Shows a task that was there before the hub started. Its status is counted by the store already.
+    pub(super) fn restore(&self, task: &Arc<Task>) {
+        self.tasks.insert(task.task_id, task.clone());
+        let mut counts = self.counts.lock();
+        counts.by_queue.entry(task.queue.clone()).or_default().add(task.status, 1);
+        counts.by_type.entry(task.task_type.clone()).or_default().add(task.status, 1);
+        drop(counts);
+        self.relive(task, None);
+    }
+
+    /// Shows a commit.
+    pub(super) fn apply(&self, entries: &[Entry], now: Timestamp) {
+        for Entry { change, .. } in entries {
+            let task = &change.task;
+            if change.kind == ChangeKind::Gone {
+                self.tasks.remove(&task.task_id);
+                continue;
+            }
+            self.tasks.insert(task.task_id, task.clone());
+            self.relive(task, change.prev.as_deref());
+        }
+        let mut counts = self.counts.lock();
+        for Entry { change, .. } in entries {
+            counts.count(change.prev.as_deref(), (change.kind != ChangeKind::Gone).then_some(&*change.task));
+            if let ChangeKind::Transition(event) = change.kind {
+                counts.rates.add(event, now);
+            }
+        }
+        drop(counts);
+        if let Some(last) = entries.last() {
+            self.rev.store(last.change.rev, Ordering::Release);
+        }
+        let running = self.live.len();
+        self.running.send_if_modified(|known| std::mem::replace(known, running) != running);
+    }
+
+    /// Begins, renews or ends what a running task says of itself.
+    fn relive(&self, task: &Task, prev: Option<&Task>) {
+        if task.status == Status::Running {
+            let run = task.run();
+            let before = self.live.remove(&task.task_id).map(|(_, live)| live);
+            let same = before.as_ref().is_some_and(|live| live.attempt == task.attempt);
+            let log_end = match &before {
+                Some(live) => live.log_end,
+                None if task.attempt == 1 && prev.is_some() => Some(0),
+                None => self.log_ends.lock().remove(&task.task_id),
+            };
+            let live = Live {
+                rev: task.rev,
+                attempt: task.attempt,
+                tick: 0,
+                progress: match before {
+                    Some(live) if same => live.progress,
+                    _ => run.and_then(|run| run.progress.as_ref()).and_then(|progress| progress.to().ok()),
+                },
+                started_at: run.and_then(|run| run.started_at).unwrap_or(task.updated_at),
+                cancel_requested: task.cancel_requested(),
+                line: None,
+                unkept: false,
+                log_end,
+            };
+            self.live.insert(task.task_id, live);
+        } else if prev.is_some_and(|prev| prev.status == Status::Running)
+            && let Some((_, live)) = self.live.remove(&task.task_id)
+            && let Some(end) = live.log_end.filter(|end| *end > 0)
+            && !task.status.is_final()
+        {
+            let mut ends = self.log_ends.lock();
+            if ends.len() >= LOG_ENDS_MAX {
+                ends.clear();
+            }
+            ends.insert(task.task_id, end);
+        }
+    }
+
+    /// Lets go of a final task that the store's view shows by now.
+    pub(super) fn evict(&self, task_id: TaskId, rev: u64) {
+        self.tasks.remove_if(&task_id, |_, task| task.rev == rev && task.status.is_final());
+    }
+
+    /// The last `rev` that is shown.
+    pub(super) fn rev(&self) -> u64 {
+        self.rev.load(Ordering::Acquire)
+    }
+
+    /// How many tasks run; changes wake the receiver.
+    pub(super) fn running(&self) -> watch::Receiver<usize> {
+        self.running.subscribe()
+    }
+
+    /// The newest record, where the task is here.
+    pub(super) fn get(&self, task_id: TaskId) -> Option<Arc<Task>> {
+        self.tasks.get(&task_id).map(|task| task.clone())
+    }
+
+    /// The newest record as JSON, with the newest tick.
+    pub(super) fn record(&self, task_id: TaskId) -> Option<(Arc<Task>, Vec<u8>)> {
+        let task = self.get(task_id)?;
+        let mut out = Vec::with_capacity(640);
+        let live = self.live.get(&task_id).filter(|live| live.rev == task.rev);
+        let tick = live.as_ref().and_then(|live| Some((live.encoded()?, live.tick)));
+        task.write_json(&mut out, tick.as_ref().map(|(json, tick)| (json, *tick)));
+        drop(live);
+        Some((task, out))
+    }
+
+    /// A tick of a running attempt. Costs one look-up: it is encoded when somebody is about to see it.
+    pub(super) fn tick(&self, task_id: TaskId, attempt: u32, progress: Progress) -> Result<Heard, Refusal> {
+        let mut live = self.held(task_id, attempt)?;
+        live.progress = Some(progress);
+        live.tick += 1;
+        live.line = None;
+        if !std::mem::replace(&mut live.unkept, true) {
+            self.unkept.lock().push(task_id);
+        }
+        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+    }
+
+    /// Whether an attempt is the running one.
+    pub(super) fn check(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
+        let live = self.held(task_id, attempt)?;
+        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+    }
+
+    /// Numbers log lines of a running attempt. `look_up` tells where the log of the task ends, if it is not known here.
+    pub(super) fn number_lines(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        lines: Vec<(Level, String)>,
+        now: Timestamp,
+        look_up: impl FnOnce() -> u64,
+    ) -> Result<(Heard, Arc<[LogLine]>), Refusal> {
+        let mut live = self.held(task_id, attempt)?;
+        let mut end = live.log_end.unwrap_or_else(look_up);
+        let lines = lines.into_iter().map(|(level, message)| {
+            end += 1;
+            LogLine { seq: end, at: now, attempt, level, message: cut_line(message) }
+        });
+        let lines: Arc<[LogLine]> = lines.collect();
+        live.log_end = Some(end);
+        Ok((Heard { cancel_requested: live.cancel_requested, rev: live.rev }, lines))
+    }
+
+    fn held(&self, task_id: TaskId, attempt: u32) -> Result<dashmap::mapref::one::RefMut<'_, TaskId, Live>, Refusal> {
+        match self.live.get_mut(&task_id) {
+            Some(live) if live.attempt == attempt => Ok(live),
+            _ => Err(Refusal::LeaseLost),
+        }
+    }
+
+    /// Takes the newest tick of each running task that was not kept since the last call.
+    pub(super) fn take_unkept(&self) -> Vec<(TaskId, u64, Json)> {
+        let task_ids = std::mem::take(&mut *self.unkept.lock());
+        let mut ticks = Vec::new();
+        for task_id in task_ids {
+            if let Some(mut live) = self.live.get_mut(&task_id) {
+                live.unkept = false;
+                if let Some(json) = live.encoded() {
+                    ticks.push((task_id, live.rev, json));
+                }
+            }
+        }
+        ticks
+    }
+
+    /// The newest tick's event of each running task that matches.
+    pub(super) fn progress_lines(&self, filter: &Filter) -> Vec<Bytes> {
+        let running: Vec<TaskId> = self.live.iter().map(|live| *live.key()).collect();
+        running
+            .into_iter()
+            .filter(|id| self.tasks.get(id).is_some_and(|task| filter.matches(&task)))
+            .filter_map(|id| self.progress(id).map(|tick| tick.line))
+            .collect()
+    }
+
+    /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type.
+    pub(super) fn stats(&self, now: Timestamp) -> crate::wire::Stats {
+        let mut counts = self.counts.lock();
+        let of = |counts: &Counts, status| counts.by_status.get(&status).copied().unwrap_or(0);
+        let by_name = |map: &HashMap<Name, UnfinishedCounts>| {
+            map.iter().map(|(name, counts)| (name.to_string(), counts.stats())).collect()
+        };
+        crate::wire::Stats {
+            tasks: crate::wire::TaskCounts {
+                waiting: of(&counts, Status::Waiting),
+                scheduled: of(&counts, Status::Scheduled),
+                pending: of(&counts, Status::Pending),
+                running: of(&counts, Status::Running),
+                completed: of(&counts, Status::Completed),
+                failed: of(&counts, Status::Failed),
+                cancelled: of(&counts, Status::Cancelled),
+            },
+            queues: by_name(&counts.by_queue),
+            types: by_name(&counts.by_type),
+            rates: counts.rates.read(now),
+            rev: self.rev(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Live {
+    /// The newest tick as JSON, with an estimate of the time left.
+    fn encoded(&self) -> Option<Json> {
+        let mut progress = self.progress.clone()?;
+        progress.eta_ms = progress.percentage.filter(|done| *done > 0.0 && *done < 100.0).map(|done| {
+            let elapsed = Timestamp::now().millis_since(self.started_at) as f64;
+            (elapsed * (100.0 - done) / done) as u64
+        });
+        progress.encode().ok()
+    }
+}
+
+impl Counts {
+    fn count(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        for (task, by) in old.map(|task| (task, -1)).into_iter().chain(new.map(|task| (task, 1))) {
+            let count = self.by_status.entry(task.status).or_default();
+            *count = count.saturating_add_signed(by);
+            if !task.status.is_final() {
+                for (map, name) in [(&mut self.by_queue, &task.queue), (&mut self.by_type, &task.task_type)] {
+                    match map.get_mut(name) {
+                        Some(counts) => {
+                            counts.add(task.status, by);
+                            if counts.is_empty() && map.len() > super::stats::IDLE_NAMES_MAX {
+                                map.remove(name);
+                            }
+                        }
+                        None => map.entry(name.clone()).or_default().add(task.status, by),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Ticks for Board {
+    fn newest(&self, task_id: TaskId) -> Option<Json> {
+        let live = self.live.get(&task_id)?;
+        if live.tick == 0 && live.progress.is_none() {
+            return None;
+        }
+        live.progress.as_ref()?.encode().ok()
+    }
+}
+
+impl Truth for Board {
+    fn progress(&self, task_id: TaskId) -> Option<Tick> {
+        let mut live = self.live.get_mut(&task_id)?;
+        if live.tick == 0 {
+            return None;
+        }
+        let line = match &live.line {
+            Some(line) => line.clone(),
+            None => {
+                let line = progress_line(task_id, &live)?;
+                live.line = Some(line.clone());
+                line
+            }
+        };
+        Some(Tick { rev: live.rev, tick: live.tick, line })
+    }
+
+    fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
+        self.get(task_id)
+    }
+}
+
+fn progress_line(task_id: TaskId, live: &Live) -> Option<Bytes> {
+    let json = live.encoded()?;
+    let line = format!(
+        r#"{{"type":"progress","task_id":"{task_id}","rev":{},"tick":{},"attempt":{},"progress":{}}}"#,
+        live.rev,
+        live.tick,
+        live.attempt,
+        json.as_str()
+    );
+    Some(line.into())
+}
+
+/// The part of an event before the record; the record and `}` follow.
+pub(super) fn open_task_line(out: &mut Vec<u8>, event: Event, rev: u64) {
+    out.extend_from_slice(b"{\"type\":\"task\",\"event\":\"");
+    out.extend_from_slice(event.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"rev\":");
+    out.extend_from_slice(itoa::Buffer::new().format(rev).as_bytes());
+    out.extend_from_slice(b",\"task\":");
+}

@@ -1,0 +1,415 @@
+//! The handle: what everyone but the writer holds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState};
+use crate::feed::{Feed, FeedOptions};
+use crate::store::{Aside, ChangedSince, LogRange, Page, Query, Store, StoreError, Stored};
+use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Transition};
+use crate::telemetry::Metrics;
+
+use super::board::{Board, Heard};
+use super::inbox::{Bound, Reply, Request};
+use super::shared::{Body, Clock, Given, Push, Shared};
+use super::worker_link::HandedOut;
+use super::writer::Writer;
+use super::{HubError, HubOptions, Principal, Submitted, Until};
+
+/// A handle to a running hub.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+impl Hub {
+    /// Starts a hub on a store, within a tokio runtime. When this returns, everything the store held is there, and the
+    /// leases of running tasks are confirmed.
+    pub fn start(mut store: Box<dyn Store>, options: HubOptions) -> Result<Hub, StoreError> {
+        let recovered = store.recover()?;
+        let clock = Clock::start();
+        let unfinished = recovered.unfinished.len();
+        let board = Arc::new(Board::new(recovered.rev, recovered.counts));
+        let (engine, batch) = Engine::recover(
+            options.engine,
+            recovered.rev,
+            recovered.last_id,
+            recovered.unfinished,
+            fastrand::u64(..),
+            clock.now(),
+        );
+        for task in engine.tasks() {
+            board.restore(task);
+        }
+        let feed_options = FeedOptions { max_hz: options.max_hz, ..FeedOptions::default() };
+        let feed = Feed::start(board.clone(), recovered.rev, feed_options);
+        let shared = Arc::new(Shared::new(options, recovered.epoch, clock, board, feed, store.reader()));
+        let mut writer = Writer::new(engine, store, shared.clone());
+        writer.begin(batch)?;
+        tracing::info!(epoch = shared.epoch, rev = shared.board.rev(), unfinished, "the hub is up");
+        std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
+            step: "start the writer",
+            cause: error.to_string(),
+            lasting: true,
+        })?;
+        Ok(Hub { shared })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Sends the writer a command and waits for its answer.
+    pub(super) async fn ask(&self, command: Command, bound: Bound) -> Result<Answer, HubError> {
+        let (sender, answer) = oneshot::channel();
+        self.shared.inbox.push(Request::Command { command, reply: Reply::Caller(sender) }, 0, bound)?;
+        answer.await.unwrap_or(Err(HubError::Stopped))
+    }
+
+    /// Takes these tasks, all or none. When this returns they are on disk.
+    pub async fn submit_all(
+        &self,
+        _who: &Principal,
+        tasks: Vec<NewTask>,
+        key: Option<SubmitKey>,
+    ) -> Result<Submitted, HubError> {
+        let bytes = tasks.iter().map(|task| task.payload.as_ref().map_or(0, Json::len) + 512).sum();
+        let (sender, answer) = oneshot::channel();
+        let command = Command::Submit { tasks, key };
+        self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, bytes, Bound::Held)?;
+        answer.await.unwrap_or(Err(HubError::Stopped))
+    }
+
+    /// Cancels a task, or asks the worker that runs it to stop: the answer's status tells which.
+    pub async fn cancel_as(
+        &self,
+        _who: &Principal,
+        task_id: TaskId,
+        reason: Option<String>,
+    ) -> Result<Arc<Task>, HubError> {
+        self.ask_for_task(Command::Cancel { task_id, reason }).await
+    }
+
+    /// Runs a failed or cancelled task again.
+    pub async fn retry_as(&self, _who: &Principal, task_id: TaskId) -> Result<Arc<Task>, HubError> {
+        self.ask_for_task(Command::Retry { task_id }).await
+    }
+
+    /// Deletes a final task.
+    pub async fn delete_as(&self, _who: &Principal, task_id: TaskId) -> Result<(), HubError> {
+        self.ask(Command::Delete { task_id }, Bound::Held).await.map(|_| ())
+    }
+
+    async fn ask_for_task(&self, command: Command) -> Result<Arc<Task>, HubError> {
+        match self.ask(command, Bound::Held).await? {
+            Answer::Task(task) => Ok(task),
+            other => unreachable!("a task is the answer to this command, not {other:?}"),
+        }
+    }
+
+    /// A task with its newest tick, its payload and its result. `None`: there is no such task.
+    pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
+        let stored = self.shared.read(move |reader| reader.task(task_id)).await?;
+        Ok(match (self.shared.board.record(task_id), stored) {
+            (Some((_, record)), Some(stored)) => Some(Stored { record: record.into(), ..stored }),
+            (_, stored) => stored,
+        })
+    }
+
+    /// As [`task`](Self::task), once `until` holds or `patience` is over, whichever comes first.
+    pub async fn wait_for(
+        &self,
+        task_id: TaskId,
+        until: Until,
+        patience: Duration,
+    ) -> Result<Option<Stored>, HubError> {
+        let deadline = Instant::now() + patience;
+        let holds = |task: &Task| match until {
+            Until::Final => task.status.is_final(),
+            Until::RevAbove(rev) => task.status.is_final() || task.rev > rev,
+        };
+        // Subscribed before the first look, so no transition falls between the two.
+        let mut watch = self.shared.feed.watch(task_id);
+        loop {
+            match self.shared.board.get(task_id) {
+                Some(task) if !holds(&task) => {}
+                _ => return self.task(task_id).await,
+            }
+            if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
+                return self.task(task_id).await;
+            }
+        }
+    }
+
+    /// Has everything committed so far shown by the store's view.
+    async fn settle(&self) -> Result<(), HubError> {
+        let (sender, settled) = oneshot::channel();
+        self.shared.inbox.push(Request::Settle(sender), 0, Bound::Held)?;
+        settled.await.unwrap_or(Err(HubError::Stopped))
+    }
+
+    /// A page of tasks, running ones with their newest tick.
+    pub async fn find(&self, query: Query) -> Result<Page, HubError> {
+        self.settle().await?;
+        let mut page = self.shared.read(move |reader| reader.find(&query)).await?;
+        for (task_id, record) in &mut page.tasks {
+            if let Some((_, newer)) = self.shared.board.record(*task_id) {
+                *record = newer.into();
+            }
+        }
+        Ok(page)
+    }
+
+    /// What changed after a `rev`, at most `limit` tasks.
+    pub async fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, HubError> {
+        self.settle().await?;
+        self.shared.read(move |reader| reader.changed_since(rev, limit)).await
+    }
+
+    /// The steps of a task, oldest first. `None`: there is no such task.
+    pub async fn history(&self, task_id: TaskId) -> Result<Option<Vec<Transition>>, HubError> {
+        let history = self.shared.read(move |reader| reader.history(task_id)).await?;
+        Ok((!history.is_empty()).then_some(history))
+    }
+
+    /// Kept log lines of a task, oldest first. `None`: there is no such task.
+    pub async fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Option<Vec<LogLine>>, HubError> {
+        self.settle().await?;
+        let (exists, lines) = self
+            .shared
+            .read(move |reader| {
+                let lines = reader.logs(task_id, range)?;
+                let exists = !lines.is_empty() || reader.task(task_id)?.is_some();
+                Ok((exists, lines))
+            })
+            .await?;
+        Ok(exists.then_some(lines))
+    }
+
+    /// The newest tick's event of each running task that matches, for a client that resumes.
+    pub fn progress_lines(&self, filter: &Filter) -> Vec<Bytes> {
+        self.shared.board.progress_lines(filter)
+    }
+
+    /// Counts and rates.
+    pub fn stats(&self) -> crate::wire::Stats {
+        crate::wire::Stats {
+            workers: self.shared.links() as u64,
+            sockets: self.shared.metrics.sockets(),
+            epoch: self.shared.epoch.clone(),
+            uptime_ms: self.shared.clock.uptime().as_millis() as u64,
+            ..self.shared.board.stats(self.shared.clock.now().wall)
+        }
+    }
+
+    /// Every worker the hub knows of, by id.
+    pub async fn workers(&self) -> Result<Vec<WorkerState>, HubError> {
+        match self.ask(Command::Workers, Bound::Held).await? {
+            Answer::Workers(workers) => Ok(workers),
+            other => unreachable!("workers are the answer to this command, not {other:?}"),
+        }
+    }
+
+    /// The name of the history this hub is on.
+    pub fn epoch(&self) -> &str {
+        &self.shared.epoch
+    }
+
+    /// The last `rev` that is committed and shown.
+    pub fn rev(&self) -> u64 {
+        self.shared.board.rev()
+    }
+
+    /// The feed of every transition and tick.
+    pub fn feed(&self) -> &Feed {
+        &self.shared.feed
+    }
+
+    /// What the hub was started with.
+    pub fn options(&self) -> &HubOptions {
+        &self.shared.options
+    }
+
+    /// What the hub counts of itself.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Claims up to `max` tasks, waiting up to `patience` for the first. A claim that is dropped takes nothing with it.
+    pub async fn claim(
+        &self,
+        worker_id: Name,
+        accepts: Accepts,
+        max: u32,
+        patience: Duration,
+    ) -> Result<Vec<HandedOut>, HubError> {
+        let ticket = self.shared.number();
+        let mut answer = self.shared.open_claim(ticket);
+        let claim = OpenClaim { shared: &self.shared, ticket };
+        self.ask(Command::Claim { worker_id, accepts, max, ticket }, Bound::Held).await?;
+        let given = match tokio::time::timeout(patience, &mut answer).await {
+            Ok(answer) => answer.unwrap_or(Err(HubError::Stopped))?,
+            Err(_) => {
+                // After this the ticket can bring nothing more, but it may have in between.
+                self.ask(Command::Unclaim { ticket }, Bound::Free).await?;
+                answer.try_recv().unwrap_or(Ok(Vec::new()))?
+            }
+        };
+        drop(claim);
+        let stored: Vec<TaskId> =
+            given.iter().filter(|given| matches!(given.body, Body::Stored)).map(|given| given.task.task_id).collect();
+        let bodies = match stored.is_empty() {
+            true => Vec::new(),
+            false => self.shared.read(move |reader| reader.hand_out(&stored)).await?,
+        };
+        let mut bodies = bodies.into_iter();
+        Ok(given.into_iter().map(|given: Given| given.complete(&mut bodies)).collect())
+    }
+
+    /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
+    pub async fn report(&self, task_id: TaskId, attempt: u32, report: Report) -> Result<bool, HubError> {
+        match self.ask(Command::Report { task_id, attempt, report }, Bound::Free).await? {
+            Answer::Reported { cancel_requested } => Ok(cancel_requested),
+            other => unreachable!("a report is answered as reported, not by {other:?}"),
+        }
+    }
+
+    /// A tick, a checkpoint, or both, of a running attempt. A checkpoint is durable when this returns. Answers whether the
+    /// attempt was asked to stop. Renews the lease.
+    pub async fn progress(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        progress: Option<Progress>,
+        checkpoint: Option<Json>,
+    ) -> Result<bool, HubError> {
+        let (sender, kept) = oneshot::channel();
+        let waits = checkpoint.is_some();
+        let heard = self
+            .shared
+            .progress(task_id, attempt, progress, checkpoint, waits.then_some(sender))
+            .map_err(HubError::Refused)?;
+        self.renew(task_id);
+        if waits {
+            kept.await.unwrap_or(Err(HubError::Stopped))?;
+        }
+        Ok(heard.cancel_requested)
+    }
+
+    /// Log lines of a running attempt. Answers whether the attempt was asked to stop. Renews the lease.
+    pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
+        let heard = self.shared.log(task_id, attempt, lines).map_err(HubError::Refused)?;
+        self.renew(task_id);
+        Ok(heard.cancel_requested)
+    }
+
+    fn renew(&self, task_id: TaskId) {
+        if let Some(worker_id) = self.shared.board.get(task_id).and_then(|task| task.worker_id().cloned()) {
+            let command = Command::Heard { worker_id };
+            let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+        }
+    }
+
+    /// Whether the store takes writes; if not, why, in words.
+    pub fn storage(&self) -> Result<(), String> {
+        self.shared.broken().map_or(Ok(()), Err)
+    }
+
+    /// Whether the hub is going down.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when watchers and workers should be told goodbye.
+    pub async fn goodbye(&self) {
+        let _ = self.shared.goodbye.subscribe().wait_for(|goodbye| *goodbye).await;
+    }
+
+    /// Takes no new work, waits up to `patience` for what runs, gives the rest back, and then lets goodbyes be said to
+    /// watchers; workers are told by [`dismiss_workers`](Self::dismiss_workers).
+    pub async fn drain(&self, patience: Duration) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        if self.ask(Command::Drain, Bound::Free).await.is_ok() {
+            self.shared.push_to_all(|| Push::Drain);
+            let mut running = self.shared.board.running();
+            let _ = tokio::time::timeout(patience, running.wait_for(|running| *running == 0)).await;
+            let _ = self.ask(Command::GiveBack, Bound::Free).await;
+        }
+        self.shared.goodbye.send_replace(true);
+    }
+
+    /// Tells every connected worker goodbye.
+    pub fn dismiss_workers(&self) {
+        self.shared.push_to_all(|| Push::Goodbye);
+    }
+
+    /// Ends the writer once everything that was accepted is written. The store is closed when this returns.
+    pub async fn stop(&self) {
+        let _ = self.shared.inbox.push(Request::Stop, 0, Bound::Free);
+        self.shared.until_stopped().await;
+    }
+}
+
+/// Takes a claim back when whoever made it is gone.
+struct OpenClaim<'a> {
+    shared: &'a Arc<Shared>,
+    ticket: u64,
+}
+
+impl Drop for OpenClaim<'_> {
+    fn drop(&mut self) {
+        self.shared.close_claim(self.ticket);
+        let command = Command::Unclaim { ticket: self.ticket };
+        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+    }
+}
+
+impl Shared {
+    pub(super) fn progress(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        progress: Option<Progress>,
+        checkpoint: Option<Json>,
+        kept: Option<oneshot::Sender<Result<(), HubError>>>,
+    ) -> Result<Heard, Refusal> {
+        let progress = progress.map(Progress::checked).transpose().map_err(Refusal::Invalid)?;
+        if let Some(checkpoint) = &checkpoint {
+            crate::task::Invalid::json("checkpoint", checkpoint, crate::task::CHECKPOINT_BYTES_MAX)
+                .map_err(Refusal::Invalid)?;
+        }
+        let heard = match progress {
+            Some(progress) => {
+                let heard = self.board.tick(task_id, attempt, progress)?;
+                self.feed.tick(task_id);
+                heard
+            }
+            None => self.board.check(task_id, attempt)?,
+        };
+        if let Some(checkpoint) = checkpoint {
+            let bytes = checkpoint.len();
+            let aside = Aside::Checkpoint { task_id, checkpoint };
+            let _ = self.inbox.push(Request::Aside { aside, reply: kept }, bytes, Bound::Free);
+        }
+        Ok(heard)
+    }
+
+    pub(super) fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<Heard, Refusal> {
+        let look_up = || self.reader.log_end(task_id).unwrap_or(0);
+        let now = self.clock.now().wall;
+        let (heard, lines) = self.board.number_lines(task_id, attempt, lines, now, look_up)?;
+        if lines.is_empty() {
+            return Ok(heard);
+        }
+        self.feed.logs(task_id, &lines);
+        let bytes = lines.iter().map(|line| line.message.len()).sum();
+        let aside = Aside::Logs { task_id, lines };
+        let _ = self.inbox.push(Request::Aside { aside, reply: None }, bytes, Bound::Free);
+        Ok(heard)
+    }
+}

@@ -1,0 +1,220 @@
+//! What the writer and all handles share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use parking_lot::RwLock;
+use tokio::sync::{oneshot, watch};
+
+use crate::engine::{Now, Refusal};
+use crate::feed::Feed;
+use crate::store::{Reader, StoreError};
+use crate::task::{Json, Task, TaskId, Timestamp};
+use crate::telemetry::Metrics;
+
+use super::board::Board;
+use super::inbox::Inbox;
+use super::mailbox::Mailbox;
+use super::{HubError, HubOptions};
+
+pub(super) struct Shared {
+    pub(super) options: HubOptions,
+    pub(super) epoch: String,
+    pub(super) clock: Clock,
+    pub(super) inbox: Inbox,
+    pub(super) board: Arc<Board>,
+    pub(super) feed: Feed,
+    pub(super) reader: Arc<dyn Reader>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Workers on sockets, by connection.
+    links: DashMap<u64, Arc<Mailbox<Push>>>,
+    /// Open claims over HTTP, by ticket.
+    claims: DashMap<u64, oneshot::Sender<Result<Vec<Given>, HubError>>>,
+    /// The next connection or ticket.
+    numbers: AtomicU64,
+    broken: RwLock<Option<String>>,
+    pub(super) draining: AtomicBool,
+    /// Set once watchers and workers should be told goodbye.
+    pub(super) goodbye: watch::Sender<bool>,
+    /// Set once the writer has ended.
+    ended: watch::Sender<bool>,
+}
+
+/// A task on its way to a worker.
+pub(super) struct Given {
+    pub(super) task: Arc<Task>,
+    pub(super) body: Body,
+}
+
+/// What goes with it.
+pub(super) enum Body {
+    Ready {
+        payload: Option<Json>,
+        checkpoint: Option<Json>,
+    },
+    /// To be read from the store.
+    Stored,
+}
+
+/// What the writer says to a connected worker.
+pub(super) enum Push {
+    Run(Given),
+    Stop { task_id: TaskId, attempt: u32, reason: Option<Box<str>> },
+    Ack { task_id: TaskId, attempt: u32 },
+    Refused { task_id: TaskId, attempt: u32, refusal: Refusal },
+    Drain,
+    Goodbye,
+    Replaced,
+}
+
+/// Both clocks of this machine.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Clock {
+        Clock { started: Instant::now() }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        // Counted from 1, so that 0 can mean "no alarm".
+        Now { wall: Timestamp::now(), mono: 1 + self.started.elapsed().as_millis() as u64 }
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        options: HubOptions,
+        epoch: String,
+        clock: Clock,
+        board: Arc<Board>,
+        feed: Feed,
+        reader: Arc<dyn Reader>,
+    ) -> Shared {
+        Shared {
+            options,
+            epoch,
+            clock,
+            inbox: Inbox::default(),
+            board,
+            feed,
+            reader,
+            metrics: Arc::default(),
+            links: DashMap::new(),
+            claims: DashMap::new(),
+            numbers: AtomicU64::new(1),
+            broken: RwLock::new(None),
+            draining: AtomicBool::new(false),
+            goodbye: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// A number for a connection or a claim that no other has.
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Opens the way to a worker's connection. What stands in it is bounded by the worker's concurrency and by the reports
+    /// it has not heard of yet: its socket reads no more while it cannot write.
+    pub(super) fn open_link(&self, session: u64) -> Arc<Mailbox<Push>> {
+        let mailbox = Arc::new(Mailbox::default());
+        self.links.insert(session, mailbox.clone());
+        mailbox
+    }
+
+    pub(super) fn close_link(&self, session: u64) {
+        self.links.remove(&session);
+    }
+
+    /// Says something to a connection, if it is still there.
+    pub(super) fn push(&self, session: u64, push: Push) {
+        if let Some(mailbox) = self.links.get(&session) {
+            mailbox.push(push);
+        }
+    }
+
+    /// Says something to every connection.
+    pub(super) fn push_to_all(&self, push: impl Fn() -> Push) {
+        for mailbox in self.links.iter() {
+            mailbox.push(push());
+        }
+    }
+
+    pub(super) fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(super) fn open_claim(&self, ticket: u64) -> oneshot::Receiver<Result<Vec<Given>, HubError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.claims.insert(ticket, sender);
+        receiver
+    }
+
+    pub(super) fn close_claim(&self, ticket: u64) {
+        self.claims.remove(&ticket);
+    }
+
+    /// Answers a claim; hands back what nobody waits for any more.
+    pub(super) fn answer_claim(&self, ticket: u64, answer: Result<Vec<Given>, HubError>) -> Result<(), Vec<Given>> {
+        let unheard = match self.claims.remove(&ticket) {
+            Some((_, sender)) => sender.send(answer).err(),
+            None => Some(answer),
+        };
+        match unheard {
+            Some(Ok(given)) => Err(given),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_broken(&self, why: Option<String>) {
+        *self.broken.write() = why;
+    }
+
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.read().clone()
+    }
+
+    pub(super) fn stopped(&self) {
+        self.set_broken(Some("the writer has ended".into()));
+        self.claims.clear();
+        self.push_to_all(|| Push::Goodbye);
+        self.ended.send_replace(true);
+    }
+
+    pub(super) async fn until_stopped(&self) {
+        // The sender lives in `self`, so this ends only because the value became true.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// Reads from the store where blocking is allowed.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&dyn Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, HubError> {
+        let reader = self.reader.clone();
+        match tokio::task::spawn_blocking(move || f(&*reader)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(step = error.step, cause = error.cause, "could not read from the store");
+                Err(HubError::StorageUnavailable)
+            }
+            Err(_) => Err(HubError::Stopped),
+        }
+    }
+}
+
+impl HubOptions {
+    /// How often final tasks are looked through: often enough for the promised tenth of the retention, or 5 s.
+    pub(super) fn expire_every(&self) -> Duration {
+        (self.retain / 20).clamp(Duration::from_millis(2_500), Duration::from_secs(60))
+    }
+}

@@ -1,0 +1,198 @@
+//! A worker's way into the hub: what the hub pushes comes out, what the worker says goes in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report};
+use crate::task::{Json, Level, Name, Progress, Task, TaskId};
+
+use super::inbox::{Bound, Reply, Request};
+use super::mailbox::Mailbox;
+use super::shared::{Body, Given, Push, Shared};
+use super::{Hub, HubError};
+
+/// A worker is said to be alive at most this often, in milliseconds.
+const HEARD_EVERY_MS: u64 = 500;
+
+/// A task with what its worker needs.
+#[derive(Clone, Debug)]
+pub struct HandedOut {
+    pub task: Arc<Task>,
+    pub payload: Option<Json>,
+    /// What any earlier attempt left.
+    pub checkpoint: Option<Json>,
+}
+
+/// What the hub says to a connected worker.
+#[derive(Debug)]
+pub enum Pushed {
+    Run(HandedOut),
+    /// Stop this attempt; `cancelled` or any other end is then accepted, or refused where the attempt is over already.
+    Stop {
+        task_id: TaskId,
+        attempt: u32,
+        reason: Option<Box<str>>,
+    },
+    Ack {
+        task_id: TaskId,
+        attempt: u32,
+    },
+    Refused {
+        task_id: TaskId,
+        attempt: u32,
+        refusal: Refusal,
+    },
+    /// The hub goes down: finish what runs.
+    Drain,
+    /// Say goodbye now, and close with 4001.
+    Goodbye,
+    /// A newer connection took this worker's place: close with 4506.
+    Replaced,
+}
+
+/// How the hub answered a worker's introduction.
+pub struct Welcome {
+    pub link: WorkerLink,
+    /// Attempts it may go on with.
+    pub keep: Vec<(TaskId, u32)>,
+    /// Attempts that are no longer its own.
+    pub drop: Vec<(TaskId, u32)>,
+}
+
+/// One connection of a worker. Dropping it is the end of the connection: the worker's grace begins.
+pub struct WorkerLink {
+    shared: Arc<Shared>,
+    worker_id: Name,
+    session: u64,
+    mailbox: Arc<Mailbox<Push>>,
+    taken: Vec<Push>,
+    heard_at: AtomicU64,
+}
+
+impl Hub {
+    /// Takes a worker's introduction on a new connection.
+    pub async fn attach_worker(
+        &self,
+        worker_id: Name,
+        accepts: Accepts,
+        concurrency: u32,
+        holding: Vec<(TaskId, u32)>,
+    ) -> Result<Welcome, HubError> {
+        let shared = self.shared().clone();
+        let session = shared.number();
+        let mailbox = shared.open_link(session);
+        let link = WorkerLink {
+            worker_id: worker_id.clone(),
+            session,
+            mailbox,
+            taken: Vec::new(),
+            heard_at: AtomicU64::new(shared.clock.now().mono),
+            shared,
+        };
+        let hello = Hello { worker_id, session, accepts, concurrency, holding };
+        match self.ask(Command::Hello(hello), Bound::Free).await? {
+            Answer::Welcome { keep, drop } => Ok(Welcome { link, keep, drop }),
+            other => unreachable!("hello is answered by a welcome, not by {other:?}"),
+        }
+    }
+}
+
+impl WorkerLink {
+    /// Waits for something to push and moves all of it to `out`, in order. Dropping the future loses nothing.
+    pub async fn next(&mut self, out: &mut Vec<Pushed>) -> Result<(), HubError> {
+        if self.taken.is_empty() {
+            self.mailbox.take(&mut self.taken).await;
+        }
+        let stored: Vec<TaskId> = self.taken.iter().filter_map(Push::reads).collect();
+        let mut bodies = match stored.is_empty() {
+            true => Vec::new(),
+            false => self.shared.read(move |reader| reader.hand_out(&stored)).await?,
+        }
+        .into_iter();
+        out.extend(self.taken.drain(..).map(|push| match push {
+            Push::Run(given) => Pushed::Run(given.complete(&mut bodies)),
+            Push::Stop { task_id, attempt, reason } => Pushed::Stop { task_id, attempt, reason },
+            Push::Ack { task_id, attempt } => Pushed::Ack { task_id, attempt },
+            Push::Refused { task_id, attempt, refusal } => Pushed::Refused { task_id, attempt, refusal },
+            Push::Drain => Pushed::Drain,
+            Push::Goodbye => Pushed::Goodbye,
+            Push::Replaced => Pushed::Replaced,
+        }));
+        Ok(())
+    }
+
+    /// A report on an attempt; its answer comes as [`Pushed::Ack`] or [`Pushed::Refused`].
+    pub fn report(&self, task_id: TaskId, attempt: u32, report: Report) {
+        let bytes = match &report {
+            Report::Complete { result } => result.len(),
+            _ => 0,
+        };
+        let command = Command::Report { task_id, attempt, report };
+        let reply = Reply::Link { session: self.session, task_id, attempt };
+        // Refused only once the hub has stopped; then the connection ends too.
+        let _ = self.shared.inbox.push(Request::Command { command, reply }, bytes, Bound::Free);
+    }
+
+    /// A sign of life. Cheap: call it for every message.
+    pub fn heard(&self) {
+        let now = self.shared.clock.now().mono;
+        let before = self.heard_at.load(Ordering::Relaxed);
+        if now >= before + HEARD_EVERY_MS {
+            self.heard_at.store(now, Ordering::Relaxed);
+            self.tell(Command::Heard { worker_id: self.worker_id.clone() });
+        }
+    }
+
+    /// The worker wants no new work.
+    pub fn retire(&self) {
+        self.tell(Command::Retire { worker_id: self.worker_id.clone(), session: self.session });
+    }
+
+    /// A tick and a checkpoint of a running attempt, neither waited for.
+    pub fn progress(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        progress: Option<Progress>,
+        checkpoint: Option<Json>,
+    ) -> Result<(), Refusal> {
+        self.shared.progress(task_id, attempt, progress, checkpoint, None).map(|_| ())
+    }
+
+    /// Log lines of a running attempt.
+    pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<(), Refusal> {
+        self.shared.log(task_id, attempt, lines).map(|_| ())
+    }
+
+    fn tell(&self, command: Command) {
+        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+    }
+}
+
+impl Drop for WorkerLink {
+    fn drop(&mut self) {
+        self.shared.close_link(self.session);
+        self.tell(Command::Left { worker_id: self.worker_id.clone(), session: self.session });
+    }
+}
+
+impl Push {
+    /// The task whose payload must be read first.
+    fn reads(&self) -> Option<TaskId> {
+        match self {
+            Push::Run(Given { task, body: Body::Stored }) => Some(task.task_id),
+            _ => None,
+        }
+    }
+}
+
+impl Given {
+    /// The task with its payload, taking it from `bodies` where it had to be read.
+    pub(super) fn complete(self, bodies: &mut impl Iterator<Item = (Option<Json>, Option<Json>)>) -> HandedOut {
+        let (payload, checkpoint) = match self.body {
+            Body::Ready { payload, checkpoint } => (payload, checkpoint),
+            Body::Stored => bodies.next().unwrap_or_default(),
+        };
+        HandedOut { task: self.task, payload, checkpoint }
+    }
+}

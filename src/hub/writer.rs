@@ -1,0 +1,636 @@
+//! The writer: the one loop that owns the truth.
+//!
+//! It is a plain thread. A round takes everything that waits, decides it in order, hands ready tasks to free seats, commits
+//! all of it at once, and only then shows it on the board, tells the feed, hands out, and answers. So a commit is as large
+//! as the load makes it, one fsync serves everyone who waited, and *nothing is visible before it is durable* holds by the
+//! order of five lines in [`Writer::round`].
+//!
+//! While the disk works nothing else is decided. That costs no throughput, since what arrives meanwhile shares the next
+//! commit, and it keeps "decided" and "durable" one batch apart at most, which is what [`Engine::revert`] can take back.
+//!
+//! When a commit fails, its callers hear `StorageUnavailable`, the engine is put back, and the hub says so on `/readyz`.
+//! Reports of workers on sockets are kept and tried again, since there is nobody to hear a refusal. The writer probes the
+//! store until it takes writes again.
+//!
+//! Between rounds it keeps house, in small steps: settling the store's view, keeping ticks, deleting what was retained
+//! long enough.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report};
+use crate::feed::Published;
+use crate::store::{Aside, Commit, Entry, Reader, Store, StoreError};
+use crate::task::{Change, ChangeKind, Event, Name, Task, TaskId};
+use bytes::Bytes;
+
+use super::board::open_task_line;
+use super::inbox::{Reply, Request};
+use super::payloads::Payloads;
+use super::shared::{Body, Given, Push, Shared};
+use super::{HubError, Submitted};
+
+/// Tasks handed out in one round; more wait for the next, so that a flood of ready tasks does not hold up answers.
+const HAND_OUTS_MAX: usize = 4_096;
+/// Timers that go off in one round.
+const TIMERS_MAX: usize = 4_096;
+/// Requests decided in one round: at a few microseconds each, some milliseconds of work before the next fsync.
+const REQUESTS_A_ROUND: usize = 4_096;
+/// Events are written into buffers of about this size, which live as long as the last event in them is needed.
+const EVENT_BUFFER_BYTES: usize = 64 << 10;
+/// The view may be this many tasks, or bytes of log, behind before settling is done under load too.
+const UNSETTLED_TASKS_MAX: usize = 20_000;
+const UNSETTLED_BYTES_MAX: usize = 32 << 20;
+/// Tasks settled in one step, about a millisecond of work.
+const SETTLE_STEP: usize = 128;
+/// The view is left behind for this long when nothing presses: a task that changes again meanwhile is written once.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+/// Asides that nobody waits for go with the next commit, or after this long, or when they are this many bytes.
+const ASIDES_AFTER: Duration = Duration::from_millis(200);
+const ASIDES_BYTES_MAX: usize = 1 << 20;
+/// How often ticks of running tasks are kept.
+const KEEP_TICKS_EVERY: Duration = Duration::from_secs(1);
+/// How soon a store that failed is tried again.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// Tasks deleted in one step.
+const EXPIRE_STEP: usize = 256;
+/// How often expired keys and tombstones are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long a deleted task is told of to those who resume.
+const TOMBSTONES_MS: u64 = 10 * 60_000;
+
+/// The loop's own state.
+pub(super) struct Writer {
+    engine: Engine,
+    store: Box<dyn Store>,
+    reader: Arc<dyn Reader>,
+    shared: Arc<Shared>,
+    payloads: Payloads,
+    /// The newest connection of each worker on a socket.
+    sessions: HashMap<Name, u64>,
+    /// What waits for the next commit and for nobody.
+    asides: Vec<Aside>,
+    asides_bytes: usize,
+    asides_since: Option<Instant>,
+    /// Reports that a failed commit left unanswered.
+    parked: Vec<Request>,
+    /// Set while the store does not take writes: when to try again.
+    broken_until: Option<Instant>,
+    unsettled_since: Option<Instant>,
+    /// The last round stopped for a bound: there is more to do at once.
+    more: bool,
+    ticks_kept: Instant,
+    expired: Instant,
+    swept: Instant,
+}
+
+/// A reply that waits for the commit.
+struct Outcome {
+    reply: Reply,
+    result: Result<Answer, Refusal>,
+    /// The command's own changes in the batch.
+    changes: Range<usize>,
+    /// What to try again if the commit fails.
+    retry: Option<Command>,
+}
+
+impl Writer {
+    pub(super) fn new(engine: Engine, store: Box<dyn Store>, shared: Arc<Shared>) -> Writer {
+        let now = Instant::now();
+        Writer {
+            engine,
+            reader: store.reader(),
+            store,
+            shared,
+            payloads: Payloads::default(),
+            sessions: HashMap::new(),
+            asides: Vec::new(),
+            asides_bytes: 0,
+            asides_since: None,
+            parked: Vec::new(),
+            broken_until: None,
+            unsettled_since: None,
+            more: false,
+            ticks_kept: now,
+            expired: now,
+            swept: now,
+        }
+    }
+
+    /// Commits what recovery decided, before anybody is answered.
+    pub(super) fn begin(&mut self, mut batch: Batch) -> Result<(), StoreError> {
+        let (commit, lines) = encode(&mut batch, Vec::new());
+        if !commit.changes.is_empty() {
+            self.store.append(&commit)?;
+            self.publish(&commit, lines);
+        }
+        Ok(())
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(mut self) {
+        let shared = self.shared.clone();
+        // Whatever ends this thread, nobody waits for it in vain.
+        let _closing = scopeguard(move || {
+            shared.inbox.close();
+            shared.stopped();
+        });
+        loop {
+            let mut requests = self.shared.inbox.take(self.patience());
+            let mut stop = None;
+            while !requests.is_empty() && stop.is_none() {
+                let rest = requests.split_off(requests.len().min(REQUESTS_A_ROUND));
+                stop = self.round(std::mem::replace(&mut requests, rest));
+            }
+            if self.more || self.due() {
+                self.round(Vec::new());
+            }
+            if stop.is_some() {
+                return self.end();
+            }
+            self.keep_house();
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.shared.clock.now()
+    }
+
+    /// How long nothing needs doing.
+    fn patience(&self) -> Duration {
+        if self.more {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let until = |at: Instant| at.saturating_duration_since(now);
+        if let Some(at) = self.broken_until {
+            return until(at);
+        }
+        let timers = self.engine.next_in(self.now()).map(Duration::from_millis);
+        let settle = self.unsettled_since.map(|since| until(since + SETTLE_AFTER));
+        let asides = self.asides_since.map(|since| until(since + ASIDES_AFTER));
+        let housekeeping = [
+            until(self.ticks_kept + KEEP_TICKS_EVERY),
+            until(self.expired + self.shared.options.expire_every()),
+            until(self.swept + SWEEP_EVERY),
+        ];
+        timers.into_iter().chain(settle).chain(asides).chain(housekeeping).min().unwrap_or(KEEP_TICKS_EVERY)
+    }
+
+    /// Whether something must be committed though nobody asked.
+    fn due(&self) -> bool {
+        match self.broken_until {
+            Some(at) => Instant::now() >= at,
+            None => {
+                self.engine.next_in(self.now()) == Some(0)
+                    || self.asides_bytes > ASIDES_BYTES_MAX
+                    || self.asides_since.is_some_and(|since| since.elapsed() >= ASIDES_AFTER)
+            }
+        }
+    }
+
+    /// Decides, commits, shows, hands out, answers. Returns something if it met a request to stop.
+    fn round(&mut self, requests: Vec<Request>) -> Option<()> {
+        let now = self.now();
+        let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
+        let (mut settlers, mut stop) = (Vec::new(), None);
+        let parked = std::mem::take(&mut self.parked);
+        for request in parked.into_iter().chain(requests) {
+            match request {
+                Request::Command { command, reply } => {
+                    if let Some(outcome) = self.decide(command, reply, now, &mut batch) {
+                        outcomes.push(outcome);
+                    }
+                }
+                Request::Aside { aside, reply } => {
+                    self.keep_aside(aside);
+                    aside_replies.extend(reply);
+                }
+                Request::Settle(reply) => settlers.push(reply),
+                Request::Stop => stop = Some(()),
+            }
+        }
+        let board = &*self.shared.board;
+        self.engine.fire(now, board, TIMERS_MAX, &mut batch);
+        self.more = self.engine.assign(now, HAND_OUTS_MAX, &mut batch) && self.broken_until.is_none();
+
+        let asides = self.take_asides();
+        let (commit, lines) = encode(&mut batch, asides);
+        match self.commit(&commit) {
+            Ok(()) => {
+                self.publish(&commit, lines);
+                self.remember_payloads(&commit);
+                self.give_notice(std::mem::take(&mut batch.notices));
+                self.answer(outcomes, &commit);
+                for reply in aside_replies {
+                    let _ = reply.send(Ok(()));
+                }
+                if !settlers.is_empty() {
+                    let settled = self.settle_all();
+                    for reply in settlers {
+                        let _ = reply.send(settled.clone());
+                    }
+                }
+            }
+            Err(error) => {
+                self.broke(&error);
+                self.take_back(batch, commit, outcomes, now);
+                for reply in aside_replies.into_iter().chain(settlers) {
+                    let _ = reply.send(Err(HubError::StorageUnavailable));
+                }
+            }
+        }
+        self.engine.shed();
+        stop
+    }
+
+    fn decide(&mut self, command: Command, reply: Reply, now: Now, batch: &mut Batch) -> Option<Outcome> {
+        if let Err(error) = self.look_up(&command, now) {
+            self.broke(&error);
+            if let Some(reply) = fail(reply) {
+                self.parked.push(Request::Command { command, reply });
+            }
+            return None;
+        }
+        // A clone shares the result's bytes.
+        let retry = matches!(reply, Reply::Link { .. }).then(|| command.clone());
+        match &command {
+            Command::Hello(hello) => {
+                self.sessions.insert(hello.worker_id.clone(), hello.session);
+            }
+            Command::Left { worker_id, session } if self.sessions.get(worker_id) == Some(session) => {
+                self.sessions.remove(worker_id);
+            }
+            _ => {}
+        }
+        let from = batch.changes.len();
+        let result = self.engine.decide(command, now, &*self.shared.board, batch);
+        Some(Outcome { reply, result, changes: from..batch.changes.len(), retry })
+    }
+
+    /// Brings what a command speaks of and the engine does not have at hand from the store.
+    fn look_up(&mut self, command: &Command, now: Now) -> Result<(), StoreError> {
+        for task_id in self.engine.absent(command) {
+            if let Some(task) = self.store.task(task_id)? {
+                self.engine.admit(task);
+            }
+        }
+        if let Command::Submit { key: Some(key), .. } = command
+            && !self.engine.knows_key(key.key)
+            && let Some(entry) = self.store.key(key.key, now.wall)?
+        {
+            self.engine.admit_key(entry);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        if commit.changes.is_empty() && commit.keys.is_empty() && commit.asides.is_empty() {
+            // Nothing to write. If the store was broken, find out whether it still is.
+            if self.broken_until.is_some_and(|at| Instant::now() >= at) {
+                self.store.probe()?;
+                self.mended();
+            }
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.store.append(commit)?;
+        self.shared.metrics.committed(commit.changes.len(), begun.elapsed());
+        self.mended();
+        self.unsettled_since.get_or_insert(begun);
+        Ok(())
+    }
+
+    /// Shows a commit on the board and tells the feed.
+    fn publish(&mut self, commit: &Commit, lines: Vec<Bytes>) {
+        if commit.changes.is_empty() {
+            return;
+        }
+        self.shared.board.apply(&commit.changes, self.now().wall);
+        let published: Vec<Published> = commit
+            .changes
+            .iter()
+            .zip(lines)
+            .map(|(Entry { change, .. }, line)| Published {
+                rev: change.rev,
+                kind: change.kind,
+                task: change.task.clone(),
+                prev: change.prev.clone(),
+                line,
+            })
+            .collect();
+        self.shared.metrics.changed(commit.changes.iter().map(|entry| &entry.change));
+        self.shared.feed.publish(published.into());
+    }
+
+    fn remember_payloads(&mut self, commit: &Commit) {
+        for Entry { change, .. } in &commit.changes {
+            if change.kind == ChangeKind::Transition(Event::Created) {
+                self.payloads.insert(change.task.task_id, change.payload.clone());
+            }
+        }
+    }
+
+    /// Hands out, and tells workers what concerns them.
+    fn give_notice(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Run { worker_id, task } => {
+                    let given = self.given(task);
+                    self.push_to(&worker_id, Push::Run(given));
+                }
+                Notice::Stop { worker_id, task_id, attempt, reason } => {
+                    self.push_to(&worker_id, Push::Stop { task_id, attempt, reason });
+                }
+                Notice::Replaced { session } => self.shared.push(session, Push::Replaced),
+                Notice::Claimed { ticket, tasks } => {
+                    let given: Vec<Given> = tasks.into_iter().map(|task| self.given(task)).collect();
+                    if let Err(given) = self.shared.answer_claim(ticket, Ok(given)) {
+                        self.give_back(given);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nobody took what a claim brought: the tasks are given back before anyone notices.
+    fn give_back(&mut self, given: Vec<Given>) {
+        for Given { task, .. } in given {
+            let command = Command::Report { task_id: task.task_id, attempt: task.attempt, report: Report::Release };
+            self.parked.push(Request::Command { command, reply: Reply::Nobody });
+        }
+        self.more = true;
+    }
+
+    fn given(&mut self, task: Arc<Task>) -> Given {
+        let payload = self.payloads.take(task.task_id);
+        // Only a first attempt can be sure that nobody left a checkpoint.
+        let body = match payload {
+            Some(payload) if task.attempt == 1 => Body::Ready { payload, checkpoint: None },
+            _ => Body::Stored,
+        };
+        Given { task, body }
+    }
+
+    fn push_to(&self, worker_id: &Name, push: Push) {
+        if let Some(session) = self.sessions.get(worker_id) {
+            self.shared.push(*session, push);
+        }
+    }
+
+    fn answer(&mut self, outcomes: Vec<Outcome>, commit: &Commit) {
+        for Outcome { reply, result, changes, .. } in outcomes {
+            match reply {
+                Reply::Nobody => {}
+                Reply::Caller(caller) => {
+                    let _ = caller.send(result.map_err(HubError::Refused));
+                }
+                Reply::Submitter(submitter) => {
+                    let _ = submitter.send(self.submitted(result, &commit.changes[changes]));
+                }
+                Reply::Link { session, task_id, attempt } => {
+                    let push = match result {
+                        Ok(_) => Push::Ack { task_id, attempt },
+                        Err(refusal) => Push::Refused { task_id, attempt, refusal },
+                    };
+                    self.shared.push(session, push);
+                }
+            }
+        }
+    }
+
+    fn submitted(&self, result: Result<Answer, Refusal>, created: &[Entry]) -> Result<Submitted, HubError> {
+        match result {
+            Err(refusal) => Err(HubError::Refused(refusal)),
+            Ok(Answer::Replayed { task_ids }) => {
+                let record = |id: &TaskId| match self.shared.board.record(*id) {
+                    Some((_, record)) => Ok(Some(Bytes::from(record))),
+                    None => self.reader.task(*id).map(|stored| stored.map(|stored| stored.record)),
+                };
+                let records = task_ids.iter().map(record).collect::<Result<Option<Vec<_>>, _>>();
+                match records {
+                    Ok(Some(records)) => Ok(Submitted { task_ids, records, replayed: true }),
+                    // The first task was deleted: what the key stood for is gone.
+                    Ok(None) => Err(HubError::Refused(Refusal::IdempotencyConflict)),
+                    Err(_) => Err(HubError::StorageUnavailable),
+                }
+            }
+            Ok(_) => Ok(Submitted {
+                task_ids: created.iter().map(|entry| entry.change.task.task_id).collect(),
+                records: created.iter().map(|entry| entry.record.clone()).collect(),
+                replayed: false,
+            }),
+        }
+    }
+
+    /// The commit failed: the engine goes back, and whoever waits is told, or tried again.
+    fn take_back(&mut self, mut batch: Batch, commit: Commit, outcomes: Vec<Outcome>, now: Now) {
+        for notice in std::mem::take(&mut batch.notices) {
+            if let Notice::Claimed { ticket, .. } = notice {
+                let _ = self.shared.answer_claim(ticket, Err(HubError::StorageUnavailable));
+            }
+        }
+        batch.changes = commit.changes.into_iter().map(|entry| entry.change).collect();
+        batch.keys = commit.keys;
+        self.engine.revert(batch, now);
+        for aside in commit.asides {
+            self.keep_aside(aside);
+        }
+        for Outcome { reply, retry, .. } in outcomes {
+            if let Some(reply) = fail(reply)
+                && let Some(command) = retry
+            {
+                self.parked.push(Request::Command { command, reply });
+            }
+        }
+    }
+
+    /// Keeps an aside for the next commit. While the store is broken their number is bounded: the oldest go, they are
+    /// ticks and log lines.
+    fn keep_aside(&mut self, aside: Aside) {
+        self.asides_bytes += match &aside {
+            Aside::Checkpoint { checkpoint, .. } => checkpoint.len(),
+            Aside::Progress { progress, .. } => progress.len(),
+            Aside::Logs { lines, .. } => lines.iter().map(|line| line.message.len() + 64).sum(),
+        };
+        self.asides_since.get_or_insert_with(Instant::now);
+        self.asides.push(aside);
+        if self.broken_until.is_some() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {
+            let half = self.asides.len() / 2;
+            tracing::warn!(asides = half, "dropped log lines and ticks that could not be written");
+            self.asides.drain(..half);
+            self.asides_bytes /= 2;
+        }
+    }
+
+    fn take_asides(&mut self) -> Vec<Aside> {
+        self.asides_bytes = 0;
+        self.asides_since = None;
+        std::mem::take(&mut self.asides)
+    }
+
+    fn broke(&mut self, error: &StoreError) {
+        if self.broken_until.is_none() {
+            tracing::error!(step = error.step, cause = error.cause, "the store does not take writes");
+        }
+        self.broken_until = Some(Instant::now() + PROBE_EVERY);
+        self.more = false;
+        self.shared.set_broken(Some(error.to_string()));
+    }
+
+    fn mended(&mut self) {
+        if self.broken_until.take().is_some() {
+            tracing::info!("the store takes writes again");
+            self.shared.set_broken(None);
+        }
+    }
+
+    /// Settling, keeping ticks, deleting, sweeping: each in a step that is short beside an fsync.
+    fn keep_house(&mut self) {
+        if self.broken_until.is_some() {
+            return;
+        }
+        let (tasks, bytes) = self.store.unsettled();
+        let pressed = tasks > UNSETTLED_TASKS_MAX || bytes > UNSETTLED_BYTES_MAX;
+        let rested = self.unsettled_since.is_some_and(|since| since.elapsed() >= SETTLE_AFTER);
+        if pressed || (rested && self.shared.inbox.is_empty()) {
+            self.settle_step(if pressed { 8 * SETTLE_STEP } else { SETTLE_STEP });
+        }
+        if self.ticks_kept.elapsed() >= KEEP_TICKS_EVERY {
+            self.ticks_kept = Instant::now();
+            for (task_id, rev, progress) in self.shared.board.take_unkept() {
+                self.keep_aside(Aside::Progress { task_id, rev, progress });
+            }
+        }
+        if self.expired.elapsed() >= self.shared.options.expire_every() {
+            self.expire();
+        }
+        if self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            let now = self.now().wall;
+            let before = crate::task::Timestamp::from_millis(now.as_millis() - TOMBSTONES_MS as i64);
+            if let Err(error) = self.store.sweep(now, before, 10 * EXPIRE_STEP) {
+                self.broke(&error);
+            }
+        }
+    }
+
+    fn settle_step(&mut self, tasks_max: usize) {
+        match self.store.settle(tasks_max) {
+            Ok(settled) => {
+                for (task_id, rev) in settled {
+                    self.shared.board.evict(task_id, rev);
+                }
+                if self.store.unsettled().0 == 0 {
+                    self.unsettled_since = None;
+                }
+            }
+            Err(error) => self.broke(&error),
+        }
+    }
+
+    fn settle_all(&mut self) -> Result<(), HubError> {
+        while self.store.unsettled().0 > 0 {
+            self.settle_step(8 * SETTLE_STEP);
+            if self.broken_until.is_some() {
+                return Err(HubError::StorageUnavailable);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes some of the final tasks whose retention is over; if there are more, goes on at the next chance.
+    fn expire(&mut self) {
+        let retain_ms = self.shared.options.retain.as_millis() as i64;
+        let before = crate::task::Timestamp::from_millis(self.now().wall.as_millis().saturating_sub(retain_ms));
+        match self.reader.finished_before(before, EXPIRE_STEP) {
+            Ok(task_ids) => {
+                if task_ids.len() < EXPIRE_STEP {
+                    self.expired = Instant::now();
+                }
+                if !task_ids.is_empty() {
+                    let request = Request::Command { command: Command::Expire { task_ids }, reply: Reply::Nobody };
+                    self.round(vec![request]);
+                    // What was deleted must leave the view before it is looked for again.
+                    let _ = self.settle_all();
+                }
+            }
+            Err(error) => {
+                self.expired = Instant::now();
+                self.broke(&error);
+            }
+        }
+    }
+
+    /// Writes what is left and closes the store.
+    fn end(mut self) {
+        self.round(Vec::new());
+        let _ = self.settle_all();
+    }
+}
+
+/// Tells whoever waits that nothing was written. Hands back the reply of a worker's socket: its report is tried again.
+fn fail(reply: Reply) -> Option<Reply> {
+    match reply {
+        Reply::Nobody => None,
+        Reply::Caller(caller) => caller.send(Err(HubError::StorageUnavailable)).err().and(None),
+        Reply::Submitter(submitter) => submitter.send(Err(HubError::StorageUnavailable)).err().and(None),
+        Reply::Link { .. } => Some(reply),
+    }
+}
+
+/// Writes each change once: as the event that the feed sends, and within it the record that the store keeps.
+fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Bytes>) {
+    let changes = std::mem::take(&mut batch.changes);
+    let mut lines = Vec::with_capacity(changes.len());
+    let mut commit =
+        Commit { changes: Vec::with_capacity(changes.len()), keys: std::mem::take(&mut batch.keys), asides };
+    let mut buffer = Vec::with_capacity((changes.len() * 640).min(EVENT_BUFFER_BYTES + 8_192));
+    let mut waiting: Vec<(Change, Range<usize>, Range<usize>)> = Vec::new();
+    let mut left = changes.len();
+    for change in changes {
+        let from = buffer.len();
+        let (line, record) = match change.kind {
+            ChangeKind::Transition(event) => {
+                open_task_line(&mut buffer, event, change.rev);
+                let record_from = buffer.len();
+                change.task.write_json(&mut buffer, None);
+                let record = record_from..buffer.len();
+                buffer.push(b'}');
+                (from..buffer.len(), record)
+            }
+            ChangeKind::Gone => {
+                let line = format!(r#"{{"type":"gone","task_id":"{}","rev":{}}}"#, change.task.task_id, change.rev);
+                buffer.extend_from_slice(line.as_bytes());
+                let record_from = buffer.len();
+                change.task.write_json(&mut buffer, None);
+                (from..record_from, record_from..buffer.len())
+            }
+        };
+        waiting.push((change, line, record));
+        left -= 1;
+        if buffer.len() >= EVENT_BUFFER_BYTES || left == 0 {
+            let bytes = Bytes::from(std::mem::take(&mut buffer));
+            for (change, line, record) in waiting.drain(..) {
+                lines.push(bytes.slice(line));
+                commit.changes.push(Entry { change, record: bytes.slice(record) });
+            }
+        }
+    }
+    (commit, lines)
+}
+
+/// Runs `f` when dropped.
+fn scopeguard(f: impl FnOnce()) -> impl Drop {
+    struct Guard<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            if let Some(f) = self.0.take() {
+                f();
+            }
+        }
+    }
+    Guard(Some(f))
+}

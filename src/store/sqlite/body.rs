@@ -1,0 +1,554 @@
+//! The bytes of a commit in the log.
+//!
+//! A commit is written as one row of the log, or as several in one transaction where it is larger than
+//! [`ROW_BYTES_MAX`]. Rows stand on their own; reading them in order gives the commits back.
+//!
+//! ```text
+//! row      = version: u8 (1), checksum of the rest: u64 little endian, item*
+//! item     = tag: u8, fields
+//! change   = 1, flags: u8, task_id, rev, at, record, line (unless gone), payload (if flagged), result (if flagged)
+//! key      = 2, key: 16, body: 16, expires_at, count, task_id*
+//! checkpoint = 3, task_id, json
+//! progress = 4, task_id, rev, json
+//! logs     = 5, task_id, count, (seq, at, attempt, level: u8, message)*
+//! ```
+//!
+//! Numbers are LEB128; texts and JSON are a length and their bytes; a `task_id` is its 16 bytes; times are milliseconds
+//! since 1970. `line` is the [`Transition`](crate::task::Transition) as JSON, the way it goes into the history.
+//!
+//! Rows live for as long as it takes to settle them, so nothing but a crash of this version is between writing and
+//! reading: the version byte is there for the hub that is upgraded after a crash.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::store::{Aside, Commit, Entry, KeyEntry};
+use crate::task::{ChangeKind, Json, Level, LogLine, TaskId, Timestamp};
+
+const VERSION: u8 = 1;
+/// Version and checksum.
+const HEADER_BYTES: usize = 9;
+
+/// A row that has reached this size takes no further item: SQLite copies a row whole, and refuses one over 1 GB. A
+/// single item is a few MiB at most, so no row is much larger.
+const ROW_BYTES_MAX: usize = 8 << 20;
+
+/// A buffer that has grown beyond this is given back after the commit.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+mod tag {
+    pub const CHANGE: u8 = 1;
+    pub const KEY: u8 = 2;
+    pub const CHECKPOINT: u8 = 3;
+    pub const PROGRESS: u8 = 4;
+    pub const LOGS: u8 = 5;
+}
+
+mod flag {
+    /// The task was deleted; the record is its last one.
+    pub const GONE: u8 = 1;
+    pub const PAYLOAD: u8 = 2;
+    pub const RESULT: u8 = 4;
+    pub const ALL: u8 = 7;
+}
+
+const LEVELS: [Level; 5] = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
+
+/// Writes commits. Kept from one to the next, for its buffers.
+#[derive(Default)]
+pub(super) struct Encoder {
+    bytes: Vec<u8>,
+    rows: Vec<Range<usize>>,
+    lines: Vec<Range<usize>>,
+}
+
+impl Encoder {
+    /// Writes a commit in place of the one before.
+    pub fn encode(&mut self, commit: &Commit) {
+        self.bytes.clear();
+        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
+        self.rows.clear();
+        self.lines.clear();
+        let mut start = self.start_row();
+        for entry in &commit.changes {
+            start = self.next_row(start);
+            self.change(entry);
+        }
+        for key in &commit.keys {
+            start = self.next_row(start);
+            self.key(key);
+        }
+        for aside in &commit.asides {
+            start = self.next_row(start);
+            self.aside(aside);
+        }
+        self.finish_row(start);
+    }
+
+    /// The rows of the commit.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.rows.iter().map(|row| &self.bytes[row.clone()])
+    }
+
+    /// The history line of each change, in order; empty for a deletion.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.lines.iter().map(|line| &self.bytes[line.clone()])
+    }
+
+    fn start_row(&mut self) -> usize {
+        let start = self.bytes.len();
+        self.bytes.resize(start + HEADER_BYTES, 0);
+        start
+    }
+
+    fn next_row(&mut self, start: usize) -> usize {
+        if self.bytes.len() - start < ROW_BYTES_MAX {
+            return start;
+        }
+        self.finish_row(start);
+        self.start_row()
+    }
+
+    fn finish_row(&mut self, start: usize) {
+        let sum = checksum(&self.bytes[start + HEADER_BYTES..]);
+        self.bytes[start] = VERSION;
+        self.bytes[start + 1..start + HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        self.rows.push(start..self.bytes.len());
+    }
+
+    fn change(&mut self, entry: &Entry) {
+        let change = &entry.change;
+        let gone = change.kind == ChangeKind::Gone;
+        let flags = if gone { flag::GONE } else { 0 }
+            | if change.payload.is_some() { flag::PAYLOAD } else { 0 }
+            | if change.result.is_some() { flag::RESULT } else { 0 };
+        let out = &mut self.bytes;
+        out.extend_from_slice(&[tag::CHANGE, flags]);
+        out.extend_from_slice(change.task.task_id.as_bytes());
+        number(out, change.rev);
+        number(out, millis(change.at));
+        bytes(out, &entry.record);
+        let line = match change.transition() {
+            None => 0..0,
+            Some(transition) => later_bytes(out, |out| {
+                serde_json::to_writer(out, &transition).expect("a transition is JSON, and a Vec takes every write");
+            }),
+        };
+        self.lines.push(line);
+        for json in [&change.payload, &change.result].into_iter().flatten() {
+            bytes(out, json.bytes());
+        }
+    }
+
+    fn key(&mut self, entry: &KeyEntry) {
+        let out = &mut self.bytes;
+        out.push(tag::KEY);
+        out.extend_from_slice(&entry.key.to_be_bytes());
+        out.extend_from_slice(&entry.body.to_be_bytes());
+        number(out, millis(entry.expires_at));
+        number(out, entry.tasks.len() as u64);
+        for task_id in &entry.tasks {
+            out.extend_from_slice(task_id.as_bytes());
+        }
+    }
+
+    fn aside(&mut self, aside: &Aside) {
+        let out = &mut self.bytes;
+        match aside {
+            Aside::Checkpoint { task_id, checkpoint } => {
+                out.push(tag::CHECKPOINT);
+                out.extend_from_slice(task_id.as_bytes());
+                bytes(out, checkpoint.bytes());
+            }
+            Aside::Progress { task_id, rev, progress } => {
+                out.push(tag::PROGRESS);
+                out.extend_from_slice(task_id.as_bytes());
+                number(out, *rev);
+                bytes(out, progress.bytes());
+            }
+            Aside::Logs { task_id, lines } => {
+                out.push(tag::LOGS);
+                out.extend_from_slice(task_id.as_bytes());
+                number(out, lines.len() as u64);
+                for line in lines.iter() {
+                    number(out, line.seq);
+                    number(out, millis(line.at));
+                    number(out, u64::from(line.attempt));
+                    out.push(line.level as u8);
+                    bytes(out, line.message.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+fn millis(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(0)
+}
+
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Bytes whose length is known only once they are written: the length takes four bytes then, whatever it is.
+fn later_bytes(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+    const LEN_BYTES: usize = 4;
+    let start = out.len() + LEN_BYTES;
+    out.resize(start, 0);
+    write(out);
+    let len = out.len() - start;
+    debug_assert!(len < 1 << (7 * LEN_BYTES));
+    for at in 0..LEN_BYTES {
+        let more = if at + 1 < LEN_BYTES { 0x80 } else { 0 };
+        out[start - LEN_BYTES + at] = (len >> (7 * at)) as u8 & 0x7f | more;
+    }
+    start..out.len()
+}
+
+/// Every single damaged word changes it: each step is a bijection of the sum before.
+fn checksum(bytes: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(ODD);
+    let mut words = bytes.chunks_exact(8);
+    let mut sum = bytes.len() as u64;
+    for word in &mut words {
+        sum = mix(sum, u64::from_le_bytes(word.try_into().expect("chunks are of 8 bytes")));
+    }
+    let mut last = [0; 8];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    mix(sum, u64::from_le_bytes(last))
+}
+
+/// What stands in a row.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Change(ChangeItem),
+    Key(KeyEntry),
+    Aside(Aside),
+}
+
+/// A change as it is written down.
+#[derive(Clone, Debug)]
+pub(super) struct ChangeItem {
+    pub task_id: TaskId,
+    pub rev: u64,
+    pub at: Timestamp,
+    pub gone: bool,
+    pub record: Bytes,
+    /// Empty for a deletion.
+    pub line: Bytes,
+    pub payload: Option<Json>,
+    pub result: Option<Json>,
+}
+
+/// Why a row cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// Written by a version of the hub that this one does not know.
+    Version(u8),
+    Checksum,
+    Short,
+    Number,
+    Flags(u8),
+    Tag(u8),
+    Level(u8),
+    Text,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Damage::Version(version) => write!(f, "unknown version {version}"),
+            Damage::Checksum => f.write_str("wrong checksum"),
+            Damage::Short => f.write_str("ends too early"),
+            Damage::Number => f.write_str("a number is too large"),
+            Damage::Flags(flags) => write!(f, "unknown flags {flags:#04x}"),
+            Damage::Tag(tag) => write!(f, "unknown item {tag}"),
+            Damage::Level(level) => write!(f, "unknown level {level}"),
+            Damage::Text => f.write_str("a text is not UTF-8"),
+        }
+    }
+}
+
+/// Reads a row. Never panics, whatever it is given.
+pub(super) fn decode(row: Bytes) -> Result<Vec<Item>, Damage> {
+    let version = *row.first().ok_or(Damage::Short)?;
+    if version != VERSION {
+        return Err(Damage::Version(version));
+    }
+    let sum = row.get(1..HEADER_BYTES).ok_or(Damage::Short)?;
+    if checksum(&row[HEADER_BYTES..]).to_le_bytes() != sum {
+        return Err(Damage::Checksum);
+    }
+    decode_items(row.slice(HEADER_BYTES..))
+}
+
+fn decode_items(items: Bytes) -> Result<Vec<Item>, Damage> {
+    let mut from = Cursor { bytes: items };
+    let mut items = Vec::new();
+    while !from.bytes.is_empty() {
+        items.push(from.item()?);
+    }
+    Ok(items)
+}
+
+struct Cursor {
+    bytes: Bytes,
+}
+
+impl Cursor {
+    fn item(&mut self) -> Result<Item, Damage> {
+        Ok(match self.byte()? {
+            tag::CHANGE => Item::Change(self.change()?),
+            tag::KEY => {
+                let key = u128::from_be_bytes(self.array()?);
+                let body = u128::from_be_bytes(self.array()?);
+                let expires_at = self.time()?;
+                // No capacity is taken on the word of a length.
+                let tasks = (0..self.number()?).map(|_| self.task_id()).collect::<Result<_, _>>()?;
+                Item::Key(KeyEntry { key, body, tasks, expires_at })
+            }
+            tag::CHECKPOINT => Item::Aside(Aside::Checkpoint { task_id: self.task_id()?, checkpoint: self.json()? }),
+            tag::PROGRESS => {
+                let (task_id, rev, progress) = (self.task_id()?, self.number()?, self.json()?);
+                Item::Aside(Aside::Progress { task_id, rev, progress })
+            }
+            tag::LOGS => {
+                let task_id = self.task_id()?;
+                let lines = (0..self.number()?).map(|_| self.log_line()).collect::<Result<Arc<[_]>, _>>()?;
+                Item::Aside(Aside::Logs { task_id, lines })
+            }
+            unknown => return Err(Damage::Tag(unknown)),
+        })
+    }
+
+    fn change(&mut self) -> Result<ChangeItem, Damage> {
+        let flags = self.byte()?;
+        if flags & !flag::ALL != 0 {
+            return Err(Damage::Flags(flags));
+        }
+        let has = |flag: u8| flags & flag != 0;
+        Ok(ChangeItem {
+            task_id: self.task_id()?,
+            rev: self.number()?,
+            at: self.time()?,
+            gone: has(flag::GONE),
+            record: self.slice()?,
+            line: if has(flag::GONE) { Bytes::new() } else { self.slice()? },
+            payload: if has(flag::PAYLOAD) { Some(self.json()?) } else { None },
+            result: if has(flag::RESULT) { Some(self.json()?) } else { None },
+        })
+    }
+
+    fn log_line(&mut self) -> Result<LogLine, Damage> {
+        Ok(LogLine {
+            seq: self.number()?,
+            at: self.time()?,
+            attempt: u32::try_from(self.number()?).map_err(|_| Damage::Number)?,
+            level: {
+                let level = self.byte()?;
+                *LEVELS.get(usize::from(level)).ok_or(Damage::Level(level))?
+            },
+            message: String::from_utf8(self.slice()?.to_vec()).map_err(|_| Damage::Text)?,
+        })
+    }
+
+    fn take(&mut self, len: usize) -> Result<Bytes, Damage> {
+        if len > self.bytes.len() {
+            return Err(Damage::Short);
+        }
+        Ok(self.bytes.split_to(len))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
+        let taken = self.take(N)?;
+        Ok(taken[..].try_into().expect("as many were taken"))
+    }
+
+    fn byte(&mut self) -> Result<u8, Damage> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn number(&mut self) -> Result<u64, Damage> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let part = u64::from(byte & 0x7f);
+            if shift == 63 && part > 1 {
+                return Err(Damage::Number);
+            }
+            number |= part << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(Damage::Number)
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Damage> {
+        let millis = i64::try_from(self.number()?).map_err(|_| Damage::Number)?;
+        Ok(Timestamp::from_millis(millis))
+    }
+
+    fn task_id(&mut self) -> Result<TaskId, Damage> {
+        Ok(TaskId::from_bytes(self.array()?))
+    }
+
+    fn slice(&mut self) -> Result<Bytes, Damage> {
+        let len = usize::try_from(self.number()?).map_err(|_| Damage::Number)?;
+        self.take(len)
+    }
+
+    fn json(&mut self) -> Result<Json, Damage> {
+        let text = self.slice()?;
+        // A `Json` promises to be UTF-8, and panics where it is not.
+        std::str::from_utf8(&text).map_err(|_| Damage::Text)?;
+        Ok(Json::trusted(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::suite::World;
+    use crate::task::{Event, Status, Transition};
+
+    /// A commit with everything in it, some of it many times.
+    fn commit(seed: u64, tasks: usize) -> Commit {
+        let mut world = World::new(seed);
+        let mut commit = Commit::default();
+        for at in 0..tasks {
+            let task_id = world.create(&mut commit);
+            world.step(&mut commit, task_id, Status::Running, Event::Running);
+            world.checkpoint(&mut commit, task_id);
+            world.progress(&mut commit, task_id);
+            world.log(&mut commit, task_id, at % 4, at * 50);
+            world.step(&mut commit, task_id, Status::Completed, Event::Completed);
+            world.key(&mut commit, u128::from(seed) << 64 | at as u128);
+            if at % 3 == 0 {
+                world.delete(&mut commit, task_id);
+            }
+        }
+        commit
+    }
+
+    fn rows(commit: &Commit) -> Vec<Bytes> {
+        let mut encoder = Encoder::default();
+        encoder.encode(commit);
+        assert_eq!(encoder.lines().len(), commit.changes.len());
+        encoder.rows().map(Bytes::copy_from_slice).collect()
+    }
+
+    fn check_same(commit: &Commit, items: &[Item]) {
+        let changes = items.iter().filter_map(|item| match item {
+            Item::Change(change) => Some(change),
+            _ => None,
+        });
+        assert_eq!(changes.clone().count(), commit.changes.len());
+        for (got, Entry { change, record }) in changes.zip(&commit.changes) {
+            assert_eq!((got.task_id, got.rev, got.at), (change.task.task_id, change.rev, change.at));
+            assert_eq!((got.gone, &got.record), (change.kind == ChangeKind::Gone, record));
+            assert_eq!((&got.payload, &got.result), (&change.payload, &change.result));
+            let line = (!got.gone).then(|| serde_json::from_slice::<Transition>(&got.line).unwrap());
+            assert_eq!(line, change.transition());
+        }
+        let keys: Vec<_> =
+            items.iter().filter_map(|item| if let Item::Key(key) = item { Some(key) } else { None }).collect();
+        assert_eq!(keys, commit.keys.iter().collect::<Vec<_>>());
+        let asides: Vec<_> = items
+            .iter()
+            .filter_map(|item| if let Item::Aside(aside) = item { Some(format!("{aside:?}")) } else { None })
+            .collect();
+        assert_eq!(asides, commit.asides.iter().map(|aside| format!("{aside:?}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_large_commit_takes_several_rows() {
+        let mut commit = commit(1, 3);
+        let large = Json::trusted(format!("\"{}\"", "x".repeat(3 << 20)));
+        for entry in &mut commit.changes {
+            entry.change.payload = Some(large.clone());
+        }
+        let rows = rows(&commit);
+        assert!(rows.len() > 2);
+        assert!(rows.iter().all(|row| row.len() < ROW_BYTES_MAX + (4 << 20)));
+        let items: Vec<_> = rows.into_iter().flat_map(|row| decode(row).unwrap()).collect();
+        check_same(&commit, &items);
+    }
+
+    #[test]
+    fn numbers_round_trip_and_too_large_ones_are_refused() {
+        for given in [0, 1, 127, 128, 300, 1 << 35, u64::MAX - 1, u64::MAX] {
+            let mut out = Vec::new();
+            number(&mut out, given);
+            let mut from = Cursor { bytes: out.into() };
+            assert_eq!(from.number(), Ok(given));
+            assert!(from.bytes.is_empty());
+        }
+        for (given, expected) in [
+            (&[0xff; 10][..], Damage::Number),
+            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2], Damage::Number),
+            (&[0x80], Damage::Short),
+        ] {
+            assert_eq!(Cursor { bytes: Bytes::from_static(given) }.number(), Err(expected));
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_named() {
+        let mut row = rows(&commit(1, 1))[0].to_vec();
+        row[0] = 2;
+        assert_eq!(decode(row.into()).unwrap_err(), Damage::Version(2));
+        assert_eq!(decode(Bytes::new()).unwrap_err(), Damage::Short);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn commits_round_trip(seed in any::<u64>(), tasks in 0usize..12) {
+            let commit = commit(seed, tasks);
+            let items: Vec<_> = rows(&commit).into_iter().flat_map(|row| decode(row).unwrap()).collect();
+            check_same(&commit, &items);
+        }
+
+        #[test]
+        fn damage_is_noticed(seed in any::<u64>(), at in any::<prop::sample::Index>(), flip in 1u8..) {
+            let row = rows(&commit(seed, 3)).remove(0);
+            let mut damaged = row.to_vec();
+            let at = at.index(row.len());
+            damaged[at] ^= flip;
+            prop_assert!(decode(damaged.into()).is_err());
+            prop_assert!(decode(row.slice(..at)).is_err());
+        }
+
+        /// Past the checksum: whatever the items say, reading them ends, without a panic and without much memory.
+        #[test]
+        fn nonsense_is_read_to_its_end(
+            seed in any::<u64>(),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut items = rows(&commit(seed, 2)).remove(0).slice(HEADER_BYTES..).to_vec();
+            for (at, byte) in flips {
+                let at = at.index(items.len());
+                items[at] = byte;
+            }
+            let _ = decode_items(items.into());
+            let _ = decode_items(noise.into());
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! The store on SQLite: one file, `taskhub.db`, in a folder of its own.
+//!
+//! **Append.** A commit is encoded into one row of the table `log` ([`body`]) and inserted; with the write-ahead log and
+//! `synchronous=FULL` that is one write to the end of a file and one fsync. Then it goes into the [`staging`], from where
+//! readers see it.
+//!
+//! **Settle.** The tasks that have waited longest are written to the [`view`], their log rows deleted, in one
+//! transaction. It does not wait for the disk: should a crash take it back, the log still has those rows, and what is
+//! appended later is behind it in the same write-ahead log, so it cannot be kept while this is lost.
+//!
+//! **Open.** Whatever the log holds is staged again and settled. A row may hold changes that were settled already,
+//! because another task's of the same row were not; those are known by their `rev`.
+//!
+//! **When the disk fails.** SQLite takes a failed transaction back, nothing was staged, and the next append writes over
+//! its remains. One thing cannot be had: where the *fsync* failed and the machine stops before the next append, that
+//! commit may be found after all. It was refused, not acknowledged, so this breaks no promise; it is a submission whose
+//! answer got lost.
+//!
+//! The pages of the write-ahead log are carried over to the database (a checkpoint) between settlings, not within an
+//! append.
+
+mod body;
+mod failure;
+mod pool;
+mod query;
+mod reader;
+mod schema;
+mod staging;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+use uuid::Uuid;
+
+use self::body::{ChangeItem, Encoder, Item};
+use self::failure::{Step as _, damaged};
+use self::pool::{Place, Pool};
+use self::reader::Shared;
+use self::staging::{NewRecord, Staged, StagedRecord, Staging};
+use self::view::View;
+use super::{Aside, Commit, Digest, Entry, KeyEntry, Reader, Recovered, Store, StoreError};
+use crate::task::{ChangeKind, Json, Run, Status, Task, TaskId, Timestamp};
+
+/// The name of the database in its folder.
+const FILE_NAME: &str = "taskhub.db";
+/// Locked for as long as a hub writes there.
+const LOCK_NAME: &str = "taskhub.lock";
+
+/// Rows of the view fit into a page without overflow up to a quarter of it, and a row with a short history is 1–2 KiB.
+const PAGE_BYTES: usize = 8 << 10;
+
+/// A checkpoint is made once the write-ahead log has this many pages (16 MiB): large enough that pages which change
+/// again and again are carried over once, small enough to take well under a tenth of a second.
+const CHECKPOINT_PAGES: usize = 2_000;
+
+/// An append checkpoints by itself only where nobody has settled for this many pages.
+const CHECKPOINT_PAGES_MAX: usize = 4 * CHECKPOINT_PAGES;
+
+/// After a burst the write-ahead log is cut back to this.
+const WAL_BYTES_KEPT: usize = 64 << 20;
+
+/// Tasks settled in one transaction while a store is opened.
+const REPLAY_TASKS: usize = 5_000;
+
+/// What the probe writes: a group of a hundred commits is about as large.
+const PROBE_BYTES: usize = 64 << 10;
+
+/// How a store uses the machine.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Connections for reading, so also the most queries at once; more wait. Default 4.
+    pub readers_max: usize,
+    /// Page cache of the writer; each reader has a quarter of it. Default 32 MiB.
+    pub cache_bytes: usize,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> SqliteOptions {
+        SqliteOptions { readers_max: 4, cache_bytes: 32 << 20 }
+    }
+}
+
+/// The writer's half.
+pub struct SqliteStore {
+    conn: Connection,
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    epoch: String,
+    /// The number of the next row of the log.
+    next_row: i64,
+    /// The last `rev` and the youngest id that are on disk.
+    rev: u64,
+    last_id: Option<TaskId>,
+    /// Pages in the write-ahead log, as of the last commit.
+    wal_pages: Arc<AtomicUsize>,
+    /// Whether a commit waits for the disk.
+    waits_for_disk: bool,
+    /// Dropped last.
+    _lock: Option<File>,
+}
+
+impl SqliteStore {
+    /// Opens the store in `folder`, or makes it there, and settles what its log holds. Fails where another hub has it
+    /// open, or a newer hub has written it.
+    pub fn open(folder: &Path, options: SqliteOptions) -> Result<SqliteStore, StoreError> {
+        std::fs::create_dir_all(folder).step("create the data folder")?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(LOCK_NAME))
+            .step("open the lock file")?;
+        lock.try_lock().map_err(|error| StoreError {
+            step: "lock the data folder",
+            cause: match error {
+                TryLockError::WouldBlock => format!("another hub is running on {}", folder.display()),
+                TryLockError::Error(error) => error.to_string(),
+            },
+            lasting: false,
+        })?;
+        let store = SqliteStore::start(Place::File(folder.join(FILE_NAME)), options, Some(lock))?;
+        sync_folder(folder)?;
+        Ok(store)
+    }
+
+    /// A new store in memory.
+    pub(super) fn in_memory(options: SqliteOptions) -> Result<SqliteStore, StoreError> {
+        SqliteStore::start(Place::new_memory(), options, None)
+    }
+
+    fn start(place: Place, options: SqliteOptions, lock: Option<File>) -> Result<SqliteStore, StoreError> {
+        const STEP: &str = "open the database";
+        let mut conn = place.writer().step(STEP)?;
+        conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
+        conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).step(STEP)?;
+        conn.pragma_update(None, "synchronous", "full").step(STEP)?;
+        conn.pragma_update(None, "temp_store", "memory").step(STEP)?;
+        conn.pragma_update(None, "cell_size_check", true).step(STEP)?;
+        if matches!(place, Place::File(_)) {
+            let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).step(STEP)?;
+            if mode != "wal" {
+                return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
+            }
+            let kept = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
+            conn.query_row(&kept, [], |_| Ok(())).step(STEP)?;
+        }
+        schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?;
+
+        let wal_pages = Arc::new(AtomicUsize::new(0));
+        let seen = wal_pages.clone();
+        // Takes the place of the automatic checkpoint.
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))
+        .step(STEP)?;
+
+        let (epoch, rev, last_id) = conn
+            .query_row("SELECT epoch, rev, last_id FROM state", [], |row| {
+                let rev: i64 = row.get(1)?;
+                let last_id = row.get_ref(2)?.as_blob_or_null()?.map(|_| id_of(row, 2)).transpose()?;
+                Ok((row.get(0)?, rev as u64, last_id))
+            })
+            .step("read the state")?;
+        let pool = Pool::new(place, options.readers_max, options.cache_bytes >> 12);
+        let mut store = SqliteStore {
+            conn,
+            shared: Arc::new(Shared { staging: RwLock::default(), pool }),
+            encoder: Encoder::default(),
+            epoch,
+            next_row: 1,
+            rev,
+            last_id,
+            wal_pages,
+            waits_for_disk: true,
+            _lock: lock,
+        };
+        store.replay()?;
+        Ok(store)
+    }
+
+    /// Stages and settles what the log holds.
+    fn replay(&mut self) -> Result<(), StoreError> {
+        while let Some((row, body)) = self.row_from(self.next_row)? {
+            let bytes = body.len();
+            let items = body::decode(body).map_err(|damage| damaged("read the log", format!("row {row}: {damage}")))?;
+            let shared = self.shared.clone();
+            let mut staging = shared.staging.write();
+            for item in items {
+                self.replay_item(&mut staging, row, item)?;
+            }
+            staging.row(row, bytes);
+            self.next_row = row + 1;
+        }
+        while !self.shared.staging.read().is_empty() {
+            self.settle(REPLAY_TASKS)?;
+        }
+        Ok(())
+    }
+
+    fn row_from(&self, row: i64) -> Result<Option<(i64, Bytes)>, StoreError> {
+        self.conn
+            .prepare_cached("SELECT row, body FROM log WHERE row >= ?1 ORDER BY row LIMIT 1")
+            .and_then(|mut statement| {
+                statement.query_row([row], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into()))).optional()
+            })
+            .step("read the log")
+    }
+
+    fn replay_item(&mut self, staging: &mut Staging, row: i64, item: Item) -> Result<(), StoreError> {
+        match item {
+            Item::Key(entry) => staging.key(row, entry),
+            Item::Aside(Aside::Logs { task_id, lines }) => {
+                let known = reader::log_end(&self.conn, task_id)?;
+                let new = lines.iter().filter(|line| line.seq > known).cloned().collect();
+                staging.aside(row, &Aside::Logs { task_id, lines: new });
+            }
+            Item::Aside(aside) => staging.aside(row, &aside),
+            Item::Change(change) => {
+                self.remember(change.rev, change.task_id);
+                let ChangeItem { task_id, rev, at, gone, record, line, payload, result } = change;
+                let in_view = match staging.get(task_id).and_then(|staged| staged.record.as_ref()) {
+                    Some(record) => record.in_view,
+                    None => match self.view_rev(task_id)? {
+                        // Settled before; so was what came with it.
+                        Some(settled) if settled >= rev => return Ok(()),
+                        settled => settled.is_some(),
+                    },
+                };
+                let task = Task::parse(&record).map_err(|error| damaged("read the log", error))?;
+                staging.change(
+                    row,
+                    NewRecord {
+                        record: StagedRecord { task: Arc::new(task), bytes: record, rev, at, in_view, gone },
+                        line: &line,
+                        payload: payload.as_ref(),
+                        result: result.as_ref(),
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn view_rev(&self, task_id: TaskId) -> Result<Option<u64>, StoreError> {
+        let rev: Option<i64> = self
+            .conn
+            .prepare_cached("SELECT rev FROM tasks WHERE task_id = ?1")
+            .and_then(|mut statement| statement.query_row([task_id.as_bytes().as_slice()], |row| row.get(0)).optional())
+            .step("read a task")?;
+        Ok(rev.map(|rev| rev as u64))
+    }
+
+    fn remember(&mut self, rev: u64, task_id: TaskId) {
+        self.rev = self.rev.max(rev);
+        self.last_id = self.last_id.max(Some(task_id));
+    }
+
+    /// Commits from now on wait for the disk, or do not. Stays as it was where SQLite refuses.
+    fn wait_for_disk(&mut self, wait: bool) -> Result<(), StoreError> {
+        if self.waits_for_disk != wait {
+            let level = if wait { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.conn.execute_batch(level).step("set how commits reach the disk")?;
+            self.waits_for_disk = wait;
+        }
+        Ok(())
+    }
+
+    /// Carries the write-ahead log over to the database, where it has more pages than this. Readers go on reading, so
+    /// a part may remain for the next time.
+    fn checkpoint(&mut self, pages_max: usize) -> Result<(), StoreError> {
+        if self.wal_pages.load(Ordering::Relaxed) < pages_max {
+            return Ok(());
+        }
+        self.wal_pages.store(0, Ordering::Relaxed);
+        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")
+    }
+}
+
+impl Store for SqliteStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        const STEP: &str = "recover";
+        let mut counts = BTreeMap::new();
+        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(STEP)?;
+        let mut rows = statement.query([]).step(STEP)?;
+        while let Some(row) = rows.next().step(STEP)? {
+            let (code, count): (i64, i64) = (row.get(0).step(STEP)?, row.get(1).step(STEP)?);
+            let status = u8::try_from(code).ok().and_then(Status::from_code);
+            let status = status.ok_or_else(|| damaged(STEP, format!("unknown status {code}")))?;
+            counts.insert(status, count as u64);
+        }
+        drop(rows);
+
+        let mut unfinished = Vec::new();
+        let mut statement = self
+            .conn
+            .prepare("SELECT record, progress, task_id FROM tasks INDEXED BY tasks_status WHERE status = ?1 ORDER BY task_id")
+            .step(STEP)?;
+        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
+            let mut rows = statement.query([status as u8]).step(STEP)?;
+            while let Some(row) = rows.next().step(STEP)? {
+                let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).step(STEP)?;
+                let mut task = Task::parse(record).map_err(|error| {
+                    let task_id = id_of(row, 2).map(|id| id.to_string()).unwrap_or_default();
+                    damaged(STEP, format!("task {task_id}: {error}"))
+                })?;
+                if let Some(progress) = json_of(row, 1).step(STEP)? {
+                    task.run.get_or_insert_with(|| Box::new(Run::default())).progress = Some(progress);
+                }
+                unfinished.push(task);
+            }
+        }
+        unfinished.sort_unstable_by_key(|task| task.task_id);
+        Ok(Recovered { epoch: self.epoch.clone(), rev: self.rev, last_id: self.last_id, unfinished, counts })
+    }
+
+    fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        const STEP: &str = "append a commit";
+        if commit.is_empty() {
+            return Ok(());
+        }
+        for (rev, entry) in (self.rev + 1..).zip(&commit.changes) {
+            if entry.change.rev != rev {
+                let cause = format!("rev {} came where {rev} follows", entry.change.rev);
+                return Err(StoreError { step: STEP, cause, lasting: true });
+            }
+        }
+        self.wait_for_disk(true)?;
+        self.encoder.encode(commit);
+
+        let rows = self.encoder.rows();
+        let count = rows.len() as i64;
+        if count == 1 {
+            // A statement outside of a transaction is its own, and taken back whole when its commit fails.
+            insert_rows(&self.conn, self.next_row, rows).step(STEP)?;
+        } else {
+            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
+            insert_rows(&tx, self.next_row, rows).step(STEP)?;
+            tx.commit().step(STEP)?;
+        }
+
+        // On disk. Nothing below can fail.
+        let first_row = self.next_row;
+        let mut staging = self.shared.staging.write();
+        for (row, body) in (first_row..).zip(self.encoder.rows()) {
+            staging.row(row, body.len());
+        }
+        for (Entry { change, record }, line) in commit.changes.iter().zip(self.encoder.lines()) {
+            let record = StagedRecord {
+                task: change.task.clone(),
+                bytes: record.clone(),
+                rev: change.rev,
+                at: change.at,
+                in_view: change.prev.is_some(),
+                gone: change.kind == ChangeKind::Gone,
+            };
+            let (payload, result) = (change.payload.as_ref(), change.result.as_ref());
+            staging.change(first_row, NewRecord { record, line, payload, result });
+        }
+        for key in &commit.keys {
+            staging.key(first_row, key.clone());
+        }
+        for aside in &commit.asides {
+            staging.aside(first_row, aside);
+        }
+        drop(staging);
+        self.next_row += count;
+        for entry in &commit.changes {
+            self.remember(entry.change.rev, entry.change.task.task_id);
+        }
+        // The commit stands, whatever becomes of the checkpoint: a disk that is broken will show at the next append.
+        let _ = self.checkpoint(CHECKPOINT_PAGES_MAX);
+        Ok(())
+    }
+
+    fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {
+        const STEP: &str = "settle";
+        if self.shared.staging.read().is_empty() {
+            return Ok(Vec::new());
+        }
+        self.wait_for_disk(false)?;
+        let shared = self.shared.clone();
+        // Nobody but this thread changes the staging, so readers are let in meanwhile.
+        let staging = shared.staging.read();
+        let step = staging.step(tasks_max);
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
+        let mut view = View::new(&tx)?;
+        for (task_id, staged) in &step.tasks {
+            view.task(*task_id, staged)?;
+        }
+        for entry in &step.keys {
+            view.key(entry)?;
+        }
+        drop(view);
+        tx.prepare_cached("DELETE FROM log WHERE row < ?1")
+            .and_then(|mut statement| statement.execute([step.rows_below]))
+            .step(STEP)?;
+        tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2")
+            .and_then(|mut statement| {
+                statement.execute(params![self.rev as i64, self.last_id.as_ref().map(|id| id.as_bytes().as_slice())])
+            })
+            .step(STEP)?;
+        tx.commit().step(STEP)?;
+
+        let record = |(task_id, staged): &(TaskId, &Staged)| Some((*task_id, staged.record.as_ref()?.rev));
+        let settled = step.tasks.iter().filter_map(record).collect();
+        let done = step.done();
+        drop(staging);
+        shared.staging.write().settled(done);
+        self.checkpoint(CHECKPOINT_PAGES)?;
+        Ok(settled)
+    }
+
+    fn unsettled(&self) -> (usize, usize) {
+        self.shared.staging.read().size()
+    }
+
+    fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError> {
+        const STEP: &str = "read a task";
+        if let Some(record) = self.shared.staging.read().get(task_id).and_then(|staged| staged.record.as_ref()) {
+            return Ok((!record.gone).then(|| Task::clone(&record.task)));
+        }
+        let found = self
+            .conn
+            .prepare_cached("SELECT record FROM tasks WHERE task_id = ?1")
+            .and_then(|mut statement| {
+                let parse = |row: &Row<'_>| Ok(Task::parse(row.get_ref(0)?.as_blob()?));
+                statement.query_row([task_id.as_bytes().as_slice()], parse).optional()
+            })
+            .step(STEP)?;
+        found.transpose().map_err(|error| damaged(STEP, format!("task {task_id}: {error}")))
+    }
+
+    fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError> {
+        let staged = self.shared.staging.read().get_key(key).cloned();
+        let found = match staged {
+            Some(entry) => Some(entry),
+            None => self
+                .conn
+                .prepare_cached("SELECT body, expires_at, tasks FROM keys WHERE key = ?1")
+                .and_then(|mut statement| statement.query_row([key.to_be_bytes()], |row| key_of(key, row)).optional())
+                .step("read an idempotency key")?,
+        };
+        Ok(found.filter(|entry| now <= entry.expires_at))
+    }
+
+    fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        const STEP: &str = "sweep";
+        self.wait_for_disk(false)?;
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
+        let keys = tx
+            .prepare_cached(
+                "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
+            )
+            .and_then(|mut statement| statement.execute(params![now.as_millis(), rows_max as i64]))
+            .step(STEP)?;
+        // From the oldest on, up to the first that is kept: those that know from when on all is known.
+        let mut last = None;
+        {
+            let mut statement = tx.prepare_cached("SELECT rev, at FROM tombstones ORDER BY rev LIMIT ?1").step(STEP)?;
+            let mut rows = statement.query([rows_max as i64]).step(STEP)?;
+            while let Some(row) = rows.next().step(STEP)? {
+                let (rev, at): (i64, i64) = (row.get(0).step(STEP)?, row.get(1).step(STEP)?);
+                if at >= tombstones_before.as_millis() {
+                    break;
+                }
+                last = Some(rev);
+            }
+        }
+        let mut tombstones = 0;
+        if let Some(rev) = last {
+            tombstones = tx.execute("DELETE FROM tombstones WHERE rev <= ?1", [rev]).step(STEP)?;
+            tx.execute("UPDATE state SET known_from = max(known_from, ?1)", [rev]).step(STEP)?;
+        }
+        tx.commit().step(STEP)?;
+        Ok(keys + tombstones)
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        const STEP: &str = "probe";
+        self.wait_for_disk(true)?;
+        self.conn.execute("INSERT INTO probe VALUES (zeroblob(?1))", [PROBE_BYTES as i64]).step(STEP)?;
+        self.conn.execute("DELETE FROM probe", []).step(STEP)?;
+        Ok(())
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.shared.reader()
+    }
+}
+
+fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r [u8]>) -> rusqlite::Result<()> {
+    let mut insert = conn.prepare_cached("INSERT INTO log VALUES (?1, ?2)")?;
+    for (row, body) in (first..).zip(rows) {
+        insert.execute(params![row, body])?;
+    }
+    Ok(())
+}
+
+/// Makes the names in a new folder last. The contents are SQLite's.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    const STEP: &str = "sync the data folder";
+    File::open(folder).and_then(|folder| folder.sync_all()).step(STEP)?;
+    match folder.canonicalize().step(STEP)?.parent() {
+        // Of a parent that may not be read, the name was there before.
+        Some(parent) => File::open(parent).and_then(|parent| parent.sync_all()).or(Ok(())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> Result<(), StoreError> {
+    Ok(())
+}
+
+fn id_of(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> {
+    row.get(column).map(TaskId::from_bytes)
+}
+
+/// JSON text that stands in the database. A [`Json`] promises to be UTF-8.
+fn json_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Json>> {
+    let Some(text) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
+    std::str::from_utf8(text)?;
+    Ok(Some(Json::trusted(Bytes::copy_from_slice(text))))
+}
+
+fn key_of(key: Digest, row: &Row<'_>) -> rusqlite::Result<KeyEntry> {
+    let body = u128::from_be_bytes(row.get(0)?);
+    let expires_at = Timestamp::from_millis(row.get(1)?);
+    let ids = row.get_ref(2)?.as_blob()?.chunks_exact(16);
+    let tasks = ids.map(|id| TaskId::from_bytes(id.try_into().expect("chunks are of 16 bytes"))).collect();
+    Ok(KeyEntry { key, body, tasks, expires_at })
+}

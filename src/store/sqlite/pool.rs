@@ -1,0 +1,143 @@
+//! Where the database is, and the connections that readers share.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::Step as _;
+use crate::store::StoreError;
+
+/// Room for every statement that is not built for one query.
+const STATEMENTS_MAX: usize = 64;
+
+/// The longest wait for another connection of this process. Writers of the write-ahead log do not keep readers out, so
+/// on disk nobody waits but for a checkpoint that starts the log anew; in memory a commit keeps readers out, and they it.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
+
+/// What the database lives in.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    File(PathBuf),
+    /// A name; the database lives as long as somebody is connected to it.
+    Memory(String),
+}
+
+impl Place {
+    /// A database of its own in memory.
+    pub fn new_memory() -> Place {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Place::Memory(format!("file:/taskhub-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The connection that writes. Makes the database where there is none.
+    pub fn writer(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = match self {
+            Place::File(path) => Connection::open_with_flags(path, flags)?,
+            Place::Memory(name) => Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?,
+        };
+        self.set_up(conn)
+    }
+
+    fn reader(&self) -> rusqlite::Result<Connection> {
+        let conn = match self {
+            Place::File(path) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags(path, flags)?
+            }
+            Place::Memory(name) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?
+            }
+        };
+        conn.pragma_update(None, "query_only", true)?;
+        self.set_up(conn)
+    }
+
+    fn set_up(&self, mut conn: Connection) -> rusqlite::Result<Connection> {
+        match self {
+            Place::File(_) => conn.busy_timeout(BUSY_WAIT)?,
+            // SQLite's own waiting starts at a millisecond, and a commit in memory takes microseconds.
+            Place::Memory(_) => conn.busy_handler(Some(|tries: i32| {
+                let pause = Duration::from_micros(20);
+                std::thread::sleep(pause);
+                pause * (tries.max(0) as u32) < BUSY_WAIT
+            }))?,
+        }
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(conn)
+    }
+}
+
+/// Connections for readers: opened as they are needed, at most so many, and kept.
+pub(super) struct Pool {
+    place: Place,
+    cache_kib: usize,
+    readers_max: usize,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    open: usize,
+}
+
+impl Pool {
+    pub fn new(place: Place, readers_max: usize, cache_kib: usize) -> Pool {
+        let readers_max = readers_max.max(1);
+        Pool { place, cache_kib, readers_max, state: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// A connection. Blocks while all are in use: they are given back after a query.
+    pub fn checkout(&self) -> Result<Reading<'_>, StoreError> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(conn) = state.idle.pop() {
+                return Ok(Reading { pool: self, conn: Some(conn) });
+            }
+            if state.open < self.readers_max {
+                state.open += 1;
+                break;
+            }
+            self.freed.wait(&mut state);
+        }
+        drop(state);
+        // Given back as a free place if opening fails.
+        let mut reading = Reading { pool: self, conn: None };
+        let conn = self.place.reader().step("open a connection for reading")?;
+        conn.pragma_update(None, "cache_size", -(self.cache_kib as i64)).step("open a connection for reading")?;
+        reading.conn = Some(conn);
+        Ok(reading)
+    }
+}
+
+/// A connection on loan.
+pub(super) struct Reading<'a> {
+    pool: &'a Pool,
+    conn: Option<Connection>,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock();
+        match self.conn.take() {
+            Some(conn) => state.idle.push(conn),
+            None => state.open -= 1,
+        }
+        drop(state);
+        self.pool.freed.notify_one();
+    }
+}
+
+impl Deref for Reading<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.conn.as_ref().expect("a loan is handed out with its connection")
+    }
+}

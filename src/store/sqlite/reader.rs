@@ -1,0 +1,305 @@
+//! The readers' half: the staging first, the view second.
+//!
+//! One question about one task is one statement, so that it sees one state of the view, also while the writer settles.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::failure::{Step as _, damaged};
+use super::pool::Pool;
+use super::query;
+use super::staging::Staging;
+use super::view::Part;
+use super::{id_of, json_of};
+use crate::store::{ChangedSince, ChangedTask, LogRange, Page, Query, Reader, StoreError, Stored};
+use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition};
+
+/// What the writer and the readers share.
+pub(super) struct Shared {
+    pub staging: RwLock<Staging>,
+    pub pool: Pool,
+}
+
+impl Reader for Shared {
+    fn task(&self, task_id: TaskId) -> Result<Option<Stored>, StoreError> {
+        const STEP: &str = "read a task";
+        let mut newer = None;
+        if let Some(staged) = self.staging.read().get(task_id)
+            && let Some(record) = &staged.record
+        {
+            if record.gone {
+                return Ok(None);
+            }
+            let stored =
+                Stored { record: record.bytes.clone(), payload: staged.payload.clone(), result: staged.result.clone() };
+            if !record.in_view {
+                return Ok(Some(stored));
+            }
+            newer = Some(stored);
+        }
+        let conn = self.pool.checkout()?;
+        let mut statement = conn
+            .prepare_cached(
+                "SELECT record, (SELECT json FROM parts WHERE task_id = ?1 AND part = ?2),
+                 (SELECT json FROM parts WHERE task_id = ?1 AND part = ?3) FROM tasks WHERE task_id = ?1",
+            )
+            .step(STEP)?;
+        let found = statement
+            .query_row(params![task_id.as_bytes().as_slice(), Part::Payload as u8, Part::Result as u8], |row| {
+                Ok(Stored { record: bytes_of(row, 0)?, payload: json_of(row, 1)?, result: json_of(row, 2)? })
+            })
+            .optional()
+            .step(STEP)?;
+        Ok(match (found, newer) {
+            // Deleted between the two looks, where there was a newer one.
+            (None, _) => None,
+            (found, None) => found,
+            (Some(found), Some(newer)) => Some(Stored {
+                record: newer.record,
+                payload: newer.payload.or(found.payload),
+                result: newer.result.or(found.result),
+            }),
+        })
+    }
+
+    fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<(Option<Json>, Option<Json>)>, StoreError> {
+        const STEP: &str = "read payloads";
+        let mut found: Vec<(Option<Json>, Option<Json>)> = vec![(None, None); task_ids.len()];
+        // New tasks are in the staging with all they have.
+        let mut to_look_up = Vec::new();
+        {
+            let staging = self.staging.read();
+            for (at, (task_id, found)) in task_ids.iter().zip(&mut found).enumerate() {
+                let staged = staging.get(*task_id);
+                if let Some(staged) = staged {
+                    *found = (staged.payload.clone(), staged.checkpoint.clone());
+                }
+                let record = staged.and_then(|staged| staged.record.as_ref());
+                let known_whole = record.is_some_and(|record| record.gone || !record.in_view);
+                if !known_whole {
+                    to_look_up.push(at);
+                }
+            }
+        }
+        if to_look_up.is_empty() {
+            return Ok(found);
+        }
+        let conn = self.pool.checkout()?;
+        let mut statement =
+            conn.prepare_cached("SELECT part, json FROM parts WHERE task_id = ?1 AND part IN (?2, ?3)").step(STEP)?;
+        for at in to_look_up {
+            let id = task_ids[at].as_bytes().as_slice();
+            let mut rows = statement.query(params![id, Part::Payload as u8, Part::Checkpoint as u8]).step(STEP)?;
+            while let Some(row) = rows.next().step(STEP)? {
+                let part: u8 = row.get(0).step(STEP)?;
+                let json = json_of(row, 1).step(STEP)?;
+                let place = if part == Part::Payload as u8 { &mut found[at].0 } else { &mut found[at].1 };
+                if place.is_none() {
+                    *place = json;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn find(&self, query: &Query) -> Result<Page, StoreError> {
+        query::find(&*self.pool.checkout()?, query).step("find tasks")
+    }
+
+    fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, StoreError> {
+        const STEP: &str = "read changes";
+        let conn = self.pool.checkout()?;
+        let mut statement = conn
+            .prepare_cached(
+                "SELECT rev, task_id, record, FALSE FROM tasks INDEXED BY tasks_rev WHERE rev > ?1
+                 UNION ALL SELECT rev, task_id, record, TRUE FROM tombstones WHERE rev > ?1 ORDER BY rev LIMIT ?2",
+            )
+            .step(STEP)?;
+        let mut rows = statement.query(params![rev as i64, limit as i64 + 1]).step(STEP)?;
+        let mut changes = Vec::new();
+        let mut more = false;
+        while let Some(row) = rows.next().step(STEP)? {
+            more = changes.len() == limit;
+            if more {
+                break;
+            }
+            changes.push(changed_of(row).step(STEP)?);
+        }
+        drop(rows);
+        // Asked for last: had tombstones been swept in the meantime, it would say so.
+        let known_from: i64 = conn
+            .prepare_cached("SELECT known_from FROM state")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .step(STEP)?;
+        Ok(if (rev as i64) < known_from { ChangedSince::TooOld } else { ChangedSince::Known { changes, more } })
+    }
+
+    fn history(&self, task_id: TaskId) -> Result<Vec<Transition>, StoreError> {
+        const STEP: &str = "read a history";
+        let mut newer = (Vec::new(), u64::MAX);
+        if let Some(staged) = self.staging.read().get(task_id) {
+            if staged.gone() {
+                return Ok(Vec::new());
+            }
+            newer = (staged.lines.clone(), staged.lines_from);
+        }
+        let conn = self.pool.checkout()?;
+        let stored: Option<Vec<u8>> = conn
+            .prepare_cached("SELECT history FROM tasks WHERE task_id = ?1")
+            .and_then(|mut statement| statement.query_row([task_id.as_bytes().as_slice()], |row| row.get(0)).optional())
+            .step(STEP)?;
+        let mut history: Vec<Transition> = lines(stored.as_deref().unwrap_or_default(), STEP)?;
+        history.retain(|line| line.rev < newer.1);
+        history.extend(lines::<Transition>(&newer.0, STEP)?);
+        Ok(history)
+    }
+
+    fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Vec<LogLine>, StoreError> {
+        const STEP: &str = "read log lines";
+        let mut newest = Newest::of(range);
+        if let Some(staged) = self.staging.read().get(task_id) {
+            if staged.gone() {
+                return Ok(Vec::new());
+            }
+            let lines = staged.logs.iter().rev().flat_map(|lines| lines.iter().rev());
+            lines.take(LOG_LINES_MAX).for_each(|line| newest.take(line.clone()));
+        }
+        let conn = self.pool.checkout()?;
+        let mut statement = conn
+            .prepare_cached("SELECT lines FROM logs WHERE task_id = ?1 AND last_seq > ?2 ORDER BY first_seq DESC")
+            .step(STEP)?;
+        let mut rows = statement.query(params![task_id.as_bytes().as_slice(), newest.after as i64]).step(STEP)?;
+        while !newest.done
+            && let Some(row) = rows.next().step(STEP)?
+        {
+            let text = row.get_ref(0).and_then(|text| Ok(text.as_blob()?)).step(STEP)?;
+            lines::<LogLine>(text, STEP)?.into_iter().rev().for_each(|line| newest.take(line));
+        }
+        let mut lines = newest.lines;
+        lines.reverse();
+        if let LogRange::After { limit, .. } = range {
+            lines.truncate(limit);
+        }
+        Ok(lines)
+    }
+
+    fn log_end(&self, task_id: TaskId) -> Result<u64, StoreError> {
+        if let Some(staged) = self.staging.read().get(task_id) {
+            if staged.gone() {
+                return Ok(0);
+            }
+            if let Some(line) = staged.logs.iter().rev().find_map(|lines| lines.last()) {
+                return Ok(line.seq);
+            }
+        }
+        log_end(&*self.pool.checkout()?, task_id)
+    }
+
+    fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        const STEP: &str = "find finished tasks";
+        let conn = self.pool.checkout()?;
+        let mut statement = conn
+            .prepare_cached(
+                "SELECT task_id FROM tasks INDEXED BY tasks_finished WHERE finished_at < ?1 ORDER BY finished_at LIMIT ?2",
+            )
+            .step(STEP)?;
+        let ids = statement.query_map(params![before.as_millis(), limit as i64], |row| id_of(row, 0)).step(STEP)?;
+        ids.collect::<Result<_, _>>().step(STEP)
+    }
+
+    fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        const STEP: &str = "read records";
+        let mut found = vec![None; task_ids.len()];
+        let mut to_look_up = Vec::new();
+        {
+            let staging = self.staging.read();
+            for (at, (task_id, found)) in task_ids.iter().zip(&mut found).enumerate() {
+                match staging.get(*task_id).and_then(|staged| staged.record.as_ref()) {
+                    Some(record) if record.gone => {}
+                    Some(record) => *found = Some(record.bytes.clone()),
+                    None => to_look_up.push(at),
+                }
+            }
+        }
+        if to_look_up.is_empty() {
+            return Ok(found);
+        }
+        let conn = self.pool.checkout()?;
+        let mut statement = conn.prepare_cached("SELECT record FROM tasks WHERE task_id = ?1").step(STEP)?;
+        for at in to_look_up {
+            let id = task_ids[at].as_bytes().as_slice();
+            found[at] = statement.query_row([id], |row| bytes_of(row, 0)).optional().step(STEP)?;
+        }
+        Ok(found)
+    }
+}
+
+impl Shared {
+    /// The half for everybody.
+    pub fn reader(self: &Arc<Shared>) -> Arc<dyn Reader> {
+        self.clone()
+    }
+}
+
+/// The newest kept line of a task in the view.
+pub(super) fn log_end(conn: &Connection, task_id: TaskId) -> Result<u64, StoreError> {
+    let end: Option<i64> = conn
+        .prepare_cached("SELECT last_seq FROM logs WHERE task_id = ?1 ORDER BY first_seq DESC LIMIT 1")
+        .and_then(|mut statement| statement.query_row([task_id.as_bytes().as_slice()], |row| row.get(0)).optional())
+        .step("read the end of a log")?;
+    Ok(end.and_then(|end| u64::try_from(end).ok()).unwrap_or(0))
+}
+
+/// Gathers lines from the newest to the oldest, within what is kept of a task.
+struct Newest {
+    lines: Vec<LogLine>,
+    lines_max: usize,
+    bytes: usize,
+    after: u64,
+    done: bool,
+}
+
+impl Newest {
+    fn of(range: LogRange) -> Newest {
+        let (lines_max, after) = match range {
+            LogRange::Tail(lines) => (lines.min(LOG_LINES_MAX), 0),
+            LogRange::After { seq, .. } => (LOG_LINES_MAX, seq),
+        };
+        Newest { lines: Vec::new(), lines_max, bytes: 0, after, done: lines_max == 0 }
+    }
+
+    /// The next older line. One that is there already is passed over: the staging and the view may both have it.
+    fn take(&mut self, line: LogLine) {
+        if self.done || self.lines.last().is_some_and(|oldest| oldest.seq <= line.seq) {
+            return;
+        }
+        let bytes = self.bytes + line.message.len();
+        if line.seq <= self.after || bytes > LOG_BYTES_MAX {
+            self.done = true;
+            return;
+        }
+        self.bytes = bytes;
+        self.lines.push(line);
+        self.done = self.lines.len() == self.lines_max;
+    }
+}
+
+/// Texts that each stand after a newline. What stands before the first was cut off.
+fn lines<T: serde::de::DeserializeOwned>(text: &[u8], step: &'static str) -> Result<Vec<T>, StoreError> {
+    text.split(|byte| *byte == b'\n')
+        .skip(1)
+        .map(|line| serde_json::from_slice(line).map_err(|error| damaged(step, error)))
+        .collect()
+}
+
+fn changed_of(row: &Row<'_>) -> rusqlite::Result<ChangedTask> {
+    let rev: i64 = row.get(0)?;
+    Ok(ChangedTask { rev: rev as u64, task_id: id_of(row, 1)?, record: bytes_of(row, 2)?, gone: row.get(3)? })
+}
+
+fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
+    Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
+}

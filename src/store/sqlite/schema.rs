@@ -1,0 +1,114 @@
+//! The tables, and how a file of an older hub becomes one of this hub.
+
+use rusqlite::Connection;
+
+use super::failure::Step as _;
+use crate::store::StoreError;
+
+/// One step a version, first to last. A released step never changes; what is to be different is a new step.
+/// `PRAGMA user_version` says how many of them a file has seen.
+const MIGRATIONS: &[&str] = &[FIRST];
+
+/// * `log`: commits that are not settled, see [`super::body`].
+/// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
+///   and indexes need. `history` is the task's transitions as JSON, each after a newline. Ids grow, so new rows go to the
+///   end of the tree.
+/// * `labels`: the labels of tasks, to find tasks by.
+/// * `parts`: what is too large for the record or not for everybody: see [`super::view::Part`].
+/// * `logs`: log lines as JSON, each after a newline, some KiB a row.
+/// * `keys`: idempotency keys. `tasks` is the ids, one after the other.
+/// * `tombstones`: deletions, for those who ask what changed.
+/// * `state`: one row. `known_from` is the lowest `rev` from which all that changed is still known.
+/// * `probe`: always empty.
+const FIRST: &str = "
+CREATE TABLE log (row INTEGER PRIMARY KEY, body BLOB NOT NULL);
+
+CREATE TABLE tasks (
+    task_id BLOB PRIMARY KEY,
+    rev INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    task_type TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    user_id TEXT,
+    title TEXT,
+    progress BLOB,
+    record BLOB NOT NULL,
+    history BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX tasks_rev ON tasks (rev);
+CREATE INDEX tasks_status ON tasks (status, task_id);
+CREATE INDEX tasks_user ON tasks (user_id, task_id) WHERE user_id IS NOT NULL;
+CREATE INDEX tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE labels (key TEXT, value TEXT, task_id BLOB, PRIMARY KEY (key, value, task_id)) WITHOUT ROWID;
+
+CREATE TABLE parts (task_id BLOB, part INTEGER, json BLOB NOT NULL, PRIMARY KEY (task_id, part)) WITHOUT ROWID;
+
+CREATE TABLE logs (
+    task_id BLOB,
+    first_seq INTEGER,
+    last_seq INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    lines BLOB NOT NULL,
+    PRIMARY KEY (task_id, first_seq)
+) WITHOUT ROWID;
+
+CREATE TABLE keys (
+    key BLOB PRIMARY KEY,
+    body BLOB NOT NULL,
+    expires_at INTEGER NOT NULL,
+    tasks BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX keys_expiry ON keys (expires_at);
+
+CREATE TABLE tombstones (
+    rev INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    task_id BLOB NOT NULL,
+    record BLOB NOT NULL
+);
+
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch TEXT NOT NULL,
+    rev INTEGER NOT NULL,
+    last_id BLOB,
+    known_from INTEGER NOT NULL
+);
+
+CREATE TABLE probe (filler BLOB NOT NULL);
+";
+
+/// The version this hub writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Brings the file to [`VERSION`], one transaction a step. A file of a newer hub is refused untouched.
+pub(super) fn migrate(conn: &mut Connection, new_epoch: &str) -> Result<(), StoreError> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
+    let Ok(from) = usize::try_from(found) else {
+        return Err(refused(found));
+    };
+    if found > VERSION {
+        return Err(refused(found));
+    }
+    for (at, step) in MIGRATIONS.iter().enumerate().skip(from) {
+        let tx = conn.transaction().step("migrate the schema")?;
+        tx.execute_batch(step).step("migrate the schema")?;
+        if at == 0 {
+            tx.execute("INSERT INTO state VALUES (1, ?1, 0, NULL, 0)", [new_epoch]).step("migrate the schema")?;
+        }
+        tx.pragma_update(None, "user_version", at as i64 + 1).step("migrate the schema")?;
+        tx.commit().step("migrate the schema")?;
+    }
+    Ok(())
+}
+
+fn refused(found: i64) -> StoreError {
+    StoreError {
+        step: "check the schema version",
+        cause: format!("the file has version {found}, this hub knows up to {VERSION}: run the newer hub that wrote it"),
+        lasting: true,
+    }
+}

@@ -1,0 +1,231 @@
+//! What is in the log and not yet in the view.
+//!
+//! One entry a task, whatever the number of its changes: the newest record, the history lines since the last settling,
+//! and the parts beside it. The writer adds to it after each commit, and takes from it after each settling; readers look
+//! here first and in the view second. In that order nothing is missed: what leaves the staging is in the view already.
+//! What both know (history lines, log lines) is told apart by `rev` and `seq`.
+//!
+//! It is bounded by the writer, who settles; see [`Store::unsettled`](crate::store::Store::unsettled).
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::store::{Aside, Digest, KeyEntry};
+use crate::task::{Json, LogLine, Task, TaskId, Timestamp};
+
+/// What waits to be settled.
+#[derive(Default)]
+pub(super) struct Staging {
+    tasks: HashMap<TaskId, Staged>,
+    /// The tasks above, in the order of their oldest row.
+    order: VecDeque<TaskId>,
+    keys: HashMap<Digest, KeyEntry>,
+    /// The keys above and their rows, oldest first; a key that was given twice stands here twice.
+    key_order: VecDeque<(i64, Digest)>,
+    /// The rows that are in the log, with their bytes.
+    rows: VecDeque<(i64, usize)>,
+    bytes: usize,
+}
+
+/// What waits of one task.
+pub(super) struct Staged {
+    /// The oldest row of the log that says something of it.
+    row: i64,
+    /// `None` where only asides wait.
+    pub record: Option<StagedRecord>,
+    pub payload: Option<Json>,
+    pub result: Option<Json>,
+    /// History lines, each after a newline.
+    pub lines: Vec<u8>,
+    /// The `rev` of the first of them.
+    pub lines_from: u64,
+    pub checkpoint: Option<Json>,
+    /// The newest tick, with the `rev` of the record it is of.
+    pub progress: Option<(u64, Json)>,
+    pub logs: Vec<Arc<[LogLine]>>,
+}
+
+/// The newest record of a task.
+pub(super) struct StagedRecord {
+    pub task: Arc<Task>,
+    pub bytes: Bytes,
+    /// Of the newest change; above the one in the record where that is a deletion.
+    pub rev: u64,
+    pub at: Timestamp,
+    /// The view knows the task already.
+    pub in_view: bool,
+    pub gone: bool,
+}
+
+/// A change on its way into the staging.
+pub(super) struct NewRecord<'a> {
+    pub record: StagedRecord,
+    pub line: &'a [u8],
+    pub payload: Option<&'a Json>,
+    pub result: Option<&'a Json>,
+}
+
+/// What one step of settling covers.
+pub(super) struct Step<'a> {
+    pub tasks: Vec<(TaskId, &'a Staged)>,
+    pub keys: Vec<&'a KeyEntry>,
+    /// Rows of the log below this hold nothing any more, once the step is done.
+    pub rows_below: i64,
+    keys_len: usize,
+}
+
+/// How much of a [`Step`] there was.
+pub(super) struct StepDone {
+    tasks: usize,
+    keys: usize,
+    rows_below: i64,
+}
+
+impl Staging {
+    /// A row was written.
+    pub fn row(&mut self, row: i64, bytes: usize) {
+        self.rows.push_back((row, bytes));
+        self.bytes += bytes;
+    }
+
+    pub fn change(&mut self, row: i64, change: NewRecord<'_>) {
+        let NewRecord { mut record, line, payload, result } = change;
+        let staged = self.entry(row, record.task.task_id);
+        if let Some(before) = &staged.record {
+            record.in_view = before.in_view;
+        }
+        if record.gone {
+            // All that was kept beside it goes with it.
+            *staged = Staged { row: staged.row, ..Staged::default() };
+        } else {
+            if staged.lines.is_empty() {
+                staged.lines_from = record.rev;
+            }
+            staged.lines.push(b'\n');
+            staged.lines.extend_from_slice(line);
+            if let Some(payload) = payload {
+                staged.payload = Some(payload.clone());
+            }
+            if let Some(result) = result {
+                staged.result = Some(result.clone());
+            }
+            if staged.progress.as_ref().is_some_and(|(of, _)| *of < record.rev) {
+                staged.progress = None;
+            }
+        }
+        staged.record = Some(record);
+    }
+
+    pub fn aside(&mut self, row: i64, aside: &Aside) {
+        let (Aside::Checkpoint { task_id, .. } | Aside::Progress { task_id, .. } | Aside::Logs { task_id, .. }) = aside;
+        let staged = self.entry(row, *task_id);
+        if staged.gone() {
+            return;
+        }
+        match aside {
+            Aside::Checkpoint { checkpoint, .. } => staged.checkpoint = Some(checkpoint.clone()),
+            Aside::Progress { rev, progress, .. } => {
+                let newest = staged.record.as_ref().map_or(0, |record| record.rev);
+                if *rev >= newest {
+                    staged.progress = Some((*rev, progress.clone()));
+                }
+            }
+            Aside::Logs { lines, .. } => staged.logs.push(lines.clone()),
+        }
+    }
+
+    pub fn key(&mut self, row: i64, entry: KeyEntry) {
+        self.key_order.push_back((row, entry.key));
+        self.keys.insert(entry.key, entry);
+    }
+
+    fn entry(&mut self, row: i64, task_id: TaskId) -> &mut Staged {
+        match self.tasks.entry(task_id) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => {
+                self.order.push_back(task_id);
+                slot.insert(Staged { row, ..Staged::default() })
+            }
+        }
+    }
+
+    pub fn get(&self, task_id: TaskId) -> Option<&Staged> {
+        self.tasks.get(&task_id)
+    }
+
+    pub fn get_key(&self, key: Digest) -> Option<&KeyEntry> {
+        self.keys.get(&key)
+    }
+
+    /// Tasks that wait, and bytes of the rows that hold them.
+    pub fn size(&self) -> (usize, usize) {
+        (self.order.len(), self.bytes)
+    }
+
+    /// Nothing is left to do, not even a row to take away.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The next step: the tasks that have waited longest, and the keys of the rows that become free with them.
+    pub fn step(&self, tasks_max: usize) -> Step<'_> {
+        let tasks: Vec<_> = self.order.iter().take(tasks_max).map(|id| (*id, &self.tasks[id])).collect();
+        let next = self.order.get(tasks.len());
+        let rows_below = next.map_or(i64::MAX, |task_id| self.tasks[task_id].row);
+        let keys_len = self.key_order.iter().take_while(|(row, _)| *row < rows_below).count();
+        let keys = self.key_order.iter().take(keys_len).filter_map(|(_, key)| self.keys.get(key)).collect();
+        Step { tasks, keys, rows_below, keys_len }
+    }
+
+    /// The step is in the view, durably.
+    pub fn settled(&mut self, step: StepDone) {
+        for task_id in self.order.drain(..step.tasks) {
+            self.tasks.remove(&task_id);
+        }
+        for (_, key) in self.key_order.drain(..step.keys) {
+            self.keys.remove(&key);
+        }
+        while let Some((row, bytes)) = self.rows.front().copied()
+            && row < step.rows_below
+        {
+            self.rows.pop_front();
+            self.bytes -= bytes;
+        }
+        // After a burst the room goes back.
+        if self.tasks.is_empty() && self.tasks.capacity() > 16_384 {
+            *self = Staging { rows: std::mem::take(&mut self.rows), bytes: self.bytes, ..Staging::default() };
+        }
+    }
+}
+
+impl Step<'_> {
+    pub fn done(&self) -> StepDone {
+        StepDone { tasks: self.tasks.len(), keys: self.keys_len, rows_below: self.rows_below }
+    }
+}
+
+impl Default for Staged {
+    fn default() -> Staged {
+        Staged {
+            row: 0,
+            record: None,
+            payload: None,
+            result: None,
+            lines: Vec::new(),
+            lines_from: u64::MAX,
+            checkpoint: None,
+            progress: None,
+            logs: Vec::new(),
+        }
+    }
+}
+
+impl Staged {
+    /// The task was deleted.
+    pub fn gone(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.gone)
+    }
+}

@@ -1,0 +1,238 @@
+//! Writing the view: what settling does to the tables.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+
+use super::failure::Step as _;
+use super::staging::{Staged, StagedRecord};
+use crate::store::{KeyEntry, StoreError};
+use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId};
+
+/// The most bytes of history kept of one task: some two thousand transitions. The oldest go. A task is handed out a
+/// thousand times at most, but every crash and every restart of the hub leaves a line too, and the history is written
+/// anew with each settling.
+pub(super) const HISTORY_BYTES_MAX: usize = 256 << 10;
+
+/// Log lines are gathered into rows up to this size: the newest row is written anew for each settling that has more
+/// lines, and the oldest are dropped whole.
+const LOG_ROW_BYTES: usize = 8 << 10;
+
+const STEP: &str = "settle";
+
+/// What is kept beside a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Part {
+    Payload = 1,
+    Result = 2,
+    Checkpoint = 3,
+}
+
+/// The statements of one settling.
+pub(super) struct View<'c> {
+    insert: CachedStatement<'c>,
+    update: CachedStatement<'c>,
+    progress: CachedStatement<'c>,
+    exists: CachedStatement<'c>,
+    delete: CachedStatement<'c>,
+    label: CachedStatement<'c>,
+    delete_label: CachedStatement<'c>,
+    part: CachedStatement<'c>,
+    delete_parts: CachedStatement<'c>,
+    log_row: CachedStatement<'c>,
+    newest_log_row: CachedStatement<'c>,
+    log_rows: CachedStatement<'c>,
+    trim_logs: CachedStatement<'c>,
+    delete_logs: CachedStatement<'c>,
+    tombstone: CachedStatement<'c>,
+    key: CachedStatement<'c>,
+    ids: Vec<u8>,
+}
+
+impl<'c> View<'c> {
+    pub fn new(conn: &'c Connection) -> Result<View<'c>, StoreError> {
+        let prepare = |sql: &str| conn.prepare_cached(sql).step(STEP);
+        Ok(View {
+            insert: prepare(
+                "INSERT INTO tasks (task_id, rev, status, created_at, finished_at, task_type, queue, user_id, title,
+                 progress, record, history) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?,
+            // What does not fit is cut off anywhere in the oldest line; readers begin at the first newline.
+            update: prepare(&format!(
+                "UPDATE tasks SET rev = ?2, status = ?3, finished_at = ?4, progress = ?5, record = ?6,
+                 history = CASE WHEN length(history) + length(?7) <= {HISTORY_BYTES_MAX}
+                     THEN CAST(history || ?7 AS BLOB)
+                     ELSE substr(CAST(history || ?7 AS BLOB), -{HISTORY_BYTES_MAX}) END
+                 WHERE task_id = ?1"
+            ))?,
+            progress: prepare("UPDATE tasks SET progress = ?3 WHERE task_id = ?1 AND rev <= ?2")?,
+            exists: prepare("SELECT 1 FROM tasks WHERE task_id = ?1")?,
+            delete: prepare("DELETE FROM tasks WHERE task_id = ?1")?,
+            label: prepare("INSERT OR REPLACE INTO labels VALUES (?1, ?2, ?3)")?,
+            delete_label: prepare("DELETE FROM labels WHERE key = ?1 AND value = ?2 AND task_id = ?3")?,
+            part: prepare("INSERT OR REPLACE INTO parts VALUES (?1, ?2, ?3)")?,
+            delete_parts: prepare("DELETE FROM parts WHERE task_id = ?1")?,
+            log_row: prepare("INSERT OR REPLACE INTO logs VALUES (?1, ?2, ?3, ?4, ?5)")?,
+            newest_log_row: prepare(
+                "SELECT first_seq, last_seq, bytes, lines FROM logs WHERE task_id = ?1 ORDER BY first_seq DESC LIMIT 1",
+            )?,
+            log_rows: prepare("SELECT last_seq, bytes FROM logs WHERE task_id = ?1 ORDER BY first_seq DESC")?,
+            trim_logs: prepare("DELETE FROM logs WHERE task_id = ?1 AND last_seq <= ?2")?,
+            delete_logs: prepare("DELETE FROM logs WHERE task_id = ?1")?,
+            tombstone: prepare("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2, ?3, ?4)")?,
+            key: prepare("INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4)")?,
+            ids: Vec::new(),
+        })
+    }
+
+    /// Brings one task up to date.
+    pub fn task(&mut self, task_id: TaskId, staged: &Staged) -> Result<(), StoreError> {
+        let id = task_id.as_bytes().as_slice();
+        match &staged.record {
+            Some(record) if record.gone => return self.gone(id, record).step(STEP),
+            Some(record) => self.record(id, record, staged).step(STEP)?,
+            // The hub writes asides of tasks it knows, so this is about a task that was deleted since.
+            None if !self.exists.exists([id]).step(STEP)? => return Ok(()),
+            None => {
+                if let Some((rev, progress)) = &staged.progress {
+                    self.progress.execute(params![id, *rev as i64, &progress.bytes()[..]]).step(STEP)?;
+                }
+            }
+        }
+        let parts =
+            [(Part::Payload, &staged.payload), (Part::Result, &staged.result), (Part::Checkpoint, &staged.checkpoint)];
+        for (part, json) in parts {
+            if let Some(json) = json {
+                self.part.execute(params![id, part as u8, &json.bytes()[..]]).step(STEP)?;
+            }
+        }
+        if !staged.logs.is_empty() {
+            self.logs(id, staged.logs.iter().flat_map(|lines| lines.iter()))?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, id: &[u8], record: &StagedRecord, staged: &Staged) -> rusqlite::Result<()> {
+        let task = &record.task;
+        let rev = record.rev as i64;
+        let status = task.status as u8;
+        let finished_at = task.status.is_final().then(|| {
+            let finished_at = task.run().and_then(|run| run.finished_at);
+            finished_at.unwrap_or(task.updated_at).as_millis()
+        });
+        let progress = staged.progress.as_ref().map(|(_, progress): &(u64, Json)| &progress.bytes()[..]);
+        let (text, lines) = (&record.bytes[..], &staged.lines[..]);
+        if record.in_view {
+            let updated = self.update.execute(params![id, rev, status, finished_at, progress, text, lines])?;
+            if updated == 1 {
+                return Ok(());
+            }
+        }
+        self.insert.execute(params![
+            id,
+            rev,
+            status,
+            task.created_at.as_millis(),
+            finished_at,
+            task.task_type.as_str(),
+            task.queue.as_str(),
+            task.user_id.as_ref().map(|user| user.as_str()),
+            task.detail().and_then(|detail| detail.title.as_deref()),
+            progress,
+            text,
+            lines,
+        ])?;
+        for (key, value) in task.labels().into_iter().flatten() {
+            self.label.execute(params![key, value, id])?;
+        }
+        Ok(())
+    }
+
+    fn gone(&mut self, id: &[u8], record: &StagedRecord) -> rusqlite::Result<()> {
+        if record.in_view {
+            self.delete.execute([id])?;
+            self.delete_parts.execute([id])?;
+            self.delete_logs.execute([id])?;
+            for (key, value) in record.task.labels().into_iter().flatten() {
+                self.delete_label.execute(params![key, value, id])?;
+            }
+        }
+        self.tombstone.execute(params![record.rev as i64, record.at.as_millis(), id, &record.bytes[..]])?;
+        Ok(())
+    }
+
+    fn logs<'l>(&mut self, id: &[u8], lines: impl Iterator<Item = &'l LogLine>) -> Result<(), StoreError> {
+        let newest = self.newest_log_row.query_row([id], |row| {
+            let lines: Vec<u8> = row.get(3)?;
+            Ok(LogRow { first_seq: row.get(0)?, last_seq: row.get(1)?, bytes: row.get(2)?, lines })
+        });
+        let mut row = newest.optional().step(STEP)?.filter(|row| row.lines.len() < LOG_ROW_BYTES);
+        for line in lines {
+            let open = row.get_or_insert_with(|| LogRow::from(line.seq as i64));
+            open.push(line);
+            if open.lines.len() >= LOG_ROW_BYTES {
+                self.log_row(id, row.take())?;
+            }
+        }
+        self.log_row(id, row)?;
+        self.trim(id).step(STEP)
+    }
+
+    fn log_row(&mut self, id: &[u8], row: Option<LogRow>) -> Result<(), StoreError> {
+        if let Some(row) = row {
+            self.log_row.execute(params![id, row.first_seq, row.last_seq, row.bytes, row.lines]).step(STEP)?;
+        }
+        Ok(())
+    }
+
+    /// Drops rows that are wholly beyond the bounds, and so keeps a little more than the newest lines that are promised;
+    /// readers cut that off.
+    fn trim(&mut self, id: &[u8]) -> rusqlite::Result<()> {
+        let (mut newest, mut bytes) = (None, 0);
+        let mut rows = self.log_rows.query([id])?;
+        let mut beyond = None;
+        while let Some(row) = rows.next()? {
+            let (last_seq, row_bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let newest = *newest.get_or_insert(last_seq);
+            if newest - last_seq >= LOG_LINES_MAX as i64 || bytes >= LOG_BYTES_MAX as i64 {
+                beyond = Some(last_seq);
+                break;
+            }
+            bytes += row_bytes;
+        }
+        drop(rows);
+        if let Some(last_seq) = beyond {
+            self.trim_logs.execute(params![id, last_seq])?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what an idempotency key stands for.
+    pub fn key(&mut self, entry: &KeyEntry) -> Result<(), StoreError> {
+        self.ids.clear();
+        entry.tasks.iter().for_each(|task_id| self.ids.extend_from_slice(task_id.as_bytes()));
+        let (key, body) = (entry.key.to_be_bytes(), entry.body.to_be_bytes());
+        self.key.execute(params![key, body, entry.expires_at.as_millis(), self.ids]).step(STEP)?;
+        Ok(())
+    }
+}
+
+struct LogRow {
+    first_seq: i64,
+    last_seq: i64,
+    /// Of the messages.
+    bytes: i64,
+    lines: Vec<u8>,
+}
+
+impl LogRow {
+    fn from(first_seq: i64) -> LogRow {
+        LogRow { first_seq, last_seq: first_seq, bytes: 0, lines: Vec::new() }
+    }
+
+    fn push(&mut self, line: &LogLine) {
+        self.last_seq = line.seq as i64;
+        self.bytes += line.message.len() as i64;
+        self.lines.push(b'\n');
+        serde_json::to_writer(&mut self.lines, line).expect("a log line is JSON, and a Vec takes every write");
+    }
+}

@@ -1,0 +1,87 @@
+// The parts of the views that need no page: how things are said, and what an address means.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { areSet, filtersAddress, readFilters, subscriptionFilter } from '../../web/views/filters.js';
+import { bytes, complaint, percentage, rate, short, span, standing } from '../../web/views/words.js';
+import { task } from './fake_hub.mjs';
+
+test('a length of time is said in at most two units', () => {
+  const check = (ms, expected) => assert.equal(span(ms), expected, String(ms));
+  check(-5_000, '0 ms'); // the hub's clock is ahead of this one
+  check(240, '240 ms');
+  check(4_260, '4.2 s');
+  check(59_999, '59 s');
+  check(60_000, '1m');
+  check(192_000, '3m 12s');
+  check(3_600_000, '1h');
+  check(7_500_000, '2h 5m');
+  check(523_000_000, '6d 1h');
+});
+
+test('an age is said in one', () => {
+  const check = (ms, expected) => assert.equal(short(ms), expected, String(ms));
+  check(-1, 'now');
+  check(999, 'now');
+  check(12_500, '12s');
+  check(3_599_000, '59m');
+  check(86_399_000, '23h');
+  check(172_800_000, '2d');
+});
+
+test('sizes and rates keep to the digits that matter', () => {
+  assert.deepEqual([640, 12_288, 1_572_864].map(bytes), ['640 B', '12 KiB', '1.5 MiB']);
+  assert.deepEqual([0, 0.123, 4.26, 42.4, 1_234.5].map(rate), ['0', '0.12', '4.3', '42', '1,235']);
+});
+
+test('a percentage comes from the worker, or from its counts, and stays on the scale', () => {
+  const check = (progress, expected) => assert.equal(percentage({ progress }), expected, JSON.stringify(progress));
+  check(undefined, undefined);
+  check({}, undefined);
+  check({ step: 'reading' }, undefined);
+  check({ percentage: 0 }, 0);
+  check({ percentage: 130 }, 100);
+  check({ current: 1, total: 4 }, 25);
+  check({ total: 4 }, 0);
+  check({ current: 1, total: 0 }, undefined);
+});
+
+test('one line says where a task stands', () => {
+  const now = Date.parse('2026-01-01T01:00:00.000Z');
+  const check = (more, expected) => assert.equal(standing(task('t1', 1, more), now), expected);
+  check({}, '');
+  check({ status: 'running', started_at: '2026-01-01T00:57:00.000Z' }, 'for 3m');
+  check({ status: 'running', started_at: '2026-01-01T00:57:00.000Z', progress: { step: 'parse', message: 'page 3' } }, 'parse · page 3');
+  check({ status: 'running', cancel_requested_at: '2026-01-01T00:59:00.000Z' }, 'asked to stop');
+  check({ status: 'failed', error: { kind: 'exit', message: 'disk full\nmore' } }, 'disk full');
+  check({ status: 'failed', error: { kind: 'exit', message: 'Traceback (most recent call last):\n  File "x"\nValueError: no\n' } }, 'ValueError: no');
+  check({ status: 'failed', error: { kind: 'poison', message: '' } }, '');
+  check({ status: 'failed' }, '');
+  check({ status: 'completed', started_at: '2026-01-01T00:00:00.000Z', finished_at: '2026-01-01T00:00:04.200Z' }, 'took 4.2 s');
+  check({ status: 'scheduled', run_at: '2026-01-01T03:00:00.000Z' }, 'in 2h');
+  check({ status: 'scheduled', run_at: '2026-01-01T00:59:00.000Z' }, 'due');
+  check({ status: 'waiting', depends_on: ['t2', 't3'] }, 'for 2 tasks');
+});
+
+test('an address says what the list shows, and is read back as the same', () => {
+  const address = '#/?status=running,failed&task_type=report.*&queue=gpu&user_id=ada&q=a+%26+b&order=changed';
+  const filters = readFilters(address.slice(3));
+  assert.equal(filtersAddress(filters), address);
+  assert.deepEqual(subscriptionFilter(filters), { status: ['running', 'failed'], task_type: ['report.*'], queue: ['gpu'], user_id: ['ada'] });
+  assert.equal(filters.q, 'a & b');
+  assert.ok(areSet(filters));
+});
+
+test('an address of no filters, or of nonsense, shows everything', () => {
+  for (const query of ['', '?', 'status=nonsense&order=constructor&what=ever']) {
+    const filters = readFilters(query);
+    assert.equal(filtersAddress(filters), '#/', query);
+    assert.deepEqual(subscriptionFilter(filters), {});
+    assert.ok(!areSet(filters));
+  }
+});
+
+test('a complaint names what is known of the failure', () => {
+  assert.equal(complaint({ status: 409, code: 'task_finished', message: 'it has ended' }), '409 · task_finished · it has ended');
+  assert.equal(complaint({ code: 'unreachable', message: 'no' }), 'unreachable · no');
+});

@@ -1,0 +1,93 @@
+// The hub's REST interface: one call, one answer, or a HubError that says why not. It keeps nothing and tries nothing twice.
+
+/**
+ * A refusal by the hub, or the news that it could not be reached.
+ *
+ * `code` is one of the hub's codes (`task_not_found`, `task_finished`, `unauthenticated`, …), or, from this module:
+ * `unreachable`, `gone` (the task was deleted, or is not visible any more), `refused` (the hub does not want this
+ * connection; `close_code` says why), `closed` (by `hub.close()`). `status` is the HTTP status where there was one;
+ * `field` or `limit` name the culprit where one is meant.
+ */
+export class HubError extends Error {
+  constructor({ detail, title, code, ...rest }) {
+    super(detail ?? title ?? code);
+    Object.assign(this, rest, { name: 'HubError', code, title, detail });
+  }
+}
+
+/** The calls an application makes. A hub from `connect()` has them all. */
+export class Rest {
+  /** `base` is the hub's URL with a slash at the end; `token` gives the caller's token, or nothing; `fetch` is the browser's. */
+  constructor({ base, token, fetch }) {
+    Object.assign(this, { base, token, fetch });
+  }
+
+  /** Submits a task. With `idempotency_key` (≤ 255 characters) the same call again gives the first task, for 24 h. */
+  submit(task, { idempotency_key } = {}) {
+    const headers = idempotency_key === undefined ? {} : { 'idempotency-key': idempotency_key };
+    return this.call('POST', 'tasks', { body: task, headers });
+  }
+
+  /** The task, with payload and result. `wait_ms` (≤ 60,000) holds the answer until it is final, or above `since_rev`. */
+  get(task_id, { wait_ms, since_rev } = {}) {
+    return this.call('GET', `tasks/${encodeURIComponent(task_id)}`, { query: { wait_ms, since_rev } });
+  }
+
+  /** One page of tasks: `{tasks, next_cursor}`. `query`: `status` (text or list), `task_type`, `queue`, `user_id`, `q`, `order`, `limit` (≤ 500), `cursor`, … */
+  list(query = {}) {
+    return this.call('GET', 'tasks', { query });
+  }
+
+  /** Cancels the task, or asks its worker to stop. */
+  cancel(task_id, { reason } = {}) {
+    return this.call('POST', `tasks/${encodeURIComponent(task_id)}/cancel`, { body: reason === undefined ? undefined : { reason } });
+  }
+
+  /** Runs a failed or cancelled task again. */
+  retry(task_id) {
+    return this.call('POST', `tasks/${encodeURIComponent(task_id)}/retry`);
+  }
+
+  /** Log lines: the newest `tail` (100), or up to `limit` after a `seq`. */
+  async logs(task_id, { tail, after, limit } = {}) {
+    return (await this.call('GET', `tasks/${encodeURIComponent(task_id)}/logs`, { query: { tail, after, limit } })).lines;
+  }
+
+  /** The task's transitions, oldest first. */
+  async history(task_id) {
+    return (await this.call('GET', `tasks/${encodeURIComponent(task_id)}/history`)).transitions;
+  }
+
+  /** The connected workers. */
+  async workers() {
+    return (await this.call('GET', 'workers')).workers;
+  }
+
+  async call(method, path, { query = {}, body, headers = {} } = {}) {
+    const url = new URL(`api/v1/${path}`, this.base);
+    for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, value);
+    let response, text;
+    try {
+      const token = await this.token();
+      if (token) headers = { ...headers, authorization: `Bearer ${token}` };
+      if (body !== undefined) headers = { ...headers, 'content-type': 'application/json' };
+      const { fetch } = this; // called plainly: a browser fetch wants no other `this`
+      response = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+      text = await response.text();
+    } catch (cause) {
+      throw new HubError({ code: 'unreachable', detail: `the hub could not be reached (${cause.message})`, cause });
+    }
+    const answer = parsed(text);
+    if (response.ok) return answer;
+    throw new HubError({ code: 'internal', title: `HTTP ${response.status}`, ...answer, status: response.status });
+  }
+}
+
+/** JSON, or undefined for what is none. */
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

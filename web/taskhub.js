@@ -1,0 +1,392 @@
+// The taskhub client for browsers (and Node 22): one socket, any number of watchers, no dependencies.
+//
+//     import { connect } from 'https://hub.example/taskhub.js';
+//
+//     const hub = connect();
+//     const { task_id } = await hub.submit({ task_type: 'report', payload: { month: 5 } });
+//     hub.task(task_id).on('progress', (progress) => (bar.value = progress.percentage));
+//     const task = await hub.task(task_id).finished();
+//
+// It promises: what it tells is in order and told once, across cuts, restarts and a hub that starts a new history; after a cut it
+// resumes where it was or starts from a fresh snapshot, never with a hole; it says when what you see may be old.
+// It does not keep requests for later: a REST call that fails, fails, and says why.
+//
+// Resuming rests on two rules. A record counts only when its (`rev`, `tick`) is above what is known (store.js). And a
+// subscription resumes only from a `mark` that came after its own `subscribed`; a snapshot or a reset voids the mark
+// it had, because until the next one nobody has said that all before it was sent.
+
+import { HubError, Rest, parsed } from './rest.js';
+import { Tasks } from './store.js';
+import { Emitter, Subscription, TaskHandle, guarded } from './subscription.js';
+
+export { HubError } from './rest.js';
+export { STATUSES, isFinal, matches } from './store.js';
+
+const SUBPROTOCOL = 'taskhub.v1';
+
+/** The wait before another attempt is random between 0 and a bound that doubles from `first` to `last`. */
+const RETRY_MS = { first: 500, last: 15_000 };
+
+/** A connection that lasted this long was a good one: the next cut starts again at `RETRY_MS.first`. */
+const STEADY_MS = 10_000;
+
+/** An attempt that has not heard the hub's hello by now is given up. */
+const HELLO_MS_MAX = 10_000;
+
+/** Used until the hub has said its own. After one of these without a word it is asked, after two it is left. */
+const PING_MS = 25_000;
+
+/** Refusals of a subscription that mean "not now": it is asked for again. */
+const NOT_NOW = new Set(['rate_limited', 'overloaded', 'draining', 'storage_unavailable', 'internal']);
+
+/**
+ * Connects to a hub, and stays connected until `close()`.
+ *
+ * `url` is the hub's `http(s)://` address, by default where this module was loaded from.
+ * `options.token`: a text, or a function that gives one (or a promise of one); it is asked at each connection and call.
+ * `options.tasks_max`: records held at once, 10,000 by default; beyond, the ones that ended longest ago leave.
+ * `WebSocket`, `fetch`, `timers` (`setTimeout`, `clearTimeout`, `now`) and `random` can be replaced, for tests.
+ */
+export function connect(url, options) {
+  return typeof url === 'string' || url instanceof URL ? new Hub(url, options) : new Hub(undefined, url ?? options);
+}
+
+class Hub extends Rest {
+  /** `connecting`, `live`, `offline` (waits, then tries again), `resuming` (connected, catching up), `refused` or `closed` (for good). */
+  status = 'connecting';
+  /** True after the hub merged transitions because this client was slow, until all of them have come. */
+  behind = false;
+  /** The history the hub is on, and who it says is watching. Set once connected. */
+  epoch;
+  user_id;
+
+  #options;
+  #listeners = new Emitter();
+  #tasks = new Tasks();
+  #subscriptions = new Map(); // name → Subscription
+  #handles = new Map(); // task_id → TaskHandle, while it is listened to
+  #stats; // the one subscription behind every hub.stats(fn)
+  #awaited = new Set(); // subscriptions that have not caught up since the socket opened
+  #socket;
+  #greeted = false; // requests may be sent
+  #bye;
+  #ids = 0;
+  #names = 0;
+  #failures = 0; // attempts in a row that did not hold
+  #greeted_at = 0;
+  #heard_at = 0;
+  #asked = false; // a ping is out
+  #ping_ms = PING_MS;
+  #timer; // the one thing awaited: the next attempt, the hello, or a word from the hub
+
+  constructor(url = new URL('.', import.meta.url), options = {}) {
+    const { token, fetch = (...request) => globalThis.fetch(...request) } = options;
+    const base = new URL(url);
+    if (!base.pathname.endsWith('/')) base.pathname += '/';
+    super({ base, token: async () => (typeof token === 'function' ? token() : token), fetch });
+    this.#options = {
+      tasks_max: 10_000,
+      WebSocket: globalThis.WebSocket,
+      timers: {
+        setTimeout: (fn, ms) => globalThis.setTimeout(fn, ms),
+        clearTimeout: (timer) => globalThis.clearTimeout(timer),
+        now: () => Date.now(),
+      },
+      random: Math.random,
+      ...options,
+    };
+    globalThis.addEventListener?.('online', this.reconnect);
+    this.#open();
+  }
+
+  /**
+   * Listens to the connection: `status` (`{status, behind, retry_ms?, close_code?, reason?}`, at each change), `lag`
+   * (`{collapsed}`: that many transitions were merged), `error` (the hub complained about something this client sent).
+   * Returns a function that stops listening.
+   */
+  on(kind, fn) {
+    return this.#listeners.on(kind, fn);
+  }
+
+  /**
+   * Watches the tasks that match a filter. `request`:
+   * - `filter`: an AND of lists, each an OR of up to 1,000: `task_id`, `task_type` and `queue` (with a trailing `*`),
+   *   `status`, `user_id`, `workflow_id`, `labels` (`{project_id: ['p1']}`). Default: everything visible.
+   * - `snapshot`: `{limit: 200, order: 'desc'}`; at most 1,000, by creation.
+   * - `max_hz`: progress reports a second and task, at most the hub's own (10).
+   * - `logs`: `{tail: 100}`; needs `task_id` in the filter.
+   *
+   * `handlers` is one function for all events, or an object of functions by type. The events:
+   * - `{type: 'snapshot', tasks, truncated}`: everything in the picture; it replaces the picture you had.
+   * - `{type: 'task', event, task}`: a transition. `{type: 'progress', task}`: the same task, further on.
+   * - `{type: 'leave', task, event?}`: it does not match any more, or had to make room (`tasks_max`).
+   * - `{type: 'gone', task_id}`: deleted, or not visible any more.
+   * - `{type: 'log', task_id, lines}`: each line once, by `seq`. A jump in `seq` after a cut: ask `hub.logs()`.
+   * - `{type: 'error', code, detail}`: it ended, by a refusal or by `hub.close()`.
+   *
+   * The subscription also is an async iterator of these events. At most 64 at a time.
+   */
+  subscribe({ filter = {}, ...request } = {}, handlers) {
+    return this.#add({ filter, ...request }, handlers);
+  }
+
+  /**
+   * One task: `.on('change' | 'progress' | 'log' | 'gone' | 'error', fn)` and `.finished()`. It takes one of the 64
+   * subscriptions while somebody listens, two with its log.
+   */
+  task(task_id) {
+    return this.#handles.get(task_id) ?? new TaskHandle(this, task_id, this.#handles);
+  }
+
+  /** Calls `fn` with the hub's counts and rates (as `GET /stats`), about once a second. Returns a function that ends it. */
+  stats(fn) {
+    this.#stats ??= Object.assign(this.#add({ stats: true }), { listeners: new Set(), last: undefined });
+    const stats = this.#stats;
+    stats.listeners.add(fn);
+    if (stats.last) fn(stats.last);
+    return () => {
+      if (!stats.listeners.delete(fn) || stats.listeners.size) return;
+      stats.close();
+      if (this.#stats === stats) this.#stats = undefined;
+    };
+  }
+
+  /** Tries now instead of waiting for the next attempt. Does nothing unless `offline`. */
+  reconnect = () => {
+    if (this.status === 'offline' && !this.#socket) this.#open();
+  };
+
+  /** Sends a fresh token before the old one runs out. */
+  async refresh() {
+    const token = await this.token();
+    if (this.#greeted) this.#request({ op: 'refresh', token });
+  }
+
+  /** Ends the connection and every subscription. */
+  close() {
+    if (this.status === 'closed') return;
+    globalThis.removeEventListener?.('online', this.reconnect);
+    this.#drop();
+    this.#end('closed', { code: 'closed', detail: 'the connection was closed by this page' });
+  }
+
+  // The connection.
+
+  #open() {
+    const { WebSocket } = this.#options;
+    const url = new URL('api/v1/ws', this.base);
+    url.protocol = url.protocol.replace('http', 'ws');
+    const socket = (this.#socket = new WebSocket(url.href, [SUBPROTOCOL]));
+    const mine = (fn) => (event) => socket === this.#socket && fn(event);
+    socket.onmessage = mine(({ data }) => {
+      this.#heard_at = this.#options.timers.now();
+      this.#asked = false;
+      for (const line of data.split('\n')) {
+        const message = line && parsed(line);
+        if (message && socket === this.#socket) this.#take(message);
+      }
+    });
+    socket.onclose = mine(({ code, reason }) => this.#lost({ close_code: code, reason }));
+    this.#after(HELLO_MS_MAX, () => this.#lost({ reason: 'no answer' }));
+  }
+
+  #greet({ epoch, ping_ms = PING_MS }) {
+    if (this.epoch !== undefined && this.epoch !== epoch) {
+      this.#tasks.clear();
+      for (const subscription of this.#subscriptions.values()) subscription.renew();
+    }
+    this.epoch = epoch;
+    this.#ping_ms = ping_ms;
+    this.#greeted_at = this.#heard_at;
+    this.#listen();
+    if (!this.#options.token) return this.#resume();
+    const socket = this.#socket;
+    this.token().then(
+      (token) => {
+        if (socket !== this.#socket) return;
+        if (token) this.#request({ op: 'hello', token });
+        this.#resume();
+      },
+      (error) => socket === this.#socket && this.#lost({ reason: `no token: ${error.message}` }),
+    );
+  }
+
+  #resume() {
+    this.#greeted = true;
+    this.#awaited = new Set(this.#subscriptions.values());
+    if (this.status === 'offline') this.#say('resuming');
+    for (const subscription of this.#subscriptions.values()) this.#ask(subscription);
+    this.#caughtUp();
+  }
+
+  #caughtUp(subscription) {
+    this.#awaited.delete(subscription);
+    if (this.#greeted && !this.#awaited.size && this.status !== 'live') this.#say('live');
+  }
+
+  /** Waits for a word from the hub; asks for one; gives the connection up. A late timer (a laptop that slept) asks first. */
+  #listen() {
+    const quiet_ms = this.#options.timers.now() - this.#heard_at;
+    if (quiet_ms < this.#ping_ms) return this.#after(this.#ping_ms - quiet_ms, () => this.#listen());
+    if (this.#asked) return this.#lost({ reason: 'silent' });
+    this.#asked = true;
+    this.#request({ op: 'ping' });
+    this.#after(this.#ping_ms, () => this.#listen());
+  }
+
+  #lost({ close_code, reason }) {
+    const steady = this.#greeted_at && this.#options.timers.now() - this.#greeted_at >= STEADY_MS;
+    const bye = this.#bye;
+    this.#drop();
+    for (const subscription of this.#subscriptions.values()) subscription.cut();
+    close_code = bye?.code ?? close_code;
+    if (close_code >= 4500 && close_code <= 4999) {
+      const detail = `the hub refused the connection (${[close_code, reason].filter(Boolean).join(' ')})`;
+      return this.#end('refused', { code: 'refused', detail, close_code, reason });
+    }
+    this.#failures = steady ? 0 : this.#failures;
+    const { random } = this.#options;
+    const [least, most] = bye?.retry_ms ?? [0, Math.min(RETRY_MS.first * 2 ** this.#failures, RETRY_MS.last)];
+    const retry_ms = Math.round(least + random() * (most - least));
+    this.#failures++;
+    this.#after(retry_ms, () => this.#open());
+    this.#say('offline', { retry_ms, close_code, reason });
+  }
+
+  /** Lets go of the socket, without waiting for its close: on a dead path that takes minutes. */
+  #drop() {
+    const socket = this.#socket;
+    this.#socket = this.#bye = undefined;
+    this.#greeted = this.behind = this.#asked = false;
+    this.#greeted_at = 0;
+    this.#options.timers.clearTimeout(this.#timer);
+    socket?.close(1000);
+  }
+
+  #end(status, error) {
+    this.#say(status, error);
+    for (const subscription of this.#subscriptions.values()) subscription.fail(error);
+    this.#subscriptions.clear();
+  }
+
+  #after(ms, fn) {
+    this.#options.timers.clearTimeout(this.#timer);
+    this.#timer = this.#options.timers.setTimeout(fn, ms);
+  }
+
+  #say(status, more) {
+    this.status = status;
+    this.#listeners.emit('status', { ...more, status, behind: this.behind });
+  }
+
+  #request(message) {
+    const id = ++this.#ids;
+    const { op, ...rest } = message;
+    this.#socket.send(JSON.stringify({ op, id, ...rest }));
+    return id;
+  }
+
+  // Subscriptions.
+
+  #add(request, handlers) {
+    const name = `s${++this.#names}`;
+    const subscription = new Subscription(name, request, handlers, this.#tasks, () => this.#remove(subscription));
+    if (this.status === 'closed' || this.status === 'refused') {
+      queueMicrotask(() => subscription.fail({ code: this.status, detail: `the connection is ${this.status}` }));
+      return subscription;
+    }
+    this.#subscriptions.set(name, subscription);
+    if (this.#greeted) this.#ask(subscription);
+    return subscription;
+  }
+
+  #ask(subscription) {
+    const { name, request, mark } = subscription;
+    const since = mark === undefined ? undefined : { epoch: this.epoch, rev: mark };
+    subscription.asked = this.#request({ op: 'subscribe', sub: name, ...request, ...(since && { since, snapshot: undefined }) });
+  }
+
+  #remove(subscription) {
+    if (!this.#subscriptions.delete(subscription.name)) return;
+    if (this.#greeted) this.#request({ op: 'unsubscribe', sub: subscription.name });
+    for (const task_id of subscription.members) this.#release(task_id);
+    this.#caughtUp(subscription);
+  }
+
+  /** Forgets a task that is in nobody's picture. */
+  #release(task_id) {
+    for (const subscription of this.#subscriptions.values()) if (subscription.holds(task_id)) return;
+    this.#tasks.forget(task_id);
+  }
+
+  /** One message from the hub. What it does not know it ignores: a newer hub may say more. */
+  #take(message) {
+    const { type, task_id } = message;
+    const subscription = this.#subscriptions.get(message.sub);
+    if (type === 'hello') {
+      this.user_id = message.user_id;
+      if (message.id === undefined) this.#greet(message); // else it answers a token
+    } else if (type === 'subscribed') {
+      subscription?.begin(message.mode);
+      if (subscription?.request.stats) this.#caughtUp(subscription);
+    } else if (type === 'snapshot') {
+      subscription?.snapshot(message);
+      this.#makeRoom();
+    } else if (type === 'task') {
+      const task = this.#tasks.apply(message.task);
+      if (!task) return;
+      for (const each of this.#subscriptions.values()) each.changed(task, message.event);
+      this.#release(task.task_id);
+      this.#makeRoom();
+    } else if (type === 'progress') {
+      const task = this.#tasks.progress(message);
+      if (task) for (const each of this.#subscriptions.values()) each.progressed(task);
+    } else if (type === 'gone') {
+      const known = this.#tasks.gone(task_id, message.rev);
+      if (known) for (const each of this.#subscriptions.values()) each.lost(task_id);
+    } else if (type === 'log') {
+      for (const each of this.#subscriptions.values()) each.logged(task_id, message.lines);
+    } else if (type === 'stats') {
+      if (this.#stats) this.#stats.last = message;
+      for (const fn of this.#stats?.listeners ?? []) guarded(fn, message);
+    } else if (type === 'mark') {
+      for (const each of this.#subscriptions.values()) if (each.marked(message.rev)) this.#caughtUp(each);
+      if (this.behind) {
+        this.behind = false;
+        this.#say(this.status);
+      }
+    } else if (type === 'lag') {
+      this.behind = true;
+      this.#say(this.status);
+      this.#listeners.emit('lag', message);
+    } else if (type === 'reset') {
+      subscription?.void();
+    } else if (type === 'error') {
+      this.#complaint(message);
+    } else if (type === 'bye') {
+      this.#bye = message;
+    }
+  }
+
+  #complaint(message) {
+    const subscription = [...this.#subscriptions.values()].find(({ asked }) => asked === message.id);
+    if (!subscription) return this.#listeners.emit('error', new HubError(message));
+    if (NOT_NOW.has(message.code)) {
+      const { timers, random } = this.#options;
+      const again = () => this.#greeted && subscription.asked === message.id && this.#ask(subscription);
+      timers.setTimeout(again, Math.round((0.5 + random()) * 1_000));
+      return;
+    }
+    this.#subscriptions.delete(subscription.name);
+    subscription.fail(message);
+    this.#caughtUp(subscription);
+  }
+
+  #makeRoom() {
+    while (this.#tasks.size > this.#options.tasks_max) {
+      const task = this.#tasks.oldest();
+      this.#tasks.forget(task.task_id);
+      for (const each of this.#subscriptions.values()) each.left(task);
+    }
+  }
+}

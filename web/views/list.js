@@ -1,0 +1,290 @@
+// The live list. Messages only mark what changed; once a frame the rows that are shown are brought up to date, and only
+// a transition can move one. While the pointer moves over the list, rows change but do not move, so that what you are
+// about to click stays where it is.
+
+import { Tasks, select } from '../store.js';
+import { atNextFrame, copyButton, h } from './dom.js';
+import { areSet, filtersAddress, filtersView, readFilters, subscriptionFilter } from './filters.js';
+import { overviewView } from './overview.js';
+import { Row } from './row.js';
+import { complaint, count } from './words.js';
+
+/** Rows on the page until older ones are asked for; also the most tasks the hub gives in one snapshot. */
+const ROWS_MAX = 1_000;
+
+/** Rows are moved at most once in this time: calmer to read, and sorting a thousand of them is not free. */
+const PLACE_MS = 200;
+
+/** Tasks asked for at once beyond the snapshot, and when searching. */
+const PAGE = 200;
+
+/** Progress reports a second and task: what an eye can follow in a list, at a cost a page can have all day. */
+const PROGRESS_HZ = 4;
+
+/** The pointer holds the order for this long after its last move. */
+const HOLD_MS = 2_500;
+
+/** A pause in typing that means "search for it". */
+const TYPING_MS = 250;
+
+export function listView({ hub, announce, now }) {
+  const tasks = new Tasks();
+  const rows = new Map(); // task_id → Row
+  const changed = new Set(); // task_ids
+  let filters = readFilters('');
+  let subscription;
+  let running; // a second one: in a long line the running tasks are older than any snapshot reaches
+  let subscribed_for; // the filter of the subscription, as text
+  let truncated = false; // the hub has more that match
+  let cursor; // where older ones go on
+  let limit = ROWS_MAX; // rows on the page
+  let ready = false;
+  let reorder = false;
+  let shown = false;
+  let scroll_y = 0;
+  let held_until = 0;
+  let placed_at = 0;
+  let later; // the timer for rows that wait to be moved
+  let stats;
+  let typing;
+  let waiting_n = 0;
+
+  const overview = overviewView({ onToggle: toggle });
+  const bar = filtersView({ onChange: change });
+  const list = h('ol', { class: 'rows', onpointermove: hold, onpointerleave: release });
+  const news = h('button', { type: 'button', class: 'news', hidden: true, onclick: release });
+  const hint = h('p', { class: 'hint', hidden: true });
+  const foot = h('p', { class: 'foot' });
+  const older = h('button', { type: 'button', hidden: true, onclick: loadOlder }, 'Show older');
+  const blank = h('div', { class: 'blank' });
+  const head = h('div', { class: 'row head', 'aria-hidden': 'true' }, ['Status', 'Task', 'Type', 'Progress', 'Queue', 'User', 'Age'].map((name) => h('span', {}, name)));
+  const element = h('section', { class: 'page list', hidden: true }, h('h1', { class: 'unseen' }, 'Tasks'), overview.element, bar.element, hint, h('div', { class: 'table' }, head, news, list, blank), h('div', { class: 'after' }, foot, older));
+
+  const draw = atNextFrame(() => {
+    if (!shown || !ready) return;
+    const at = now();
+    const free_at = Math.max(held_until, placed_at + PLACE_MS);
+    if (reorder && at >= free_at) place(at);
+    else for (const task_id of changed) if (tasks.get(task_id)) rows.get(task_id)?.update(tasks.get(task_id), at);
+    changed.clear();
+    if (!reorder) return;
+    if (at < held_until) drawNews();
+    clearTimeout(later);
+    later = setTimeout(draw, free_at - at);
+  });
+
+  function place(at) {
+    reorder = false;
+    placed_at = at;
+    waiting_n = 0;
+    const view = select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order, limit });
+    const wanted = new Set(view.tasks.map(({ task_id }) => task_id));
+    for (const [task_id, row] of rows) {
+      if (wanted.has(task_id)) continue;
+      row.element.remove();
+      rows.delete(task_id);
+    }
+    let next = list.firstChild;
+    for (const task of view.tasks) {
+      let row = rows.get(task.task_id);
+      if (row) row.update(task, at);
+      else rows.set(task.task_id, (row = new Row(task, at)));
+      if (row.element === next) next = next.nextSibling;
+      else list.insertBefore(row.element, next);
+    }
+    news.hidden = true;
+    drawAround(view.total);
+  }
+
+  function drawAround(total) {
+    const n = Math.min(total, limit);
+    blank.replaceChildren(...(n ? [] : [areSet(filters) ? nothingFound() : nothingYet()]));
+    head.hidden = !n;
+    const more = truncated || total > n;
+    foot.textContent = !n ? '' : more && filters.q ? `${count(n)} found so far; older ones may match too.` : more ? `The newest ${count(n)} are shown; there are more.` : n === 1 ? '1 task' : `${count(n)} tasks`;
+    older.hidden = !n || !more;
+  }
+
+  function drawNews() {
+    news.hidden = waiting_n === 0;
+    news.textContent = `${count(waiting_n)} new`;
+  }
+
+  function nothingFound() {
+    const clear = h('button', { type: 'button', onclick: () => change({ status: [], task_type: '', queue: '', user_id: '', q: '' }) }, 'Clear filters');
+    return h('div', { class: 'empty' }, h('h2', {}, 'No task matches'), h('p', {}, 'Nothing is there now. What comes to match will appear here.'), clear);
+  }
+
+  function nothingYet() {
+    const command = `curl ${location.origin}/api/v1/tasks -H 'content-type: application/json' \\\n  -d '{"task_type":"hello","title":"My first task","payload":{"name":"world"}}'`;
+    return h('div', { class: 'empty' },
+      h('h2', {}, 'No tasks yet'),
+      h('p', {}, 'Submit the first one, and watch it appear here:'),
+      h('div', { class: 'command' }, h('pre', {}, command), copyButton(command)),
+      h('p', {}, 'It then waits for a worker. ', h('a', { href: '#/workers' }, 'How to start one')));
+  }
+
+  function told(event) {
+    const { type } = event;
+    if (type === 'snapshot') {
+      tasks.clear();
+      for (const task of [...event.tasks, ...(running?.tasks ?? [])]) tasks.apply(task);
+      truncated = event.truncated;
+      cursor = undefined;
+      limit = ROWS_MAX;
+      ready = reorder = true;
+      held_until = placed_at = 0;
+      if (filters.q && truncated) search();
+      setTimeout(() => shown && announce(`${count(tasks.size)} tasks`), 500);
+    } else if (type === 'error') {
+      blank.replaceChildren(h('div', { class: 'empty' }, h('h2', {}, 'The hub refused to show this'), h('p', {}, complaint(event))));
+    } else if (type === 'gone' || type === 'leave') {
+      tasks.forget(event.task_id ?? event.task.task_id);
+      reorder = true;
+    } else {
+      const { task } = event;
+      const known = tasks.get(task.task_id);
+      tasks.apply(task);
+      changed.add(task.task_id);
+      if (type === 'task') reorder = true;
+      if (!known) waiting_n++;
+    }
+    draw();
+  }
+
+  /** Of the running tasks only what the other subscription does not tell: those beyond its snapshot. */
+  function toldOfRunning({ type, task, task_id, event, tasks: more = [] }) {
+    if (type === 'gone' || (type === 'leave' && !event)) reorder = tasks.forget(task_id ?? task.task_id) || reorder;
+    if (type === 'progress') more = [task];
+    for (const each of more) if (tasks.apply(each)) changed.add(each.task_id);
+    if (type === 'snapshot') reorder = true;
+    draw();
+  }
+
+  function subscribe() {
+    const filter = subscriptionFilter(filters);
+    const wanted = JSON.stringify(filter);
+    if (wanted === subscribed_for) return;
+    subscribed_for = wanted;
+    subscription?.close();
+    running = running?.close();
+    ready = false;
+    subscription = hub.subscribe({ filter, snapshot: { limit: ROWS_MAX, order: 'desc' }, max_hz: PROGRESS_HZ }, told);
+    const among_others = !filter.status || (filter.status.length > 1 && filter.status.includes('running'));
+    if (among_others) running = hub.subscribe({ filter: { ...filter, status: ['running'] }, snapshot: { limit: ROWS_MAX }, max_hz: PROGRESS_HZ }, toldOfRunning);
+  }
+
+  function change(some) {
+    const next = { ...filters, ...some };
+    // Typing replaces the address, a choice is a step back to which the browser can return.
+    if (Object.keys(some).length === 1 && 'q' in some) {
+      history.replaceState(null, '', filtersAddress(next));
+      apply(next);
+      clearTimeout(typing);
+      typing = setTimeout(search, TYPING_MS);
+    } else {
+      location.hash = filtersAddress(next);
+    }
+  }
+
+  function toggle(status) {
+    const { status: set } = filters;
+    change({ status: set.includes(status) ? set.filter((each) => each !== status) : [...set, status] });
+  }
+
+  function apply(next) {
+    filters = next;
+    bar.show(filters);
+    overview.press(filters.status);
+    subscribe();
+    reorder = true;
+    held_until = placed_at = 0;
+    draw();
+  }
+
+  const asQuery = () => {
+    const { status, task_type, queue, user_id, q } = filters;
+    return { status: status.length ? status : undefined, task_type: task_type || undefined, queue: queue || undefined, user_id: user_id || undefined, q: q || undefined };
+  };
+
+  /** Asks for more than the snapshot had: what is found joins the list, and is kept up to date with it. */
+  async function fetchMore(query) {
+    const asked_for = filtersAddress(filters);
+    try {
+      const page = await hub.list({ ...asQuery(), limit: PAGE, ...query });
+      if (asked_for !== filtersAddress(filters)) return;
+      subscription.include(page.tasks);
+      for (const task of page.tasks) tasks.apply(task);
+      reorder = true;
+      draw();
+      return page;
+    } catch (error) {
+      foot.textContent = `Not found out: ${complaint(error)}`;
+    }
+  }
+
+  const search = () => truncated && filters.q && fetchMore({});
+
+  async function loadOlder() {
+    const oldest = Math.min(...[...tasks.values()].map(({ created_at }) => Date.parse(created_at)));
+    // Including those of the same millisecond: one that is known already does no harm.
+    limit += PAGE;
+    if (tasks.size >= limit) {
+      reorder = true;
+      return draw();
+    }
+    const page = await fetchMore(cursor ? { cursor } : { created_before: new Date(oldest + 1).toISOString() });
+    if (!page) return;
+    cursor = page.next_cursor;
+    truncated = !!cursor;
+    draw();
+  }
+
+  function hold({ pointerType }) {
+    if (pointerType !== 'mouse' || filters.q) return;
+    held_until = now() + HOLD_MS;
+  }
+
+  function release() {
+    held_until = 0;
+    draw();
+  }
+
+  hub.stats((next) => {
+    stats = next;
+    if (!shown) return;
+    overview.update(stats);
+    bar.offer(stats);
+    const stuck = stats.workers === 0 && stats.tasks?.pending > 0;
+    hint.hidden = !stuck;
+    if (stuck && !hint.firstChild) hint.append('Tasks are ready and no worker is connected. ', h('a', { href: '#/workers' }, 'How to start one'));
+  });
+
+  setInterval(() => {
+    if (!shown || document.hidden) return;
+    const at = now();
+    for (const row of rows.values()) row.tick(at);
+  }, 1_000);
+
+  return {
+    element,
+    focusSearch: bar.focus,
+
+    show(query) {
+      shown = true;
+      element.hidden = false;
+      if (stats) overview.update(stats);
+      apply(readFilters(query));
+      requestAnimationFrame(() => scrollTo(0, scroll_y));
+    },
+
+    hide() {
+      if (shown) scroll_y = scrollY;
+      shown = false;
+      element.hidden = true;
+    },
+
+    /** The address of the list as it was last looked at. */
+    address: () => filtersAddress(filters),
+  };
+}

@@ -1,0 +1,99 @@
+// How numbers, times and statuses are said to people. Pure; `now` is an argument.
+
+const number = new Intl.NumberFormat('en');
+const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' });
+
+/** 12,345 */
+export const count = (n) => number.format(n);
+
+/** 0.42, 4.2, 42 */
+export const rate = (n) => (n === 0 ? '0' : n < 1 ? n.toFixed(2) : n < 10 ? n.toFixed(1) : count(Math.round(n)));
+
+/** 640 B, 12 KiB, 1.5 MiB */
+export function bytes(n) {
+  if (n < 1_024) return `${n} B`;
+  if (n < 1_024 * 1_024) return `${Math.round(n / 1_024)} KiB`;
+  return `${(n / 1_024 / 1_024).toFixed(1)} MiB`;
+}
+
+/** A length of time in at most two units: 240 ms, 4.2 s, 3m 12s, 2h 5m, 6d 1h. Below zero (clocks differ) it is nothing. */
+export function span(ms) {
+  if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`;
+  const s = ms / 1_000;
+  if (s < 10) return `${(Math.floor(s * 10) / 10).toFixed(1)} s`;
+  if (s < 60) return `${Math.floor(s)} s`;
+  const two = (large, small, each, a, b) => (small % each ? `${large}${a} ${small % each}${b}` : `${large}${a}`);
+  if (s < 3_600) return two(Math.floor(s / 60), Math.floor(s), 60, 'm', 's');
+  if (s < 86_400) return two(Math.floor(s / 3_600), Math.floor(s / 60), 60, 'h', 'm');
+  return two(Math.floor(s / 86_400), Math.floor(s / 3_600), 24, 'd', 'h');
+}
+
+/** A length of time in one unit, for narrow columns: now, 12s, 3m, 2h, 6d. */
+export function short(ms) {
+  const s = Math.floor(ms / 1_000);
+  if (s < 1) return 'now';
+  if (s < 60) return `${s}s`;
+  if (s < 3_600) return `${Math.floor(s / 60)}m`;
+  if (s < 86_400) return `${Math.floor(s / 3_600)}h`;
+  return `${Math.floor(s / 86_400)}d`;
+}
+
+/** 14:02:11, on this clock. */
+export const time = (at) => clock.format(new Date(at));
+
+/** 14:02:11 today, 3 May, 14:02:11 else. */
+export function moment(at, now) {
+  const date = new Date(at);
+  return date.toDateString() === new Date(now).toDateString() ? clock.format(date) : day.format(date);
+}
+
+/** What a task is called: its title, or its type. */
+export const title = (task) => task.title || task.task_type;
+
+/** The part of an id that tells tasks of one moment apart. */
+export const shortId = (task_id) => task_id.slice(-8);
+
+const EVENTS = {
+  'task.created': 'created',
+  'task.scheduled': 'scheduled',
+  'task.pending': 'ready',
+  'task.running': 'started',
+  'task.completed': 'completed',
+  'task.failed': 'failed',
+  'task.cancelled': 'cancelled',
+  'task.retrying': 'to be tried again',
+  'task.cancel_requested': 'asked to stop',
+};
+
+/** A transition's event. One this page does not know is said as it is. */
+export const eventWord = (event) => EVENTS[event] ?? event.replace(/^task\./, '').replaceAll('_', ' ');
+
+/** What there is to say of a task in one line, beside its status: how far it is, why it ended, what it is waiting for. */
+export function standing(task, now) {
+  const { status, progress, error } = task;
+  const since = (at) => now - Date.parse(at);
+  if (task.cancel_requested_at && status === 'running') return 'asked to stop';
+  if (status === 'running') return [progress?.step, progress?.message].filter(Boolean).join(' · ') || `for ${span(since(task.started_at))}`;
+  if (status === 'failed') return lineThatSays(error?.message ?? error?.kind ?? '');
+  if (status === 'completed' && task.started_at) return `took ${span(Date.parse(task.finished_at) - Date.parse(task.started_at))}`;
+  if (status === 'scheduled' && task.run_at) return since(task.run_at) < 0 ? `in ${span(-since(task.run_at))}` : 'due';
+  if (status === 'waiting' && task.depends_on) return `for ${count(task.depends_on.length)} ${task.depends_on.length === 1 ? 'task' : 'tasks'}`;
+  return '';
+}
+
+/** The last line of a traceback says more than its first. */
+function lineThatSays(message) {
+  const lines = message.split('\n').filter((line) => line.trim());
+  return (/^Traceback/.test(lines[0]) ? lines.at(-1) : lines[0])?.trim() ?? '';
+}
+
+/** The percentage to show, 0–100, or undefined where none was reported. */
+export function percentage({ progress }) {
+  if (!progress) return undefined;
+  if (progress.percentage !== undefined) return Math.min(100, Math.max(0, progress.percentage));
+  return progress.total > 0 ? Math.min(100, ((progress.current ?? 0) / progress.total) * 100) : undefined;
+}
+
+/** What went wrong with a call, in one line. */
+export const complaint = (error) => [error.status, error.code, error.message].filter(Boolean).join(' · ');
