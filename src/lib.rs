@@ -1,5 +1,7 @@
 #![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
 
+pub mod client;
+pub mod dial;
 pub mod engine;
 pub mod feed;
 pub mod hub;
@@ -7,3 +9,4 @@ pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod wire;
+pub mod worker;

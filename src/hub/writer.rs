@@ -45,8 +45,8 @@ const UNSETTLED_TASKS_MAX: usize = 20_000;
 const UNSETTLED_BYTES_MAX: usize = 32 << 20;
 /// Tasks settled in one step, about a millisecond of work.
 const SETTLE_STEP: usize = 128;
-/// The view is left behind for this long when nothing presses: what changes again meanwhile is written once.
-const SETTLE_AFTER: Duration = Duration::from_millis(100);
+/// The view is left behind for this long when nothing presses: a task that changes again meanwhile is written once.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
 /// Asides that nobody waits for go with the next commit, or after this long, or when they are this many bytes.
 const ASIDES_AFTER: Duration = Duration::from_millis(200);
 const ASIDES_BYTES_MAX: usize = 1 << 20;

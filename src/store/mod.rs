@@ -14,8 +14,12 @@
 //! The [`Store`] half belongs to the one writer, the [`Reader`] half to everybody. Several hubs on one history would put
 //! the log elsewhere and keep the view: changes are full records in order of `rev`.
 
+#[cfg(test)]
+mod measure;
 mod memory;
 mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,6 +41,13 @@ pub struct Commit {
     pub keys: Vec<KeyEntry>,
     /// What is kept beside the records.
     pub asides: Vec<Aside>,
+}
+
+impl Commit {
+    /// Whether there is nothing to write down.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.keys.is_empty() && self.asides.is_empty()
+    }
 }
 
 /// A change with its record as text ([`Task::write_json`]).

@@ -26,6 +26,8 @@ mod query;
 mod reader;
 mod schema;
 mod staging;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeMap;
@@ -323,7 +325,7 @@ impl Store for SqliteStore {
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
         const STEP: &str = "append a commit";
-        if commit.changes.is_empty() && commit.keys.is_empty() && commit.asides.is_empty() {
+        if commit.is_empty() {
             return Ok(());
         }
         for (rev, entry) in (self.rev + 1..).zip(&commit.changes) {

@@ -77,8 +77,8 @@ impl Reader for Shared {
                 if let Some(staged) = staged {
                     *found = (staged.payload.clone(), staged.checkpoint.clone());
                 }
-                let known_whole =
-                    staged.and_then(|staged| staged.record.as_ref()).is_some_and(|record| !record.in_view);
+                let record = staged.and_then(|staged| staged.record.as_ref());
+                let known_whole = record.is_some_and(|record| record.gone || !record.in_view);
                 if !known_whole {
                     to_look_up.push(at);
                 }

@@ -1,0 +1,352 @@
+//! What only a store in a file has to stand: full disks, damage, other hubs, older and newer ones.
+
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use super::*;
+use crate::store::suite::{World, killed, settle_all};
+use crate::store::{ChangedSince, LogRange, Query};
+use crate::task::Event;
+
+fn open(folder: &Path) -> SqliteStore {
+    SqliteStore::open(folder, SqliteOptions::default()).unwrap()
+}
+
+fn refusal(folder: &Path) -> StoreError {
+    match SqliteStore::open(folder, SqliteOptions::default()) {
+        Ok(_) => panic!("the store was opened"),
+        Err(error) => error,
+    }
+}
+
+fn append_tasks(world: &mut World, store: &mut SqliteStore, count: usize) -> Result<Vec<TaskId>, StoreError> {
+    let mut commit = Commit::default();
+    let ids = (0..count).map(|_| world.create(&mut commit)).collect();
+    store.append(&commit).map(|()| ids)
+}
+
+/// The disk is full from here on, but for this many pages.
+fn fill_disk(store: &SqliteStore, pages_left: i64) {
+    let pages: i64 = store.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    set_disk(store, pages + pages_left);
+}
+
+fn set_disk(store: &SqliteStore, pages: i64) {
+    store.conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+}
+
+fn large_commit(world: &mut World) -> Commit {
+    let mut commit = Commit::default();
+    (0..2_000).for_each(|_| _ = world.create(&mut commit));
+    commit
+}
+
+#[test]
+fn a_second_hub_on_the_same_folder_is_refused() {
+    let folder = tempdir().unwrap();
+    let first = open(folder.path());
+    let error = refusal(folder.path());
+    assert!(error.to_string().contains("another hub is running on"), "{error}");
+    drop(first);
+    open(folder.path());
+}
+
+#[test]
+fn a_file_of_a_newer_hub_is_refused_and_left_as_it_is() {
+    let folder = tempdir().unwrap();
+    let store = open(folder.path());
+    store.conn.pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
+    drop(store);
+    for _ in 0..2 {
+        let error = refusal(folder.path());
+        assert!(error.lasting);
+        assert!(error.to_string().contains("run the newer hub"), "{error}");
+    }
+    let conn = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+    conn.pragma_update(None, "user_version", schema::VERSION).unwrap();
+    drop(conn);
+    open(folder.path());
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_for_good() {
+    let folder = tempdir().unwrap();
+    std::fs::write(folder.path().join(FILE_NAME), "x".repeat(100_000)).unwrap();
+    assert!(refusal(folder.path()).lasting);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named_by_its_step() {
+    let folder = tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    assert_eq!(refusal(&folder.path().join("file/data")).step, "create the data folder");
+}
+
+#[test]
+fn the_epoch_is_kept() {
+    let folder = tempdir().unwrap();
+    let epoch = open(folder.path()).recover().unwrap().epoch;
+    assert_eq!(open(folder.path()).recover().unwrap().epoch, epoch);
+}
+
+#[test]
+fn the_youngest_id_and_the_last_rev_outlive_their_task() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    let ids = append_tasks(&mut world, &mut store, 3).unwrap();
+    let mut commit = Commit::default();
+    world.step(&mut commit, ids[2], Status::Cancelled, Event::Cancelled);
+    world.delete(&mut commit, ids[2]);
+    store.append(&commit).unwrap();
+    settle_all(&mut store, 1);
+    store.sweep(world.now, world.now.plus_millis(1), 10).unwrap();
+    drop(store);
+    let recovered = open(folder.path()).recover().unwrap();
+    assert_eq!((recovered.rev, recovered.last_id), (5, Some(ids[2])));
+}
+
+#[test]
+fn a_full_disk_refuses_a_commit_whole_and_takes_it_later() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    append_tasks(&mut world, &mut store, 10).unwrap();
+
+    let before = (world.rev, store.unsettled());
+    let mut full = World::new(1);
+    append_tasks(&mut full, &mut open(tempdir().unwrap().path()), 10).unwrap();
+    let large = large_commit(&mut full);
+    for pages_left in [0, 1, 40] {
+        fill_disk(&store, pages_left);
+        for _ in 0..3 {
+            let error = store.append(&large).unwrap_err();
+            assert!(!error.lasting, "{error}");
+        }
+        assert_eq!((world.rev, store.unsettled()), before);
+        world.check_by_id(&mut store);
+        // Killed now, nothing of it is found.
+        let image = killed(folder.path());
+        world.check_by_id(&mut open(image.path()));
+    }
+    fill_disk(&store, 0);
+    assert!(!store.probe().unwrap_err().lasting);
+
+    set_disk(&store, 1 << 30);
+    store.probe().unwrap();
+    store.append(&large).unwrap();
+    full.check_by_id(&mut store);
+    drop(store);
+    full.check_view(&mut open(folder.path()));
+}
+
+#[test]
+fn a_commit_of_several_rows_is_refused_whole() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    let mut commit = Commit::default();
+    let payload = Json::trusted(format!("\"{}\"", "x".repeat(1 << 20)));
+    for at in 0..20 {
+        world.create(&mut commit);
+        commit.changes[at].change.payload = Some(payload.clone());
+    }
+    world.tasks.values_mut().for_each(|known| known.payload = Some(payload.clone()));
+    // Room for the first row.
+    fill_disk(&store, 1_200);
+    assert!(!store.append(&commit).unwrap_err().lasting);
+    assert_eq!(store.unsettled(), (0, 0));
+    let rows: i64 = store.conn.query_row("SELECT count(*) FROM log", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+    set_disk(&store, 1 << 30);
+    store.append(&commit).unwrap();
+    let rows: i64 = store.conn.query_row("SELECT count(*) FROM log", [], |row| row.get(0)).unwrap();
+    assert!(rows > 1);
+    world.check_by_id(&mut store);
+    world.check_by_id(&mut open(killed(folder.path()).path()));
+}
+
+#[test]
+fn a_full_disk_leaves_settling_for_later() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    append_tasks(&mut world, &mut store, 300).unwrap();
+    store.settle(10).unwrap();
+    let before = store.unsettled();
+    fill_disk(&store, 3);
+    for _ in 0..3 {
+        assert!(!store.settle(1_000).unwrap_err().lasting);
+        assert_eq!(store.unsettled(), before);
+        world.check_by_id(&mut store);
+    }
+    world.check_view(&mut open(killed(folder.path()).path()));
+    set_disk(&store, 1 << 30);
+    assert_eq!(store.settle(1_000).unwrap().len(), 290);
+    world.check_by_id(&mut store);
+    world.check_view(&mut store);
+}
+
+/// Settling does not wait for the disk. What the machine forgets of it when the power goes is the end of the
+/// write-ahead log, back to the last append at most.
+#[test]
+fn a_settling_that_the_disk_lost_is_done_again() {
+    let folder = tempdir().unwrap();
+    let wal = folder.path().join(format!("{FILE_NAME}-wal"));
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    let ids = append_tasks(&mut world, &mut store, 20).unwrap();
+    store.settle(7).unwrap();
+    let mut commit = Commit::default();
+    world.step(&mut commit, ids[3], Status::Running, Event::Running);
+    world.log(&mut commit, ids[3], 5, 5);
+    world.checkpoint(&mut commit, ids[3]);
+    store.append(&commit).unwrap();
+    let durable = std::fs::metadata(&wal).unwrap().len();
+    settle_all(&mut store, 5);
+    let written = std::fs::metadata(&wal).unwrap().len();
+    assert!(written > durable);
+    for len in [durable, durable + 100, (durable + written) / 2, written - 1, written] {
+        let image = killed(folder.path());
+        std::fs::File::options()
+            .write(true)
+            .open(image.path().join(format!("{FILE_NAME}-wal")))
+            .and_then(|wal| wal.set_len(len))
+            .unwrap();
+        let mut store = open(image.path());
+        world.check_by_id(&mut store);
+        world.check_view(&mut store);
+    }
+}
+
+#[test]
+fn a_damaged_log_is_refused_for_good_and_says_where() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    append_tasks(&mut world, &mut store, 5).unwrap();
+    append_tasks(&mut world, &mut store, 5).unwrap();
+    let image = killed(folder.path());
+    let conn = Connection::open(image.path().join(FILE_NAME)).unwrap();
+    conn.execute("UPDATE log SET body = CAST(substr(body, 1, 500) || x'00' AS BLOB) WHERE row = 2", []).unwrap();
+    drop(conn);
+    let error = refusal(image.path());
+    assert!(error.lasting);
+    assert!(error.cause.contains("row 2"), "{error}");
+}
+
+/// Whatever stands in the tables, reading it ends in an answer or an error.
+#[test]
+fn damaged_tables_are_errors_not_panics() {
+    for damage in [
+        "UPDATE tasks SET record = x'7b22'",
+        "UPDATE tasks SET record = 'text'",
+        "UPDATE tasks SET history = x'0a7b22ff'",
+        "UPDATE tasks SET history = x'ff'",
+        "UPDATE tasks SET status = 99",
+        "UPDATE tasks SET status = 'x'",
+        "UPDATE tasks SET progress = x'ff'",
+        "UPDATE tasks SET title = x'ff', task_type = x'ff'",
+        "UPDATE tasks SET title = CAST(x'ff' AS TEXT)",
+        "UPDATE tasks SET task_id = x'01' WHERE rev = 1",
+        "UPDATE parts SET json = x'ff'",
+        "UPDATE parts SET json = 7",
+        "UPDATE logs SET lines = x'0a22'",
+        "UPDATE logs SET last_seq = -5",
+        "UPDATE keys SET tasks = x'0102', body = x''",
+        "UPDATE state SET known_from = 'x'",
+        "UPDATE tombstones SET task_id = x''",
+    ] {
+        let folder = tempdir().unwrap();
+        let mut world = World::new(1);
+        let mut store = open(folder.path());
+        let ids = append_tasks(&mut world, &mut store, 5).unwrap();
+        let mut commit = Commit::default();
+        world.log(&mut commit, ids[0], 5, 5);
+        world.checkpoint(&mut commit, ids[0]);
+        world.key(&mut commit, 1);
+        world.step(&mut commit, ids[4], Status::Cancelled, Event::Cancelled);
+        world.delete(&mut commit, ids[4]);
+        store.append(&commit).unwrap();
+        settle_all(&mut store, 100);
+        store.conn.execute_batch(damage).unwrap();
+        let reader = store.reader();
+        let _ = store.recover();
+        for task_id in ids {
+            let _ = reader.task(task_id);
+            let _ = store.task(task_id);
+            let _ = reader.history(task_id);
+            let _ = reader.logs(task_id, LogRange::Tail(10));
+            let _ = reader.log_end(task_id);
+            let _ = reader.hand_out(&[task_id]);
+            let _ = reader.records(&[task_id]);
+        }
+        let _ = reader.find(&Query { text: Some("x".into()), ..crate::store::suite::all_tasks() });
+        let _ = reader.changed_since(0, 10);
+        let _ = reader.finished_before(world.now.plus_millis(9), 10);
+        let _ = store.key(1, world.now);
+        let _ = store.sweep(world.now.plus_millis(1 << 20), world.now, 10);
+    }
+}
+
+#[test]
+fn a_history_is_bounded_and_begins_with_a_whole_line() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    let task_id = append_tasks(&mut world, &mut store, 1).unwrap()[0];
+    for _ in 0..40 {
+        let mut commit = Commit::default();
+        for _ in 0..100 {
+            world.step(&mut commit, task_id, Status::Running, Event::Running);
+        }
+        store.append(&commit).unwrap();
+        store.settle(1).unwrap();
+    }
+    let all = &world.tasks[&task_id].history;
+    let kept = store.reader().history(task_id).unwrap();
+    assert!(kept.len() > 1_000 && kept.len() < all.len(), "{}", kept.len());
+    assert_eq!(kept, all[all.len() - kept.len()..]);
+    let bytes: i64 = store.conn.query_row("SELECT length(history) FROM tasks", [], |row| row.get(0)).unwrap();
+    assert_eq!(bytes, view::HISTORY_BYTES_MAX as i64);
+}
+
+#[test]
+fn the_write_ahead_log_is_carried_over() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    let payload = Json::trusted(format!("\"{}\"", "x".repeat(1 << 20)));
+    for settles in [true, false] {
+        for _ in 0..40 {
+            let mut commit = Commit::default();
+            (0..4).for_each(|_| _ = world.create(&mut commit));
+            commit.changes.iter_mut().for_each(|entry| entry.change.payload = Some(payload.clone()));
+            store.append(&commit).unwrap();
+            if settles {
+                store.settle(usize::MAX).unwrap();
+            }
+        }
+        let wal = std::fs::metadata(folder.path().join(format!("{FILE_NAME}-wal"))).unwrap().len() as usize;
+        assert!(wal > CHECKPOINT_PAGES * PAGE_BYTES && wal < (CHECKPOINT_PAGES_MAX + 2_000) * PAGE_BYTES, "{wal}");
+    }
+    drop(store);
+    assert_eq!(open(folder.path()).recover().unwrap().rev, world.rev);
+}
+
+#[test]
+fn readers_wait_for_a_connection() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let options = SqliteOptions { readers_max: 1, ..SqliteOptions::default() };
+    let mut store = SqliteStore::open(folder.path(), options).unwrap();
+    append_tasks(&mut world, &mut store, 5).unwrap();
+    settle_all(&mut store, 10);
+    let held = store.shared.pool.checkout().unwrap();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| store.shared.clone().reader().changed_since(0, 10));
+        drop(held);
+        assert!(matches!(reading.join().unwrap(), Ok(ChangedSince::Known { changes, .. }) if changes.len() == 5));
+    });
+}
