@@ -1,25 +1,410 @@
-//! What the hub says of itself.
+//! What the hub says of itself: log lines, and numbers for Prometheus.
+//!
+//! Each hub has a [`Metrics`] of its own, so that two in one process do not mix. Counting is an atomic addition; the
+//! few numbers that are known elsewhere (how many tasks stand where) are set when somebody asks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::task::Change;
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
 
-/// Counters of one hub.
-#[derive(Default)]
+use crate::task::{Change, ChangeKind, Event, Name, Status};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One object a line, for programs.
+    Json,
+}
+
+/// What is logged unless `TASKHUB_LOG` or `RUST_LOG` says otherwise.
+const LOG_FILTER: &str = "info";
+
+/// Writes log lines of the whole process to stderr. Only the edge of the program calls it, once; a second call changes
+/// nothing.
+pub fn start_logging(format: LogFormat) {
+    let filter = ["TASKHUB_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
+    let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(LOG_FILTER));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match format {
+        LogFormat::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+}
+
+/// The most task types that are told apart; more are counted as `other`, so that nobody fills the memory with names.
+const TASK_TYPES_MAX: usize = 200;
+/// The most queues that are told apart.
+const QUEUES_MAX: usize = 500;
+
+/// Every name, and what it counts.
+mod names {
+    pub(super) const TABLE: &[(&str, &str)] = &[
+        ("tasks", "Tasks by status, final ones too as long as they are kept"),
+        ("queue_tasks", "Unfinished tasks by queue and status"),
+        ("transitions", "Transitions by event"),
+        ("task_seconds", "From the start of the last attempt to the end, by type and final status"),
+        ("commit_seconds", "How long a commit took, with its fsync"),
+        ("commit_changes", "Transitions in one commit"),
+        ("commit_failures", "Commits that the store did not take"),
+        ("unsettled_tasks", "Tasks whose newest record is in the log and not yet in the view"),
+        ("feed_deliveries", "Frames handed to live clients, by kind"),
+        ("feed_delivered_bytes", "Bytes of those frames"),
+        ("outbox_collapses", "How often a slow client's waiting transitions were merged"),
+        ("outbox_collapsed", "Transitions that were merged"),
+        ("outbox_lagging", "Live clients that are behind"),
+        ("subscriptions", "Subscriptions of live clients"),
+        ("sockets", "Open sockets by kind"),
+        ("workers", "Workers the hub knows of"),
+        ("rev", "The number of the last transition"),
+    ];
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StatusLabel {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct QueueLabels {
+    queue: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EventLabel {
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TypeLabels {
+    task_type: TypeLabel,
+    status: &'static str,
+}
+
+/// The letters are shared with the tasks.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+struct TypeLabel(Name);
+
+impl EncodeLabelValue for TypeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0.as_str())
+    }
+}
+
+/// How many unfinished tasks stand in a queue.
+pub struct Depth<'a> {
+    pub queue: &'a str,
+    pub waiting: u64,
+    pub scheduled: u64,
+    pub pending: u64,
+    pub running: u64,
+}
+
+/// What is handed to a live client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Transition,
+    Progress,
+    Log,
+    /// Snapshots, marks, answers and everything else.
+    Other,
+}
+
+/// The numbers of one hub.
 pub struct Metrics {
-    sockets: AtomicU64,
+    registry: Mutex<Registry>,
+    tasks: Family<StatusLabel, Gauge>,
+    queue_tasks: Family<QueueLabels, Gauge>,
+    transitions: [Counter; EVENTS.len()],
+    task_seconds: Family<TypeLabels, Histogram, fn() -> Histogram>,
+    /// How many types and final states `task_seconds` tells apart.
+    task_series: AtomicUsize,
+    commit_seconds: Histogram,
+    commit_changes: Histogram,
+    commit_failures: Counter,
+    unsettled_tasks: Gauge,
+    deliveries: [Counter; 4],
+    delivered_bytes: Counter,
+    outbox_collapses: Counter,
+    outbox_collapsed: Counter,
+    outbox_lagging: Gauge,
+    subscriptions: Gauge,
+    sockets: Family<KindLabel, Gauge>,
+    /// All of them, for whoever wants one number.
+    sockets_open: AtomicU64,
+    workers: Gauge,
+    rev: Gauge,
+}
+
+/// In the order of their discriminants.
+const EVENTS: [Event; 9] = [
+    Event::Created,
+    Event::Scheduled,
+    Event::Pending,
+    Event::Running,
+    Event::Completed,
+    Event::Failed,
+    Event::Cancelled,
+    Event::Retrying,
+    Event::CancelRequested,
+];
+
+const DELIVERIES: [(Delivery, &str); 4] = [
+    (Delivery::Transition, "transition"),
+    (Delivery::Progress, "progress"),
+    (Delivery::Log, "log"),
+    (Delivery::Other, "other"),
+];
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let transitions: Family<EventLabel, Counter> = Family::default();
+        let deliveries: Family<KindLabel, Counter> = Family::default();
+        let metrics = Metrics {
+            registry: Mutex::new(Registry::with_prefix("taskhub")),
+            tasks: Family::default(),
+            queue_tasks: Family::default(),
+            transitions: EVENTS.map(|event| transitions.get_or_create_owned(&EventLabel { event: event.as_str() })),
+            // 1 ms to 9 hours.
+            task_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 13))),
+            // 50 µs to 3 s.
+            task_series: AtomicUsize::new(0),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.5, 13)),
+            commit_changes: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
+            commit_failures: Counter::default(),
+            unsettled_tasks: Gauge::default(),
+            deliveries: DELIVERIES.map(|(_, kind)| deliveries.get_or_create_owned(&KindLabel { kind })),
+            delivered_bytes: Counter::default(),
+            outbox_collapses: Counter::default(),
+            outbox_collapsed: Counter::default(),
+            outbox_lagging: Gauge::default(),
+            subscriptions: Gauge::default(),
+            sockets: Family::default(),
+            sockets_open: AtomicU64::new(0),
+            workers: Gauge::default(),
+            rev: Gauge::default(),
+        };
+        {
+            let mut registry = metrics.registry.lock();
+            for (name, help) in names::TABLE {
+                match *name {
+                    "tasks" => registry.register(*name, *help, metrics.tasks.clone()),
+                    "queue_tasks" => registry.register(*name, *help, metrics.queue_tasks.clone()),
+                    "transitions" => registry.register(*name, *help, transitions.clone()),
+                    "task_seconds" => registry.register(*name, *help, metrics.task_seconds.clone()),
+                    "commit_seconds" => registry.register(*name, *help, metrics.commit_seconds.clone()),
+                    "commit_changes" => registry.register(*name, *help, metrics.commit_changes.clone()),
+                    "commit_failures" => registry.register(*name, *help, metrics.commit_failures.clone()),
+                    "unsettled_tasks" => registry.register(*name, *help, metrics.unsettled_tasks.clone()),
+                    "feed_deliveries" => registry.register(*name, *help, deliveries.clone()),
+                    "feed_delivered_bytes" => registry.register(*name, *help, metrics.delivered_bytes.clone()),
+                    "outbox_collapses" => registry.register(*name, *help, metrics.outbox_collapses.clone()),
+                    "outbox_collapsed" => registry.register(*name, *help, metrics.outbox_collapsed.clone()),
+                    "outbox_lagging" => registry.register(*name, *help, metrics.outbox_lagging.clone()),
+                    "subscriptions" => registry.register(*name, *help, metrics.subscriptions.clone()),
+                    "sockets" => registry.register(*name, *help, metrics.sockets.clone()),
+                    "workers" => registry.register(*name, *help, metrics.workers.clone()),
+                    "rev" => registry.register(*name, *help, metrics.rev.clone()),
+                    other => unreachable!("{other} has no number"),
+                }
+            }
+        }
+        metrics
+    }
 }
 
 impl Metrics {
-    /// A commit of so many changes was written.
-    pub fn committed(&self, _changes: usize, _took: Duration) {}
-
     /// These changes are visible now.
-    pub fn changed<'a>(&self, _changes: impl Iterator<Item = &'a Change>) {}
+    pub fn changed<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
+        for change in changes {
+            let ChangeKind::Transition(event) = change.kind else { continue };
+            self.transitions[event as usize].inc();
+            let task = &change.task;
+            if !task.status.is_final() {
+                continue;
+            }
+            if let Some(started_at) = task.run().and_then(|run| run.started_at) {
+                let took = Duration::from_millis(change.at.millis_since(started_at));
+                self.finished(&task.task_type, task.status, took);
+            }
+        }
+    }
 
-    /// Open live sockets.
+    /// A task reached a final status, this long after its last attempt began.
+    fn finished(&self, task_type: &Name, status: Status, took: Duration) {
+        let labels = TypeLabels { task_type: TypeLabel(task_type.clone()), status: status.as_str() };
+        if let Some(histogram) = self.task_seconds.get(&labels) {
+            return histogram.observe(took.as_secs_f64());
+        }
+        // A type may have three final states.
+        let room = self.task_series.fetch_add(1, Ordering::Relaxed) < 3 * TASK_TYPES_MAX;
+        let labels = if room { labels } else { TypeLabels { task_type: TypeLabel(Name::new("other")), ..labels } };
+        self.task_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A commit of so many transitions is on disk.
+    pub fn committed(&self, changes: usize, took: Duration) {
+        self.commit_changes.observe(changes as f64);
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The store did not take a commit.
+    pub fn commit_failed(&self) {
+        self.commit_failures.inc();
+    }
+
+    /// How many tasks wait to be settled.
+    pub fn set_unsettled(&self, tasks: usize) {
+        self.unsettled_tasks.set(tasks as i64);
+    }
+
+    /// Frames were handed to live clients.
+    pub fn delivered(&self, delivery: Delivery, frames: u64, bytes: u64) {
+        self.deliveries[delivery as usize].inc_by(frames);
+        self.delivered_bytes.inc_by(bytes);
+    }
+
+    /// A live client fell behind, and so many transitions were merged.
+    pub fn collapsed(&self, transitions: u64) {
+        self.outbox_collapses.inc();
+        self.outbox_collapsed.inc_by(transitions);
+    }
+
+    /// A live client fell behind (`1`) or caught up (`-1`).
+    pub fn lagging(&self, by: i64) {
+        self.outbox_lagging.inc_by(by);
+    }
+
+    /// Subscriptions came (`1`) or went (`-1`).
+    pub fn subscribed(&self, by: i64) {
+        self.subscriptions.inc_by(by);
+    }
+
+    /// A socket of this kind opened.
+    pub fn socket_opened(&self, kind: &'static str) {
+        self.sockets.get_or_create(&KindLabel { kind }).inc();
+        self.sockets_open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A socket of this kind closed.
+    pub fn socket_closed(&self, kind: &'static str) {
+        self.sockets.get_or_create(&KindLabel { kind }).dec();
+        self.sockets_open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many sockets are open.
     pub fn sockets(&self) -> u64 {
-        self.sockets.load(Ordering::Relaxed)
+        self.sockets_open.load(Ordering::Relaxed)
+    }
+
+    /// How many tasks there are of each status.
+    pub fn set_tasks(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+        for (status, count) in counts {
+            self.tasks.get_or_create(&StatusLabel { status }).set(count as i64);
+        }
+    }
+
+    /// How many tasks stand in each queue. Queues that are not named any more are no longer shown.
+    pub fn set_queues<'a>(&self, depths: impl IntoIterator<Item = Depth<'a>>) {
+        self.queue_tasks.clear();
+        for depth in depths.into_iter().take(QUEUES_MAX) {
+            for (status, count) in [
+                ("waiting", depth.waiting),
+                ("scheduled", depth.scheduled),
+                ("pending", depth.pending),
+                ("running", depth.running),
+            ] {
+                let labels = QueueLabels { queue: depth.queue.to_owned(), status };
+                self.queue_tasks.get_or_create(&labels).set(count as i64);
+            }
+        }
+    }
+
+    /// How many workers there are.
+    pub fn set_workers(&self, workers: u64) {
+        self.workers.set(workers as i64);
+    }
+
+    /// The number of the last transition.
+    pub fn set_rev(&self, rev: u64) {
+        self.rev.set(rev as i64);
+    }
+
+    /// All of it, as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        text::encode(&mut out, &self.registry.lock()).expect("a String takes every write");
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_number() {
+        let metrics = Metrics::default();
+        for (at, event) in EVENTS.into_iter().enumerate() {
+            assert_eq!(event as usize, at);
+        }
+        for (at, (delivery, _)) in DELIVERIES.into_iter().enumerate() {
+            assert_eq!(delivery as usize, at);
+        }
+        metrics.transitions[Event::Completed as usize].inc();
+        metrics.finished(&Name::new("report"), Status::Completed, Duration::from_millis(20));
+        metrics.committed(3, Duration::from_millis(2));
+        metrics.delivered(Delivery::Progress, 2, 200);
+        metrics.set_tasks([("pending", 4)]);
+        metrics.set_queues([Depth { queue: "default", waiting: 0, scheduled: 1, pending: 2, running: 3 }]);
+        metrics.socket_opened("worker");
+        let text = metrics.render();
+        for (name, _) in names::TABLE {
+            assert!(text.contains(&format!("# TYPE taskhub_{name} ")), "{name} is missing in\n{text}");
+        }
+        for line in [
+            r#"taskhub_transitions_total{event="task.completed"} 1"#,
+            r#"taskhub_queue_tasks{queue="default",status="pending"} 2"#,
+            r#"taskhub_feed_deliveries_total{kind="progress"} 2"#,
+            r#"taskhub_sockets{kind="worker"} 1"#,
+            r#"taskhub_task_seconds_count{task_type="report",status="completed"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_fill_the_memory() {
+        let metrics = Metrics::default();
+        for at in 0..10_000 {
+            metrics.finished(&Name::new(&format!("type-{at}")), Status::Failed, Duration::ZERO);
+        }
+        let series = metrics.render().matches("task_seconds_count{").count();
+        assert_eq!(series, 3 * TASK_TYPES_MAX + 1);
+    }
+
+    #[test]
+    fn two_hubs_count_apart() {
+        let (one, two) = (Metrics::default(), Metrics::default());
+        one.commit_failed();
+        assert!(one.render().contains("taskhub_commit_failures_total 1"));
+        assert!(two.render().contains("taskhub_commit_failures_total 0"));
     }
 }

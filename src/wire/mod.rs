@@ -14,7 +14,13 @@ pub use rest::{
     AttemptAnswer, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, QueueStats, Rates, Stats, TaskCounts,
     TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
 };
-pub use worker::{AttemptBody, HandOut, Held, HubSays, LogLineBody, WorkerHello, WorkerOp, WorkerSays};
+pub use worker::{
+    CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody, WorkerHello, WorkerOp,
+    WorkerSays,
+};
+
+/// How long clients should wait before they come back after a goodbye, in milliseconds, as the bounds of the wait.
+pub const RETRY_MS: [u64; 2] = [500, 15_000];
 
 /// The subprotocol of the live stream.
 pub const LIVE_PROTOCOL: &str = "taskhub.v1";

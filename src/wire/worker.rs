@@ -205,15 +205,45 @@ pub struct HandOut {
     pub checkpoint: Option<Json>,
 }
 
-/// The body of `POST …/attempts/{n}/VERB`: the message of that name less `op`, `task_id` and `attempt`.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// The body of `POST …/attempts/{n}/progress`. These bodies are the messages of the same name less `op`, `task_id` and
+/// `attempt`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AttemptBody {
+pub struct ProgressBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Json>,
-    pub lines: Option<Vec<LogLineBody>>,
-    #[serde(default, deserialize_with = "present")]
+}
+
+/// The body of `POST …/attempts/{n}/log`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogBody {
+    pub lines: Vec<LogLineBody>,
+}
+
+/// The body of `POST …/attempts/{n}/complete`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteBody {
+    /// Null where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub result: Option<Json>,
+}
+
+/// The body of `POST …/attempts/{n}/fail`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// True where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retryable: Option<bool>,
 }
+
+/// The body of a call that has nothing to say: `{}`, or none.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoBody {}

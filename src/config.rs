@@ -1,0 +1,239 @@
+//! What can be set on a hub: every field with its default, as an argument or in the environment.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine;
+use crate::http::HttpLimits;
+use crate::hub::HubOptions;
+use crate::task::PAYLOAD_BYTES_MAX;
+use crate::telemetry::LogFormat;
+
+/// `taskhub serve`.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub struct ServeConfig {
+    /// The address to listen on; port 0 takes a free one
+    ///
+    /// The hub has no access control yet, so an address that others can reach needs --insecure-open.
+    #[arg(long, env = "TASKHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT", value_parser = address)]
+    pub listen: SocketAddr,
+
+    /// Listen on an address that others can reach, although everyone there may do everything
+    #[arg(long, env = "TASKHUB_INSECURE_OPEN")]
+    pub insecure_open: bool,
+
+    /// The folder where the hub keeps its file; made where it is missing
+    #[arg(long, env = "TASKHUB_DATA", default_value = "./data", value_name = "FOLDER")]
+    pub data: PathBuf,
+
+    /// Where tasks are kept
+    #[arg(long, env = "TASKHUB_STORE", value_enum, default_value_t)]
+    pub store: StoreKind,
+
+    /// How long final tasks are kept
+    #[arg(long, env = "TASKHUB_RETAIN", default_value = "24h", value_name = "TIME", value_parser = duration)]
+    pub retain: Duration,
+
+    /// How long running tasks may still run once the hub was told to end
+    #[arg(long, env = "TASKHUB_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// Over how long goodbyes are spread, so that not everyone comes back at once
+    #[arg(long, env = "TASKHUB_GOODBYE", default_value = "2s", value_name = "TIME", value_parser = duration)]
+    pub goodbye: Duration,
+
+    /// After how long without a word a worker loses its tasks
+    #[arg(long, env = "TASKHUB_LEASE", default_value = "10s", value_name = "TIME", value_parser = duration)]
+    pub lease: Duration,
+
+    /// How long a worker whose connection broke may take to come back
+    #[arg(long, env = "TASKHUB_GRACE", default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub grace: Duration,
+
+    /// How often a watcher hears of one task's progress, per second, at most
+    #[arg(long, env = "TASKHUB_MAX_HZ", default_value_t = 10.0, value_name = "HZ", value_parser = hertz)]
+    pub max_hz: f64,
+
+    /// The largest payload, in bytes of JSON text
+    #[arg(long, env = "TASKHUB_PAYLOAD_MAX", default_value_t = PAYLOAD_BYTES_MAX, value_name = "BYTES")]
+    pub payload_max: usize,
+
+    /// The most unfinished tasks; more are refused
+    #[arg(long, env = "TASKHUB_TASKS_MAX", default_value_t = engine::Options::default().tasks_max, value_name = "COUNT")]
+    pub tasks_max: usize,
+
+    /// The most connections; more wait to be accepted
+    #[arg(long, env = "TASKHUB_CONNECTIONS_MAX", default_value_t = 20_000, value_name = "COUNT")]
+    pub connections_max: usize,
+
+    /// The most WebSockets and event streams; more are refused
+    #[arg(long, env = "TASKHUB_SOCKETS_MAX", default_value_t = 100_000, value_name = "COUNT")]
+    pub sockets_max: usize,
+
+    /// How log lines look. What is logged is set by TASKHUB_LOG, such as `info,taskhub::hub=debug`
+    #[arg(long, env = "TASKHUB_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// Where tasks are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// In a SQLite file in the data folder.
+    #[default]
+    Sqlite,
+    /// In memory: gone when the hub ends. For tests and trials.
+    Memory,
+}
+
+impl Default for ServeConfig {
+    /// What stands where nothing is said, the environment included.
+    fn default() -> ServeConfig {
+        ServeConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            insecure_open: false,
+            data: "./data".into(),
+            store: StoreKind::default(),
+            retain: Duration::from_secs(24 * 3_600),
+            drain_timeout: Duration::from_secs(30),
+            goodbye: Duration::from_secs(2),
+            lease: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
+            max_hz: 10.0,
+            payload_max: PAYLOAD_BYTES_MAX,
+            tasks_max: engine::Options::default().tasks_max,
+            connections_max: 20_000,
+            sockets_max: 100_000,
+            log_format: LogFormat::default(),
+        }
+    }
+}
+
+impl ServeConfig {
+    /// A hub in memory on a free port of this machine: for tests, and for trying things out.
+    pub fn for_trial() -> ServeConfig {
+        ServeConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            store: StoreKind::Memory,
+            drain_timeout: Duration::from_secs(1),
+            goodbye: Duration::from_millis(50),
+            ..ServeConfig::default()
+        }
+    }
+
+    /// What the hub itself has to know.
+    pub fn hub_options(&self) -> HubOptions {
+        HubOptions {
+            engine: engine::Options {
+                lease_ms: self.lease.as_millis() as u64,
+                grace_ms: self.grace.as_millis() as u64,
+                tasks_max: self.tasks_max,
+                payload_bytes_max: self.payload_max,
+                ..engine::Options::default()
+            },
+            retain: self.retain,
+            max_hz: self.max_hz,
+        }
+    }
+
+    /// What the routes have to know.
+    pub fn http_limits(&self) -> HttpLimits {
+        HttpLimits { payload_bytes_max: self.payload_max, sockets_max: self.sockets_max }
+    }
+
+    /// Refuses what cannot work or would be careless; the text says what to do.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.listen.ip().is_loopback() && !self.insecure_open {
+            return Err(format!(
+                "--listen {} can be reached by others, and the hub has no access control: everyone there could do \
+                 everything. Listen on 127.0.0.1, or say --insecure-open",
+                self.listen
+            ));
+        }
+        for (name, value, min, max) in [
+            ("--lease", self.lease, Duration::from_millis(100), Duration::from_secs(3_600)),
+            ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
+            ("--goodbye", self.goodbye, Duration::ZERO, Duration::from_secs(600)),
+            ("--retain", self.retain, Duration::from_secs(1), Duration::from_secs(3_650 * 86_400)),
+        ] {
+            if value < min || value > max {
+                let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+                return Err(format!("{name} must be from {min} to {max}"));
+            }
+        }
+        for (name, value) in [
+            ("--payload-max", self.payload_max),
+            ("--tasks-max", self.tasks_max),
+            ("--connections-max", self.connections_max),
+            ("--sockets-max", self.sockets_max),
+        ] {
+            if value == 0 {
+                return Err(format!("{name} must be at least 1"));
+            }
+        }
+        // Beyond this a payload is held several times over while it is read, kept and handed out.
+        const PAYLOAD_MAX: usize = 64 << 20;
+        if self.payload_max > PAYLOAD_MAX {
+            return Err(format!("--payload-max must be at most {PAYLOAD_MAX}"));
+        }
+        Ok(())
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|why| format!("HOST:PORT is expected: {why}"))?;
+    addresses.next().ok_or_else(|| "the host has no address".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|why| format!("{why} (such as 500ms, 2s, 24h)"))
+}
+
+fn hertz(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(hz) if (0.1..=1_000.0).contains(&hz) => Ok(hz),
+        _ => Err("a number from 0.1 to 1000 is expected".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: ServeConfig,
+    }
+
+    fn parse(arguments: &str) -> Result<ServeConfig, String> {
+        let words = std::iter::once("serve").chain(arguments.split_whitespace());
+        let config = Command::try_parse_from(words).map_err(|why| why.to_string())?.config;
+        config.check().map(|()| config)
+    }
+
+    #[test]
+    fn visible_defaults_are_the_defaults() {
+        assert_eq!(parse("").unwrap(), ServeConfig::default());
+    }
+
+    #[test]
+    fn others_get_in_only_when_that_is_said() {
+        assert!(parse("--listen 0.0.0.0:8080").unwrap_err().contains("--insecure-open"));
+        assert!(parse("--listen 0.0.0.0:8080 --insecure-open").is_ok());
+        assert!(parse("--listen [::1]:8080").is_ok());
+        assert!(parse("--listen localhost:0").is_ok());
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for wrong in
+            ["--listen 8080", "--retain soon", "--lease 1ms", "--max-hz 0", "--payload-max 0", "--store paper", "x"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse("--drain-timeout 1m").unwrap().drain_timeout, Duration::from_secs(60));
+    }
+}

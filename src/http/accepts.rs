@@ -1,0 +1,101 @@
+//! What workers say of themselves and of their attempts, checked; the same on the socket and over plain HTTP.
+
+use crate::engine::{Accepts, Report};
+use crate::http::splice::one_line;
+use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet, Progress};
+use crate::wire::LogLineBody;
+
+/// The most patterns of types or queues. A worker that takes more than a hundred kinds of work takes all.
+const PATTERNS_MAX: usize = 100;
+/// The queue that is served where none is named.
+const QUEUE: &str = "default";
+
+/// The name a worker gives itself.
+pub(super) fn worker_id(text: &str) -> Result<Name, Invalid> {
+    Name::parse(text).map_err(|why| Invalid::value("worker_id", why.to_string()))
+}
+
+/// Which tasks a worker takes: all types, and the queue `default`, where nothing is said.
+pub(super) fn accepts(task_types: Option<Vec<String>>, queues: Option<Vec<String>>) -> Result<Accepts, Invalid> {
+    Ok(Accepts {
+        task_types: patterns("task_types", task_types)?.unwrap_or_else(PatternSet::all),
+        queues: patterns("queues", queues)?.unwrap_or_else(|| PatternSet::exactly(&Name::new(QUEUE))),
+    })
+}
+
+fn patterns(field: &'static str, texts: Option<Vec<String>>) -> Result<Option<PatternSet>, Invalid> {
+    let Some(texts) = texts else { return Ok(None) };
+    if texts.is_empty() {
+        return Err(Invalid::value(field, "must not be an empty list"));
+    }
+    if texts.len() > PATTERNS_MAX {
+        return Err(Invalid::limit(field, PATTERNS_MAX as u64, "patterns"));
+    }
+    let parse = |(at, text): (usize, &String)| {
+        Pattern::parse(text).map_err(|why| Invalid::value(format!("{field}[{at}]"), why.to_string()))
+    };
+    texts.iter().enumerate().map(parse).collect::<Result<_, _>>().map(|patterns| Some(PatternSet::new(patterns)))
+}
+
+/// A number from 1 to `max`, or 1.
+pub(super) fn at_least_one(field: &'static str, number: Option<u32>, max: u32) -> Result<u32, Invalid> {
+    match number {
+        None => Ok(1),
+        Some(0) => Err(Invalid::value(field, "must be at least 1")),
+        Some(number) if number > max => {
+            Err(Invalid { detail: format!("must be at most {max}"), ..Invalid::limit(field, u64::from(max), "") })
+        }
+        Some(number) => Ok(number),
+    }
+}
+
+/// How often a worker should be heard of, so that two lost heartbeats cost no lease.
+pub(super) fn heartbeat_ms(lease_ms: u64) -> u64 {
+    lease_ms * 3 / 10
+}
+
+/// A tick on one line.
+pub(super) fn progress(progress: Option<Progress>) -> Option<Progress> {
+    progress.map(|progress| Progress { details: progress.details.map(one_line), ..progress })
+}
+
+/// Lines as the hub takes them.
+pub(super) fn lines(lines: Vec<LogLineBody>) -> Vec<(Level, String)> {
+    lines.into_iter().map(|line| (line.level, line.message)).collect()
+}
+
+/// The attempt completed.
+pub(super) fn complete(result: Option<Json>) -> Report {
+    Report::Complete { result: result.map_or_else(Json::null, one_line) }
+}
+
+/// The attempt failed.
+pub(super) fn fail(error: Option<Failure>, retryable: Option<bool>) -> Report {
+    let error = error.unwrap_or_else(|| Failure::new("error", ""));
+    Report::Fail {
+        error: Failure { details: error.details.map(one_line), ..error },
+        retryable: retryable.unwrap_or(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_takes() {
+        let texts = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        let default = accepts(None, None).unwrap();
+        assert!(default.takes("default", "anything") && !default.takes("other", "anything"));
+        let some = accepts(texts(&["ingest.*", "report"]), texts(&["*"])).unwrap();
+        assert!(some.takes("other", "ingest.pdf") && !some.takes("other", "reports"));
+        assert_eq!(accepts(texts(&[]), None).unwrap_err().field, "task_types");
+        assert_eq!(accepts(texts(&["a", "b c"]), None).unwrap_err().field, "task_types[1]");
+        assert!(accepts(None, Some(vec!["q".into(); 100])).is_ok());
+        assert_eq!(accepts(None, Some(vec!["q".into(); 101])).unwrap_err().field, "queues");
+        assert_eq!(at_least_one("concurrency", Some(1_000), 1_000), Ok(1_000));
+        assert!(at_least_one("concurrency", Some(1_001), 1_000).is_err());
+        assert!(at_least_one("concurrency", Some(0), 1_000).is_err());
+        assert_eq!(heartbeat_ms(10_000), 3_000);
+    }
+}

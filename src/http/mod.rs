@@ -1,0 +1,30 @@
+//! The public contract over HTTP: what comes in is checked and becomes a call of the hub, what the hub answers becomes
+//! bytes. Nothing is decided here.
+//!
+//! * [`routes`] is the whole URL table.
+//! * Everything that refuses does so with a [`Problem`](crate::wire::Problem); `problem` holds the one match that makes
+//!   problems of what the hub says no to.
+//! * Records reach clients as the bytes they were written in (`splice`); they are never read and written again.
+//! * A socket is owned by one future. It is counted, and waited for when the hub goes down, through
+//!   [`App::open_socket`].
+
+mod accepts;
+mod body;
+mod caller;
+mod change;
+mod cursor;
+mod dashboard;
+mod docs;
+mod ops;
+mod problem;
+mod query;
+mod read;
+mod routes;
+mod splice;
+mod state;
+mod submit;
+mod worker_http;
+mod worker_socket;
+
+pub use routes::router;
+pub use state::{App, HttpLimits, SocketGuard, SocketKind};

@@ -1,0 +1,84 @@
+//! For those who run the hub: how much there is, who works, whether it is well.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::caller::Caller;
+use super::splice;
+use super::state::App;
+use crate::engine::{Link, WorkerState};
+use crate::telemetry::Depth;
+use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
+
+/// `GET /api/v1/stats`.
+pub(super) async fn stats(State(app): State<Arc<App>>, Caller(_): Caller) -> Response {
+    splice::json_of(&app.hub.stats())
+}
+
+/// `GET /api/v1/workers`.
+pub(super) async fn workers(State(app): State<Arc<App>>, Caller(_): Caller) -> Result<Response, Problem> {
+    let workers = app.hub.workers().await?.into_iter().map(worker_view).collect();
+    Ok(splice::json_of(&WorkerList { workers }))
+}
+
+fn worker_view(worker: WorkerState) -> WorkerView {
+    WorkerView {
+        worker_id: worker.worker_id.as_str().to_owned(),
+        task_types: worker.accepts.task_types.texts(),
+        queues: worker.accepts.queues.texts(),
+        concurrency: worker.concurrency,
+        running: worker.running.into_iter().map(|(task_id, attempt)| Held { task_id, attempt }).collect(),
+        connected_at: worker.connected_at,
+        last_heard_at: worker.last_heard_at,
+        link: match worker.link {
+            Link::Socket => "socket",
+            Link::Http => "http",
+            Link::Away => "away",
+        }
+        .to_owned(),
+        draining: worker.retiring,
+    }
+}
+
+/// `GET /healthz`: the program runs and answers.
+pub(super) async fn healthz() -> Response {
+    splice::json(StatusCode::OK, r#"{"status":"ok"}"#)
+}
+
+/// `GET /readyz`: the hub takes new work.
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    if app.hub.is_draining() {
+        return Err(Problem::new(Code::Draining, "the hub is going down and takes no new work"));
+    }
+    app.hub.storage().map_err(|why| Problem::new(Code::StorageUnavailable, why))?;
+    Ok(splice::json(StatusCode::OK, r#"{"status":"ready"}"#))
+}
+
+/// `GET /metrics`, in the OpenMetrics text format that Prometheus reads.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let (stats, metrics) = (app.hub.stats(), app.hub.metrics());
+    let tasks = &stats.tasks;
+    metrics.set_tasks([
+        ("waiting", tasks.waiting),
+        ("scheduled", tasks.scheduled),
+        ("pending", tasks.pending),
+        ("running", tasks.running),
+        ("completed", tasks.completed),
+        ("failed", tasks.failed),
+        ("cancelled", tasks.cancelled),
+    ]);
+    metrics.set_queues(stats.queues.iter().map(|(queue, depth)| Depth {
+        queue,
+        waiting: depth.waiting,
+        scheduled: depth.scheduled,
+        pending: depth.pending,
+        running: depth.running,
+    }));
+    metrics.set_workers(stats.workers);
+    metrics.set_rev(stats.rev);
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response()
+}

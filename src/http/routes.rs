@@ -1,0 +1,81 @@
+//! The whole URL table.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Method;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::state::App;
+use super::{change, dashboard, docs, ops, read, submit, worker_http, worker_socket};
+use crate::wire::{Code, Problem};
+
+/// A line of the table.
+struct Entry {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the tests hold the documented methods against it"))]
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<Arc<App>>,
+}
+
+macro_rules! table {
+    ($($method:ident $path:literal $handler:path,)*) => {
+        fn table() -> Vec<Entry> {
+            vec![$(Entry {
+                method: stringify!($method),
+                path: $path,
+                handler: on(MethodFilter::$method, $handler),
+            },)*]
+        }
+    };
+}
+
+table! {
+    POST   "/api/v1/tasks"                                  submit::one,
+    POST   "/api/v1/tasks/batch"                            submit::batch,
+    GET    "/api/v1/tasks"                                  read::list,
+    GET    "/api/v1/tasks/{id}"                             read::one,
+    DELETE "/api/v1/tasks/{id}"                             change::delete,
+    GET    "/api/v1/tasks/{id}/result"                      read::result,
+    GET    "/api/v1/tasks/{id}/history"                     read::history,
+    GET    "/api/v1/tasks/{id}/logs"                        read::logs,
+    POST   "/api/v1/tasks/{id}/cancel"                      change::cancel,
+    POST   "/api/v1/tasks/{id}/retry"                       change::retry,
+
+    GET    "/api/v1/worker/ws"                              worker_socket::connect,
+    POST   "/api/v1/worker/claim"                           worker_http::claim,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/progress"  worker_http::progress,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/log"       worker_http::log,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/complete"  worker_http::complete,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/fail"      worker_http::fail,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/cancelled" worker_http::cancelled,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/release"   worker_http::release,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/heartbeat" worker_http::heartbeat,
+
+    GET    "/api/v1/stats"                                  ops::stats,
+    GET    "/api/v1/workers"                                ops::workers,
+
+    GET    "/healthz"                                       ops::healthz,
+    GET    "/readyz"                                        ops::readyz,
+    GET    "/metrics"                                       ops::metrics,
+    GET    "/api/openapi.json"                              docs::openapi,
+    GET    "/api/asyncapi.json"                             docs::asyncapi,
+    GET    "/api/docs"                                      docs::to_page,
+    GET    "/api/docs/"                                     docs::page,
+    GET    "/api/docs/{file}"                               docs::page_file,
+    GET    "/"                                              dashboard::index,
+}
+
+/// Every route of a hub.
+pub fn router(app: Arc<App>) -> Router {
+    let router = table().into_iter().fold(Router::new(), |router, entry| router.route(entry.path, entry.handler));
+    router.fallback(dashboard::file_or_nothing).method_not_allowed_fallback(wrong_method).with_state(app)
+}
+
+/// The header `Allow` is put there by the router.
+async fn wrong_method(method: Method) -> Problem {
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!("this path does not take {method}; the header Allow says what it takes"),
+    )
+}

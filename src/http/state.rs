@@ -1,0 +1,109 @@
+//! What every route holds, and the count of open sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::hub::Hub;
+
+/// What every route holds. One for each hub.
+pub struct App {
+    pub hub: Hub,
+    pub limits: HttpLimits,
+    /// Over how long the goodbyes to sockets are spread when the hub goes down.
+    pub goodbye: Duration,
+    open: AtomicUsize,
+    sockets: TaskTracker,
+}
+
+/// Bounds of what comes in.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpLimits {
+    /// The largest payload, in bytes of JSON text; the hub's own limit, from which those of bodies follow.
+    pub payload_bytes_max: usize,
+    /// The most WebSockets and event streams at once. Beyond it they are refused as overloaded. One costs some 10 KB
+    /// and a file descriptor.
+    pub sockets_max: usize,
+}
+
+impl HttpLimits {
+    /// What a submission may hold beside its payload: title, description and labels at their limits, each character
+    /// escaped in the longest way (`\ud83d\ude00`), come to 120 KiB.
+    const BODY_ROOM: usize = 256 << 10;
+    /// The largest batch: ten thousand tasks of 6 KB. What is larger belongs in a store of its own, or in more calls.
+    const BATCH_BYTES: usize = 64 << 20;
+
+    /// The largest body of a call, and the largest message of a worker, in bytes: a payload or a result, and the rest.
+    pub fn body_bytes_max(&self) -> usize {
+        self.payload_bytes_max.max(crate::task::RESULT_BYTES_MAX) + HttpLimits::BODY_ROOM
+    }
+
+    /// The largest body of a batch, in bytes.
+    pub fn batch_bytes_max(&self) -> usize {
+        HttpLimits::BATCH_BYTES.max(self.body_bytes_max())
+    }
+}
+
+/// Who is at the other end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketKind {
+    /// A live client on a WebSocket.
+    Live,
+    /// A live client on server-sent events.
+    Events,
+    Worker,
+}
+
+impl App {
+    /// The state of the routes of this hub.
+    pub fn new(hub: Hub, limits: HttpLimits, goodbye: Duration) -> Arc<App> {
+        Arc::new(App { hub, limits, goodbye, open: AtomicUsize::new(0), sockets: TaskTracker::new() })
+    }
+
+    /// Counts a socket in; it is counted out when the guard is dropped. `None` when there are `sockets_max` already.
+    ///
+    /// The future that owns the socket keeps the guard: the hub does not end before all are dropped, or their time is
+    /// over.
+    pub fn open_socket(self: &Arc<App>, kind: SocketKind) -> Option<SocketGuard> {
+        let room = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+            (open < self.limits.sockets_max).then_some(open + 1)
+        });
+        room.ok()?;
+        self.hub.metrics().socket_opened(kind.word());
+        Some(SocketGuard { app: self.clone(), kind, _token: self.sockets.token() })
+    }
+
+    /// Resolves when no socket is open. To be called when no new ones come.
+    pub async fn sockets_closed(&self) {
+        self.sockets.close();
+        self.sockets.wait().await;
+    }
+}
+
+impl SocketKind {
+    /// The word in metrics.
+    fn word(self) -> &'static str {
+        match self {
+            SocketKind::Live => "live",
+            SocketKind::Events => "events",
+            SocketKind::Worker => "worker",
+        }
+    }
+}
+
+/// An open socket, until it is dropped.
+pub struct SocketGuard {
+    app: Arc<App>,
+    kind: SocketKind,
+    _token: TaskTrackerToken,
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.app.open.fetch_sub(1, Ordering::Relaxed);
+        self.app.hub.metrics().socket_closed(self.kind.word());
+    }
+}

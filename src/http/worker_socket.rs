@@ -1,0 +1,483 @@
+//! Workers on a WebSocket.
+//!
+//! One future owns the socket. It reads whatever is there before it answers, gathers what the hub pushes, writes that as
+//! frames into one buffer, and flushes once. While a worker takes nothing, the hub still listens to it for a while, so
+//! that two sides that write to each other do not wait for each other for ever.
+//!
+//! Leases are the engine's: this file only says that the worker was heard. A message that is JSON but wrong is answered
+//! and the socket stays; one that is no JSON closes it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::accepts::{self, accepts};
+use super::caller::{Caller, check_origin};
+use super::state::{App, SocketGuard, SocketKind};
+use super::worker_http::{text_for, write_task};
+use crate::engine::Report;
+use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
+use crate::task::TaskId;
+use crate::wire::{CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays};
+
+/// How long a worker may take to introduce itself.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// How long the other side may take to close, once it was told.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// After how many leases of silence the connection counts as dead. Its tasks are gone after one.
+const SILENCE_LEASES_MAX: u32 = 3;
+/// The most tasks a worker may run at once.
+const CONCURRENCY_MAX: u32 = 1_000;
+/// What is read at once. Messages are small; a larger one takes several reads.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+/// What is gathered before it is written.
+const WRITE_BUFFER_BYTES: usize = 64 << 10;
+/// The most operations taken from a worker that does not read its answers. Each answer is some 100 bytes that wait.
+const UNANSWERED_MAX: usize = 1_024;
+
+/// `GET /api/v1/worker/ws`.
+pub(super) async fn connect(
+    State(app): State<Arc<App>>,
+    Caller(_): Caller,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|why| Problem::wrong("Upgrade", &format!("must be a WebSocket handshake: {why}")))?;
+    check_origin(&headers)?;
+    let Some(guard) = app.open_socket(SocketKind::Worker) else {
+        return Err(Problem::new(Code::Overloaded, "the hub has as many sockets as it may"));
+    };
+    let message_bytes_max = app.limits.body_bytes_max();
+    let upgrade = upgrade
+        .protocols([WORKER_PROTOCOL])
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        // Room for a task with its payload and checkpoint on top of a full buffer; no more is written before that is out.
+        .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + 2 * message_bytes_max)
+        .max_message_size(message_bytes_max)
+        .max_frame_size(message_bytes_max);
+    let known = upgrade.selected_protocol().is_some() || !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    Ok(upgrade.on_upgrade(move |socket| run(socket, app, guard, known)))
+}
+
+async fn run(mut socket: WebSocket, app: Arc<App>, guard: SocketGuard, known: bool) {
+    let ending = if known { serve(&mut socket, &app).await } else { Ending::Close(CloseCode::UnknownProtocol, "") };
+    if let Ending::Close(code, reason) = ending {
+        let _ = tokio::time::timeout(CLOSE_TIME, close(&mut socket, code, reason)).await;
+    }
+    drop(guard);
+}
+
+/// How a connection ends.
+enum Ending {
+    /// The other side is gone already.
+    Gone,
+    Close(CloseCode, &'static str),
+}
+
+/// Says why, and waits until the other side has heard it; else its last frames would be cut off.
+async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str) {
+    if code == CloseCode::Restarting {
+        let _ = socket.feed(Message::Text(bye(code).into())).await;
+    }
+    let frame = CloseFrame { code: code as u16, reason: Utf8Bytes::from_static(reason) };
+    if socket.send(Message::Close(Some(frame))).await.is_ok() {
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+}
+
+fn bye(code: CloseCode) -> String {
+    format!(r#"{{"type":"bye","code":{},"retry_ms":[{},{}]}}"#, code as u16, RETRY_MS[0], RETRY_MS[1])
+}
+
+async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
+    let (mut link, welcome, rest) = match tokio::time::timeout(HELLO_TIME, introduce(socket, app)).await {
+        Ok(Ok(introduced)) => introduced,
+        Ok(Err(ending)) => return ending,
+        Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
+    };
+    let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
+    let mut watch = tokio::time::interval(lease);
+    let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
+    let mut last_heard = Instant::now();
+    let mut pushes = Vec::new();
+    if let Err(ending) = desk.take(&rest, &link) {
+        return ending;
+    }
+    loop {
+        let step = tokio::select! {
+            turn = desk.turn() => Step::Turn(turn),
+            pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
+            _ = watch.tick() => Step::Watch,
+        };
+        match step {
+            Step::Turn(Turn::Heard(text)) => {
+                last_heard = Instant::now();
+                link.heard();
+                if let Err(ending) = desk.take(&text, &link) {
+                    return ending;
+                }
+            }
+            Step::Turn(Turn::Other) => {}
+            Step::Turn(Turn::Ended(ending)) => return ending,
+            Step::Pushes(Err(HubError::Stopped)) => return restarting(),
+            // It comes back with what it holds; what could not be handed to it is given to others.
+            Step::Pushes(Err(_)) => return Ending::Close(CloseCode::Overloaded, "overloaded"),
+            Step::Pushes(Ok(())) => {
+                for push in pushes.drain(..) {
+                    match push {
+                        Pushed::Replaced => {
+                            return Ending::Close(CloseCode::Replaced, "replaced by a newer connection");
+                        }
+                        Pushed::Goodbye => return restarting(),
+                        push => desk.outbox.push_back(Say::Push(push)),
+                    }
+                }
+            }
+            Step::Watch if last_heard.elapsed() > lease * SILENCE_LEASES_MAX => {
+                return Ending::Close(CloseCode::NoPong, "nothing was heard");
+            }
+            Step::Watch => {}
+        }
+    }
+}
+
+enum Step {
+    Turn(Turn),
+    Pushes(Result<(), HubError>),
+    Watch,
+}
+
+/// Waits for a good hello. Answers with the link, the welcome, and what came behind the hello in the same message.
+async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, String, Utf8Bytes), Ending> {
+    loop {
+        let text = match socket.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Binary(_))) => return Err(binary()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(_))) | None => return Err(Ending::Gone),
+            Some(Err(error)) => return Err(broken(&error)),
+        };
+        let (said, rest) = first(&text).ok_or(not_json())?;
+        let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
+            Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
+                Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
+                Err(Refused::Wrong(problem)) => problem,
+                Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
+                    return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
+                }
+                Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
+                    return Err(restarting());
+                }
+                Err(Refused::Hub(error)) => error.into(),
+            },
+            Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
+            Err(problem) => problem,
+        };
+        if socket.send(Message::Text(error_text(None, &problem).into())).await.is_err() {
+            return Err(Ending::Gone);
+        }
+    }
+}
+
+enum Refused {
+    Wrong(Problem),
+    Hub(HubError),
+}
+
+async fn attach(app: &App, hello: WorkerHello) -> Result<(WorkerLink, String), Refused> {
+    let wrong = |invalid: crate::task::Invalid| Refused::Wrong(invalid.into());
+    let worker_id = accepts::worker_id(&hello.worker_id).map_err(wrong)?;
+    let accepts = accepts(hello.task_types, hello.queues).map_err(wrong)?;
+    let concurrency = accepts::at_least_one("concurrency", hello.concurrency, CONCURRENCY_MAX).map_err(wrong)?;
+    let holding = hello.holding.iter().map(|held| (held.task_id, held.attempt)).collect();
+    let attached = app.hub.attach_worker(worker_id, accepts, concurrency, holding).await;
+    let Welcome { link, keep, drop } = attached.map_err(Refused::Hub)?;
+    let lease_ms = app.hub.options().engine.lease_ms;
+    Ok((link, welcome(lease_ms, &keep, &drop)))
+}
+
+fn welcome(lease_ms: u64, keep: &[(TaskId, u32)], drop: &[(TaskId, u32)]) -> String {
+    let held = |list: &[(TaskId, u32)]| {
+        let list: Vec<Held> = list.iter().map(|&(task_id, attempt)| Held { task_id, attempt }).collect();
+        serde_json::to_string(&list).expect("ids and numbers are JSON")
+    };
+    let heartbeat_ms = accepts::heartbeat_ms(lease_ms);
+    let (keep, drop) = (held(keep), held(drop));
+    format!(r#"{{"type":"welcome","lease_ms":{lease_ms},"heartbeat_ms":{heartbeat_ms},"keep":{keep},"drop":{drop}}}"#)
+}
+
+/// The socket, and what still goes out over it.
+struct Desk<'a> {
+    socket: &'a mut WebSocket,
+    outbox: VecDeque<Say>,
+    /// Whether something was written that is not flushed.
+    unflushed: bool,
+    /// Operations taken since everything was last out.
+    unanswered: usize,
+}
+
+/// Something to say to the worker. What the hub pushed is encoded only when it can be written.
+enum Say {
+    Push(Pushed),
+    Text(String),
+}
+
+/// What a turn brought.
+enum Turn {
+    Heard(Utf8Bytes),
+    /// A ping, which the library answers, or the outbox became empty.
+    Other,
+    Ended(Ending),
+}
+
+impl Desk<'_> {
+    /// Writes as much as goes, and waits for the next message.
+    async fn turn(&mut self) -> Turn {
+        std::future::poll_fn(|cx| self.poll_turn(cx)).await
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        match self.poll_write(cx) {
+            Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Other),
+            Poll::Ready(Ok(false)) | Poll::Pending => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended(Ending::Gone)),
+        }
+        if (self.unflushed || !self.outbox.is_empty()) && self.unanswered > UNANSWERED_MAX {
+            return Poll::Pending;
+        }
+        Pin::new(&mut *self.socket).poll_next(cx).map(|message| match message {
+            Some(Ok(Message::Text(text))) => Turn::Heard(text),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Turn::Other,
+            Some(Ok(Message::Binary(_))) => Turn::Ended(binary()),
+            Some(Ok(Message::Close(_))) | None => Turn::Ended(Ending::Gone),
+            Some(Err(error)) => Turn::Ended(broken(&error)),
+        })
+    }
+
+    /// Writes what waits. Ready with `true` when that emptied the outbox, with `false` when there was nothing to do.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, axum::Error>> {
+        if self.outbox.is_empty() && !self.unflushed {
+            return Poll::Ready(Ok(false));
+        }
+        while !self.outbox.is_empty() {
+            std::task::ready!(Pin::new(&mut *self.socket).poll_ready(cx))?;
+            if let Some(text) = self.outbox.pop_front().and_then(encode) {
+                Pin::new(&mut *self.socket).start_send(Message::Text(text))?;
+                self.unflushed = true;
+            }
+        }
+        std::task::ready!(Pin::new(&mut *self.socket).poll_flush(cx))?;
+        self.unflushed = false;
+        self.unanswered = 0;
+        Poll::Ready(Ok(true))
+    }
+
+    /// Does what each JSON object of a message asks for.
+    fn take(&mut self, text: &str, link: &WorkerLink) -> Result<(), Ending> {
+        let mut rest = text;
+        while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
+            let (said, behind) = first(rest).ok_or(not_json())?;
+            rest = behind;
+            self.unanswered += 1;
+            let op = said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why)));
+            if let Err((held, problem)) = op.map_err(|problem| (None, problem)).and_then(|op| act(op, link)) {
+                self.outbox.push_back(Say::Text(error_text(held, &problem)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first JSON value of a text and what follows it. `None` when that is no JSON.
+fn first(text: &str) -> Option<(Result<WorkerSays, Problem>, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<WorkerSays>();
+    match values.next()? {
+        Ok(says) => Some((Ok(says), &text[values.byte_offset()..])),
+        Err(error) => {
+            let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+            values.next()?.ok()?;
+            let problem = Problem::new(Code::InvalidField, without_place(&error));
+            Some((Err(problem), &text[values.byte_offset()..]))
+        }
+    }
+}
+
+/// What serde says, without line and column: the text may be one of many in a message.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(said, _)| said.to_owned())
+}
+
+/// Does what a worker asks for. What it says of a lost attempt is answered as refused, not as wrong.
+fn act(op: WorkerOp, link: &WorkerLink) -> Result<(), (Option<Held>, Problem)> {
+    let of = |task_id, attempt| {
+        move |refusal: crate::engine::Refusal| (Some(Held { task_id, attempt }), Problem::from(refusal))
+    };
+    match op {
+        WorkerOp::Hello(_) => return Err((None, Problem::new(Code::InvalidField, "a connection has one hello"))),
+        WorkerOp::Progress { task_id, attempt, progress, checkpoint } => {
+            link.progress(task_id, attempt, accepts::progress(progress), checkpoint).map_err(of(task_id, attempt))?;
+        }
+        WorkerOp::Log { task_id, attempt, lines } => {
+            link.log(task_id, attempt, accepts::lines(lines)).map_err(of(task_id, attempt))?;
+        }
+        WorkerOp::Complete { task_id, attempt, result } => {
+            link.report(task_id, attempt, accepts::complete(Some(result)));
+        }
+        WorkerOp::Fail { task_id, attempt, error, retryable } => {
+            link.report(task_id, attempt, accepts::fail(Some(error), Some(retryable)));
+        }
+        WorkerOp::Cancelled { task_id, attempt } => link.report(task_id, attempt, Report::Cancelled),
+        WorkerOp::Release { task_id, attempt } => link.report(task_id, attempt, Report::Release),
+        WorkerOp::Heartbeat => {}
+        WorkerOp::Drain => link.retire(),
+    }
+    Ok(())
+}
+
+/// A push as its message. Those that end the connection are none.
+fn encode(say: Say) -> Option<Utf8Bytes> {
+    let push = match say {
+        Say::Text(text) => return Some(text.into()),
+        Say::Push(push) => push,
+    };
+    Some(match push {
+        Pushed::Run(handed) => {
+            let mut text = text_for(&handed);
+            text.extend_from_slice(br#"{"type":"run","task":"#);
+            write_task(&mut text, &handed);
+            Utf8Bytes::try_from(text).expect("a record and JSON texts are UTF-8")
+        }
+        Pushed::Stop { task_id, attempt, reason } => {
+            let reason = reason
+                .map_or(String::new(), |reason| format!(r#","reason":{}"#, serde_json::Value::String(reason.into())));
+            format!(r#"{{"type":"cancel","task_id":"{task_id}","attempt":{attempt}{reason}}}"#).into()
+        }
+        Pushed::Ack { task_id, attempt } => {
+            format!(r#"{{"type":"ack","task_id":"{task_id}","attempt":{attempt}}}"#).into()
+        }
+        Pushed::Refused { task_id, attempt, refusal } => {
+            error_text(Some(Held { task_id, attempt }), &refusal.into()).into()
+        }
+        Pushed::Drain => Utf8Bytes::from_static(r#"{"type":"drain"}"#),
+        Pushed::Goodbye | Pushed::Replaced => return None,
+    })
+}
+
+/// `refused` for what was said of an attempt, `error` for everything else.
+fn error_text(held: Option<Held>, problem: &Problem) -> String {
+    let code = problem.code.as_str();
+    let detail = serde_json::Value::String(problem.detail.clone());
+    match held {
+        Some(Held { task_id, attempt }) => format!(
+            r#"{{"type":"refused","task_id":"{task_id}","attempt":{attempt},"code":"{code}","detail":{detail}}}"#
+        ),
+        None => format!(r#"{{"type":"error","code":"{code}","detail":{detail}}}"#),
+    }
+}
+
+fn restarting() -> Ending {
+    Ending::Close(CloseCode::Restarting, "restarting")
+}
+
+fn not_json() -> Ending {
+    Ending::Close(CloseCode::BadMessage, "not JSON")
+}
+
+fn binary() -> Ending {
+    Ending::Close(CloseCode::BadMessage, "binary messages are not understood")
+}
+
+/// The frames broke the protocol or a bound, or the connection broke.
+fn broken(error: &axum::Error) -> Ending {
+    // The library tells these apart only in words.
+    let text = error.to_string();
+    if text.contains("too long") || text.contains("too big") {
+        Ending::Close(CloseCode::TooBig, "too big")
+    } else if text.contains("UTF-8") || text.contains("utf-8") {
+        Ending::Close(CloseCode::BadMessage, "not UTF-8")
+    } else {
+        Ending::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Refusal;
+    use crate::hub::HandedOut;
+    use crate::task::{Json, Task};
+
+    const ID: &str = "01890000-0000-7000-8000-00000000002a";
+
+    #[test]
+    fn messages_hold_several_objects() {
+        let text = format!(
+            "{{\"op\":\"heartbeat\"}}\n{{\"op\":\"complete\",\"task_id\":\"{ID}\",\"attempt\":1,\"result\":{{\n\"a\": 1}}}}\n\n7 {{\"op\":\"drain\",\"x\":1}}\n{{\"op\":\"drain\"}} nonsense"
+        );
+        let (said, rest) = first(&text).unwrap();
+        assert!(matches!(said.unwrap().op(), Ok(WorkerOp::Heartbeat)));
+        let (said, rest) = first(rest).unwrap();
+        assert!(matches!(said.unwrap().op(), Ok(WorkerOp::Complete { attempt: 1, .. })));
+        let (said, rest) = first(rest).unwrap();
+        assert_eq!(said.unwrap_err().code, Code::InvalidField);
+        let (said, rest) = first(rest).unwrap();
+        assert!(said.unwrap_err().detail.contains("unknown field `x`"));
+        let (said, rest) = first(rest).unwrap();
+        assert!(matches!(said.unwrap().op(), Ok(WorkerOp::Drain)));
+        assert!(first(rest).is_none());
+    }
+
+    #[test]
+    fn pushes_as_messages() {
+        let record = format!(
+            r#"{{"task_id":"{ID}","task_type":"t","queue":"default","priority":0,"status":"running","attempt":2,"tries":1,"max_attempts":1,"crashes":1,"max_crashes":3,"created_at":"2026-01-01T00:00:00.000Z","updated_at":"2026-01-01T00:00:00.000Z","rev":7}}"#
+        );
+        let task = Arc::new(Task::parse(record.as_bytes()).unwrap());
+        let task_id = task.task_id;
+        let text = |push| encode(Say::Push(push)).unwrap().as_str().to_owned();
+        let run = text(Pushed::Run(HandedOut {
+            task: task.clone(),
+            payload: Some(Json::trusted("{\"a\": 1}")),
+            checkpoint: Some(Json::trusted("[5]")),
+        }));
+        let says: crate::wire::HubSays = serde_json::from_str(&run).unwrap();
+        let got = says.task.unwrap();
+        assert_eq!((says.kind.as_str(), got.task_id, says.attempt), ("run", task_id, Some(2)));
+        assert_eq!((got.payload.unwrap().as_str(), says.checkpoint.unwrap().as_str()), ("{\"a\": 1}", "[5]"));
+        let run = text(Pushed::Run(HandedOut { task, payload: None, checkpoint: None }));
+        let says: crate::wire::HubSays = serde_json::from_str(&run).unwrap();
+        assert!(says.checkpoint.is_none() && says.task.unwrap().payload.is_none());
+        assert_eq!(
+            text(Pushed::Stop { task_id, attempt: 2, reason: Some("no \"more\"".into()) }),
+            format!(r#"{{"type":"cancel","task_id":"{ID}","attempt":2,"reason":"no \"more\""}}"#)
+        );
+        assert_eq!(
+            text(Pushed::Ack { task_id, attempt: 2 }),
+            format!(r#"{{"type":"ack","task_id":"{ID}","attempt":2}}"#)
+        );
+        let refused = text(Pushed::Refused { task_id, attempt: 2, refusal: Refusal::LeaseLost });
+        assert!(refused.starts_with(&format!(
+            r#"{{"type":"refused","task_id":"{ID}","attempt":2,"code":"lease_lost","detail":""#
+        )));
+        assert_eq!(bye(CloseCode::Restarting), r#"{"type":"bye","code":4001,"retry_ms":[500,15000]}"#);
+        assert_eq!(
+            welcome(10_000, &[(task_id, 1)], &[]),
+            format!(
+                r#"{{"type":"welcome","lease_ms":10000,"heartbeat_ms":3000,"keep":[{{"task_id":"{ID}","attempt":1}}],"drop":[]}}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,331 @@
+//! A hub that listens: the one place where store, hub and routes meet.
+//!
+//! # How it ends
+//!
+//! When it is told to, it takes no new work but goes on answering until what runs is done or the drain is over. Then no
+//! new connections are taken; watchers are told goodbye, each at its own moment within `goodbye`; then workers are; then
+//! what is still being answered gets a moment; and last the writer ends and the store is closed.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{ServeConfig, StoreKind};
+use crate::http::{App, router};
+use crate::hub::Hub;
+use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
+use crate::telemetry;
+
+/// How long a connection may take to send the head of a request, and may stay silent between two.
+const HEAD_READ_TIME: Duration = Duration::from_secs(60);
+/// How much of a request's head is read. Cookies of other programs on the same host can take some of it.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// How much the kernel holds that is not sent yet. What stands there can no longer be replaced by something newer.
+const UNSENT_BYTES_MAX: u32 = 32 << 10;
+/// The wait after the machine had no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long sockets may take to close beyond the goodbyes, and answers to be finished.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// Why a hub did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration cannot work; the text says what to do.
+    Config(String),
+    Bind {
+        address: SocketAddr,
+        cause: io::Error,
+    },
+    /// The store cannot be opened: damaged, not ours, or in use by another hub.
+    Store(StoreError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Config(why) => f.write_str(why),
+            StartError::Bind { address, cause } => write!(f, "cannot listen on {address}: {cause}"),
+            StartError::Store(error) => write!(f, "cannot open the store: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A hub that listens. Dropping it leaves it running until the runtime ends; [`Server::shutdown`] ends it well.
+pub struct Server {
+    address: SocketAddr,
+    hub: Hub,
+    end: watch::Sender<bool>,
+    ended: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a hub and everything around it. When this returns, the hub answers.
+    pub async fn start(config: ServeConfig) -> Result<Server, StartError> {
+        config.check().map_err(StartError::Config)?;
+        // Bound first, so that a hub which cannot listen does not touch the store.
+        let bind = |cause| StartError::Bind { address: config.listen, cause };
+        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let hub = open_hub(&config).await?;
+        let app = App::new(hub.clone(), config.http_limits(), config.goodbye);
+        let (end, told) = watch::channel(false);
+        let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
+        let ended = tokio::spawn(run(listener, app, bounds, until_told(told)));
+        Ok(Server { address, hub, end, ended })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as the beginning of URLs: `http://127.0.0.1:8080`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The hub inside.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Ends it: drains, says goodbye, and closes the store.
+    pub async fn shutdown(self) {
+        self.end.send_replace(true);
+        let _ = self.ended.await;
+    }
+}
+
+async fn until_told(mut told: watch::Receiver<bool>) {
+    if told.wait_for(|end| *end).await.is_err() {
+        // The handle is gone, so nobody can tell any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Opens the store and starts the hub, where blocking is allowed: a large store takes seconds.
+async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
+    let (kind, folder, options) = (config.store, config.data.clone(), config.hub_options());
+    let opening = tokio::task::spawn_blocking(move || {
+        let store: Box<dyn Store> = match kind {
+            StoreKind::Memory => Box::new(in_memory()?),
+            StoreKind::Sqlite => Box::new(SqliteStore::open(&folder, SqliteOptions::default())?),
+        };
+        Hub::start(store, options)
+    });
+    match opening.await {
+        Ok(opened) => opened.map_err(StartError::Store),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// What [`run`] has to know beside its parts.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The most connections; more wait in the listener's backlog.
+    pub connections_max: usize,
+    /// How long running tasks may still run after `shutdown`.
+    pub drain: Duration,
+}
+
+/// Serves the hub of `app` on `listener` until `shutdown` resolves, and then ends it well.
+pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+    let (close, closing) = watch::channel(false);
+    let connections = TaskTracker::new();
+    let accepting = tokio::spawn(accept(listener, router(app.clone()), bounds, connections.clone(), closing));
+    shutdown.await;
+
+    tracing::info!(drain_ms = bounds.drain.as_millis() as u64, "draining: no new work, and running work may finish");
+    app.hub.drain(bounds.drain).await;
+    accepting.abort();
+    tokio::join!(
+        // Watchers were told by the drain; each picks its own moment.
+        async {
+            tokio::time::sleep(app.goodbye).await;
+            app.hub.dismiss_workers();
+        },
+        async {
+            let _ = tokio::time::timeout(app.goodbye + CLOSE_TIME, app.sockets_closed()).await;
+        },
+    );
+    close.send_replace(true);
+    connections.close();
+    let _ = tokio::time::timeout(CLOSE_TIME, connections.wait()).await;
+    app.hub.stop().await;
+    tracing::info!("the hub has ended");
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    connections: TaskTracker,
+    closing: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(bounds.connections_max.min(Semaphore::MAX_PERMITS)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_READ_TIME).max_buf_size(HEAD_BYTES_MAX);
+    loop {
+        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        tune(&stream);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut closing = closing.clone();
+        connections.spawn(async move {
+            tokio::pin!(connection);
+            let closing = async { drop(closing.wait_for(|closing| *closing).await) };
+            tokio::select! {
+                // How a connection ends is the client's affair.
+                _ = connection.as_mut() => {}
+                () = closing => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn tune(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    // A connection that cannot be tuned works nevertheless.
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    // A peer that vanished without a word is noticed where nothing else would.
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+/// `taskhub serve`: runs a hub until SIGTERM or Ctrl-C, and ends it well. A second signal ends it at once; nothing that
+/// was acknowledged is lost by that.
+///
+/// The first line on stdout names the address, once the hub answers.
+pub fn main(config: ServeConfig) -> ExitCode {
+    telemetry::start_logging(config.log_format);
+    raise_file_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("taskhub: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("taskhub: {error}");
+            // 2 is for what was said on the command line.
+            if matches!(error, StartError::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn serve(config: ServeConfig) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(|error| StartError::Config(format!("cannot hear signals: {error}")))?;
+    if config.insecure_open && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "open to everyone who can reach it: there is no access control");
+    }
+    let server = Server::start(config).await?;
+    announce(&server.url());
+    signals.next().await;
+    tokio::spawn(async move {
+        let code = signals.next().await;
+        tracing::warn!("ending at once");
+        std::process::exit(code);
+    });
+    server.shutdown().await;
+    Ok(())
+}
+
+/// Tells whoever started the hub where it is. A closed stdout is no reason to stop.
+fn announce(url: &str) {
+    use std::io::Write as _;
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "taskhub listening on {url}").and_then(|()| out.flush());
+}
+
+/// The signals that end a program.
+struct Signals {
+    #[cfg(unix)]
+    term: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn listen() -> io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(not(unix))]
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {})
+    }
+
+    /// Waits for one, and answers the exit code of a program that it ended.
+    #[cfg(unix)]
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.term.recv() => 128 + 15,
+            _ = self.int.recv() => 128 + 2,
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> i32 {
+        let _ = tokio::signal::ctrl_c().await;
+        130
+    }
+}
+
+/// Lets the process open as many files as it may. Every socket is one, and the usual 1,024 are soon gone.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both calls are given a valid rlimit of this frame, and keep nothing of it.
+        let raised = unsafe {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+                limit.rlim_cur = limit.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+            }
+        };
+        if !raised {
+            tracing::warn!("could not raise the limit of open files");
+        }
+    }
+}
