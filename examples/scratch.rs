@@ -1,7 +1,7 @@
 use std::time::Instant;
 use taskhub::engine::{Accepts, Report};
 use taskhub::hub::{Hub, HubOptions, Principal, Pushed};
-use taskhub::store::{SqliteStore};
+use taskhub::store::SqliteStore;
 use taskhub::task::{Json, Name, NewTask, PatternSet};
 
 fn cpu() -> f64 {
@@ -24,7 +24,11 @@ async fn main() {
         let tasks = (0..100).map(|_| NewTask { payload: Some(payload.clone()), ..NewTask::new("noop") }).collect();
         hub.submit_all(&who, tasks, None).await.unwrap();
     }
-    println!("submit: {:.1} µs cpu, {:.1} µs wall a task", (cpu() - c0) * 1e6 / n as f64, t0.elapsed().as_secs_f64() * 1e6 / n as f64);
+    println!(
+        "submit: {:.1} µs cpu, {:.1} µs wall a task",
+        (cpu() - c0) * 1e6 / n as f64,
+        t0.elapsed().as_secs_f64() * 1e6 / n as f64
+    );
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let rss: usize = statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096;
     println!("rss {} MB, {} bytes a task", rss >> 20, rss / n);
@@ -36,12 +40,20 @@ async fn main() {
         welcome.link.next(&mut out).await.unwrap();
         for push in out.drain(..) {
             match push {
-                Pushed::Run(given) => welcome.link.report(given.task.task_id, given.task.attempt, Report::Complete { result: Json::null() }),
+                Pushed::Run(given) => welcome.link.report(
+                    given.task.task_id,
+                    given.task.attempt,
+                    Report::Complete { result: Json::null() },
+                ),
                 Pushed::Ack { .. } => done += 1,
                 other => panic!("{other:?}"),
             }
         }
     }
-    println!("run: {:.1} µs cpu, {:.1} µs wall a task", (cpu() - c0) * 1e6 / n as f64, t0.elapsed().as_secs_f64() * 1e6 / n as f64);
+    println!(
+        "run: {:.1} µs cpu, {:.1} µs wall a task",
+        (cpu() - c0) * 1e6 / n as f64,
+        t0.elapsed().as_secs_f64() * 1e6 / n as f64
+    );
     hub.stop().await;
 }

@@ -172,7 +172,7 @@ impl Session {
             }
             None => {
                 self.subs.insert(name, subject);
-                self.app.metrics.subscribed(1);
+                self.app.hub.metrics().subscribed(1);
                 self.flush(out).await
             }
         }
@@ -191,7 +191,9 @@ impl Session {
         let rev = self.app.hub.rev();
         let missed = match &tasks.since {
             None => Ok(Missed::Snapshot(None)),
-            Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => Ok(Missed::Snapshot(Some("epoch"))),
+            Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
+                Ok(Missed::Snapshot(Some("epoch")))
+            }
             Some(since) => self.missed(since.rev).await,
         };
         match missed {
@@ -239,12 +241,7 @@ impl Session {
     }
 
     /// Sends what was missed, and the newest tick of what runs.
-    async fn resume(
-        &mut self,
-        tasks: &Tasks,
-        changes: Vec<ChangedTask>,
-        out: &mut impl Carrier,
-    ) -> Result<(), Ending> {
+    async fn resume(&mut self, tasks: &Tasks, changes: Vec<ChangedTask>, out: &mut impl Carrier) -> Result<(), Ending> {
         for change in changes {
             self.lines.extend(missed_line(&change, tasks));
             self.flush_full(out).await?;
@@ -343,7 +340,7 @@ impl Session {
         let known = self.subs.remove(name).is_some();
         if known {
             self.client.unsubscribe(name);
-            self.app.metrics.subscribed(-1);
+            self.app.hub.metrics().subscribed(-1);
         }
         if !self.subs.values().any(|subject| *subject == Subject::Stats) {
             self.stats_at = None;
@@ -389,7 +386,7 @@ impl Session {
             return Ok(());
         }
         let bytes = self.lines.iter().map(Bytes::len).sum::<usize>();
-        self.app.metrics.delivered(Delivery::Other, self.lines.len() as u64, bytes as u64);
+        self.app.hub.metrics().delivered(Delivery::Other, self.lines.len() as u64, bytes as u64);
         out.send(&mut self.lines).await
     }
 
@@ -419,17 +416,17 @@ impl Session {
             counts[at].2 += line.len() as u64;
         }
         for (delivery, lines, bytes) in counts.into_iter().filter(|(_, lines, _)| *lines > 0) {
-            self.app.metrics.delivered(delivery, lines, bytes);
+            self.app.hub.metrics().delivered(delivery, lines, bytes);
         }
         if let Some(merged) = merged {
-            self.app.metrics.collapsed(merged);
+            self.app.hub.metrics().collapsed(merged);
             self.set_lags(true);
         }
     }
 
     fn set_lags(&mut self, lags: bool) {
         if std::mem::replace(&mut self.lags, lags) != lags {
-            self.app.metrics.lagging(if lags { 1 } else { -1 });
+            self.app.hub.metrics().lagging(if lags { 1 } else { -1 });
         }
     }
 }
@@ -437,7 +434,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.set_lags(false);
-        self.app.metrics.subscribed(-(self.subs.len() as i64));
+        self.app.hub.metrics().subscribed(-(self.subs.len() as i64));
     }
 }
 
