@@ -13,3 +13,5 @@ pub mod task;
 pub mod telemetry;
 pub mod wire;
 pub mod worker;
+
+pub use hub::Hub;

@@ -436,6 +436,44 @@ async fn who_takes_nothing_is_closed_and_nobody_else_waits() {
 }
 
 #[tokio::test]
+async fn a_slow_reader_is_told_so_and_ends_with_the_newest() {
+    let test = TestHub::start().await;
+    let mut slow = test.socket().await;
+    slow.subscribe(json!({})).await;
+    // More than the kernel holds for a socket that is not read, and than waits in order in the hub.
+    let mut task_ids = Vec::new();
+    for _ in 0..30 {
+        let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
+        let tasks = vec![described; 100];
+        let submitted = test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap().task_ids;
+        for task_id in &submitted {
+            test.hub.cancel_as(&Principal::default(), *task_id, None).await.unwrap();
+        }
+        task_ids.extend(submitted);
+    }
+    let (mut lag, mut known) = (0, std::collections::HashMap::new());
+    let mut mark = 0;
+    while mark < 6_000 {
+        let line = slow.next().await;
+        match line["type"].as_str().unwrap() {
+            "lag" => lag += line["collapsed"].as_u64().unwrap(),
+            "task" => {
+                let rev = line["rev"].as_u64().unwrap();
+                let status = line["task"]["status"].as_str().unwrap().to_owned();
+                let before = known.insert(line["task"]["task_id"].as_str().unwrap().to_owned(), (rev, status));
+                assert!(before.is_none_or(|(before, _)| before < rev), "no task goes back");
+            }
+            "mark" => mark = line["rev"].as_u64().unwrap(),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(lag > 1_000, "{lag}");
+    for task_id in task_ids {
+        assert_eq!(known[&task_id.to_string()].1, "cancelled");
+    }
+}
+
+#[tokio::test]
 async fn event_streams_say_the_same() {
     let test = TestHub::start().await;
     let task_id = test.submit("t").await;

@@ -40,6 +40,7 @@ mod command;
 mod config;
 mod failure;
 mod lines;
+mod local;
 mod outbox;
 mod output;
 mod roster;
@@ -61,6 +62,7 @@ pub use attempt::Context;
 pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee, not_started};
 pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
+pub use local::{HubBuilder, OpenError};
 
 use crate::dial::{BadUrl, HubUrl};
 use crate::task::{Json, NameError, Pattern, RESULT_BYTES_MAX};

@@ -576,7 +576,7 @@ fn poll_write(
 }
 
 /// The function for a type: the one of its name, or the one with the longest beginning of it.
-fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) -> Option<Handler> {
+pub(super) fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) -> Option<Handler> {
     if let Some(handler) = handlers.get(task_type) {
         return Some(handler.clone());
     }
@@ -586,10 +586,10 @@ fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) -> Option<H
 }
 
 /// Leaves word of how a function ended, also when it is dropped where it awaits, or before it began.
-struct Word {
-    outbox: Arc<Outbox>,
-    held: Held,
-    ending: Option<Ending>,
+pub(super) struct Word {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) held: Held,
+    pub(super) ending: Option<Ending>,
 }
 
 impl Drop for Word {
@@ -600,7 +600,7 @@ impl Drop for Word {
 
 /// Runs a task's function to its end, whatever that is. `word` comes first, so that it is dropped last: when word is
 /// left, nothing of the function is left.
-async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<Attempt>) {
+pub(super) async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<Attempt>) {
     let ctx = attempt.context();
     let outcome = AssertUnwindSafe(async move {
         match handler {
