@@ -23,6 +23,8 @@ mod routes;
 mod splice;
 mod state;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod worker_http;
 mod worker_socket;
 
