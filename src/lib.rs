@@ -1,6 +1,8 @@
 #![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
 
+pub mod client;
 pub mod config;
+pub mod dial;
 pub mod engine;
 pub mod feed;
 pub mod http;
@@ -10,3 +12,6 @@ pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod wire;
+pub mod worker;
+
+pub use hub::Hub;

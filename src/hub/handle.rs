@@ -121,6 +121,11 @@ impl Hub {
         })
     }
 
+    /// The newest record of an unfinished task, and of a final one for a moment longer.
+    pub fn shown(&self, task_id: TaskId) -> Option<Arc<Task>> {
+        self.shared.board.get(task_id)
+    }
+
     /// As [`task`](Self::task), once `until` holds or `patience` is over, whichever comes first.
     pub async fn wait_for(
         &self,

@@ -27,7 +27,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::task::{Change, Digest, Filter, Json, KeyEntry, LogLine, Status, Task, TaskId, Timestamp, Transition};
+use crate::task::{
+    Change, Digest, Filter, Json, KeyEntry, LogLine, Status, Task, TaskId, TaskView, Timestamp, Transition,
+};
 
 pub use memory::in_memory;
 pub use sqlite::{SqliteOptions, SqliteStore};
@@ -153,6 +155,19 @@ pub struct Stored {
     pub payload: Option<Json>,
     /// A result that is too large for the record; a smaller one stands in it.
     pub result: Option<Json>,
+}
+
+impl Stored {
+    /// All of it in one piece.
+    pub(crate) fn view(self) -> TaskView {
+        let mut view = TaskView::of(&self.record);
+        view.payload = self.payload;
+        if self.result.is_some() {
+            view.result = self.result;
+            view.result_omitted = false;
+        }
+        view
+    }
 }
 
 /// Which tasks, in which order, from where.

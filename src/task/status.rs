@@ -109,6 +109,24 @@ pub enum Event {
 }
 
 impl Event {
+    /// Every event.
+    pub const ALL: [Event; 9] = [
+        Event::Created,
+        Event::Scheduled,
+        Event::Pending,
+        Event::Running,
+        Event::Completed,
+        Event::Failed,
+        Event::Cancelled,
+        Event::Retrying,
+        Event::CancelRequested,
+    ];
+
+    /// The event that [`as_str`](Self::as_str) names, if any.
+    pub fn parse(name: &str) -> Option<Event> {
+        Event::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+
     /// The name used on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

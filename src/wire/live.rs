@@ -1,8 +1,11 @@
 //! What live clients and the hub say to each other.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use crate::task::{FilterSpec, LogLine, Progress, TaskId, TaskView};
+use super::Stats;
+use crate::task::{Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
 
 /// A message from a live client: every field any `op` may have.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -69,33 +72,190 @@ pub struct LogsSpec {
     pub tail: Option<u32>,
 }
 
-/// A message from the hub, as a live client reads it: every field any `type` may have.
+/// A message from the hub, as a live client reads it. Read with [`LiveSays::parse`].
+#[derive(Clone, Debug)]
+pub enum LiveSays {
+    Hello(LiveHello),
+    Subscribed {
+        sub: String,
+        resumed: bool,
+    },
+    Snapshot {
+        sub: String,
+        tasks: Vec<TaskView>,
+        more: bool,
+        truncated: bool,
+    },
+    Task {
+        event: Option<Event>,
+        task: Box<TaskView>,
+    },
+    Progress {
+        task_id: TaskId,
+        rev: u64,
+        tick: u64,
+        progress: Box<Progress>,
+    },
+    Log {
+        task_id: TaskId,
+        lines: Vec<LogLine>,
+    },
+    Gone {
+        task_id: TaskId,
+        rev: u64,
+    },
+    Stats(Box<Stats>),
+    Mark {
+        rev: u64,
+    },
+    Lag {
+        collapsed: u64,
+    },
+    Reset {
+        sub: String,
+    },
+    Unsubscribed {
+        sub: String,
+    },
+    Pong,
+    Error {
+        id: Option<u64>,
+        code: String,
+        detail: String,
+    },
+    Bye {
+        code: u16,
+        retry_ms: Option<[u64; 2]>,
+    },
+    /// A word of a newer hub.
+    Unknown,
+}
+
+/// The hub's first word, and its answer to a token.
 #[derive(Clone, Debug, Deserialize)]
-pub struct LiveSays {
-    #[serde(rename = "type")]
-    pub kind: String,
+pub struct LiveHello {
+    /// Absent in the first word.
+    #[serde(default)]
     pub id: Option<u64>,
-    pub epoch: Option<String>,
-    pub rev: Option<u64>,
+    pub epoch: String,
+    pub rev: u64,
     pub ping_ms: Option<u64>,
-    pub sub: Option<String>,
-    pub mode: Option<String>,
-    pub tasks: Option<Vec<TaskView>>,
-    pub more: Option<bool>,
-    pub truncated: Option<bool>,
-    pub event: Option<String>,
-    pub task: Option<TaskView>,
-    pub task_id: Option<TaskId>,
-    pub tick: Option<u64>,
-    pub attempt: Option<u32>,
-    pub progress: Option<Progress>,
-    pub lines: Option<Vec<LogLine>>,
-    pub collapsed: Option<u64>,
-    pub reason: Option<String>,
-    pub code: Option<serde_json::Value>,
-    pub detail: Option<String>,
-    pub retry_ms: Option<[u64; 2]>,
+    #[serde(default)]
     pub user_id: Option<String>,
+}
+
+impl LiveSays {
+    /// Reads one message. The kind is looked up first, and then only what that kind has is read: serde's own tagged
+    /// enums cannot hold JSON that is passed on unread.
+    pub fn parse(line: &str) -> Result<LiveSays, serde_json::Error> {
+        use serde_json::from_str;
+
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: Cow<'a, str>,
+        }
+        #[derive(Deserialize)]
+        struct OfSub {
+            sub: String,
+            #[serde(default)]
+            mode: String,
+            #[serde(default)]
+            tasks: Vec<TaskView>,
+            #[serde(default)]
+            more: bool,
+            #[serde(default)]
+            truncated: bool,
+        }
+        #[derive(Deserialize)]
+        struct OfTask {
+            event: String,
+            task: Box<TaskView>,
+        }
+        #[derive(Deserialize)]
+        struct OfTick {
+            task_id: TaskId,
+            rev: u64,
+            tick: u64,
+            progress: Box<Progress>,
+        }
+        #[derive(Deserialize)]
+        struct OfLog {
+            task_id: TaskId,
+            lines: Vec<LogLine>,
+        }
+        #[derive(Deserialize)]
+        struct OfGone {
+            task_id: TaskId,
+            rev: u64,
+        }
+        #[derive(Deserialize)]
+        struct OfMark {
+            rev: u64,
+        }
+        #[derive(Deserialize)]
+        struct OfLag {
+            #[serde(default)]
+            collapsed: u64,
+        }
+        #[derive(Deserialize)]
+        struct OfError {
+            #[serde(default)]
+            id: Option<u64>,
+            code: String,
+            #[serde(default)]
+            detail: String,
+        }
+        #[derive(Deserialize)]
+        struct OfBye {
+            code: u16,
+            #[serde(default)]
+            retry_ms: Option<[u64; 2]>,
+        }
+
+        Ok(match from_str::<Kind>(line)?.kind.as_ref() {
+            "hello" => LiveSays::Hello(from_str(line)?),
+            "subscribed" => {
+                let OfSub { sub, mode, .. } = from_str(line)?;
+                LiveSays::Subscribed { sub, resumed: mode == "resumed" }
+            }
+            "snapshot" => {
+                let OfSub { sub, tasks, more, truncated, .. } = from_str(line)?;
+                LiveSays::Snapshot { sub, tasks, more, truncated }
+            }
+            "task" => {
+                let OfTask { event, task } = from_str(line)?;
+                LiveSays::Task { event: Event::parse(&event), task }
+            }
+            "progress" => {
+                let OfTick { task_id, rev, tick, progress } = from_str(line)?;
+                LiveSays::Progress { task_id, rev, tick, progress }
+            }
+            "log" => {
+                let OfLog { task_id, lines } = from_str(line)?;
+                LiveSays::Log { task_id, lines }
+            }
+            "gone" => {
+                let OfGone { task_id, rev } = from_str(line)?;
+                LiveSays::Gone { task_id, rev }
+            }
+            "stats" => LiveSays::Stats(from_str(line)?),
+            "mark" => LiveSays::Mark { rev: from_str::<OfMark>(line)?.rev },
+            "lag" => LiveSays::Lag { collapsed: from_str::<OfLag>(line)?.collapsed },
+            "reset" => LiveSays::Reset { sub: from_str::<OfSub>(line)?.sub },
+            "unsubscribed" => LiveSays::Unsubscribed { sub: from_str::<OfSub>(line)?.sub },
+            "pong" => LiveSays::Pong,
+            "error" => {
+                let OfError { id, code, detail } = from_str(line)?;
+                LiveSays::Error { id, code, detail }
+            }
+            "bye" => {
+                let OfBye { code, retry_ms } = from_str(line)?;
+                LiveSays::Bye { code, retry_ms }
+            }
+            _ => LiveSays::Unknown,
+        })
+    }
 }
 
 /// Why the hub closes a socket. Below 4500: come back and resume. From 4500: do not.

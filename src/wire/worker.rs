@@ -35,7 +35,7 @@ pub struct Held {
 }
 
 /// A line as a worker sends it; the hub gives it its `seq` and time.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogLineBody {
     #[serde(default)]
@@ -174,10 +174,26 @@ pub struct HubSays {
     pub task_id: Option<TaskId>,
     pub attempt: Option<u32>,
     pub checkpoint: Option<Json>,
+    /// A word in a refusal, a number in `bye`.
+    #[serde(default, deserialize_with = "word")]
     pub code: Option<String>,
     pub detail: Option<String>,
     pub reason: Option<String>,
     pub retry_ms: Option<[u64; 2]>,
+}
+
+/// A word, or a number as one.
+fn word<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Code {
+        Word(String),
+        Number(u16),
+    }
+    Ok(Option::<Code>::deserialize(deserializer)?.map(|code| match code {
+        Code::Word(word) => word,
+        Code::Number(number) => number.to_string(),
+    }))
 }
 
 /// A task handed to a worker over plain HTTP.

@@ -1,0 +1,722 @@
+//! The live stream as a state machine without sockets, clocks or randomness of its own: it is told what happened, and
+//! says what to do ([`Step`]) and what is new ([`LiveEvent`]).
+//!
+//! It promises: what it tells is in order and told once, across cuts, restarts and a hub that starts a new history;
+//! after a cut it resumes where it was or starts from a fresh snapshot, never with a hole; it says when what is shown
+//! may be old. Two rules carry this. A record counts only when its (`rev`, `tick`) is above what is known of that task.
+//! And a subscription resumes only from a `mark` that came after its own `subscribed`; a snapshot or a reset voids the
+//! mark it had, because until the next one nobody has said that all before it was sent.
+//!
+//! While a snapshot is coming in, its subscription is quiet: what happens in between goes into the picture that is being
+//! put together, and is told with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::picture::{Picture, matches};
+use crate::dial::{Backoff, is_refusal};
+use crate::task::{Event, FilterSpec, LogLine, TaskId, TaskView};
+use crate::wire::{LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotSpec, Stats};
+
+/// An attempt that has not heard the hub's hello by then is given up.
+const HELLO_MS_MAX: u64 = 10_000;
+/// Used until the hub has said its own. After one of these without a word it is asked, after two it is left.
+const PING_MS: u64 = 25_000;
+/// Records held at once; beyond, the ones that ended longest ago leave.
+const TASKS_MAX: usize = 10_000;
+/// Refusals of a subscription that mean "not now": it is asked for again.
+const NOT_NOW: [&str; 5] = ["rate_limited", "overloaded", "draining", "storage_unavailable", "internal"];
+
+/// What to watch.
+#[derive(Clone, Debug, Default)]
+pub struct Subscribe {
+    pub filter: FilterSpec,
+    /// How much of what exists is told first.
+    pub snapshot: Option<SnapshotSpec>,
+    /// At most this many progress reports a second of a task.
+    pub max_hz: Option<f64>,
+    /// Log lines too; the filter must name its tasks.
+    pub logs: Option<LogsSpec>,
+    /// Not tasks, but the hub's counts and rates, about once a second. Goes alone.
+    pub stats: bool,
+}
+
+/// A subscription of one [`Follower`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubId(u64);
+
+/// What the follower wants done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Open a socket: `api/v1/ws` with [`LIVE_PROTOCOL`](crate::wire::LIVE_PROTOCOL). Whatever comes of it is told with
+    /// [`Follower::heard`] or [`Follower::lost`].
+    Open,
+    /// Send this text.
+    Send(String),
+    /// Let go of the socket, without waiting for it.
+    Close,
+}
+
+/// How the connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveStatus {
+    /// Not yet caught up for the first time.
+    Connecting,
+    /// All that happened has been told, but for what is on its way.
+    Live,
+    /// Cut; another attempt follows by itself.
+    Offline,
+    /// Connected again, catching up.
+    Resuming,
+    /// The hub does not want this connection. Nothing follows.
+    Refused,
+}
+
+/// What is new.
+#[derive(Clone, Debug)]
+pub enum LiveEvent {
+    /// The connection stands otherwise. `retry_ms` says when an offline one tries again.
+    Status { status: LiveStatus, behind: bool, retry_ms: Option<u64>, reason: Option<String> },
+    /// This many transitions were merged, because this client was slow. Until the next status it is `behind`.
+    Lag { collapsed: u64 },
+    /// The hub complained about something that is no subscription.
+    Complaint { code: String, detail: String },
+    /// News of a subscription.
+    Of(SubId, TaskEvent),
+}
+
+/// What is new in the picture of a subscription.
+#[derive(Clone, Debug)]
+pub enum TaskEvent {
+    /// The whole picture: what was told before is replaced. `truncated`: there were more than the limit.
+    Snapshot {
+        tasks: Vec<Arc<TaskView>>,
+        truncated: bool,
+    },
+    /// A transition. `event` is `None` where a newer hub has a word for it that this client does not know.
+    Task {
+        event: Option<Event>,
+        task: Arc<TaskView>,
+    },
+    /// A transition after which the filter does not match any more; or, without an event, a task that was dropped to
+    /// make room.
+    Leave {
+        event: Option<Event>,
+        task: Arc<TaskView>,
+    },
+    /// A progress report, in the record that now carries it.
+    Progress {
+        task: Arc<TaskView>,
+    },
+    /// Log lines that were not told before.
+    Log {
+        task_id: TaskId,
+        lines: Vec<LogLine>,
+    },
+    /// Deleted, or not visible any more.
+    Gone {
+        task_id: TaskId,
+    },
+    Stats(Box<Stats>),
+    /// The subscription ended: refused by the hub with this code, or (`refused`) with the whole connection.
+    Ended {
+        code: String,
+        detail: String,
+    },
+}
+
+#[derive(Debug)]
+struct Subscription {
+    request: Subscribe,
+    /// The id of its newest request.
+    asked: Option<u64>,
+    /// When it asks again, after a refusal that meant "not now".
+    again_at: Option<u64>,
+    /// Where it can resume.
+    mark: Option<u64>,
+    members: BTreeSet<TaskId>,
+    /// The snapshot that is coming in.
+    fresh: Option<BTreeSet<TaskId>>,
+    /// `subscribed` has been heard on this socket.
+    live: bool,
+    /// The newest log line told of each task.
+    seqs: HashMap<TaskId, u64>,
+}
+
+impl Subscription {
+    /// Where it could resume is no place any more; a snapshot follows.
+    fn void(&mut self) {
+        self.mark = None;
+        self.fresh = Some(BTreeSet::new());
+    }
+
+    fn holds(&self, task_id: &TaskId) -> bool {
+        self.members.contains(task_id) || self.fresh.as_ref().is_some_and(|fresh| fresh.contains(task_id))
+    }
+}
+
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// The next attempt.
+    Retry,
+    /// The hub's first word.
+    Hello,
+    /// Any word.
+    Silence,
+}
+
+/// The state machine. Times are milliseconds of any clock that only grows.
+pub struct Follower {
+    status: LiveStatus,
+    /// The hub merged transitions because this client was slow, and not all of them have come.
+    behind: bool,
+    /// The history the hub is on.
+    epoch: Option<String>,
+    picture: Picture,
+    tasks_max: usize,
+    subs: BTreeMap<SubId, Subscription>,
+    /// Subscriptions that have not caught up since the socket opened.
+    awaited: HashSet<SubId>,
+    token: Option<String>,
+    random: Box<dyn FnMut() -> f64 + Send>,
+    backoff: Backoff,
+    /// There is a socket, or an attempt at one.
+    connected: bool,
+    /// Requests may be sent.
+    greeted_at: Option<u64>,
+    heard_at: u64,
+    /// A ping is out.
+    asked: bool,
+    ping_ms: u64,
+    bye: Option<(u16, Option<[u64; 2]>)>,
+    timer: Option<(u64, Timer)>,
+    ids: u64,
+    names: u64,
+    steps: VecDeque<Step>,
+    events: VecDeque<LiveEvent>,
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("status", &self.status).field("subs", &self.subs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    /// A follower that wants its first socket at once. `random` gives numbers from 0 to 1.
+    pub fn new(now_ms: u64, random: impl FnMut() -> f64 + Send + 'static) -> Follower {
+        let mut follower = Follower {
+            status: LiveStatus::Connecting,
+            behind: false,
+            epoch: None,
+            picture: Picture::default(),
+            tasks_max: TASKS_MAX,
+            subs: BTreeMap::new(),
+            awaited: HashSet::new(),
+            token: None,
+            random: Box::new(random),
+            backoff: Backoff::new(500, 15_000),
+            connected: false,
+            greeted_at: None,
+            heard_at: now_ms,
+            asked: false,
+            ping_ms: PING_MS,
+            bye: None,
+            timer: None,
+            ids: 0,
+            names: 0,
+            steps: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        follower.open(now_ms);
+        follower
+    }
+
+    /// Sends this token after each hello.
+    pub fn set_token(&mut self, token: Option<String>) {
+        self.token = token;
+    }
+
+    /// Holds at most this many records (10,000).
+    pub fn set_tasks_max(&mut self, tasks_max: usize) {
+        self.tasks_max = tasks_max;
+    }
+
+    /// How the connection stands.
+    pub fn status(&self) -> LiveStatus {
+        self.status
+    }
+
+    /// Whether transitions were merged and not all of them have come.
+    pub fn behind(&self) -> bool {
+        self.behind
+    }
+
+    /// The tasks in the picture of a subscription, oldest first.
+    pub fn tasks(&self, sub: SubId) -> Vec<Arc<TaskView>> {
+        let members = self.subs.get(&sub).map(|sub| &sub.members);
+        members.into_iter().flatten().filter_map(|task_id| self.picture.get(task_id)).cloned().collect()
+    }
+
+    /// Watches something more. At most 64 at a time.
+    pub fn subscribe(&mut self, request: Subscribe) -> SubId {
+        self.names += 1;
+        let sub = SubId(self.names);
+        if self.status == LiveStatus::Refused {
+            self.tell(sub, ended("refused", "the hub refused the connection"));
+            return sub;
+        }
+        let subscription = Subscription {
+            request,
+            asked: None,
+            again_at: None,
+            mark: None,
+            members: BTreeSet::new(),
+            fresh: None,
+            live: false,
+            seqs: HashMap::new(),
+        };
+        self.subs.insert(sub, subscription);
+        if self.greeted_at.is_some() {
+            self.ask(sub);
+        }
+        sub
+    }
+
+    /// Ends a subscription; nothing more is told of it.
+    pub fn unsubscribe(&mut self, sub: SubId) {
+        let Some(ended) = self.subs.remove(&sub) else { return };
+        self.events.retain(|event| !matches!(event, LiveEvent::Of(of, _) if *of == sub));
+        if self.greeted_at.is_some() {
+            self.request(LiveOp { op: "unsubscribe".into(), sub: Some(name(sub)), ..LiveOp::default() });
+        }
+        for task_id in &ended.members {
+            self.release(task_id);
+        }
+        self.caught_up(Some(sub));
+    }
+
+    /// The next thing to do.
+    pub fn step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    /// The next thing that is new.
+    pub fn event(&mut self) -> Option<LiveEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`tick`](Self::tick) at the latest.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let again = self.subs.values().filter_map(|sub| sub.again_at).min();
+        [self.timer.map(|(at, _)| at), again].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now_ms: u64) {
+        let due: Vec<_> = self
+            .subs
+            .iter()
+            .filter(|(_, sub)| sub.again_at.is_some_and(|at| at <= now_ms))
+            .map(|(id, _)| *id)
+            .collect();
+        for sub in due {
+            self.subs.get_mut(&sub).expect("just found").again_at = None;
+            if self.greeted_at.is_some() {
+                self.ask(sub);
+            }
+        }
+        match self.timer {
+            Some((at, timer)) if at <= now_ms => match timer {
+                Timer::Retry => self.open(now_ms),
+                Timer::Hello => self.lost(now_ms, None, "no answer"),
+                Timer::Silence => self.listen(now_ms),
+            },
+            _ => {}
+        }
+    }
+
+    /// The reader was busy elsewhere until now: what it did not read it cannot hold against the hub.
+    pub fn awake(&mut self, now_ms: u64) {
+        self.heard_at = now_ms;
+    }
+
+    /// A text came in: one or more messages, one a line. What is not understood is ignored: a newer hub may say more.
+    pub fn heard(&mut self, now_ms: u64, text: &str) {
+        self.heard_at = now_ms;
+        self.asked = false;
+        // Objects, not lines: a result keeps the line breaks it came with.
+        for object in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+            let says = object.and_then(|object| LiveSays::parse(object.get()));
+            match says {
+                Ok(says) if self.connected => self.take(now_ms, says),
+                Ok(_) => return,
+                Err(why) => tracing::debug!(%why, "the hub said something that is not understood"),
+            }
+        }
+    }
+
+    /// A frame came in that is no text: somebody is there.
+    pub fn heard_frame(&mut self, now_ms: u64) {
+        self.heard_at = now_ms;
+        self.asked = false;
+    }
+
+    /// The hub will never talk to us, as the attempt to open a socket has shown.
+    pub fn refused(&mut self, reason: &str) {
+        self.cut();
+        self.end(reason);
+    }
+
+    /// The socket closed, with this code if there was one; or could not be opened.
+    pub fn lost(&mut self, now_ms: u64, close_code: Option<u16>, reason: &str) {
+        let held_ms = self.greeted_at.map_or(0, |at| now_ms.saturating_sub(at));
+        let bye = self.bye.take();
+        self.cut();
+        let close_code = bye.map(|(code, _)| code).or(close_code);
+        let words = [close_code.map(|code| code.to_string()).unwrap_or_default(), reason.to_owned()];
+        let reason = words.join(" ").trim().to_owned();
+        if close_code.is_some_and(is_refusal) {
+            return self.end(&reason);
+        }
+        let random = (self.random)();
+        let retry_ms = self.backoff.next_ms(held_ms, bye.and_then(|(_, retry_ms)| retry_ms), random);
+        self.timer = Some((now_ms + retry_ms, Timer::Retry));
+        self.status = LiveStatus::Offline;
+        self.say(Some(retry_ms), Some(reason));
+    }
+
+    fn open(&mut self, now_ms: u64) {
+        self.connected = true;
+        self.heard_at = now_ms;
+        self.timer = Some((now_ms + HELLO_MS_MAX, Timer::Hello));
+        self.steps.push_back(Step::Open);
+    }
+
+    /// Lets go of the socket and of what only it meant.
+    fn cut(&mut self) {
+        self.steps.clear();
+        if self.connected {
+            self.steps.push_back(Step::Close);
+        }
+        (self.connected, self.asked, self.behind) = (false, false, false);
+        (self.greeted_at, self.timer) = (None, None);
+        for sub in self.subs.values_mut() {
+            (sub.live, sub.fresh, sub.again_at) = (false, None, None);
+        }
+    }
+
+    fn end(&mut self, reason: &str) {
+        self.status = LiveStatus::Refused;
+        let reason = format!("the hub refused the connection ({reason})");
+        self.say(None, Some(reason.clone()));
+        for sub in std::mem::take(&mut self.subs).into_keys() {
+            self.tell(sub, ended("refused", &reason));
+        }
+    }
+
+    fn say(&mut self, retry_ms: Option<u64>, reason: Option<String>) {
+        self.events.push_back(LiveEvent::Status { status: self.status, behind: self.behind, retry_ms, reason });
+    }
+
+    fn tell(&mut self, sub: SubId, event: TaskEvent) {
+        self.events.push_back(LiveEvent::Of(sub, event));
+    }
+
+    fn request(&mut self, op: LiveOp) -> u64 {
+        self.ids += 1;
+        let op = LiveOp { id: Some(self.ids), ..op };
+        self.steps.push_back(Step::Send(serde_json::to_string(&op).expect("a request is plain data")));
+        self.ids
+    }
+
+    fn ask(&mut self, sub: SubId) {
+        let Some(Subscription { request, mark, .. }) = self.subs.get(&sub) else { return };
+        let since = mark.zip(self.epoch.clone()).map(|(rev, epoch)| Since { epoch, rev });
+        let op = LiveOp {
+            op: "subscribe".into(),
+            sub: Some(name(sub)),
+            filter: (!request.stats).then(|| request.filter.clone()),
+            snapshot: request.snapshot.filter(|_| since.is_none()),
+            since,
+            max_hz: request.max_hz,
+            logs: request.logs,
+            stats: request.stats.then_some(true),
+            ..LiveOp::default()
+        };
+        let id = self.request(op);
+        self.subs.get_mut(&sub).expect("just found").asked = Some(id);
+    }
+
+    fn greet(&mut self, now_ms: u64, hello: LiveHello) {
+        if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) {
+            // Another history: nothing that was told can be built upon.
+            self.picture.clear();
+            for sub in self.subs.values_mut() {
+                sub.void();
+                sub.seqs.clear();
+            }
+        }
+        self.epoch = Some(hello.epoch);
+        self.ping_ms = hello.ping_ms.unwrap_or(PING_MS);
+        self.greeted_at = Some(now_ms);
+        self.listen(now_ms);
+        if let Some(token) = self.token.clone() {
+            self.request(LiveOp { op: "hello".into(), token: Some(token), ..LiveOp::default() });
+        }
+        self.awaited = self.subs.keys().copied().collect();
+        if self.status == LiveStatus::Offline {
+            self.status = LiveStatus::Resuming;
+            self.say(None, None);
+        }
+        for sub in self.subs.keys().copied().collect::<Vec<_>>() {
+            self.ask(sub);
+        }
+        self.caught_up(None);
+    }
+
+    /// Waits for a word from the hub; asks for one; gives the connection up. A late timer (a machine that slept) asks
+    /// first.
+    fn listen(&mut self, now_ms: u64) {
+        let quiet_ms = now_ms.saturating_sub(self.heard_at);
+        if quiet_ms < self.ping_ms {
+            self.timer = Some((self.heard_at + self.ping_ms, Timer::Silence));
+        } else if self.asked {
+            self.lost(now_ms, None, "silent");
+        } else {
+            self.asked = true;
+            self.request(LiveOp { op: "ping".into(), ..LiveOp::default() });
+            self.timer = Some((now_ms + self.ping_ms, Timer::Silence));
+        }
+    }
+
+    fn caught_up(&mut self, sub: Option<SubId>) {
+        if let Some(sub) = sub {
+            self.awaited.remove(&sub);
+        }
+        if self.greeted_at.is_some() && self.awaited.is_empty() && self.status != LiveStatus::Live {
+            self.status = LiveStatus::Live;
+            self.say(None, None);
+        }
+    }
+
+    /// Forgets a task that is in nobody's picture.
+    fn release(&mut self, task_id: &TaskId) {
+        if !self.subs.values().any(|sub| sub.holds(task_id)) {
+            self.picture.forget(task_id);
+        }
+    }
+
+    fn take(&mut self, now_ms: u64, says: LiveSays) {
+        match says {
+            LiveSays::Hello(hello) if hello.id.is_none() => self.greet(now_ms, hello),
+            LiveSays::Subscribed { sub, resumed } => self.subscribed(&sub, resumed),
+            LiveSays::Snapshot { sub, tasks, more, truncated } => {
+                self.snapshot(&sub, tasks, more, truncated);
+                self.make_room();
+            }
+            LiveSays::Task { event, task } => {
+                let Some(task) = self.picture.apply(*task) else { return };
+                self.changed(&task, event);
+                self.release(&task.task_id);
+                self.make_room();
+            }
+            LiveSays::Progress { task_id, rev, tick, progress } => {
+                let Some(task) = self.picture.progress(task_id, rev, tick, *progress) else { return };
+                for (sub, subscription) in &self.subs {
+                    if subscription.fresh.is_none() && subscription.members.contains(&task_id) {
+                        self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Progress { task: task.clone() }));
+                    }
+                }
+            }
+            LiveSays::Gone { task_id, rev } => {
+                if !self.picture.gone(task_id, rev) {
+                    return;
+                }
+                for (sub, subscription) in &mut self.subs {
+                    subscription.seqs.remove(&task_id);
+                    if let Some(fresh) = &mut subscription.fresh {
+                        fresh.remove(&task_id);
+                    }
+                    if subscription.members.remove(&task_id) {
+                        self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Gone { task_id }));
+                    }
+                }
+            }
+            LiveSays::Log { task_id, lines } => self.logged(task_id, &lines),
+            LiveSays::Stats(stats) => {
+                for (sub, _) in self.subs.iter().filter(|(_, sub)| sub.request.stats) {
+                    self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Stats(stats.clone())));
+                }
+            }
+            LiveSays::Mark { rev } => self.marked(rev),
+            LiveSays::Lag { collapsed } => {
+                self.behind = true;
+                self.say(None, None);
+                self.events.push_back(LiveEvent::Lag { collapsed });
+            }
+            LiveSays::Reset { sub } => {
+                if let Some(sub) = self.subs.get_mut(&id(&sub)) {
+                    sub.void();
+                }
+            }
+            LiveSays::Error { id, code, detail } => self.complaint(now_ms, id, code, detail),
+            LiveSays::Bye { code, retry_ms } => self.bye = Some((code, retry_ms)),
+            LiveSays::Hello(_) | LiveSays::Unsubscribed { .. } | LiveSays::Pong | LiveSays::Unknown => {}
+        }
+    }
+
+    fn subscribed(&mut self, sub: &str, resumed: bool) {
+        let sub = id(sub);
+        let Some(subscription) = self.subs.get_mut(&sub) else { return };
+        subscription.live = true;
+        if subscription.request.stats {
+            self.caught_up(Some(sub));
+        } else if !resumed {
+            subscription.void();
+        }
+    }
+
+    fn snapshot(&mut self, sub: &str, tasks: Vec<TaskView>, more: bool, truncated: bool) {
+        let sub = id(sub);
+        let Some(subscription) = self.subs.get_mut(&sub) else { return };
+        if subscription.fresh.is_none() {
+            subscription.void();
+        }
+        let fresh = subscription.fresh.as_mut().expect("just made");
+        for task in tasks {
+            let task_id = task.task_id;
+            self.picture.apply(task);
+            // What is known is perhaps newer than the snapshot, or gone since.
+            if self.picture.get(&task_id).is_some_and(|known| matches(&subscription.request.filter, known)) {
+                fresh.insert(task_id);
+            }
+        }
+        if more {
+            return;
+        }
+        let fresh = subscription.fresh.take().expect("just made");
+        let old = std::mem::replace(&mut subscription.members, fresh);
+        for task_id in &old {
+            self.release(task_id);
+        }
+        let tasks = self.tasks(sub);
+        self.tell(sub, TaskEvent::Snapshot { tasks, truncated });
+    }
+
+    fn changed(&mut self, task: &Arc<TaskView>, event: Option<Event>) {
+        let task_id = task.task_id;
+        for (sub, subscription) in &mut self.subs {
+            if subscription.request.stats {
+                continue;
+            }
+            let inside = matches(&subscription.request.filter, task);
+            let told = match (&mut subscription.fresh, inside) {
+                // The snapshot that is on its way will tell it.
+                (Some(fresh), true) => {
+                    fresh.insert(task_id);
+                    continue;
+                }
+                (Some(fresh), false) => {
+                    fresh.remove(&task_id);
+                    continue;
+                }
+                (None, true) => {
+                    subscription.members.insert(task_id);
+                    TaskEvent::Task { event, task: task.clone() }
+                }
+                (None, false) if subscription.members.remove(&task_id) => {
+                    TaskEvent::Leave { event, task: task.clone() }
+                }
+                (None, false) => continue,
+            };
+            self.events.push_back(LiveEvent::Of(*sub, told));
+        }
+    }
+
+    fn logged(&mut self, task_id: TaskId, lines: &[LogLine]) {
+        for (sub, subscription) in &mut self.subs {
+            let request = &subscription.request;
+            let meant = request.filter.task_id.as_ref().is_some_and(|ids| ids.contains(&task_id));
+            if !subscription.live || request.logs.is_none() || !meant {
+                continue;
+            }
+            let told = subscription.seqs.entry(task_id).or_default();
+            let fresh: Vec<_> = lines.iter().filter(|line| line.seq > *told).cloned().collect();
+            if let Some(last) = fresh.last() {
+                *told = last.seq;
+                self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Log { task_id, lines: fresh }));
+            }
+        }
+    }
+
+    fn marked(&mut self, rev: u64) {
+        let mut caught_up = Vec::new();
+        for (sub, subscription) in &mut self.subs {
+            if subscription.live && subscription.fresh.is_none() && !subscription.request.stats {
+                subscription.mark = Some(rev);
+                caught_up.push(*sub);
+            }
+        }
+        for sub in caught_up {
+            self.caught_up(Some(sub));
+        }
+        if std::mem::take(&mut self.behind) {
+            self.say(None, None);
+        }
+    }
+
+    fn complaint(&mut self, now_ms: u64, request: Option<u64>, code: String, detail: String) {
+        let meant = self.subs.iter_mut().find(|(_, sub)| sub.asked.is_some() && sub.asked == request);
+        let Some((&sub, subscription)) = meant else {
+            return self.events.push_back(LiveEvent::Complaint { code, detail });
+        };
+        if NOT_NOW.contains(&code.as_str()) {
+            subscription.again_at = Some(now_ms + ((0.5 + (self.random)()) * 1_000.0).round() as u64);
+            return;
+        }
+        let dropped = self.subs.remove(&sub).expect("just found");
+        for task_id in &dropped.members {
+            self.release(task_id);
+        }
+        self.tell(sub, TaskEvent::Ended { code, detail });
+        self.caught_up(Some(sub));
+    }
+
+    fn make_room(&mut self) {
+        while self.picture.len() > self.tasks_max {
+            let Some(task) = self.picture.oldest() else { return };
+            self.picture.forget(&task.task_id);
+            for (sub, subscription) in &mut self.subs {
+                if let Some(fresh) = &mut subscription.fresh {
+                    fresh.remove(&task.task_id);
+                }
+                if subscription.members.remove(&task.task_id) {
+                    let left = TaskEvent::Leave { event: None, task: task.clone() };
+                    self.events.push_back(LiveEvent::Of(*sub, left));
+                }
+            }
+        }
+    }
+}
+
+fn name(sub: SubId) -> String {
+    format!("s{}", sub.0)
+}
+
+/// The subscription of that name; one that never was for a name that is not ours.
+fn id(name: &str) -> SubId {
+    SubId(name.strip_prefix('s').and_then(|number| number.parse().ok()).unwrap_or(0))
+}
+
+fn ended(code: &str, detail: &str) -> TaskEvent {
+    TaskEvent::Ended { code: code.into(), detail: detail.into() }
+}
+
+#[cfg(test)]
+#[path = "transcripts.rs"]
+mod transcripts;

@@ -1,0 +1,198 @@
+//! The live stream on a real socket and a real clock: a [`Follower`] and the future that does what it asks for.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{Follower, LiveEvent, LiveStatus, Step, SubId, Subscribe};
+use crate::dial::{DialError, HubUrl, Socket};
+use crate::wire::LIVE_PROTOCOL;
+
+/// A goodbye that is not answered by then is left unsaid.
+const CLOSE_MS_MAX: Duration = Duration::from_millis(500);
+
+/// The live stream of a hub: a [`Stream`] of what is new.
+///
+/// It does nothing unless it is polled, so a reader that is slow lets the hub wait, and the hub's rules for slow clients
+/// hold: progress conflates, transitions collapse, and the last record of each task always comes. The stream ends only
+/// when the hub refuses it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use futures::StreamExt;
+/// use taskhub::client::{Client, LiveEvent, Subscribe, TaskEvent};
+///
+/// let mut live = Client::new("http://127.0.0.1:8080")?.live();
+/// live.subscribe(Subscribe::default());
+/// while let Some(event) = live.next().await {
+///     if let LiveEvent::Of(_, TaskEvent::Progress { task }) = event {
+///         println!("{}: {:?}", task.task_id, task.progress);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Live {
+    follower: Follower,
+    url: HubUrl,
+    began: Instant,
+    line: Line,
+    /// Texts were given to the socket and not all of them have left.
+    unflushed: bool,
+    sleep: Pin<Box<Sleep>>,
+    /// Told something since the socket was last read: the reader may have been away for long.
+    told: bool,
+}
+
+enum Line {
+    Down,
+    Dialling(BoxFuture<'static, Result<Socket, DialError>>),
+    Up(Box<Socket>),
+}
+
+impl Live {
+    pub(super) fn new(url: HubUrl, token: Option<String>) -> Live {
+        let mut follower = Follower::new(0, fastrand::f64);
+        follower.set_token(token);
+        let began = Instant::now();
+        let sleep = Box::pin(tokio::time::sleep_until(began));
+        Live { follower, url, began, line: Line::Down, unflushed: false, sleep, told: false }
+    }
+
+    /// Watches something more. At most 64 at a time.
+    pub fn subscribe(&mut self, request: Subscribe) -> SubId {
+        self.follower.subscribe(request)
+    }
+
+    /// Ends a subscription; nothing more is told of it.
+    pub fn unsubscribe(&mut self, sub: SubId) {
+        self.follower.unsubscribe(sub);
+    }
+
+    /// How the connection stands.
+    pub fn status(&self) -> LiveStatus {
+        self.follower.status()
+    }
+
+    /// The state behind the stream: pictures, and whether it is behind.
+    pub fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// Says goodbye, so that the hub need not find out.
+    pub async fn close(self) {
+        if let Line::Up(mut socket) = self.line {
+            let _ = tokio::time::timeout(CLOSE_MS_MAX, socket.close()).await;
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// Does what the follower asks for, as far as the socket takes it.
+    fn poll_steps(&mut self, cx: &mut Context<'_>) {
+        loop {
+            // A socket that is full keeps the next text waiting where it is.
+            if let Line::Up(socket) = &mut self.line
+                && socket.as_mut().poll_ready_unpin(cx).is_pending()
+            {
+                return;
+            }
+            let Some(step) = self.follower.step() else { break };
+            match step {
+                Step::Open => {
+                    let url = self.url.clone();
+                    self.line = Line::Dialling(async move { url.dial("api/v1/ws", LIVE_PROTOCOL).await }.boxed());
+                }
+                Step::Close => self.line = Line::Down,
+                Step::Send(text) => {
+                    // A socket that fails here says so when it is read.
+                    if let Line::Up(socket) = &mut self.line {
+                        self.unflushed |= Pin::new(socket.as_mut()).start_send(Message::text(text)).is_ok();
+                    }
+                }
+            }
+        }
+        if self.unflushed
+            && let Line::Up(socket) = &mut self.line
+            && Pin::new(socket.as_mut()).poll_flush(cx).is_ready()
+        {
+            self.unflushed = false;
+        }
+    }
+
+    /// One thing that happened outside. Ready when the follower was told of it.
+    fn poll_world(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now_ms = self.now_ms();
+        match &mut self.line {
+            Line::Down => {}
+            Line::Dialling(dial) => {
+                if let Poll::Ready(outcome) = dial.poll_unpin(cx) {
+                    self.line = Line::Down;
+                    match outcome {
+                        Ok(socket) => self.line = Line::Up(Box::new(socket)),
+                        Err(DialError::Unreachable(why)) => self.follower.lost(now_ms, None, &why),
+                        Err(DialError::Refused(why)) => self.follower.refused(&why),
+                    }
+                    return Poll::Ready(());
+                }
+            }
+            Line::Up(socket) => {
+                if let Poll::Ready(message) = socket.poll_next_unpin(cx) {
+                    match message {
+                        Some(Ok(Message::Text(text))) => self.follower.heard(now_ms, text.as_str()),
+                        Some(Ok(Message::Close(frame))) => {
+                            // Our half of the goodbye, as far as the socket takes it at once.
+                            let _ = socket.poll_flush_unpin(cx);
+                            let code = frame.as_ref().map(|frame| u16::from(frame.code));
+                            let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                            self.follower.lost(now_ms, code, &reason);
+                        }
+                        Some(Ok(_)) => self.follower.heard_frame(now_ms),
+                        Some(Err(why)) => self.follower.lost(now_ms, None, &why.to_string()),
+                        None => self.follower.lost(now_ms, None, "the connection was cut"),
+                    }
+                    return Poll::Ready(());
+                }
+                // Nothing waits to be read: from here on silence is the hub's, not ours.
+                if std::mem::take(&mut self.told) {
+                    self.follower.awake(now_ms);
+                }
+            }
+        }
+        let Some(deadline_ms) = self.follower.deadline_ms() else { return Poll::Pending };
+        let deadline = self.began + Duration::from_millis(deadline_ms);
+        if self.sleep.deadline() != deadline {
+            self.sleep.as_mut().reset(deadline);
+        }
+        ready!(self.sleep.as_mut().poll(cx));
+        // The clock that woke us may be a hair ahead of the one we read.
+        self.follower.tick(self.now_ms().max(deadline_ms));
+        Poll::Ready(())
+    }
+}
+
+impl Stream for Live {
+    type Item = LiveEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LiveEvent>> {
+        let live = self.get_mut();
+        loop {
+            live.poll_steps(cx);
+            if let Some(event) = live.follower.event() {
+                live.told = true;
+                return Poll::Ready(Some(event));
+            }
+            if live.status() == LiveStatus::Refused {
+                return Poll::Ready(None);
+            }
+            ready!(live.poll_world(cx));
+        }
+    }
+}

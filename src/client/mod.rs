@@ -1,0 +1,30 @@
+//! The hub as a Rust program sees it: one call, one answer ([`Client`]); and what happens, as it happens ([`Live`]).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use taskhub::client::Client;
+//! use taskhub::task::NewTask;
+//!
+//! let hub = Client::new("http://127.0.0.1:8080")?;
+//! let task = hub.submit(&NewTask::new("report").payload(&5)?).await?;
+//! let task = hub.wait(task.task_id).await?;
+//! println!("{}: {:?}", task.status, task.result);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The client keeps nothing and tries nothing twice: a call that fails, fails, and says why. The live stream is the
+//! opposite: it comes back by itself until the hub refuses it, resumes where it was, and tells each change once.
+//!
+//! [`Follower`] is the live stream without sockets and clocks, for tests and for other runtimes.
+
+mod error;
+mod follower;
+mod live;
+mod picture;
+mod rest;
+
+pub use error::ClientError;
+pub use follower::{Follower, LiveEvent, LiveStatus, Step, SubId, Subscribe, TaskEvent};
+pub use live::Live;
+pub use rest::{Changed, Client, ListQuery, Order};

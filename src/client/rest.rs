@@ -1,0 +1,304 @@
+//! The REST calls: one call, one answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ClientError, Live};
+use crate::dial::HubUrl;
+use crate::task::{LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+use crate::wire::{CancelBody, Code, History, LogList, Problem, Stats, TaskList, WorkerList, WorkerView};
+
+/// How long a hub may take for an answer it is not asked to hold back.
+const ANSWER_MS_MAX: u64 = 30_000;
+/// How long one request of [`Client::wait`] is held: below the 60 s after which proxies like to cut idle requests.
+const WAIT_MS: u64 = 50_000;
+
+/// A hub, by its address. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: HubUrl,
+    http: reqwest::Client,
+    token: Option<String>,
+}
+
+/// Which tasks to list, and how. Empty lists ask for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    pub status: Vec<Status>,
+    /// At most 100.
+    pub task_id: Vec<TaskId>,
+    pub task_type: Option<String>,
+    pub queue: Option<String>,
+    pub user_id: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    /// A text in title, type or id.
+    pub text: Option<String>,
+    pub created_after: Option<Timestamp>,
+    pub created_before: Option<Timestamp>,
+    pub order: Order,
+    /// 1–500, default 50.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// By creation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    #[default]
+    NewestFirst,
+    OldestFirst,
+}
+
+/// What a call on many tasks did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub matched: u64,
+    pub changed: u64,
+}
+
+impl ListQuery {
+    fn pairs(&self) -> Vec<(String, String)> {
+        let joined = |words: Vec<String>| (!words.is_empty()).then(|| words.join(","));
+        let plain = [
+            ("status", joined(self.status.iter().map(Status::to_string).collect())),
+            ("task_id", joined(self.task_id.iter().map(TaskId::to_string).collect())),
+            ("task_type", self.task_type.clone()),
+            ("queue", self.queue.clone()),
+            ("user_id", self.user_id.clone()),
+            ("q", self.text.clone()),
+            ("created_after", self.created_after.map(|at| at.to_string())),
+            ("created_before", self.created_before.map(|at| at.to_string())),
+            ("order", (self.order == Order::OldestFirst).then(|| "asc".into())),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("cursor", self.cursor.clone()),
+        ];
+        let mut pairs: Vec<_> =
+            plain.into_iter().filter_map(|(key, value)| value.map(|value| (key.to_owned(), value))).collect();
+        pairs.extend(self.labels.iter().map(|(key, value)| (format!("label.{key}"), value.clone())));
+        pairs
+    }
+}
+
+impl Client {
+    /// A client of the hub at this address, such as `http://127.0.0.1:8080`. Nothing is sent yet.
+    pub fn new(url: &str) -> Result<Client, ClientError> {
+        let url = HubUrl::parse(url)?;
+        let http = reqwest::Client::builder()
+            // What a program does must not depend on variables it never named.
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
+        Ok(Client { url, http, token: None })
+    }
+
+    /// The client with a token, sent with every call.
+    pub fn with_token(mut self, token: impl Into<String>) -> Client {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Where the hub is.
+    pub fn url(&self) -> &HubUrl {
+        &self.url
+    }
+
+    /// Submits a task. Not safe to repeat: see [`submit_once`](Self::submit_once).
+    pub async fn submit(&self, task: &NewTask) -> Result<TaskView, ClientError> {
+        self.call(self.request(Method::POST, "tasks").json(task)).await
+    }
+
+    /// Submits a task under a key (≤ 255 characters): the same task and key again, within 24 hours, give the first
+    /// task.
+    pub async fn submit_once(&self, task: &NewTask, key: &str) -> Result<TaskView, ClientError> {
+        self.call(self.request(Method::POST, "tasks").header("idempotency-key", key).json(task)).await
+    }
+
+    /// Submits up to 10,000 tasks, all or none, perhaps under a key as in [`submit_once`](Self::submit_once).
+    pub async fn submit_batch(&self, tasks: &[NewTask], key: Option<&str>) -> Result<Vec<TaskView>, ClientError> {
+        #[derive(Serialize)]
+        struct Batch<'a> {
+            tasks: &'a [NewTask],
+        }
+        let mut request = self.request(Method::POST, "tasks/batch").json(&Batch { tasks });
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        Ok(self.call::<TaskList>(request).await?.tasks)
+    }
+
+    /// The task as it stands, with payload and result.
+    pub async fn get(&self, task_id: TaskId) -> Result<TaskView, ClientError> {
+        self.call(self.request(Method::GET, &format!("tasks/{task_id}"))).await
+    }
+
+    /// The task once it is completed, failed or cancelled, however long that takes.
+    pub async fn wait(&self, task_id: TaskId) -> Result<TaskView, ClientError> {
+        loop {
+            let task = self.wait_ms(task_id, WAIT_MS).await?;
+            if task.status.is_final() {
+                return Ok(task);
+            }
+        }
+    }
+
+    /// The task once it is final, or as it stands when `wait_ms` (≤ 60,000) have passed.
+    pub async fn wait_ms(&self, task_id: TaskId, wait_ms: u64) -> Result<TaskView, ClientError> {
+        let request = self.request(Method::GET, &format!("tasks/{task_id}")).query(&[("wait_ms", wait_ms)]);
+        self.call(request.timeout(Duration::from_millis(ANSWER_MS_MAX + wait_ms))).await
+    }
+
+    /// The task once its `rev` is above `since_rev`, or it is final, or `wait_ms` (≤ 60,000) have passed.
+    pub async fn wait_change(&self, task_id: TaskId, since_rev: u64, wait_ms: u64) -> Result<TaskView, ClientError> {
+        let query = [("wait_ms", wait_ms), ("since_rev", since_rev)];
+        let request = self.request(Method::GET, &format!("tasks/{task_id}")).query(&query);
+        self.call(request.timeout(Duration::from_millis(ANSWER_MS_MAX + wait_ms))).await
+    }
+
+    /// One page of tasks.
+    pub async fn list(&self, query: &ListQuery) -> Result<TaskList, ClientError> {
+        self.call(self.request(Method::GET, "tasks").query(&query.pairs())).await
+    }
+
+    /// The task's transitions, oldest first.
+    pub async fn history(&self, task_id: TaskId) -> Result<Vec<Transition>, ClientError> {
+        Ok(self.call::<History>(self.request(Method::GET, &format!("tasks/{task_id}/history"))).await?.transitions)
+    }
+
+    /// The newest `tail` log lines (the hub's default is 100), oldest first.
+    pub async fn logs(&self, task_id: TaskId, tail: Option<u32>) -> Result<Vec<LogLine>, ClientError> {
+        let request =
+            self.request(Method::GET, &format!("tasks/{task_id}/logs")).query(&tail.map(|tail| [("tail", tail)]));
+        Ok(self.call::<LogList>(request).await?.lines)
+    }
+
+    /// Up to `limit` log lines that follow line `after`.
+    pub async fn logs_after(&self, task_id: TaskId, after: u64, limit: u32) -> Result<Vec<LogLine>, ClientError> {
+        let query = [("after", after), ("limit", u64::from(limit))];
+        let request = self.request(Method::GET, &format!("tasks/{task_id}/logs")).query(&query);
+        Ok(self.call::<LogList>(request).await?.lines)
+    }
+
+    /// Cancels the task, or asks its worker to stop: then it is `running` with `cancel_requested_at` until it has.
+    pub async fn cancel(&self, task_id: TaskId, reason: Option<&str>) -> Result<TaskView, ClientError> {
+        let body = CancelBody { reason: reason.map(str::to_owned) };
+        self.call(self.request(Method::POST, &format!("tasks/{task_id}/cancel")).json(&body)).await
+    }
+
+    /// Runs a failed or cancelled task again.
+    pub async fn retry(&self, task_id: TaskId) -> Result<TaskView, ClientError> {
+        self.call(self.request(Method::POST, &format!("tasks/{task_id}/retry"))).await
+    }
+
+    /// Deletes a final task.
+    pub async fn delete(&self, task_id: TaskId) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, &format!("tasks/{task_id}"))).await.map(|_| ())
+    }
+
+    /// Counts and rates.
+    pub async fn stats(&self) -> Result<Stats, ClientError> {
+        self.call(self.request(Method::GET, "stats")).await
+    }
+
+    /// The workers the hub knows of.
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
+        Ok(self.call::<WorkerList>(self.request(Method::GET, "workers")).await?.workers)
+    }
+
+    /// The live stream. It connects when it is first polled.
+    pub fn live(&self) -> Live {
+        Live::new(self.url.clone(), self.token.clone())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, self.url.join(&format!("api/v1/{path}")));
+        let request = request.timeout(Duration::from_millis(ANSWER_MS_MAX));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let body = self.send(request).await?;
+        serde_json::from_slice(&body)
+            .map_err(|why| ClientError::Protocol { url: self.url.to_string(), why: why.to_string() })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<bytes::Bytes, ClientError> {
+        let unreachable =
+            |why: reqwest::Error| ClientError::Unreachable { url: self.url.to_string(), why: chain(&why) };
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        match problem(&body) {
+            Some(problem) => Err(ClientError::Refused(Box::new(problem))),
+            None => Err(ClientError::Protocol { url: self.url.to_string(), why: format!("HTTP {status}") }),
+        }
+    }
+}
+
+/// Reads a problem, also one with a code that is newer than this client.
+fn problem(body: &[u8]) -> Option<Problem> {
+    if let Ok(problem) = serde_json::from_slice(body) {
+        return Some(problem);
+    }
+    #[derive(Deserialize)]
+    struct Unknown {
+        status: u16,
+        code: String,
+        #[serde(default)]
+        title: String,
+        #[serde(default)]
+        detail: String,
+    }
+    let unknown: Unknown = serde_json::from_slice(body).ok()?;
+    let detail = format!("{} ({})", unknown.detail, unknown.code);
+    let title = unknown.title;
+    Some(Problem { status: unknown.status, title, ..Problem::new(Code::Internal, detail) })
+}
+
+/// An error with its causes, without repeating the address that ours already names.
+fn chain(error: &reqwest::Error) -> String {
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_names_only_what_is_asked() {
+        assert_eq!(ListQuery::default().pairs(), []);
+        let query = ListQuery {
+            status: vec![Status::Pending, Status::Running],
+            labels: BTreeMap::from([("project_id".into(), "p1".into())]),
+            order: Order::OldestFirst,
+            limit: Some(5),
+            ..ListQuery::default()
+        };
+        let pairs: Vec<_> = query.pairs().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["status=pending,running", "order=asc", "limit=5", "label.project_id=p1"]);
+    }
+
+    #[test]
+    fn a_problem_of_tomorrow_is_still_a_refusal() {
+        let body = br#"{"type":"x","title":"No","status":418,"code":"teapot","detail":"short and stout"}"#;
+        let problem = problem(body).unwrap();
+        assert_eq!((problem.status, problem.detail.as_str()), (418, "short and stout (teapot)"));
+        assert_eq!(super::problem(b"<html>"), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! How the programs on the other side reach a hub: its address, a WebSocket to it, and how long to wait before another
+//! attempt. Shared by the live client and the worker; neither knows the other.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::{Error as SocketError, ProtocolError};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// A WebSocket to a hub.
+pub type Socket = WebSocketStream<TcpStream>;
+
+/// An attempt that has not become a WebSocket by then is given up.
+const DIAL_MS_MAX: u64 = 10_000;
+/// What is read from the socket at once: a few dozen messages, and small beside what a connection costs anyway.
+const READ_BYTES: usize = 16 << 10;
+/// The largest message taken from a hub. A snapshot part or a payload is far smaller; this only bounds the memory.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The address of a hub: `http://host:port`, perhaps with a path in front of the hub's own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubUrl {
+    base: reqwest::Url,
+}
+
+/// Why a text is no address of a hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadUrl {
+    pub url: String,
+    pub why: &'static str,
+}
+
+impl fmt::Display for BadUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no address of a hub: {}", self.url, self.why)
+    }
+}
+
+impl std::error::Error for BadUrl {}
+
+impl HubUrl {
+    /// Reads `http://host:port`; `host:port` alone means the same.
+    pub fn parse(text: &str) -> Result<HubUrl, BadUrl> {
+        let bad = |why| BadUrl { url: text.into(), why };
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let mut base = reqwest::Url::parse(&whole).map_err(|_| bad("http://host:port is expected"))?;
+        match base.scheme() {
+            "http" => {}
+            "https" => return Err(bad("https is not spoken yet; use http, or a proxy on this machine that adds TLS")),
+            _ => return Err(bad("it must begin with http://")),
+        }
+        if base.host_str().is_none_or(str::is_empty) {
+            return Err(bad("the host is missing"));
+        }
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(bad("a user or password has no place in it; use a token"));
+        }
+        base.set_query(None);
+        base.set_fragment(None);
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        Ok(HubUrl { base })
+    }
+
+    /// The address of `path`, such as `api/v1/tasks`, below the hub's own.
+    pub fn join(&self, path: &str) -> reqwest::Url {
+        self.base.join(path).expect("a relative path joins an http address")
+    }
+
+    /// A WebSocket at `path` with this subprotocol, within ten seconds.
+    pub async fn dial(&self, path: &str, protocol: &'static str) -> Result<Socket, DialError> {
+        match tokio::time::timeout(Duration::from_millis(DIAL_MS_MAX), self.dial_unbounded(path, protocol)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(DialError::Unreachable("it did not answer in time".into())),
+        }
+    }
+
+    async fn dial_unbounded(&self, path: &str, protocol: &'static str) -> Result<Socket, DialError> {
+        let mut url = self.join(path);
+        url.set_scheme("ws").expect("http becomes ws");
+        // An IPv6 host is bracketed in the address, and must not be where it is looked up.
+        let host = url.host_str().expect("checked when it was read").trim_matches(['[', ']']).to_owned();
+        let port = url.port_or_known_default().expect("ws has a default port");
+        let mut request = url.as_str().into_client_request().map_err(|why| DialError::Refused(why.to_string()))?;
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        let stream = TcpStream::connect((host, port)).await.map_err(|why| DialError::Unreachable(why.to_string()))?;
+        // Replies are written as soon as they are ready, many in one: there is nothing for Nagle to gather.
+        stream.set_nodelay(true).map_err(|why| DialError::Unreachable(why.to_string()))?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(SocketError::Http(answer)) => {
+                let status = answer.status();
+                let why = format!("HTTP {status} instead of a WebSocket");
+                let for_now = status.is_server_error()
+                    || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+                Err(if for_now { DialError::Unreachable(why) } else { DialError::Refused(why) })
+            }
+            Err(SocketError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
+                Err(DialError::Refused(format!("it does not speak {protocol}")))
+            }
+            Err(why) => Err(DialError::Unreachable(why.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for HubUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.base.as_str().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for HubUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why there is no socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DialError {
+    /// Nobody is there, or not now: worth another attempt.
+    Unreachable(String),
+    /// Whoever is there will not become a hub by asking again.
+    Refused(String),
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DialError::Unreachable(why) | DialError::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+/// How long to wait before another attempt: full jitter (random between nothing and a bound), the bound doubling from
+/// `first_ms` to `last_ms`, so that clients cut together do not come back together.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    pub first_ms: u64,
+    pub last_ms: u64,
+    /// Attempts in a row that did not hold.
+    failures: u32,
+}
+
+impl Backoff {
+    /// A connection that lasted this long was a good one: the next cut starts again at `first_ms`.
+    pub const STEADY_MS: u64 = 10_000;
+
+    /// A backoff between these bounds.
+    pub const fn new(first_ms: u64, last_ms: u64) -> Backoff {
+        Backoff { first_ms, last_ms, failures: 0 }
+    }
+
+    /// The wait after a cut. `random` is in 0..1; `asked` is the range the hub asked for with its `bye`, which replaces
+    /// our own; `held_ms` is how long the connection was good.
+    pub fn next_ms(&mut self, held_ms: u64, asked: Option<[u64; 2]>, random: f64) -> u64 {
+        if held_ms >= Backoff::STEADY_MS {
+            self.failures = 0;
+        }
+        let own = [0, self.first_ms.saturating_mul(1 << self.failures.min(30)).min(self.last_ms)];
+        self.failures = self.failures.saturating_add(1);
+        let [least, most] = asked.unwrap_or(own);
+        least + (random * most.saturating_sub(least) as f64).round() as u64
+    }
+}
+
+/// Whether a socket closed with this code is not to be opened again.
+pub fn is_refusal(close_code: u16) -> bool {
+    (4_500..5_000).contains(&close_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let check = |text: &str, expected: Result<&str, &str>| {
+            let got = HubUrl::parse(text).map(|url| url.join("api/v1/ws").to_string());
+            match expected {
+                Ok(url) => assert_eq!(got.as_deref(), Ok(url)),
+                Err(why) => assert!(got.unwrap_err().why.contains(why), "{text}"),
+            }
+        };
+        check("http://localhost:8080", Ok("http://localhost:8080/api/v1/ws"));
+        check("localhost:8080", Ok("http://localhost:8080/api/v1/ws"));
+        check("http://[::1]:8080/", Ok("http://[::1]:8080/api/v1/ws"));
+        check("http://proxy/hub?x=1", Ok("http://proxy/hub/api/v1/ws"));
+        check("https://hub", Err("https is not spoken yet"));
+        check("ftp://hub", Err("http://"));
+        check("http://me:secret@hub", Err("token"));
+        check("", Err("expected"));
+    }
+
+    #[test]
+    fn backoff_doubles_to_its_bound_and_a_good_connection_resets_it() {
+        let mut backoff = Backoff::new(500, 3_000);
+        let waits: Vec<_> = (0..5).map(|_| backoff.next_ms(0, None, 1.0)).collect();
+        assert_eq!(waits, [500, 1_000, 2_000, 3_000, 3_000]);
+        assert_eq!(backoff.next_ms(9_999, None, 0.5), 1_500);
+        assert_eq!(backoff.next_ms(10_000, None, 1.0), 500);
+        assert_eq!(backoff.next_ms(0, Some([1_000, 3_000]), 0.25), 1_500);
+        assert_eq!(backoff.next_ms(0, None, 0.0), 0);
+        for _ in 0..100 {
+            assert!(backoff.next_ms(0, None, 1.0) <= 3_000);
+        }
+    }
+
+    #[test]
+    fn codes_that_say_stay_away() {
+        for (code, refused) in [(1006, false), (4001, false), (4499, false), (4500, true), (4999, true), (5000, false)]
+        {
+            assert_eq!(is_refusal(code), refused, "{code}");
+        }
+    }
+}

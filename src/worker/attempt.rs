@@ -1,0 +1,268 @@
+//! One attempt of one task while it runs here: what the function sees of it, and the slot where it leaves what it says.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+use super::TaskFailure;
+use super::outbox::{News, Outbox};
+use crate::task::{CHECKPOINT_BYTES_MAX, Invalid, Json, Level, Progress, TaskView, cut_line};
+use crate::wire::{Held, LogLineBody};
+
+/// Log lines that wait to be sent, of one task. A hub keeps 1 MiB of a task's lines in all; a function that writes faster
+/// than the connection takes loses the oldest, and a line says how many.
+const LINES_BYTES_MAX: usize = 256 << 10;
+/// The same in lines, for those that are short.
+const LINES_MAX: usize = 4_000;
+/// Above this many waiting bytes a well-behaved writer pauses.
+const LINES_BYTES_ROOM: usize = LINES_BYTES_MAX / 4;
+
+/// What a function has of its task. Clones are the same.
+#[derive(Clone)]
+pub struct Context {
+    attempt: Arc<Attempt>,
+}
+
+pub(super) struct Attempt {
+    pub(super) held: Held,
+    task: TaskView,
+    checkpoint: Option<Json>,
+    outbox: Arc<Outbox>,
+    slot: Mutex<Slot>,
+    /// The function is to stop, and perhaps why.
+    stop: Mutex<Option<String>>,
+    stopped: AtomicBool,
+    stop_told: Notify,
+    /// The function has looked whether it is to stop: it is trusted to do so.
+    looks: AtomicBool,
+    /// The slot was emptied.
+    room: Notify,
+}
+
+/// What waits to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) progress: Option<Progress>,
+    pub(super) checkpoint: Option<Json>,
+    pub(super) lines: VecDeque<LogLineBody>,
+    lines_bytes: usize,
+    lines_dropped: u64,
+    /// The session knows that something waits.
+    said: bool,
+    /// The function has ended: nothing that clones of its context still say counts.
+    ended: bool,
+}
+
+impl Slot {
+    fn push_line(&mut self, line: LogLineBody) {
+        self.lines_bytes += line.message.len();
+        self.lines.push_back(line);
+        while self.lines_bytes > LINES_BYTES_MAX || self.lines.len() > LINES_MAX {
+            let Some(oldest) = self.lines.pop_front() else { break };
+            self.lines_bytes -= oldest.message.len();
+            self.lines_dropped += 1;
+        }
+    }
+
+    /// Empties the slot of its lines.
+    pub(super) fn take_lines(&mut self) -> VecDeque<LogLineBody> {
+        self.lines_bytes = 0;
+        let dropped = std::mem::take(&mut self.lines_dropped);
+        if dropped > 0 {
+            let message =
+                format!("({dropped} lines before this one were not sent: they came faster than the hub took them)");
+            self.lines.push_front(LogLineBody { level: Level::Warn, message });
+        }
+        std::mem::take(&mut self.lines)
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(held: Held, task: TaskView, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
+        Arc::new(Attempt {
+            held,
+            task,
+            checkpoint,
+            outbox,
+            slot: Mutex::default(),
+            stop: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            stop_told: Notify::new(),
+            looks: AtomicBool::new(false),
+            room: Notify::new(),
+        })
+    }
+
+    pub(super) fn context(self: &Arc<Attempt>) -> Context {
+        Context { attempt: self.clone() }
+    }
+
+    /// Asks the function to stop. Returns whether it is known to look.
+    pub(super) fn stop(&self, reason: &str) -> bool {
+        self.stop.lock().get_or_insert_with(|| reason.to_owned());
+        self.stopped.store(true, Ordering::SeqCst);
+        self.stop_told.notify_waiters();
+        self.looks.load(Ordering::SeqCst)
+    }
+
+    /// The slot, for the session. `said` is reset: the next word of the function is news again.
+    pub(super) fn slot(&self) -> parking_lot::MutexGuard<'_, Slot> {
+        let mut slot = self.slot.lock();
+        slot.said = false;
+        slot
+    }
+
+    /// Nothing counts any more that is said after this.
+    pub(super) fn end(&self) {
+        self.slot.lock().ended = true;
+        self.make_room();
+    }
+
+    pub(super) fn make_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    fn say(self: &Arc<Attempt>, into: impl FnOnce(&mut Slot)) {
+        let mut slot = self.slot.lock();
+        if slot.ended {
+            return;
+        }
+        into(&mut slot);
+        if !std::mem::replace(&mut slot.said, true) {
+            drop(slot);
+            self.outbox.push(News::Said(self.clone()));
+        }
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("held", &self.attempt.held).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// The task as it was handed out.
+    pub fn task(&self) -> &TaskView {
+        &self.attempt.task
+    }
+
+    /// The payload, read as `T`; `null` where the task has none. An error is final: another try would read the same.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, TaskFailure> {
+        let read = match &self.attempt.task.payload {
+            Some(payload) => payload.to(),
+            None => Json::null().to(),
+        };
+        read.map_err(|why| {
+            TaskFailure::new("payload", format!("the payload is not what is expected: {why}")).permanent()
+        })
+    }
+
+    /// Which hand-out of the task this is, 1 for the first.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.held.attempt
+    }
+
+    /// The newest checkpoint that any earlier attempt left.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, TaskFailure> {
+        let read = self.attempt.checkpoint.as_ref().map(Json::to).transpose();
+        read.map_err(|why| TaskFailure::new("checkpoint", format!("the checkpoint is not what is expected: {why}")))
+    }
+
+    /// The same as its JSON text.
+    pub fn checkpoint_json(&self) -> Option<&Json> {
+        self.attempt.checkpoint.as_ref()
+    }
+
+    /// Leaves a checkpoint for the attempt after this one, should there be one: up to 64 KiB of JSON text. It replaces
+    /// the one before, and leaves with the next progress report.
+    pub fn set_checkpoint<T: Serialize + ?Sized>(&self, checkpoint: &T) -> Result<(), TaskFailure> {
+        let json = Json::of(checkpoint).map_err(|why| TaskFailure::new("checkpoint", why.to_string()).permanent())?;
+        self.set_checkpoint_json(json).map_err(|why| TaskFailure::new("checkpoint", why).permanent())
+    }
+
+    pub(super) fn set_checkpoint_json(&self, checkpoint: Json) -> Result<(), String> {
+        checkpoint.check(CHECKPOINT_BYTES_MAX).map_err(|why| format!("the checkpoint {why}"))?;
+        self.attempt.say(|slot| slot.checkpoint = Some(checkpoint));
+        Ok(())
+    }
+
+    /// Says how far the task is. Say it as often as you like: the latest is sent some fifty times a second. A report the
+    /// hub would not take (over 8 KiB, or with a percentage over 100) becomes a warning in the task's log.
+    pub fn progress(&self, progress: Progress) {
+        if let Err(invalid) = self.try_progress(progress) {
+            self.log(Level::Warn, format!("a progress report was left out: {invalid}"));
+        }
+    }
+
+    pub(super) fn try_progress(&self, progress: Progress) -> Result<(), Invalid> {
+        let progress = progress.checked()?;
+        // Encoding it once more only to know its size would be most of the cost of a report; one without texts is small.
+        if progress.step.is_some() || progress.message.is_some() || progress.details.is_some() {
+            progress.encode()?;
+        }
+        self.attempt.say(|slot| slot.progress = Some(progress));
+        Ok(())
+    }
+
+    /// Adds a line to the task's log; it is cut at 8 KiB.
+    pub fn log(&self, level: Level, message: impl Into<String>) {
+        let line = LogLineBody { level, message: cut_line(message.into()) };
+        self.attempt.say(|slot| slot.push_line(line));
+    }
+
+    /// Waits until the lines that were written have mostly been sent, so that none is lost. Does not wait for a hub that
+    /// cannot be reached: then the newest lines are kept.
+    pub async fn log_room(&self) {
+        loop {
+            let room = self.attempt.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            let full = {
+                let slot = self.attempt.slot.lock();
+                !slot.ended && (slot.lines_bytes > LINES_BYTES_ROOM || slot.lines.len() > LINES_MAX / 4)
+            };
+            if !full || !self.attempt.outbox.is_up() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Ready once the task is to stop: it was cancelled, ran out of time, is not this worker's any more, or the worker
+    /// is going down. A function that has called this is given a grace to end by itself.
+    pub async fn cancelled(&self) {
+        loop {
+            let told = self.attempt.stop_told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if self.is_cancelled() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Whether the task is to stop; for loops and threads that do not await.
+    pub fn is_cancelled(&self) -> bool {
+        self.attempt.looks.store(true, Ordering::SeqCst);
+        self.attempt.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Why it is to stop, in the words of whoever asked.
+    pub fn cancel_reason(&self) -> Option<String> {
+        self.attempt.stop.lock().clone()
+    }
+}

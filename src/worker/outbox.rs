@@ -1,0 +1,76 @@
+//! Where running tasks leave what they have to say, and the session takes it from.
+//!
+//! Tasks run anywhere, the session in one place. A task costs one short lock here when it ends and one when it first
+//! says something; what it says after that goes into its own slot until the session has been there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::TaskFailure;
+use super::attempt::Attempt;
+use crate::task::Json;
+use crate::wire::Held;
+
+/// What a task left. There is at most one of each kind of an attempt at a time, so the bound is what the worker runs.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Something waits in its slot.
+    Said(Arc<Attempt>),
+    Ended(Held, Ending),
+}
+
+/// How a task's function ended.
+#[derive(Debug)]
+pub(super) enum Ending {
+    Returned(Result<Json, TaskFailure>),
+    Panicked(String),
+    /// Stopped where it awaited.
+    Dropped,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    news: Mutex<Vec<News>>,
+    session: AtomicWaker,
+    /// The hub can be told things right now.
+    up: AtomicBool,
+}
+
+impl Outbox {
+    pub(super) fn push(&self, news: News) {
+        let mut waiting = self.news.lock();
+        waiting.push(news);
+        let first = waiting.len() == 1;
+        drop(waiting);
+        // The session takes all there is, so only the first needs to call it.
+        if first {
+            self.session.wake();
+        }
+    }
+
+    /// Ready when there is something to take.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.news.lock().is_empty() {
+            return Poll::Ready(());
+        }
+        self.session.register(cx.waker());
+        if self.news.lock().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Swaps what waits for the empty `into`, so that neither is allocated again.
+    pub(super) fn take(&self, into: &mut Vec<News>) {
+        std::mem::swap(&mut *self.news.lock(), into);
+    }
+
+    pub(super) fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+}

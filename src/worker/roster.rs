@@ -1,0 +1,189 @@
+//! What this worker holds: attempts that run, and attempts that ended and whose end the hub has not acknowledged. Plain
+//! decisions; the session carries them out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::TaskFailure;
+use super::attempt::Attempt;
+use super::outbox::Ending;
+use crate::task::{Failure, Json};
+use crate::wire::Held;
+
+/// What was decided for an attempt that is to stop, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    /// The worker is going down: it is given back.
+    Release,
+    /// The hub asked for it.
+    Cancel,
+    /// It is not ours any more: nothing is said of it.
+    Lost,
+}
+
+/// How an attempt ended, as the hub is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Report {
+    Complete(Json),
+    Fail(TaskFailure),
+    Cancelled,
+    Release,
+}
+
+/// One attempt. `R` is the handle on what runs it.
+#[derive(Debug)]
+pub(super) struct Entry<R> {
+    pub(super) attempt: Arc<Attempt>,
+    pub(super) state: State<R>,
+    /// Why it was asked to stop, in the hub's words.
+    reason: Option<String>,
+    /// The report replaces one that was refused.
+    corrected: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum State<R> {
+    Running { run: R, stop: Option<Stop> },
+    Reported(Report),
+}
+
+#[derive(Debug)]
+pub(super) struct Roster<R> {
+    entries: HashMap<Held, Entry<R>>,
+}
+
+impl<R> Roster<R> {
+    pub(super) fn new() -> Roster<R> {
+        Roster { entries: HashMap::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn get(&self, held: &Held) -> Option<&Entry<R>> {
+        self.entries.get(held)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<R>> {
+        self.entries.values()
+    }
+
+    /// All that is held, reported or not: an end the hub has not acknowledged may not have arrived.
+    pub(super) fn holding(&self) -> Vec<Held> {
+        self.entries.keys().copied().collect()
+    }
+
+    pub(super) fn running(&self) -> Vec<Held> {
+        let running = |(held, entry): (&Held, &Entry<R>)| matches!(entry.state, State::Running { .. }).then_some(*held);
+        self.entries.iter().filter_map(running).collect()
+    }
+
+    /// Older attempts of a task that was handed out anew.
+    pub(super) fn older(&self, newer: Held) -> Vec<Held> {
+        // A worker that was handed a first attempt has no older one, and that is nearly every task.
+        if newer.attempt <= 1 {
+            return Vec::new();
+        }
+        let older = |held: &&Held| held.task_id == newer.task_id && held.attempt < newer.attempt;
+        self.entries.keys().filter(older).copied().collect()
+    }
+
+    pub(super) fn add(&mut self, attempt: Arc<Attempt>, run: R) {
+        let held = attempt.held;
+        let state = State::Running { run, stop: None };
+        self.entries.insert(held, Entry { attempt, state, reason: None, corrected: false });
+    }
+
+    /// Notes that a running attempt is to stop, and returns it; `None` where it does not run, or was told as much.
+    pub(super) fn stop(&mut self, held: &Held, why: Stop, reason: &str) -> Option<&Entry<R>> {
+        let entry = self.entries.get_mut(held)?;
+        let State::Running { stop, .. } = &mut entry.state else { return None };
+        if stop.is_some_and(|stop| stop >= why) {
+            return None;
+        }
+        *stop = Some(why);
+        entry.reason.get_or_insert_with(|| reason.to_owned());
+        Some(entry)
+    }
+
+    /// A function ended. Returns whether there is a report to send.
+    pub(super) fn ended(&mut self, held: &Held, ending: Ending) -> bool {
+        let Some(entry) = self.entries.get_mut(held) else { return false };
+        entry.attempt.end();
+        let State::Running { stop, .. } = &entry.state else { return false };
+        let report = match (ending, stop) {
+            (_, Some(Stop::Lost)) => {
+                self.entries.remove(held);
+                return false;
+            }
+            // Work that was done counts, whatever was asked meanwhile.
+            (Ending::Returned(Ok(result)), _) => Report::Complete(result),
+            (_, Some(Stop::Cancel)) => Report::Cancelled,
+            (_, Some(Stop::Release)) | (Ending::Dropped, None) => Report::Release,
+            (Ending::Returned(Err(failure)), None) => Report::Fail(failure),
+            (Ending::Panicked(message), None) => Report::Fail(TaskFailure::new("panic", message)),
+        };
+        entry.state = State::Reported(report);
+        true
+    }
+
+    /// The hub knows how the attempt ended.
+    pub(super) fn acknowledged(&mut self, held: &Held) {
+        if self.entries.get(held).is_some_and(|entry| matches!(entry.state, State::Reported(_))) {
+            self.entries.remove(held);
+        }
+    }
+
+    /// The hub refused something we said of the attempt. Returns what follows.
+    pub(super) fn refused(&mut self, held: &Held, code: &str, detail: &str) -> Refused {
+        let Some(entry) = self.entries.get_mut(held) else { return Refused::Nothing };
+        let lost = matches!(code, "lease_lost" | "task_finished" | "task_not_found");
+        match &entry.state {
+            State::Running { .. } if lost => Refused::Lost,
+            State::Running { .. } => Refused::Nothing,
+            State::Reported(_) if lost || entry.corrected => {
+                self.entries.remove(held);
+                Refused::Nothing
+            }
+            State::Reported(report) => {
+                let failure = match report {
+                    // The hub has forgotten that it asked; without another word the task would stay ours.
+                    Report::Cancelled => {
+                        let reason = entry.reason.as_deref().unwrap_or_default();
+                        let kind = if reason == "timeout" { "timeout" } else { "cancelled" };
+                        TaskFailure::new(kind, format!("stopped when asked to: {reason}"))
+                    }
+                    Report::Complete(_) => {
+                        TaskFailure::new("result", format!("the hub refused the result: {detail} ({code})")).permanent()
+                    }
+                    Report::Fail(failure) => {
+                        let Failure { kind, message, .. } = failure.failure.clone().cut();
+                        let kind = kind.chars().take(Failure::KIND_CHARS_MAX).collect::<String>();
+                        TaskFailure { failure: Failure::new(kind, message), retryable: failure.retryable }
+                    }
+                    Report::Release => TaskFailure::new("released", "the worker went down"),
+                };
+                entry.state = State::Reported(Report::Fail(failure));
+                entry.corrected = true;
+                Refused::Report
+            }
+        }
+    }
+
+    /// After a reconnect the hub said that this one is not ours. Returns whether it runs, and is to be dropped.
+    pub(super) fn dropped(&mut self, held: &Held) -> bool {
+        self.acknowledged(held);
+        self.entries.contains_key(held)
+    }
+}
+
+/// What follows from a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Nothing,
+    /// The attempt is not ours any more.
+    Lost,
+    /// There is another report to send.
+    Report,
+}

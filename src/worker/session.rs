@@ -1,0 +1,624 @@
+//! The socket of a worker, and what goes over it. One future: it reads all there is to read, takes what the tasks have
+//! said, writes as much as the socket takes, and waits for any of these or for its one timer.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, Sink, SinkExt, StreamExt};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::attempt::Attempt;
+use super::outbox::{Ending, News, Outbox};
+use super::output::Output;
+use super::roster::{Refused, Roster, State, Stop};
+use super::{Handler, TaskFailure, WorkerError};
+use crate::dial::{Backoff, DialError, HubUrl, Socket, is_refusal};
+use crate::task::{Json, Level, TaskView};
+use crate::wire::{Held, HubSays, WORKER_PROTOCOL, WorkerHello};
+
+/// A hub that has not welcomed us by then is left.
+const WELCOME_MAX: Duration = Duration::from_secs(10);
+/// Between two rounds of progress: fifty a second is more than anyone can see.
+const PROGRESS_GAP: Duration = Duration::from_millis(20);
+/// Messages read before something is written again, so that a hub that talks without end is still answered.
+const READS_IN_A_ROW: u32 = 256;
+/// Reconnects wait at most this long: a hub gives a worker 5 s to come back before its tasks go to others.
+const BACKOFF: Backoff = Backoff::new(100, 3_000);
+/// What a stopped worker waits for its last words to be acknowledged, once nothing runs any more.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+
+pub(super) struct Settings {
+    pub(super) url: HubUrl,
+    pub(super) hello: WorkerHello,
+    pub(super) handlers: BTreeMap<String, Handler>,
+    pub(super) cancel_grace: Duration,
+    pub(super) drain_limit: Duration,
+}
+
+pub(super) struct Session {
+    settings: Settings,
+    line: Line,
+    output: Output,
+    /// Texts were given to the socket and not all of them have left.
+    unflushed: bool,
+    roster: Roster<AbortOnDropHandle<()>>,
+    outbox: Arc<Outbox>,
+    /// Emptied each round; kept for its memory.
+    news: Vec<News>,
+    /// Attempts whose progress waits for the next round.
+    waiting: Vec<Arc<Attempt>>,
+    backoff: Backoff,
+    /// What the hub asked for with its `bye`.
+    bye: Option<(Option<u16>, Option<[u64; 2]>)>,
+    draining: bool,
+    reads: u32,
+    heartbeat: Duration,
+    lease: Duration,
+    clock: Clock,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// When things are due.
+struct Clock {
+    welcomed_at: Instant,
+    heard_at: Instant,
+    spoke_at: Instant,
+    retry_at: Option<Instant>,
+    /// The next round of progress.
+    round_at: Option<Instant>,
+    last_round: Instant,
+    /// Functions that were asked to stop, and when their grace ends.
+    graces: Vec<(Instant, Held)>,
+    /// When what still runs is given back.
+    release_at: Option<Instant>,
+    /// When a worker that is to stop does, whatever is left.
+    give_up_at: Option<Instant>,
+}
+
+enum Line {
+    Down,
+    Dialling(BoxFuture<'static, Result<Socket, DialError>>),
+    /// There is a socket. `welcomed` once the hub has said what is ours.
+    Up {
+        socket: Box<Socket>,
+        welcomed: bool,
+    },
+}
+
+enum Wake {
+    Shutdown,
+    Dialled(Result<Socket, DialError>),
+    Heard(Utf8Bytes),
+    Frame,
+    Lost(Option<u16>, String),
+    News,
+    Timer,
+}
+
+impl Session {
+    pub(super) fn new(settings: Settings) -> Session {
+        let now = Instant::now();
+        Session {
+            settings,
+            line: Line::Down,
+            output: Output::default(),
+            unflushed: false,
+            roster: Roster::new(),
+            outbox: Arc::default(),
+            news: Vec::new(),
+            waiting: Vec::new(),
+            backoff: BACKOFF,
+            bye: None,
+            draining: false,
+            reads: 0,
+            heartbeat: Duration::from_secs(3),
+            lease: Duration::from_secs(10),
+            clock: Clock {
+                welcomed_at: now,
+                heard_at: now,
+                spoke_at: now,
+                retry_at: Some(now),
+                round_at: None,
+                last_round: now,
+                graces: Vec::new(),
+                release_at: None,
+                give_up_at: None,
+            },
+            sleep: Box::pin(tokio::time::sleep_until(now)),
+        }
+    }
+
+    pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+        tokio::pin!(shutdown);
+        loop {
+            if self.draining && self.roster.is_empty() {
+                self.part().await;
+                return Ok(());
+            }
+            let draining = self.draining;
+            let wake = std::future::poll_fn(|cx| {
+                if !draining && shutdown.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Wake::Shutdown);
+                }
+                self.poll_wake(cx)
+            });
+            match wake.await {
+                Wake::Shutdown => self.drain(),
+                Wake::Dialled(Ok(socket)) => self.greet(socket),
+                Wake::Dialled(Err(DialError::Unreachable(why))) => self.lost(None, &why)?,
+                Wake::Dialled(Err(DialError::Refused(reason))) => {
+                    return Err(WorkerError::Refused { code: None, reason });
+                }
+                Wake::Heard(text) => self.heard(&text)?,
+                Wake::Frame => self.clock.heard_at = Instant::now(),
+                Wake::Lost(code, why) => self.lost(code, &why)?,
+                Wake::News => {
+                    // The first task that ends wakes us while its neighbours are still to run. Let them: their answers
+                    // then leave in the same text.
+                    tokio::task::yield_now().await;
+                    self.take_news();
+                }
+                Wake::Timer => {
+                    if self.tick()? == Tick::GiveUp {
+                        tracing::warn!(
+                            held = self.roster.holding().len(),
+                            "stopped before the hub knew of all that ended"
+                        );
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        match &mut self.line {
+            Line::Down => {}
+            Line::Dialling(dial) => {
+                if let Poll::Ready(outcome) = dial.poll_unpin(cx) {
+                    return Poll::Ready(Wake::Dialled(outcome));
+                }
+            }
+            Line::Up { socket, .. } => {
+                if self.reads < READS_IN_A_ROW
+                    && let Poll::Ready(message) = socket.poll_next_unpin(cx)
+                {
+                    self.reads += 1;
+                    return Poll::Ready(match message {
+                        Some(Ok(Message::Text(text))) => Wake::Heard(text),
+                        Some(Ok(Message::Close(frame))) => {
+                            // Our half of the goodbye, as far as the socket takes it at once.
+                            let _ = socket.poll_flush_unpin(cx);
+                            let code = frame.as_ref().map(|frame| u16::from(frame.code));
+                            Wake::Lost(code, frame.map(|frame| frame.reason.to_string()).unwrap_or_default())
+                        }
+                        Some(Ok(_)) => Wake::Frame,
+                        Some(Err(why)) => Wake::Lost(None, why.to_string()),
+                        None => Wake::Lost(None, "the connection was cut".into()),
+                    });
+                }
+            }
+        }
+        let rested = self.reads < READS_IN_A_ROW;
+        self.reads = 0;
+        if let Line::Up { socket, .. } = &mut self.line {
+            if let Err(why) = poll_write(socket, &mut self.output, &mut self.unflushed, cx) {
+                return Poll::Ready(Wake::Lost(None, why));
+            }
+            if !rested {
+                cx.waker().wake_by_ref();
+            }
+        }
+        // What the socket has not taken yet is enough to hold: until then the tasks' words wait with them.
+        if self.output.is_empty() && self.outbox.poll(cx).is_ready() {
+            return Poll::Ready(Wake::News);
+        }
+        let due = self.due();
+        // The timer only ever moves forward by itself: moved for every message it would cost more than the message.
+        if due < self.sleep.deadline() || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(due);
+        }
+        match self.sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Wake::Timer),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// When the timer is needed next.
+    fn due(&self) -> Instant {
+        let Clock { retry_at, round_at, graces, release_at, give_up_at, .. } = &self.clock;
+        let of_line = match self.line {
+            Line::Up { welcomed: true, .. } => {
+                let silent_at = self.clock.heard_at + self.silence();
+                Some(silent_at.min(self.clock.spoke_at + self.heartbeat))
+            }
+            Line::Up { welcomed: false, .. } => Some(self.clock.heard_at + WELCOME_MAX),
+            Line::Down | Line::Dialling(_) => *retry_at,
+        };
+        let grace = graces.iter().map(|(at, _)| *at).min();
+        let all = [of_line, *round_at, grace, *release_at, *give_up_at];
+        all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))
+    }
+
+    /// A hub from which nothing came for this long is not there any more: it was asked at every heartbeat.
+    fn silence(&self) -> Duration {
+        self.lease.max(self.heartbeat * 3)
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) -> Result<Tick, WorkerError> {
+        let now = Instant::now();
+        if self.clock.retry_at.is_some_and(|at| at <= now) {
+            self.clock.retry_at = None;
+            let url = self.settings.url.clone();
+            self.line = Line::Dialling(async move { url.dial("api/v1/worker/ws", WORKER_PROTOCOL).await }.boxed());
+        }
+        let (quiet, silence) = (now - self.clock.heard_at, self.silence());
+        match &mut self.line {
+            Line::Up { welcomed: false, .. } if quiet >= WELCOME_MAX => self.lost(None, "it did not welcome us")?,
+            Line::Up { welcomed: true, .. } if quiet >= silence => self.lost(None, "silent")?,
+            Line::Up { welcomed: true, socket } if now - self.clock.spoke_at >= self.heartbeat => {
+                self.output.heartbeat();
+                self.clock.spoke_at = now;
+                // A hub need not answer a heartbeat; whatever stands between us answers this.
+                if quiet >= self.heartbeat {
+                    let _ = Pin::new(socket.as_mut()).start_send(Message::Ping(Bytes::new()));
+                    self.unflushed = true;
+                }
+            }
+            _ => {}
+        }
+        if self.clock.round_at.is_some_and(|at| at <= now) {
+            self.progress_round(now);
+        }
+        let graces = std::mem::take(&mut self.clock.graces);
+        let (over, rest): (Vec<_>, Vec<_>) = graces.into_iter().partition(|(at, _)| *at <= now);
+        self.clock.graces = rest;
+        for (_, held) in over {
+            self.abort(&held);
+        }
+        if self.clock.release_at.is_some_and(|at| at <= now) {
+            self.clock.release_at = None;
+            for held in self.roster.running() {
+                self.stop(&held, Stop::Release, "the worker is going down");
+            }
+        }
+        Ok(if self.clock.give_up_at.is_some_and(|at| at <= now) { Tick::GiveUp } else { Tick::GoOn })
+    }
+
+    // The connection.
+
+    fn greet(&mut self, socket: Socket) {
+        let now = Instant::now();
+        (self.clock.heard_at, self.clock.spoke_at) = (now, now);
+        self.line = Line::Up { socket: Box::new(socket), welcomed: false };
+        let hello = WorkerHello { holding: self.roster.holding(), ..self.settings.hello.clone() };
+        self.output.hello(&hello);
+    }
+
+    /// The hub has said what is ours: now it may be told what happened while it was away.
+    fn welcomed(&mut self, says: &HubSays) {
+        let Line::Up { welcomed, .. } = &mut self.line else { return };
+        if std::mem::replace(welcomed, true) {
+            return;
+        }
+        self.clock.welcomed_at = Instant::now();
+        let millis = |given: Option<u64>, or: Duration| given.map_or(or, |ms| Duration::from_millis(ms.max(10)));
+        self.lease = millis(says.lease_ms, self.lease);
+        self.heartbeat = millis(says.heartbeat_ms, self.heartbeat);
+        tracing::info!(hub = %self.settings.url, worker_id = self.settings.hello.worker_id, "connected");
+        self.outbox.set_up(true);
+        for held in &says.drop {
+            if self.roster.dropped(held) {
+                self.stop(held, Stop::Lost, "the attempt is not this worker's any more");
+            }
+        }
+        if self.draining {
+            self.output.drain();
+        }
+        self.waiting.clear();
+        for entry in self.roster.iter() {
+            let (held, mut slot) = (entry.attempt.held, entry.attempt.slot());
+            self.output.lines(held, &mut slot);
+            self.output.progress(held, &mut slot);
+            entry.attempt.make_room();
+            if let State::Reported(report) = &entry.state {
+                self.output.report(held, report);
+            }
+        }
+    }
+
+    fn lost(&mut self, close_code: Option<u16>, reason: &str) -> Result<(), WorkerError> {
+        let now = Instant::now();
+        let held = match self.line {
+            Line::Up { welcomed: true, .. } => now - self.clock.welcomed_at,
+            _ => Duration::ZERO,
+        };
+        self.line = Line::Down;
+        self.output.clear();
+        self.unflushed = false;
+        self.outbox.set_up(false);
+        self.roster.iter().for_each(|entry| entry.attempt.make_room());
+        let (code, asked) = self.bye.take().unwrap_or_default();
+        if let Some(code) = code.or(close_code).filter(|code| is_refusal(*code)) {
+            return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
+        }
+        let wait_ms = self.backoff.next_ms(held.as_millis() as u64, asked, fastrand::f64());
+        tracing::warn!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
+        self.clock.retry_at = Some(now + Duration::from_millis(wait_ms));
+        Ok(())
+    }
+
+    /// Says goodbye, so that the hub need not find out.
+    async fn part(&mut self) {
+        if let Line::Up { socket, .. } = &mut self.line {
+            let goodbye = async {
+                while let Some(text) = self.output.next() {
+                    socket.feed(Message::text(text)).await?;
+                }
+                socket.close().await
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(500), goodbye).await;
+        }
+    }
+
+    fn drain(&mut self) {
+        let now = Instant::now();
+        self.draining = true;
+        let release_at = now + self.settings.drain_limit;
+        self.clock.release_at = Some(release_at);
+        self.clock.give_up_at = Some(release_at + self.settings.cancel_grace + FAREWELL_MAX);
+        if matches!(self.line, Line::Up { welcomed: true, .. }) {
+            self.output.drain();
+        }
+        tracing::info!(running = self.roster.running().len(), "stopping: no new work is taken");
+    }
+
+    // What the hub says.
+
+    fn heard(&mut self, text: &str) -> Result<(), WorkerError> {
+        self.clock.heard_at = Instant::now();
+        // Objects follow each other with any white space between them: usually a line break, and a payload keeps the
+        // line breaks it came with.
+        for says in serde_json::Deserializer::from_str(text).into_iter::<HubSays>() {
+            match says {
+                Ok(says) => self.take(says),
+                Err(why) => {
+                    tracing::warn!(%why, "the hub said something that is not understood");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, says: HubSays) {
+        let held = says.task_id.zip(says.attempt).map(|(task_id, attempt)| Held { task_id, attempt });
+        match (says.kind.as_str(), held) {
+            ("run", _) => {
+                if let (Some(task), Some(attempt)) = (says.task, says.attempt) {
+                    self.start(task, attempt, says.checkpoint);
+                }
+            }
+            ("ack", Some(held)) => self.roster.acknowledged(&held),
+            ("cancel", Some(held)) => {
+                let reason = says.reason.as_deref().unwrap_or("cancelled");
+                if self.roster.get(&held).is_some() {
+                    self.stop(&held, Stop::Cancel, reason);
+                } else {
+                    // Nothing of it runs here; without a word the hub would wait for its lease to run out.
+                    self.output.report(held, &super::roster::Report::Cancelled);
+                }
+            }
+            ("refused", Some(held)) => self.refused(held, &says),
+            ("welcome", _) => self.welcomed(&says),
+            ("drain", _) => tracing::info!("the hub is going down: it gives no new work"),
+            ("bye", _) => self.bye = Some((says.code.and_then(|code| code.parse().ok()), says.retry_ms)),
+            (kind, _) => tracing::debug!(kind, code = says.code, detail = says.detail, "the hub said something else"),
+        }
+    }
+
+    fn refused(&mut self, held: Held, says: &HubSays) {
+        let (code, detail) = (says.code.as_deref().unwrap_or_default(), says.detail.as_deref().unwrap_or_default());
+        tracing::debug!(task.id = %held.task_id, attempt = held.attempt, code, detail, "refused");
+        match self.roster.refused(&held, code, detail) {
+            Refused::Lost => self.stop(&held, Stop::Lost, "the attempt is not this worker's any more"),
+            Refused::Report => self.tell(&held),
+            Refused::Nothing => {
+                // A word of a task that goes on was not taken; whoever reads its log should know.
+                if let Some(entry) = self.roster.get(&held)
+                    && matches!(entry.state, State::Running { .. })
+                {
+                    entry.attempt.context().log(Level::Warn, format!("the hub refused a report: {detail} ({code})"));
+                }
+            }
+        }
+    }
+
+    // Tasks.
+
+    fn start(&mut self, task: TaskView, attempt: u32, checkpoint: Option<Json>) {
+        let held = Held { task_id: task.task_id, attempt };
+        if self.roster.get(&held).is_some() {
+            return;
+        }
+        for older in self.roster.older(held) {
+            self.roster.acknowledged(&older);
+            self.stop(&older, Stop::Lost, "the attempt is not this worker's any more");
+        }
+        let handler = handler_of(&self.settings.handlers, task.task_type.as_str());
+        let attempt = Attempt::new(held, task, checkpoint, self.outbox.clone());
+        let word = Word { outbox: self.outbox.clone(), held, ending: None };
+        let run = tokio::spawn(run(word, handler, attempt.clone()));
+        self.roster.add(attempt, AbortOnDropHandle::new(run));
+        if self.draining {
+            // It was on its way when we said that we take no more.
+            self.stop(&held, Stop::Release, "the worker is going down");
+            self.abort(&held);
+        }
+    }
+
+    fn stop(&mut self, held: &Held, why: Stop, reason: &str) {
+        let Some(entry) = self.roster.stop(held, why, reason) else { return };
+        let looks = entry.attempt.stop(reason);
+        if looks && why != Stop::Lost {
+            self.clock.graces.push((Instant::now() + self.settings.cancel_grace, *held));
+        } else {
+            self.abort(held);
+        }
+    }
+
+    fn abort(&self, held: &Held) {
+        if let Some(State::Running { run, .. }) = self.roster.get(held).map(|entry| &entry.state) {
+            run.abort();
+        }
+    }
+
+    fn is_welcomed(&self) -> bool {
+        matches!(self.line, Line::Up { welcomed: true, .. })
+    }
+
+    fn take_news(&mut self) {
+        let now = Instant::now();
+        let mut news = std::mem::take(&mut self.news);
+        self.outbox.take(&mut news);
+        let welcomed = self.is_welcomed();
+        for news in news.drain(..) {
+            match news {
+                News::Ended(held, ending) => {
+                    if self.roster.ended(&held, ending) {
+                        self.tell(&held);
+                    }
+                }
+                // What is said while the hub is away leaves with the next welcome.
+                News::Said(attempt) if welcomed => {
+                    let mut slot = attempt.slot();
+                    self.output.lines(attempt.held, &mut slot);
+                    attempt.make_room();
+                    if slot.progress.is_none() && slot.checkpoint.is_none() {
+                        continue;
+                    }
+                    drop(slot);
+                    self.waiting.push(attempt);
+                }
+                News::Said(_) => {}
+            }
+        }
+        self.news = news;
+        // The first report at once, then one round after the other.
+        if !self.waiting.is_empty() {
+            let round_at = self.clock.last_round + PROGRESS_GAP;
+            if round_at <= now { self.progress_round(now) } else { self.clock.round_at = Some(round_at) }
+        }
+        if !self.output.is_empty() {
+            self.clock.spoke_at = now;
+        }
+    }
+
+    fn progress_round(&mut self, now: Instant) {
+        (self.clock.round_at, self.clock.last_round) = (None, now);
+        let welcomed = self.is_welcomed();
+        for attempt in self.waiting.drain(..).filter(|_| welcomed) {
+            let mut slot = attempt.slot();
+            self.output.lines(attempt.held, &mut slot);
+            self.output.progress(attempt.held, &mut slot);
+        }
+        self.clock.spoke_at = now;
+    }
+
+    /// Tells the hub how an attempt ended, with all that was said before; later, if it is away.
+    fn tell(&mut self, held: &Held) {
+        let Some(entry) = self.roster.get(held).filter(|_| self.is_welcomed()) else { return };
+        let State::Reported(report) = &entry.state else { return };
+        let mut slot = entry.attempt.slot();
+        self.output.lines(*held, &mut slot);
+        self.output.progress(*held, &mut slot);
+        self.output.report(*held, report);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tick {
+    GoOn,
+    GiveUp,
+}
+
+/// Gives the socket what it takes. What it does not take stays where it is.
+fn poll_write(
+    socket: &mut Socket,
+    output: &mut Output,
+    unflushed: &mut bool,
+    cx: &mut Context<'_>,
+) -> Result<(), String> {
+    let told = |why: tokio_tungstenite::tungstenite::Error| why.to_string();
+    while !output.is_empty() {
+        match socket.poll_ready_unpin(cx) {
+            Poll::Ready(ready) => ready.map_err(told)?,
+            Poll::Pending => return Ok(()),
+        }
+        let Some(text) = output.next() else { break };
+        Pin::new(&mut *socket).start_send(Message::text(text)).map_err(told)?;
+        *unflushed = true;
+    }
+    if *unflushed && let Poll::Ready(flushed) = socket.poll_flush_unpin(cx) {
+        flushed.map_err(told)?;
+        *unflushed = false;
+    }
+    Ok(())
+}
+
+/// The function for a type: the one of its name, or the one with the longest beginning of it.
+pub(super) fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) -> Option<Handler> {
+    if let Some(handler) = handlers.get(task_type) {
+        return Some(handler.clone());
+    }
+    let prefixes = handlers.iter().filter_map(|(pattern, handler)| Some((pattern.strip_suffix('*')?, handler)));
+    let matching = prefixes.filter(|(prefix, _)| task_type.starts_with(prefix));
+    matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, handler)| handler.clone())
+}
+
+/// Leaves word of how a function ended, also when it is dropped where it awaits, or before it began.
+pub(super) struct Word {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) held: Held,
+    pub(super) ending: Option<Ending>,
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        self.outbox.push(News::Ended(self.held, self.ending.take().unwrap_or(Ending::Dropped)));
+    }
+}
+
+/// Runs a task's function to its end, whatever that is. `word` comes first, so that it is dropped last: when word is
+/// left, nothing of the function is left.
+pub(super) async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<Attempt>) {
+    let ctx = attempt.context();
+    let outcome = AssertUnwindSafe(async move {
+        match handler {
+            Some(handler) => handler(ctx).await,
+            None => {
+                let message = format!("this worker runs no tasks of type {}", ctx.task().task_type);
+                Err(TaskFailure::new("task_type", message))
+            }
+        }
+    });
+    let outcome = outcome.catch_unwind().await;
+    word.ending = Some(match outcome {
+        Ok(outcome) => Ending::Returned(outcome),
+        Err(panic) => Ending::Panicked(words_of(&*panic)),
+    });
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the function panicked".into())
+}
