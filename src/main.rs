@@ -1,1 +1,7 @@
-fn main() {}
+//! The one binary: roles as subcommands; what comes of one is an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    taskhub::cli::main()
+}
