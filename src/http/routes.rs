@@ -7,7 +7,7 @@ use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::state::App;
-use super::{change, dashboard, docs, ops, read, submit, worker_http, worker_socket};
+use super::{change, dashboard, docs, events, live, ops, read, submit, worker_http, worker_socket};
 use crate::wire::{Code, Problem};
 
 /// A line of the table.
@@ -41,6 +41,9 @@ table! {
     GET    "/api/v1/tasks/{id}/logs"                        read::logs,
     POST   "/api/v1/tasks/{id}/cancel"                      change::cancel,
     POST   "/api/v1/tasks/{id}/retry"                       change::retry,
+
+    GET    "/api/v1/ws"                                     live::connect,
+    GET    "/api/v1/events"                                 events::connect,
 
     GET    "/api/v1/worker/ws"                              worker_socket::connect,
     POST   "/api/v1/worker/claim"                           worker_http::claim,
