@@ -1,5 +1,6 @@
 #![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dial;
