@@ -29,6 +29,8 @@ mod session;
 mod splice;
 mod state;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod worker_http;
 mod worker_socket;
 
