@@ -4,6 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// A real-time task hub
+#[derive(Parser)]
+enum Role {
+    /// Starts a hub
+    Serve(taskhub::config::ServeConfig),
+}
+
 fn main() -> ExitCode {
-    taskhub::server::main(taskhub::config::ServeConfig::parse())
+    let Role::Serve(config) = Role::parse();
+    taskhub::server::main(config)
 }
