@@ -12,6 +12,8 @@ mod accepts;
 mod body;
 mod caller;
 mod change;
+#[cfg(test)]
+mod contract;
 mod cursor;
 mod dashboard;
 mod docs;
