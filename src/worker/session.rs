@@ -59,6 +59,8 @@ pub(super) struct Session {
     /// What the hub asked for with its `bye`.
     bye: Option<(Option<u16>, Option<[u64; 2]>)>,
     draining: bool,
+    /// That the hub is away has been logged.
+    told_away: bool,
     reads: u32,
     heartbeat: Duration,
     lease: Duration,
@@ -118,6 +120,7 @@ impl Session {
             backoff: BACKOFF,
             bye: None,
             draining: false,
+            told_away: false,
             reads: 0,
             heartbeat: Duration::from_secs(3),
             lease: Duration::from_secs(10),
@@ -315,6 +318,7 @@ impl Session {
         self.lease = millis(says.lease_ms, self.lease);
         self.heartbeat = millis(says.heartbeat_ms, self.heartbeat);
         tracing::info!(hub = %self.settings.url, worker_id = self.settings.hello.worker_id, "connected");
+        self.told_away = false;
         self.outbox.set_up(true);
         for held in &says.drop {
             if self.roster.dropped(held) {
@@ -352,7 +356,12 @@ impl Session {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
         }
         let wait_ms = self.backoff.next_ms(held.as_millis() as u64, asked, fastrand::f64());
-        tracing::warn!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
+        // Once is enough for people: how often it was tried is of use only to who looks for it.
+        if std::mem::replace(&mut self.told_away, true) {
+            tracing::debug!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
+        } else {
+            tracing::warn!(hub = %self.settings.url, worker_id = self.settings.hello.worker_id, reason, "not connected, trying until it is");
+        }
         self.clock.retry_at = Some(now + Duration::from_millis(wait_ms));
         Ok(())
     }
