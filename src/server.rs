@@ -329,3 +329,6 @@ fn raise_file_limit() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,18 +27,14 @@ const OVERSIZE_READ_TIME: Duration = Duration::from_secs(5);
 const BODY_READ_TIME: Duration = Duration::from_secs(60);
 
 /// A JSON body within [`HttpLimits::body_bytes_max`](super::HttpLimits::body_bytes_max).
-pub(super) struct JsonBody<T> {
-    pub(super) value: T,
-    /// The bytes it was read from.
-    pub(super) bytes: Bytes,
-}
+pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<JsonBody<T>, Problem> {
         let bytes = read_json(request, app.limits.body_bytes_max()).await?;
-        Ok(JsonBody { value: parse(&bytes)?, bytes })
+        parse(&bytes).map(JsonBody)
     }
 }
 

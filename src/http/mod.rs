@@ -12,19 +12,30 @@ mod accepts;
 mod body;
 mod caller;
 mod change;
+#[cfg(test)]
+mod contract;
 mod cursor;
 mod dashboard;
 mod docs;
+mod events;
+mod live;
+mod live_op;
+#[cfg(test)]
+mod live_tests;
 mod ops;
 mod problem;
 mod query;
 mod read;
 mod routes;
+mod session;
 mod splice;
 mod state;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod worker_http;
 mod worker_socket;
 
 pub use routes::router;
+pub use session::LiveTimes;
 pub use state::{App, HttpLimits, SocketGuard, SocketKind};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::session::LiveTimes;
 use crate::hub::Hub;
 
 /// What every route holds. One for each hub.
@@ -15,6 +16,8 @@ pub struct App {
     pub limits: HttpLimits,
     /// Over how long the goodbyes to sockets are spread when the hub goes down.
     pub goodbye: Duration,
+    /// How long things may take on a live connection.
+    pub live: LiveTimes,
     open: AtomicUsize,
     sockets: TaskTracker,
 }
@@ -60,7 +63,14 @@ pub enum SocketKind {
 impl App {
     /// The state of the routes of this hub.
     pub fn new(hub: Hub, limits: HttpLimits, goodbye: Duration) -> Arc<App> {
-        Arc::new(App { hub, limits, goodbye, open: AtomicUsize::new(0), sockets: TaskTracker::new() })
+        let (live, open, sockets) = (LiveTimes::default(), AtomicUsize::new(0), TaskTracker::new());
+        Arc::new(App { hub, limits, goodbye, live, open, sockets })
+    }
+
+    /// The same with other times, before anything is served.
+    pub fn with_live(mut self: Arc<App>, live: LiveTimes) -> Arc<App> {
+        Arc::get_mut(&mut self).expect("nothing is served yet").live = live;
+        self
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped. `None` when there are `sockets_max` already.

@@ -1,0 +1,184 @@
+//! Live clients on server-sent events: one subscription, the same lines, the same order.
+//!
+//! `GET /api/v1/events` takes the filters of a list, and `limit`, `order`, `max_hz`, `logs`. Each line is the `data` of an
+//! event named after its type; a mark carries an id, from which a browser resumes by itself.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::caller::Caller;
+use super::live_op::{Subject, Tasks};
+use super::query::Params;
+use super::session::{Carrier, Ending, Session, bye_line};
+use super::state::{App, SocketKind};
+use crate::task::LOG_LINES_MAX;
+use crate::wire::{CloseCode, Code, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
+
+/// The name of the one subscription, where lines carry one.
+const SUB: &str = "events";
+
+/// `GET /api/v1/events`.
+pub(super) async fn connect(
+    State(app): State<Arc<App>>,
+    Caller(_): Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let tasks = asked(query.as_deref(), last)?;
+    let Some(guard) = app.open_socket(SocketKind::Events) else {
+        return Err(Problem::new(Code::Overloaded, "the hub has as many sockets as it may"));
+    };
+    // One message on its way: what waits longer waits in the feed, where something newer can replace it.
+    let (sender, mut messages) = mpsc::channel::<Bytes>(1);
+    tokio::spawn(async move {
+        let mut stream = Stream { sender, epoch: app.hub.epoch().into(), stall: app.live.stall };
+        let ending = serve(&mut stream, app, tasks).await.err();
+        if matches!(ending, Some(Ending::Close(CloseCode::Restarting, _))) {
+            let _ = stream.send(&mut vec![bye_line()]).await;
+        }
+        drop(guard);
+    });
+    let body = futures::stream::poll_fn(move |cx| messages.poll_recv(cx)).map(Ok::<_, Infallible>);
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies that gather answers would hold back what is live.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+/// What the query and the id of the last event ask for.
+fn asked(query: Option<&str>, last: Option<&str>) -> Result<Tasks, Problem> {
+    let mut params = Params::of(query)?;
+    let filter = params.filter()?;
+    let max_hz = match params.text("max_hz") {
+        Some(text) => Some(text.parse().map_err(|_| Problem::wrong("max_hz", "must be a number"))?),
+        None => None,
+    };
+    let tail = params.number("logs", 0, LOG_LINES_MAX as u64)?;
+    let limit = params.number("limit", 1, u64::from(u32::MAX))?.map(|limit| limit as u32);
+    let order = match params.text("order").as_deref() {
+        None | Some("desc") => SnapshotOrder::Desc,
+        Some("asc") => SnapshotOrder::Asc,
+        Some(_) => return Err(Problem::wrong("order", "must be asc or desc")),
+    };
+    params.finish()?;
+    // An id that is none of ours cannot be resumed from.
+    let since = last.and_then(|id| {
+        let (epoch, rev) = id.rsplit_once(':')?;
+        Some(Since { epoch: epoch.to_owned(), rev: rev.parse().ok()? })
+    });
+    let logs = tail.map(|tail| LogsSpec { tail: Some(tail as u32) });
+    Tasks::checked(filter, SnapshotSpec { limit, order }, since, max_hz, logs).map_err(|mut problem| {
+        problem.field = problem.field.map(|field| field.replace("snapshot.", ""));
+        problem
+    })
+}
+
+struct Stream {
+    sender: mpsc::Sender<Bytes>,
+    epoch: Box<str>,
+    stall: Duration,
+}
+
+impl Carrier for Stream {
+    async fn send(&mut self, lines: &mut Vec<Bytes>) -> Result<(), Ending> {
+        let mut message = Vec::with_capacity(lines.iter().map(|line| line.len() + 32).sum());
+        for line in lines.drain(..) {
+            write_event(&mut message, &line, &self.epoch);
+        }
+        match self.sender.send_timeout(message.into(), self.stall).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ending::Close(CloseCode::TooSlow, "too slow")),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ending::Gone),
+        }
+    }
+}
+
+/// A line as an event. Every line begins with its type, and only a mark has nothing but a `rev` behind it.
+fn write_event(out: &mut Vec<u8>, line: &[u8], epoch: &str) {
+    let kind = line.strip_prefix(br#"{"type":""#).and_then(|rest| rest.split(|byte| *byte == b'"').next());
+    let kind = kind.unwrap_or(b"message");
+    if kind == b"mark" {
+        let rev = line.strip_prefix(br#"{"type":"mark","rev":"#).and_then(|rest| rest.strip_suffix(b"}"));
+        for part in [b"id: ", epoch.as_bytes(), b":", rev.unwrap_or_default(), b"\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    for part in [b"event: ", kind, b"\ndata: ", line, b"\n\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Serves a client until one side has enough. Never returns `Ok`.
+async fn serve(stream: &mut Stream, app: Arc<App>, tasks: Tasks) -> Result<(), Ending> {
+    let hub = app.hub.clone();
+    let closed = stream.sender.clone();
+    let mut goodbye = std::pin::pin!(hub.goodbye());
+    let mut leave_at: Option<Instant> = None;
+    let mut session = Session::new(app.clone());
+    session.greet(None, 0, stream).await?;
+    session.subscribe(None, SUB.into(), Subject::Tasks(tasks), stream).await?;
+    loop {
+        let wake_at = leave_at.map_or(session.next_at(), |at| at.min(session.next_at()));
+        tokio::select! {
+            () = closed.closed() => return Err(Ending::Gone),
+            () = session.ready() => {
+                session.pass_on(stream).await?;
+            }
+            () = tokio::time::sleep_until(wake_at) => {
+                let now = Instant::now();
+                if leave_at.is_some_and(|at| now >= at) {
+                    return Err(Ending::Close(CloseCode::Restarting, "restarting"));
+                }
+                session.on_time(now, stream).await?;
+            }
+            // All at once they would all come back at once.
+            () = &mut goodbye, if leave_at.is_none() => {
+                leave_at = Some(Instant::now() + app.goodbye.mul_f64(fastrand::f64()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_as_events() {
+        let mut out = Vec::new();
+        write_event(&mut out, br#"{"type":"progress","task_id":"x"}"#, "e1");
+        write_event(&mut out, br#"{"type":"mark","rev":42}"#, "e1");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "event: progress\ndata: {\"type\":\"progress\",\"task_id\":\"x\"}\n\nid: e1:42\nevent: mark\ndata: {\"type\":\"mark\",\"rev\":42}\n\n"
+        );
+    }
+
+    #[test]
+    fn queries() {
+        let id = "01890000-0000-7000-8000-000000000001";
+        let tasks = asked(Some(&format!("task_id={id}&logs=5&max_hz=2&limit=7&order=asc")), Some("e:1:42")).unwrap();
+        assert_eq!((tasks.limit, tasks.max_hz, tasks.log_tail), (7, Some(2.0), Some(5)));
+        assert_eq!(tasks.since, Some(Since { epoch: "e:1".into(), rev: 42 }));
+        assert_eq!(asked(None, Some("nonsense")).unwrap().since, None);
+        for (query, field) in
+            [("limit=1001", "limit"), ("max_hz=x", "max_hz"), ("max_hz=-1", "max_hz"), ("logs=5", "logs"), ("q=x", "q")]
+        {
+            assert_eq!(asked(Some(query), None).unwrap_err().field.as_deref(), Some(field), "{query}");
+        }
+    }
+}

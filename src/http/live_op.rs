@@ -1,0 +1,263 @@
+//! What a live client asks for: read, checked, and said back in words where it is wrong. No I/O.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::store::Order;
+use crate::task::{FILTER_VALUES_MAX, Filter, LOG_LINES_MAX};
+use crate::wire::{Code, LiveOp, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
+
+/// The most subscriptions of one client. More tasks fit into one filter than a page can show.
+pub(super) const SUBSCRIPTIONS_MAX: usize = 64;
+/// The longest name of a subscription, in characters.
+pub(super) const SUB_CHARS_MAX: usize = 64;
+/// Tasks in a snapshot where nothing is said.
+const SNAPSHOT_LEN: usize = 200;
+/// The most tasks in a snapshot: more is a list, and lists have pages.
+pub(super) const SNAPSHOT_LEN_MAX: usize = 1_000;
+/// Log lines that come first where nothing is said.
+const LOG_TAIL: usize = 100;
+
+/// What a live client asks for, checked.
+#[derive(Debug, PartialEq)]
+pub(super) enum Ask {
+    /// To be greeted again. An open hub asks nobody for a token.
+    Hello,
+    Subscribe(String, Subject),
+    Unsubscribe(String),
+    Ping,
+}
+
+/// What a subscription is about.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Subject {
+    Tasks(Tasks),
+    /// Counts and rates, once a second.
+    Stats,
+}
+
+/// Which tasks, and what of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tasks {
+    pub(super) filter: Arc<Filter>,
+    /// The most tasks in the snapshot.
+    pub(super) limit: usize,
+    pub(super) order: Order,
+    pub(super) since: Option<Since>,
+    pub(super) max_hz: Option<f64>,
+    /// With log lines, and how many of the newest come first.
+    pub(super) log_tail: Option<usize>,
+}
+
+impl Tasks {
+    /// Checks what is said beside the filter.
+    pub(super) fn checked(
+        filter: Filter,
+        snapshot: SnapshotSpec,
+        since: Option<Since>,
+        max_hz: Option<f64>,
+        logs: Option<LogsSpec>,
+    ) -> Result<Tasks, Problem> {
+        let limit = snapshot.limit.map_or(SNAPSHOT_LEN, |limit| limit as usize);
+        if limit > SNAPSHOT_LEN_MAX {
+            return Err(Problem::over("snapshot.limit", SNAPSHOT_LEN_MAX as u64, "tasks"));
+        }
+        if limit == 0 {
+            return Err(Problem::wrong("snapshot.limit", "must be at least 1"));
+        }
+        if max_hz.is_some_and(|hz| !hz.is_finite() || hz <= 0.0) {
+            return Err(Problem::wrong("max_hz", "must be above 0"));
+        }
+        let log_tail = logs.map(|logs| logs.tail.map_or(LOG_TAIL, |tail| tail as usize));
+        if log_tail.is_some() && filter.task_id.is_none() {
+            return Err(Problem::wrong("logs", "needs task_id in the filter"));
+        }
+        if log_tail.is_some_and(|tail| tail > LOG_LINES_MAX) {
+            return Err(Problem::over("logs.tail", LOG_LINES_MAX as u64, "lines"));
+        }
+        let order = match snapshot.order {
+            SnapshotOrder::Desc => Order::NewestFirst,
+            SnapshotOrder::Asc => Order::OldestFirst,
+        };
+        Ok(Tasks { filter: Arc::new(filter), limit, order, since, max_hz, log_tail })
+    }
+}
+
+/// Checks an operation.
+pub(super) fn ask(op: LiveOp) -> Result<Ask, Problem> {
+    let LiveOp { op: word, id: _, token, sub, filter, snapshot, since, max_hz, logs, stats } = op;
+    // What belongs to another operation is as wrong as what is not known at all: nobody would act on it.
+    let about_tasks = [
+        ("filter", filter.is_some()),
+        ("snapshot", snapshot.is_some()),
+        ("since", since.is_some()),
+        ("max_hz", max_hz.is_some()),
+        ("logs", logs.is_some()),
+    ];
+    let beside = |of_op: &'static [&str]| {
+        let all = [("token", token.is_some()), ("sub", sub.is_some()), ("stats", stats.is_some())];
+        match all.into_iter().chain(about_tasks).find(|(field, there)| *there && !of_op.contains(field)) {
+            Some((field, _)) => {
+                Err(Problem::new(Code::UnknownField, format!("{field} is no part of {word}")).at(field))
+            }
+            None => Ok(()),
+        }
+    };
+    match word.as_str() {
+        "hello" | "refresh" => beside(&["token"]).map(|()| Ask::Hello),
+        "ping" => beside(&[]).map(|()| Ask::Ping),
+        "unsubscribe" => {
+            beside(&["sub"])?;
+            Ok(Ask::Unsubscribe(sub_name(sub)?))
+        }
+        "subscribe" if stats == Some(true) => {
+            beside(&["sub", "stats"])?;
+            Ok(Ask::Subscribe(sub_name(sub)?, Subject::Stats))
+        }
+        "subscribe" => {
+            beside(&["sub", "stats", "filter", "snapshot", "since", "max_hz", "logs"])?;
+            let name = sub_name(sub)?;
+            let filter = filter.unwrap_or_default().checked().map_err(|invalid| Problem::from(invalid).in_filter())?;
+            let tasks = Tasks::checked(filter, snapshot.unwrap_or_default(), since, max_hz, logs)?;
+            Ok(Ask::Subscribe(name, Subject::Tasks(tasks)))
+        }
+        _ => Err(Problem::wrong("op", "must be hello, subscribe, unsubscribe, refresh or ping")),
+    }
+}
+
+fn sub_name(sub: Option<String>) -> Result<String, Problem> {
+    match sub {
+        None => Err(Problem::wrong("sub", "is missing")),
+        Some(sub) if sub.is_empty() => Err(Problem::wrong("sub", "must not be empty")),
+        Some(sub) if sub.chars().count() > SUB_CHARS_MAX => {
+            Err(Problem::over("sub", SUB_CHARS_MAX as u64, "characters"))
+        }
+        Some(sub) => Ok(sub),
+    }
+}
+
+/// The bounds that a client is told in the hub's hello.
+pub(super) fn limits(message_bytes: usize, max_hz: f64) -> String {
+    format!(
+        r#"{{"subscriptions":{SUBSCRIPTIONS_MAX},"sub_chars":{SUB_CHARS_MAX},"filter_values":{FILTER_VALUES_MAX},"snapshot":{SNAPSHOT_LEN_MAX},"log_tail":{LOG_LINES_MAX},"message_bytes":{message_bytes},"max_hz":{max_hz}}}"#
+    )
+}
+
+/// An operation of a message that holds several.
+pub(super) struct Said<T> {
+    /// The number to answer with, as far as it can be read.
+    pub(super) id: Option<u64>,
+    pub(super) op: Result<T, Problem>,
+}
+
+/// Takes the first JSON value from a text. `None` when what follows is no JSON.
+pub(super) fn first<T: DeserializeOwned>(text: &mut &str) -> Option<Said<T>> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let value = values.next()?.ok()?.get();
+    *text = &text[values.byte_offset()..];
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        id: Option<u64>,
+    }
+    let id = serde_json::from_str::<Numbered>(value).ok().and_then(|numbered| numbered.id);
+    let op = serde_json::from_str::<T>(value).map_err(|error| {
+        let words = error.to_string();
+        // Where it stands says little: the text may be one of many in a message.
+        let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words).to_owned();
+        let code = if words.starts_with("unknown field") { Code::UnknownField } else { Code::InvalidField };
+        Problem::new(code, words)
+    });
+    Some(Said { id, op })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Ask, (Code, Option<String>)> {
+        let mut text = text;
+        let said = first::<LiveOp>(&mut text).unwrap();
+        said.op.and_then(ask).map_err(|problem| (problem.code, problem.field))
+    }
+
+    fn tasks(text: &str) -> Tasks {
+        match check(text) {
+            Ok(Ask::Subscribe(_, Subject::Tasks(tasks))) => tasks,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn good_operations() {
+        assert_eq!(check(r#"{"op":"hello","id":1,"token":"t"}"#), Ok(Ask::Hello));
+        assert_eq!(check(r#"{"op":"refresh","id":5,"token":"t"}"#), Ok(Ask::Hello));
+        assert_eq!(check(r#"{"op":"ping"}"#), Ok(Ask::Ping));
+        assert_eq!(check(r#"{"op":"unsubscribe","sub":"a"}"#), Ok(Ask::Unsubscribe("a".into())));
+        let stats = r#"{"op":"subscribe","id":3,"sub":"s","stats":true}"#;
+        assert_eq!(check(stats), Ok(Ask::Subscribe("s".into(), Subject::Stats)));
+
+        let plain = tasks(r#"{"op":"subscribe","sub":"a","filter":{}}"#);
+        assert_eq!((plain.limit, plain.order, plain.log_tail), (200, Order::NewestFirst, None));
+        let full = tasks(
+            r#"{"op":"subscribe","id":2,"sub":"a","filter":{"task_id":["01890000-0000-7000-8000-000000000001"]},
+                "snapshot":{"limit":1000,"order":"asc"},"since":{"epoch":"e","rev":1042},"max_hz":0.5,"logs":{}}"#,
+        );
+        assert_eq!((full.limit, full.order, full.log_tail), (1_000, Order::OldestFirst, Some(100)));
+        assert_eq!((full.since.unwrap().rev, full.max_hz), (1_042, Some(0.5)));
+    }
+
+    #[test]
+    fn wrong_operations_are_told_where() {
+        let long = "x".repeat(65);
+        for (text, code, field) in [
+            (r#"{"op":"dance"}"#, Code::InvalidField, Some("op")),
+            (r#"{"op":"subscribe","filter":{}}"#, Code::InvalidField, Some("sub")),
+            (r#"{"op":"subscribe","sub":"","filter":{}}"#, Code::InvalidField, Some("sub")),
+            (&format!(r#"{{"op":"subscribe","sub":"{long}"}}"#), Code::LimitExceeded, Some("sub")),
+            (r#"{"op":"subscribe","sub":"a","filter":{"status":[]}}"#, Code::BadFilter, Some("status")),
+            (r#"{"op":"subscribe","sub":"a","filter":{"queue":["a b"]}}"#, Code::BadFilter, Some("queue")),
+            (r#"{"op":"subscribe","sub":"a","snapshot":{"limit":1001}}"#, Code::LimitExceeded, Some("snapshot.limit")),
+            (r#"{"op":"subscribe","sub":"a","snapshot":{"limit":0}}"#, Code::InvalidField, Some("snapshot.limit")),
+            (r#"{"op":"subscribe","sub":"a","max_hz":0}"#, Code::InvalidField, Some("max_hz")),
+            (r#"{"op":"subscribe","sub":"a","logs":{}}"#, Code::InvalidField, Some("logs")),
+            (r#"{"op":"subscribe","sub":"a","stats":true,"filter":{}}"#, Code::UnknownField, Some("filter")),
+            (r#"{"op":"ping","sub":"a"}"#, Code::UnknownField, Some("sub")),
+            (r#"{"op":"unsubscribe"}"#, Code::InvalidField, Some("sub")),
+            (r#"{"op":"ping","colour":"red"}"#, Code::UnknownField, None),
+            (r#"{"op":"subscribe","sub":"a","filter":{"colour":["red"]}}"#, Code::UnknownField, None),
+            (r#"{"op":7}"#, Code::InvalidField, None),
+            ("[1,2]", Code::InvalidField, None),
+        ] {
+            assert_eq!(check(text), Err((code, field.map(str::to_owned))), "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_are_bounded() {
+        let filter = |len: usize| {
+            let users: Vec<String> = (0..len).map(|n| format!("\"u{n}\"")).collect();
+            check(&format!(r#"{{"op":"subscribe","sub":"a","filter":{{"user_id":[{}]}}}}"#, users.join(",")))
+        };
+        assert!(filter(1_000).is_ok());
+        assert_eq!(filter(1_001), Err((Code::LimitExceeded, Some("filter".into()))));
+    }
+
+    #[test]
+    fn a_message_may_hold_several() {
+        let mut text = "{\"op\":\"ping\",\"id\":1}\n {\"op\":\"pong\",\"id\":2}\n7 nonsense";
+        let mut next = || first::<LiveOp>(&mut text).map(|said| (said.id, said.op.is_ok()));
+        assert_eq!(next(), Some((Some(1), true)));
+        assert_eq!(next(), Some((Some(2), true)));
+        assert_eq!(next(), Some((None, false)));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn limits_are_json() {
+        let limits: serde_json::Value = serde_json::from_str(&limits(65_536, 10.0)).unwrap();
+        assert_eq!(limits["subscriptions"], 64);
+        assert_eq!(limits["max_hz"], 10.0);
+    }
+}

@@ -1,0 +1,610 @@
+//! A live client, whatever carries it: a WebSocket or an event stream.
+//!
+//! A session turns what was asked for into lines, in the order that the contract promises: `subscribed`, the snapshot or
+//! what was missed, `mark`, and then what happens. It holds one reader of the feed. Where a client falls behind is the
+//! feed's business; here it only matters that no more is taken from the feed than the carrier takes from us.
+//!
+//! A mark says that everything up to its `rev` was sent. It is the feed's word, and it holds for the snapshot as well: a
+//! snapshot is read after the subscription stands, so what is older than the mark is in it, and what is younger follows.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::live_op::{self, SUBSCRIPTIONS_MAX, Subject, Tasks};
+use super::state::App;
+use crate::feed::{self, Scope, Taken};
+use crate::hub::HubError;
+use crate::store::{ChangedSince, ChangedTask, LogRange, Page, Query};
+use crate::task::{Event, Status, Task, TaskId};
+use crate::telemetry::Delivery;
+use crate::wire::{CloseCode, Code, Problem, RETRY_MS};
+
+/// What is taken from the feed at once: enough to fill packets, and little enough that what waits behind it can still be
+/// replaced by something newer.
+const TAKE_BYTES: usize = 32 << 10;
+/// The most tasks, and about the most bytes, in one message of a snapshot.
+const PAGE_LEN_MAX: usize = 100;
+const PAGE_BYTES: usize = 32 << 10;
+/// Changed tasks read at once for a client that resumes.
+const RESUME_STEP: usize = 1_000;
+/// A client that missed more than this gets a snapshot: it is the shorter way.
+const RESUME_LEN_MAX: usize = 100_000;
+/// A mark follows what was sent after this long. The contract says within a second.
+const MARK_AFTER: Duration = Duration::from_millis(400);
+const STATS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long things may take on a live connection.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveTimes {
+    /// A mark, and on a WebSocket a ping, at least this often. A socket that says nothing for two of them is closed.
+    pub ping: Duration,
+    /// A client that takes nothing for this long is closed.
+    pub stall: Duration,
+}
+
+impl Default for LiveTimes {
+    fn default() -> LiveTimes {
+        LiveTimes { ping: Duration::from_secs(25), stall: Duration::from_secs(15) }
+    }
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The other side is gone already.
+    Gone,
+    Close(CloseCode, &'static str),
+}
+
+/// Where lines go.
+pub(super) trait Carrier: Send {
+    /// Sends lines, emptying `lines`. Resolves when there is room for more; ends the connection when there is none for too
+    /// long.
+    fn send(&mut self, lines: &mut Vec<Bytes>) -> impl Future<Output = Result<(), Ending>> + Send;
+}
+
+pub(super) struct Session {
+    app: Arc<App>,
+    client: feed::Client,
+    subs: BTreeMap<String, Subject>,
+    /// Lines on their way to the carrier; empty between two calls.
+    lines: Vec<Bytes>,
+    /// When a mark was said last, and when it is said next.
+    marked_at: Instant,
+    mark_at: Instant,
+    /// When counts are said next, if anybody asked.
+    stats_at: Option<Instant>,
+    /// Transitions were merged, and the client has not caught up yet.
+    lags: bool,
+}
+
+impl Session {
+    pub(super) fn new(app: Arc<App>) -> Session {
+        let client = app.hub.feed().attach(Scope::All);
+        let marked_at = Instant::now();
+        let mark_at = marked_at + app.live.ping;
+        let (subs, lines) = (BTreeMap::new(), Vec::new());
+        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false }
+    }
+
+    /// The hub's first word, and its answer to `hello` and `refresh`.
+    pub(super) async fn greet(
+        &mut self,
+        id: Option<u64>,
+        message_bytes_max: usize,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        let hub = &self.app.hub;
+        let limits = live_op::limits(message_bytes_max, hub.feed().max_hz());
+        let line = format!(
+            r#"{{"type":"hello"{},"epoch":"{}","rev":{},"ping_ms":{},"limits":{limits}}}"#,
+            with_id(id),
+            hub.epoch(),
+            hub.rev(),
+            self.app.live.ping.as_millis(),
+        );
+        self.say(line, out).await
+    }
+
+    /// Resolves when the feed has something for this client. May be dropped and called again.
+    pub(super) async fn ready(&self) {
+        self.client.ready().await;
+    }
+
+    /// Sends some of what the feed has.
+    pub(super) async fn pass_on(&mut self, out: &mut impl Carrier) -> Result<Taken, Ending> {
+        let taken = self.client.take(&mut self.lines, TAKE_BYTES);
+        match taken {
+            Taken::Nothing => self.set_lags(false),
+            Taken::Lines => {
+                self.count_lines();
+                out.send(&mut self.lines).await?;
+                self.mark_at = self.mark_at.min(Instant::now() + MARK_AFTER);
+            }
+            Taken::Overflowed => self.start_over(out).await?,
+        }
+        Ok(taken)
+    }
+
+    /// When [`on_time`](Self::on_time) has something to do.
+    pub(super) fn next_at(&self) -> Instant {
+        self.stats_at.map_or(self.mark_at, |at| at.min(self.mark_at))
+    }
+
+    /// Says what is due.
+    pub(super) async fn on_time(&mut self, now: Instant, out: &mut impl Carrier) -> Result<(), Ending> {
+        if !self.client.is_ready() {
+            self.set_lags(false);
+        }
+        // Clients take a mark for having caught up, so one that lags hears it only as often as it must.
+        if self.lags && now < self.marked_at + self.app.live.ping {
+            self.mark_at = self.mark_at.max(now + MARK_AFTER);
+        } else if now >= self.mark_at {
+            self.mark();
+        }
+        if self.stats_at.is_some_and(|at| now >= at) {
+            self.stats();
+        }
+        self.flush(out).await
+    }
+
+    /// Begins a subscription. What is wrong with it is told, and the session stays.
+    pub(super) async fn subscribe(
+        &mut self,
+        id: Option<u64>,
+        name: String,
+        subject: Subject,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        self.forget(&name);
+        if self.subs.len() >= SUBSCRIPTIONS_MAX {
+            let problem = Problem::over("subscriptions", SUBSCRIPTIONS_MAX as u64, "of one connection");
+            return self.refuse(id, &problem, out).await;
+        }
+        let refusal = match &subject {
+            Subject::Stats => {
+                self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
+                self.stats();
+                None
+            }
+            Subject::Tasks(tasks) => self.begin(id, &name, tasks, out).await?,
+        };
+        match refusal {
+            Some(problem) => {
+                self.client.unsubscribe(&name);
+                self.refuse(id, &problem, out).await
+            }
+            None => {
+                self.subs.insert(name, subject);
+                self.app.hub.metrics().subscribed(1);
+                self.flush(out).await
+            }
+        }
+    }
+
+    async fn begin(
+        &mut self,
+        id: Option<u64>,
+        name: &str,
+        tasks: &Tasks,
+        out: &mut impl Carrier,
+    ) -> Result<Option<Problem>, Ending> {
+        self.client.subscribe(name, tasks.filter.clone(), tasks.max_hz, tasks.log_tail.is_some()).await;
+        // What waited before belongs before the snapshot.
+        while self.pass_on(out).await? != Taken::Nothing {}
+        let rev = self.app.hub.rev();
+        let missed = match &tasks.since {
+            None => Ok(Missed::Snapshot(None)),
+            Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
+                Ok(Missed::Snapshot(Some("epoch")))
+            }
+            Some(since) => self.missed(since.rev).await,
+        };
+        match missed {
+            Ok(Missed::Changes(changes)) => {
+                self.lines.push(subscribed(id, name, Mode::Resumed, rev));
+                self.resume(tasks, changes, out).await?;
+            }
+            Ok(Missed::Snapshot(reset)) => match self.find(tasks).await {
+                Ok(page) => {
+                    self.lines.push(subscribed(id, name, Mode::Snapshot, rev));
+                    self.lines.extend(reset.map(|reason| reset_line(name, reason)));
+                    self.snapshot(name, &page, out).await?;
+                }
+                Err(error) => return refusal(error).map(Some),
+            },
+            Err(error) => return refusal(error).map(Some),
+        }
+        if let Some(tail) = tasks.log_tail {
+            self.log_tails(tasks, tail, out).await?;
+        }
+        self.mark();
+        self.client.release(name);
+        Ok(None)
+    }
+
+    /// Everything that changed after `rev`; or that a snapshot is the only way.
+    async fn missed(&self, rev: u64) -> Result<Missed, HubError> {
+        let mut all = Vec::new();
+        let mut rev = rev;
+        loop {
+            match self.app.hub.changed_since(rev, RESUME_STEP).await? {
+                ChangedSince::TooOld => return Ok(Missed::Snapshot(Some("too_old"))),
+                ChangedSince::Known { changes, more } => {
+                    rev = changes.last().map_or(rev, |last| last.rev);
+                    all.extend(changes);
+                    if !more {
+                        return Ok(Missed::Changes(all));
+                    }
+                    if all.len() >= RESUME_LEN_MAX {
+                        return Ok(Missed::Snapshot(Some("too_old")));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what was missed, and the newest tick of what runs.
+    async fn resume(&mut self, tasks: &Tasks, changes: Vec<ChangedTask>, out: &mut impl Carrier) -> Result<(), Ending> {
+        for change in changes {
+            self.lines.extend(missed_line(&change, tasks));
+            self.flush_full(out).await?;
+        }
+        for line in self.app.hub.progress_lines(&tasks.filter) {
+            self.lines.push(line);
+            self.flush_full(out).await?;
+        }
+        self.flush(out).await
+    }
+
+    async fn find(&self, tasks: &Tasks) -> Result<Page, HubError> {
+        let query = Query {
+            filter: (*tasks.filter).clone(),
+            text: None,
+            created_after: None,
+            created_before: None,
+            order: tasks.order,
+            beyond: None,
+            limit: tasks.limit,
+        };
+        // A filter that names no task needs no look.
+        if query.filter.task_id.as_ref().is_some_and(|ids| ids.is_empty()) {
+            return Ok(Page::default());
+        }
+        self.app.hub.find(query).await
+    }
+
+    async fn snapshot(&mut self, name: &str, page: &Page, out: &mut impl Carrier) -> Result<(), Ending> {
+        for line in snapshot_lines(name, page) {
+            self.lines.push(line);
+            self.flush(out).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the newest log lines of each task that the filter names and means.
+    async fn log_tails(&mut self, tasks: &Tasks, tail: usize, out: &mut impl Carrier) -> Result<(), Ending> {
+        for task_id in tasks.filter.task_id.iter().flatten().copied() {
+            let Ok(Some(stored)) = self.app.hub.task(task_id).await else { continue };
+            if !Task::parse(&stored.record).is_ok_and(|task| tasks.filter.matches_unchanging(&task)) {
+                continue;
+            }
+            let Ok(Some(lines)) = self.app.hub.logs(task_id, LogRange::Tail(tail)).await else { continue };
+            if let Some(last) = lines.last() {
+                self.client.logs_known(task_id, last.seq);
+            }
+            for event in feed::log_events(task_id, &lines) {
+                self.lines.push(event.line);
+                self.flush_full(out).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// More changed than could be kept for this client: each subscription starts anew.
+    async fn start_over(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
+        self.client.restart();
+        let subs: Vec<(String, Tasks)> = self
+            .subs
+            .iter()
+            .filter_map(|(name, subject)| match subject {
+                Subject::Tasks(tasks) => Some((name.clone(), tasks.clone())),
+                Subject::Stats => None,
+            })
+            .collect();
+        for (name, tasks) in subs {
+            match self.find(&tasks).await {
+                Ok(page) => {
+                    self.lines.push(reset_line(&name, "too_old"));
+                    self.snapshot(&name, &page, out).await?;
+                    self.client.release(&name);
+                }
+                Err(_) => return Err(Ending::Close(CloseCode::Overloaded, "overloaded")),
+            }
+        }
+        self.set_lags(false);
+        self.mark();
+        self.flush(out).await
+    }
+
+    pub(super) async fn unsubscribe(
+        &mut self,
+        id: Option<u64>,
+        name: &str,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        if self.forget(name) {
+            return self.say(format!(r#"{{"type":"unsubscribed"{},"sub":{}}}"#, with_id(id), quoted(name)), out).await;
+        }
+        let problem = Problem::new(Code::NotFound, "there is no subscription of this name");
+        self.refuse(id, &problem, out).await
+    }
+
+    fn forget(&mut self, name: &str) -> bool {
+        let known = self.subs.remove(name).is_some();
+        if known {
+            self.client.unsubscribe(name);
+            self.app.hub.metrics().subscribed(-1);
+        }
+        if !self.subs.values().any(|subject| *subject == Subject::Stats) {
+            self.stats_at = None;
+        }
+        known
+    }
+
+    pub(super) async fn pong(&mut self, id: Option<u64>, out: &mut impl Carrier) -> Result<(), Ending> {
+        self.say(format!(r#"{{"type":"pong"{}}}"#, with_id(id)), out).await
+    }
+
+    pub(super) async fn refuse(
+        &mut self,
+        id: Option<u64>,
+        problem: &Problem,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        let detail = quoted(&problem.detail);
+        let field = problem.field.as_ref().map_or(String::new(), |field| format!(r#","field":{}"#, quoted(field)));
+        let code = problem.code.as_str();
+        self.say(format!(r#"{{"type":"error"{},"code":"{code}","detail":{detail}{field}}}"#, with_id(id)), out).await
+    }
+
+    fn mark(&mut self) {
+        let rev = self.client.mark();
+        self.lines.push(format!(r#"{{"type":"mark","rev":{rev}}}"#).into());
+        self.marked_at = Instant::now();
+        self.mark_at = self.marked_at + self.app.live.ping;
+    }
+
+    fn stats(&mut self) {
+        let stats = serde_json::to_string(&self.app.hub.stats()).expect("counts are plain values");
+        self.lines.push(stats.replacen('{', r#"{"type":"stats","#, 1).into());
+        self.stats_at = Some(Instant::now() + STATS_EVERY);
+    }
+
+    async fn say(&mut self, line: String, out: &mut impl Carrier) -> Result<(), Ending> {
+        self.lines.push(line.into());
+        self.flush(out).await
+    }
+
+    async fn flush(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.lines.iter().map(Bytes::len).sum::<usize>();
+        self.app.hub.metrics().delivered(Delivery::Other, self.lines.len() as u64, bytes as u64);
+        out.send(&mut self.lines).await
+    }
+
+    /// Flushes once there is a message's worth.
+    async fn flush_full(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
+        let bytes: usize = self.lines.iter().map(Bytes::len).sum();
+        if bytes >= PAGE_BYTES || self.lines.len() >= 256 { self.flush(out).await } else { Ok(()) }
+    }
+
+    /// Counts what the feed gave.
+    fn count_lines(&mut self) {
+        let mut counts = [(Delivery::Transition, 0, 0), (Delivery::Progress, 0, 0), (Delivery::Log, 0, 0)];
+        let mut merged = None;
+        for line in &self.lines {
+            // Every line begins with its type.
+            let at = match &line[9..] {
+                [b'p', ..] => 1,
+                [b'l', b'o', ..] => 2,
+                [b'l', b'a', ..] => {
+                    let number = line.rsplit(|byte| *byte == b':').next().and_then(|rest| rest.strip_suffix(b"}"));
+                    merged = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+                    continue;
+                }
+                _ => 0,
+            };
+            counts[at].1 += 1;
+            counts[at].2 += line.len() as u64;
+        }
+        for (delivery, lines, bytes) in counts.into_iter().filter(|(_, lines, _)| *lines > 0) {
+            self.app.hub.metrics().delivered(delivery, lines, bytes);
+        }
+        if let Some(merged) = merged {
+            self.app.hub.metrics().collapsed(merged);
+            self.set_lags(true);
+        }
+    }
+
+    fn set_lags(&mut self, lags: bool) {
+        if std::mem::replace(&mut self.lags, lags) != lags {
+            self.app.hub.metrics().lagging(if lags { 1 } else { -1 });
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.set_lags(false);
+        self.app.hub.metrics().subscribed(-(self.subs.len() as i64));
+    }
+}
+
+/// How a subscription catches up.
+enum Missed {
+    Changes(Vec<ChangedTask>),
+    /// With a snapshot; and why, where the client had hoped for less.
+    Snapshot(Option<&'static str>),
+}
+
+enum Mode {
+    Snapshot,
+    Resumed,
+}
+
+/// What is told when the hub could not read. A hub that has stopped says goodbye.
+fn refusal(error: HubError) -> Result<Problem, Ending> {
+    match error {
+        HubError::Stopped => Err(Ending::Close(CloseCode::Restarting, "restarting")),
+        error => Ok(error.into()),
+    }
+}
+
+fn subscribed(id: Option<u64>, name: &str, mode: Mode, rev: u64) -> Bytes {
+    let mode = match mode {
+        Mode::Snapshot => "snapshot",
+        Mode::Resumed => "resumed",
+    };
+    let name = quoted(name);
+    format!(r#"{{"type":"subscribed"{},"sub":{name},"mode":"{mode}","rev":{rev}}}"#, with_id(id)).into()
+}
+
+fn reset_line(name: &str, reason: &str) -> Bytes {
+    format!(r#"{{"type":"reset","sub":{},"reason":"{reason}"}}"#, quoted(name)).into()
+}
+
+/// The last word of a hub that restarts.
+pub(super) fn bye_line() -> Bytes {
+    let code = CloseCode::Restarting as u16;
+    format!(r#"{{"type":"bye","code":{code},"retry_ms":[{},{}]}}"#, RETRY_MS[0], RETRY_MS[1]).into()
+}
+
+fn with_id(id: Option<u64>) -> String {
+    id.map_or(String::new(), |id| format!(r#","id":{id}"#))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A snapshot in messages of a handy size; at least one.
+fn snapshot_lines(name: &str, page: &Page) -> Vec<Bytes> {
+    let mut lines = Vec::new();
+    let mut left = &page.tasks[..];
+    loop {
+        let mut bytes = 0;
+        let fits = left.iter().take(PAGE_LEN_MAX).take_while(|(_, record)| {
+            let room = bytes < PAGE_BYTES;
+            bytes += record.len();
+            room
+        });
+        let (now, rest) = left.split_at(fits.count());
+        let mut line = format!(r#"{{"type":"snapshot","sub":{},"tasks":["#, quoted(name)).into_bytes();
+        for (at, (_, record)) in now.iter().enumerate() {
+            if at > 0 {
+                line.push(b',');
+            }
+            line.extend_from_slice(record);
+        }
+        let more = !rest.is_empty();
+        line.extend_from_slice(format!(r#"],"more":{more}"#).as_bytes());
+        if !more && page.more {
+            line.extend_from_slice(br#","truncated":true"#);
+        }
+        line.push(b'}');
+        lines.push(line.into());
+        if !more {
+            return lines;
+        }
+        left = rest;
+    }
+}
+
+/// The line that tells of a missed change, if the filter means its task.
+fn missed_line(change: &ChangedTask, tasks: &Tasks) -> Option<Bytes> {
+    let task = match Task::parse(&change.record) {
+        Ok(task) if tasks.filter.matches_unchanging(&task) => task,
+        Ok(_) => return None,
+        Err(error) => {
+            tracing::error!(task.id = %change.task_id, %error, "a stored record cannot be read");
+            return None;
+        }
+    };
+    Some(if change.gone { gone_line(change.task_id, change.rev) } else { task_line(&task, &change.record) })
+}
+
+fn gone_line(task_id: TaskId, rev: u64) -> Bytes {
+    format!(r#"{{"type":"gone","task_id":"{task_id}","rev":{rev}}}"#).into()
+}
+
+/// A record that is sent for its state, not for the step that led there.
+fn task_line(task: &Task, record: &[u8]) -> Bytes {
+    let event = match task.status {
+        Status::Waiting => Event::Created,
+        Status::Scheduled => Event::Scheduled,
+        Status::Pending => Event::Pending,
+        Status::Running => Event::Running,
+        Status::Completed => Event::Completed,
+        Status::Failed => Event::Failed,
+        Status::Cancelled => Event::Cancelled,
+    };
+    let mut line = format!(r#"{{"type":"task","event":"{}","rev":{},"task":"#, event.as_str(), task.rev).into_bytes();
+    line.extend_from_slice(record);
+    line.push(b'}');
+    line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(records: usize, bytes: usize, more: bool) -> Page {
+        let id = TaskId::from_bytes([7; 16]);
+        let record = Bytes::from(format!("\"{}\"", "x".repeat(bytes - 2)));
+        Page { tasks: (0..records).map(|_| (id, record.clone())).collect(), more }
+    }
+
+    fn check(page: Page, expected: &[(usize, bool, bool)]) {
+        let lines = snapshot_lines("a \"b\"", &page);
+        let shapes: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                let value: serde_json::Value = serde_json::from_slice(line).unwrap();
+                assert_eq!((&value["type"], &value["sub"]), (&"snapshot".into(), &"a \"b\"".into()));
+                let truncated = value.get("truncated").is_some_and(|truncated| truncated == true);
+                (value["tasks"].as_array().unwrap().len(), value["more"] == true, truncated)
+            })
+            .collect();
+        assert_eq!(shapes, expected);
+    }
+
+    #[test]
+    fn snapshots_come_in_pages() {
+        check(page(0, 10, false), &[(0, false, false)]);
+        check(page(100, 10, false), &[(100, false, false)]);
+        check(page(101, 10, true), &[(100, true, false), (1, false, true)]);
+        check(page(3, PAGE_BYTES, false), &[(1, true, false), (1, true, false), (1, false, false)]);
+    }
+
+    #[test]
+    fn lines_are_json() {
+        for line in [
+            subscribed(Some(2), "a\"", Mode::Resumed, 5),
+            subscribed(None, "a", Mode::Snapshot, 5),
+            reset_line("a", "epoch"),
+            bye_line(),
+            gone_line(TaskId::from_bytes([1; 16]), 3),
+        ] {
+            serde_json::from_slice::<serde_json::Value>(&line).unwrap();
+        }
+        assert_eq!(bye_line(), r#"{"type":"bye","code":4001,"retry_ms":[500,15000]}"#);
+    }
+}
