@@ -21,6 +21,7 @@ mod live_op;
 #[cfg(test)]
 mod live_tests;
 mod ops;
+mod path;
 mod problem;
 mod query;
 mod read;
