@@ -11,7 +11,7 @@ use super::mailbox::Mailbox;
 use super::shared::{Body, Given, Push, Shared};
 use super::{Hub, HubError};
 
-/// A worker is said to be alive at most this often, in milliseconds.
+/// A worker is said to be alive at most this often, in milliseconds, and at most twenty times a lease.
 const HEARD_EVERY_MS: u64 = 500;
 
 /// A task with what its worker needs.
@@ -137,7 +137,7 @@ impl WorkerLink {
     pub fn heard(&self) {
         let now = self.shared.clock.now().mono;
         let before = self.heard_at.load(Ordering::Relaxed);
-        if now >= before + HEARD_EVERY_MS {
+        if now >= before + HEARD_EVERY_MS.min(self.shared.options.engine.lease_ms / 20) {
             self.heard_at.store(now, Ordering::Relaxed);
             self.tell(Command::Heard { worker_id: self.worker_id.clone() });
         }
