@@ -212,10 +212,6 @@ impl Context {
 
     pub(super) fn try_progress(&self, progress: Progress) -> Result<(), Invalid> {
         let progress = progress.checked()?;
-        // Encoding it once more only to know its size would be most of the cost of a report; one without texts is small.
-        if progress.step.is_some() || progress.message.is_some() || progress.details.is_some() {
-            progress.encode()?;
-        }
         self.attempt.say(|slot| slot.progress = Some(progress));
         Ok(())
     }
