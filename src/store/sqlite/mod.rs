@@ -35,6 +35,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -288,6 +289,19 @@ impl SqliteStore {
         self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// How long the store waits for readers when it is closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+impl Drop for SqliteStore {
+    /// Leaves everything in the one file, whoever else still reads it: SQLite itself does this only for the last
+    /// connection, and that may be one that cannot write.
+    fn drop(&mut self) {
+        let closed = self.conn.busy_timeout(CLOSE_WAIT);
+        // Where it fails, all is in the log beside the file, and found there.
+        let _ = closed.and_then(|()| self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
     }
 }
 
