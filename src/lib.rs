@@ -1,5 +1,34 @@
-#![doc = "A real-time task hub: submit by REST, run anywhere, watch it live."]
+//! A real-time task hub: submit by REST, run anywhere, watch it live.
+//!
+//! taskhub stands between applications, workers and the people who wait. It keeps tasks, hands them to workers, and tells
+//! every transition and every tick of progress to everyone who asked, within milliseconds; what it acknowledged is on disk.
+//!
+//! As a library it is used in three ways:
+//!
+//! * **A hub inside your program**: [`Hub::builder`] opens one with handlers in the same process. [`server::Server`]
+//!   serves it, or a hub of its own, to others.
+//! * **A worker** in its own process: [`worker::Worker`] runs registered functions, or commands, for a hub elsewhere.
+//! * **A client**: [`client::Client`] submits and asks over REST, and follows the live stream across cuts and restarts.
+//!
+//! # The map
+//!
+//! *The engine decides, the store remembers, the writer orders, the board shows, the feed tells, http translates.*
+//!
+//! | module | what | knows |
+//! |---|---|---|
+//! | [`task`] | the record of a task, its states, filters, ids | nothing of ours |
+//! | [`engine`] | every decision, without clock, I/O or runtime | task |
+//! | [`store`] | a log of commits and a view behind it, on SQLite | task |
+//! | [`feed`] | who hears of what, and how fast | task |
+//! | [`hub`] | the one writer, the board, the handle | engine, store, feed |
+//! | [`wire`] | every public JSON shape and code | task |
+//! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
+//! | [`worker`], [`client`] | the other ends of the wire | wire |
+//! | [`server`], [`cli`] | where it all meets | everything |
+//!
+//! `ARCHITECTURE.md` has the invariants and walks one task from submit to the browser.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dial;

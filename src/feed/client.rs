@@ -142,9 +142,14 @@ impl Client {
         self.cell.outbox.lock().logs_known(task_id, seq);
     }
 
+    /// Whether there is something to take.
+    pub fn is_ready(&self) -> bool {
+        self.cell.outbox.lock().is_ready()
+    }
+
     /// Resolves when there is something to take. May be dropped and called again.
     pub async fn ready(&self) {
-        while !self.cell.outbox.lock().is_ready() {
+        while !self.is_ready() {
             self.cell.wake.notified().await;
         }
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{App, LiveTimes, router};
@@ -356,29 +358,24 @@ async fn what_is_no_json_closes() {
         socket.socket.send(message).await.unwrap();
         assert_eq!(socket.event().await, json!({"close": code}));
     }
-    let mut request = format!("ws://{}/api/v1/ws", test.address).into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", "taskhub.v9".parse().unwrap());
-    // The client's library refuses an answer without any of its protocols; a browser does not.
-    let raw = TcpStream::connect(&test.address).await.unwrap();
-    let config = tokio_tungstenite::tungstenite::protocol::WebSocketConfig::default();
-    let mut raw = raw;
-    {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let head = format!(
-            "GET /api/v1/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: taskhub.v9\r\n\r\n",
-            test.address
-        );
-        raw.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(raw.read_u8().await.unwrap());
-        }
-        assert!(answer.starts_with(b"HTTP/1.1 101"), "accepted, so that a browser can hear why");
+    assert_eq!(close_code_of_unknown_protocol(&test.address).await, 4505);
+}
+
+/// The library refuses an answer without any of the protocols it offered; a browser does not, and neither do we here.
+async fn close_code_of_unknown_protocol(address: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "GET /api/v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: taskhub.v9\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
     }
-    let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
-    let mut socket = WebSocketStream::from_raw_socket(raw, role, Some(config)).await;
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "accepted, so that a browser can hear why");
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
     match socket.next().await.unwrap().unwrap() {
-        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 4505),
+        Message::Close(Some(frame)) => frame.code.into(),
         other => panic!("{other:?}"),
     }
 }
@@ -436,6 +433,44 @@ async fn who_takes_nothing_is_closed_and_nobody_else_waits() {
         }
     }
     assert!(submitted > 100);
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_told_so_and_ends_with_the_newest() {
+    let test = TestHub::start().await;
+    let mut slow = test.socket().await;
+    slow.subscribe(json!({})).await;
+    // More than the kernel holds for a socket that is not read, and than waits in order in the hub.
+    let mut task_ids = Vec::new();
+    for _ in 0..30 {
+        let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
+        let tasks = vec![described; 100];
+        let submitted = test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap().task_ids;
+        for task_id in &submitted {
+            test.hub.cancel_as(&Principal::default(), *task_id, None).await.unwrap();
+        }
+        task_ids.extend(submitted);
+    }
+    let (mut lag, mut known) = (0, std::collections::HashMap::new());
+    let mut mark = 0;
+    while mark < 6_000 {
+        let line = slow.next().await;
+        match line["type"].as_str().unwrap() {
+            "lag" => lag += line["collapsed"].as_u64().unwrap(),
+            "task" => {
+                let rev = line["rev"].as_u64().unwrap();
+                let status = line["task"]["status"].as_str().unwrap().to_owned();
+                let before = known.insert(line["task"]["task_id"].as_str().unwrap().to_owned(), (rev, status));
+                assert!(before.is_none_or(|(before, _)| before < rev), "no task goes back");
+            }
+            "mark" => mark = line["rev"].as_u64().unwrap(),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(lag > 1_000, "{lag}");
+    for task_id in task_ids {
+        assert_eq!(known[&task_id.to_string()].1, "cancelled");
+    }
 }
 
 #[tokio::test]

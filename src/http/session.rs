@@ -74,7 +74,8 @@ pub(super) struct Session {
     subs: BTreeMap<String, Subject>,
     /// Lines on their way to the carrier; empty between two calls.
     lines: Vec<Bytes>,
-    /// When a mark must be said.
+    /// When a mark was said last, and when it is said next.
+    marked_at: Instant,
     mark_at: Instant,
     /// When counts are said next, if anybody asked.
     stats_at: Option<Instant>,
@@ -85,8 +86,10 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(app: Arc<App>) -> Session {
         let client = app.hub.feed().attach(Scope::All);
-        let mark_at = Instant::now() + app.live.ping;
-        Session { app, client, subs: BTreeMap::new(), lines: Vec::new(), mark_at, stats_at: None, lags: false }
+        let marked_at = Instant::now();
+        let mark_at = marked_at + app.live.ping;
+        let (subs, lines) = (BTreeMap::new(), Vec::new());
+        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false }
     }
 
     /// The hub's first word, and its answer to `hello` and `refresh`.
@@ -135,7 +138,13 @@ impl Session {
 
     /// Says what is due.
     pub(super) async fn on_time(&mut self, now: Instant, out: &mut impl Carrier) -> Result<(), Ending> {
-        if now >= self.mark_at {
+        if !self.client.is_ready() {
+            self.set_lags(false);
+        }
+        // Clients take a mark for having caught up, so one that lags hears it only as often as it must.
+        if self.lags && now < self.marked_at + self.app.live.ping {
+            self.mark_at = self.mark_at.max(now + MARK_AFTER);
+        } else if now >= self.mark_at {
             self.mark();
         }
         if self.stats_at.is_some_and(|at| now >= at) {
@@ -367,7 +376,8 @@ impl Session {
     fn mark(&mut self) {
         let rev = self.client.mark();
         self.lines.push(format!(r#"{{"type":"mark","rev":{rev}}}"#).into());
-        self.mark_at = Instant::now() + self.app.live.ping;
+        self.marked_at = Instant::now();
+        self.mark_at = self.marked_at + self.app.live.ping;
     }
 
     fn stats(&mut self) {

@@ -310,7 +310,7 @@ impl Counts {
                     match map.get_mut(name) {
                         Some(counts) => {
                             counts.add(task.status, by);
-                            if counts.is_empty() && map.len() > super::stats::IDLE_NAMES_MAX {
+                            if counts.is_empty() {
                                 map.remove(name);
                             }
                         }

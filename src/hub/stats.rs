@@ -3,9 +3,6 @@
 use crate::task::{Event, Status, Timestamp};
 use crate::wire;
 
-/// Names with nothing unfinished that stay listed. Beyond this, such a name is dropped.
-pub(super) const IDLE_NAMES_MAX: usize = 256;
-
 /// How many unfinished tasks of one name there are of each status.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UnfinishedCounts([u64; 4]);

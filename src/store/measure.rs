@@ -38,7 +38,7 @@ fn folder() -> tempfile::TempDir {
 #[test]
 #[ignore = "a measurement"]
 fn append_and_settle() {
-    const COMMITS: usize = 200;
+    const COMMITS: usize = 150;
     const CHANGES: usize = 100;
     let folder = folder();
     let mut store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
@@ -84,11 +84,30 @@ fn append_and_settle() {
         tell(&what, cost(all, || settle_all(&mut store, steps)));
         println!("{tasks} tasks, {} bytes of log a change", bytes / 3 / all);
     }
-    let mut one = Commit::default();
-    world.create(&mut one);
-    let cost = cost(1, || store.append(&one).unwrap());
-    tell("append of a single change", cost);
+    longest_stalls(&mut store, &mut world);
     println!("file {} MiB", std::fs::metadata(folder.path().join("taskhub.db")).unwrap().len() >> 20);
+}
+
+/// What a commit may have to wait for: the longest of many calls.
+fn longest_stalls(store: &mut SqliteStore, world: &mut World) {
+    let (mut appends, mut settles) = (Vec::new(), Vec::new());
+    for _ in 0..1_000 {
+        let mut commit = Commit::default();
+        (0..20).for_each(|_| _ = world.create(&mut commit));
+        let start = Instant::now();
+        store.append(&commit).unwrap();
+        appends.push(start.elapsed());
+        if store.unsettled().0 >= 500 {
+            let start = Instant::now();
+            store.settle(500).unwrap();
+            settles.push(start.elapsed());
+        }
+    }
+    for (what, mut times) in [("append of 20", appends), ("settle of 500", settles)] {
+        times.sort();
+        let at = |part: usize| times[(times.len() - 1) * part / 1_000];
+        println!("{what}: median {:?}, 99 % {:?}, longest {:?}", at(500), at(990), at(1_000));
+    }
 }
 
 #[test]

@@ -94,7 +94,9 @@ pub trait Store: Send {
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError>;
 
     /// Brings the view up to date for at most `tasks_max` tasks, oldest change first, and tells which records are now
-    /// in it: `(task, rev)`.
+    /// in it: `(task, rev)`, with the `rev` of the deletion where that was the newest. Tasks of which only asides waited
+    /// are not among them, so whoever settles until nothing waits asks [`unsettled`](Self::unsettled). When it fails,
+    /// everything waits as before.
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError>;
 
     /// How many tasks wait to be settled, and how many bytes the log holds for them.
@@ -123,7 +125,7 @@ pub trait Reader: Send + Sync {
     fn task(&self, task_id: TaskId) -> Result<Option<Stored>, StoreError>;
 
     /// What a worker needs beside the record, for each of these tasks: payload and newest checkpoint.
-    fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<(Option<Json>, Option<Json>)>, StoreError>;
+    fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<HandOut>, StoreError>;
 
     /// A page of the view.
     fn find(&self, query: &Query) -> Result<Page, StoreError>;
@@ -147,6 +149,9 @@ pub trait Reader: Send + Sync {
     /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;
 }
+
+/// Payload and newest checkpoint of a task.
+pub type HandOut = (Option<Json>, Option<Json>);
 
 /// A task as it is stored.
 #[derive(Clone, Debug)]
@@ -176,7 +181,9 @@ pub struct Query {
     pub filter: Filter,
     /// Case-insensitive text in title, type or id.
     pub text: Option<String>,
+    /// At this time or later.
     pub created_after: Option<Timestamp>,
+    /// Before this time.
     pub created_before: Option<Timestamp>,
     pub order: Order,
     /// Only tasks beyond this one, in the direction of `order`.

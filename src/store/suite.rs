@@ -111,12 +111,12 @@ impl World {
         self.create_as(commit, |task| {
             task.task_type = Name::new(["report", "ingest.pdf", "ingest.html"][at % 3]);
             task.queue = Name::new(["default", "slow"][at % 2]);
-            task.user_id = (at % 5 > 0).then(|| Name::new(&format!("user {}", at % 5)));
+            task.user_id = (!at.is_multiple_of(5)).then(|| Name::new(&format!("user {}", at % 5)));
             let labels = match at % 3 {
                 0 => BTreeMap::new(),
                 project => [("project".to_owned(), format!("p\"{project}")), ("k'".to_owned(), "v".to_owned())].into(),
             };
-            let title = (at % 4 > 0).then(|| format!("Größe 100% of_{at}").into());
+            let title = (!at.is_multiple_of(4)).then(|| format!("Größe 100% of_{at}").into());
             let detail = Detail { title, labels, ..Detail::default() };
             task.detail = (detail != Detail::default()).then(|| Box::new(detail));
         })

@@ -240,7 +240,7 @@ mod tests {
     fn check(json: &str, expected: Result<(), (&str, InvalidKind)>) {
         let new: NewTask = serde_json::from_str(json).unwrap();
         let got = new.check(100);
-        let got = got.as_ref().map(|()| ()).map_err(|invalid| (invalid.field.as_ref(), invalid.kind));
+        let got = got.as_ref().copied().map_err(|invalid| (invalid.field.as_ref(), invalid.kind));
         assert_eq!(got, expected, "{json}");
     }
 

@@ -38,6 +38,7 @@ pub(super) struct Attempt {
     /// The function is to stop, and perhaps why.
     stop: Mutex<Option<String>>,
     stopped: AtomicBool,
+    lost: AtomicBool,
     stop_told: Notify,
     /// The function has looked whether it is to stop: it is trusted to do so.
     looks: AtomicBool,
@@ -93,6 +94,7 @@ impl Attempt {
             slot: Mutex::default(),
             stop: Mutex::default(),
             stopped: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             stop_told: Notify::new(),
             looks: AtomicBool::new(false),
             room: Notify::new(),
@@ -104,7 +106,8 @@ impl Attempt {
     }
 
     /// Asks the function to stop. Returns whether it is known to look.
-    pub(super) fn stop(&self, reason: &str) -> bool {
+    pub(super) fn stop(&self, reason: &str, lost: bool) -> bool {
+        self.lost.fetch_or(lost, Ordering::SeqCst);
         self.stop.lock().get_or_insert_with(|| reason.to_owned());
         self.stopped.store(true, Ordering::SeqCst);
         self.stop_told.notify_waiters();
@@ -259,6 +262,11 @@ impl Context {
     pub fn is_cancelled(&self) -> bool {
         self.attempt.looks.store(true, Ordering::SeqCst);
         self.attempt.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is to stop because the attempt is not this worker's any more: nothing that is done counts.
+    pub fn is_lost(&self) -> bool {
+        self.attempt.lost.load(Ordering::SeqCst)
     }
 
     /// Why it is to stop, in the words of whoever asked.

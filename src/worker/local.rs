@@ -297,7 +297,7 @@ impl Local {
 
     fn stop(&mut self, held: Held, why: Stop, reason: &str) {
         let Some(entry) = self.roster.stop(&held, why, reason) else { return };
-        if entry.attempt.stop(reason) && why != Stop::Lost {
+        if entry.attempt.stop(reason, why == Stop::Lost) && why != Stop::Lost {
             self.graces.push((Instant::now() + self.cancel_grace, held));
         } else {
             self.abort(&held);

@@ -95,7 +95,7 @@ enum Line {
 
 enum Wake {
     Shutdown,
-    Dialled(Result<Socket, DialError>),
+    Dialled(Result<Box<Socket>, DialError>),
     Heard(Utf8Bytes),
     Frame,
     Lost(Option<u16>, String),
@@ -184,7 +184,7 @@ impl Session {
             Line::Down => {}
             Line::Dialling(dial) => {
                 if let Poll::Ready(outcome) = dial.poll_unpin(cx) {
-                    return Poll::Ready(Wake::Dialled(outcome));
+                    return Poll::Ready(Wake::Dialled(outcome.map(Box::new)));
                 }
             }
             Line::Up { socket, .. } => {
@@ -296,10 +296,10 @@ impl Session {
 
     // The connection.
 
-    fn greet(&mut self, socket: Socket) {
+    fn greet(&mut self, socket: Box<Socket>) {
         let now = Instant::now();
         (self.clock.heard_at, self.clock.spoke_at) = (now, now);
-        self.line = Line::Up { socket: Box::new(socket), welcomed: false };
+        self.line = Line::Up { socket, welcomed: false };
         let hello = WorkerHello { holding: self.roster.holding(), ..self.settings.hello.clone() };
         self.output.hello(&hello);
     }
@@ -468,7 +468,7 @@ impl Session {
 
     fn stop(&mut self, held: &Held, why: Stop, reason: &str) {
         let Some(entry) = self.roster.stop(held, why, reason) else { return };
-        let looks = entry.attempt.stop(reason);
+        let looks = entry.attempt.stop(reason, why == Stop::Lost);
         if looks && why != Stop::Lost {
             self.clock.graces.push((Instant::now() + self.settings.cancel_grace, *held));
         } else {

@@ -24,6 +24,9 @@ const LONG: Duration = Duration::from_secs(20);
 const ID_1: &str = "0190a0b0-0000-7000-8000-000000000001";
 const ID_2: &str = "0190a0b0-0000-7000-8000-000000000002";
 
+/// Nothing here waits for a heartbeat: a word that only leaves with one is late, and its test fails.
+const NEVER_MS: u64 = 3_600_000;
+
 struct Hub {
     listener: TcpListener,
 }
@@ -63,7 +66,8 @@ impl Hub {
     /// The next connection, welcomed.
     async fn welcome(&self) -> Line {
         let (mut line, _) = self.accept().await;
-        line.say(json!({"type": "welcome", "lease_ms": 10_000, "heartbeat_ms": 3_000, "keep": [], "drop": []})).await;
+        line.say(json!({"type": "welcome", "lease_ms": NEVER_MS, "heartbeat_ms": NEVER_MS, "keep": [], "drop": []}))
+            .await;
         line
     }
 }
@@ -175,7 +179,7 @@ async fn a_task_is_run_and_its_result_told_until_acknowledged() {
     let (mut line, hello) = hub.accept().await;
     let expected = json!({"op": "hello", "worker_id": "w1", "task_types": ["t"], "queues": ["q.*"], "concurrency": 8});
     assert_eq!(hello, expected);
-    line.say(json!({"type": "welcome", "lease_ms": 10_000, "heartbeat_ms": 3_000, "keep": [], "drop": []})).await;
+    line.say(json!({"type": "welcome", "lease_ms": NEVER_MS, "heartbeat_ms": NEVER_MS, "keep": [], "drop": []})).await;
     line.say(json!({"type": "run", "task": task(ID_1, 3, json!(21)), "attempt": 3, "checkpoint": 7})).await;
     let log = line.next().await;
     assert_eq!(log["lines"], json!([{"level": "info", "message": "working"}]));
@@ -188,7 +192,7 @@ async fn a_task_is_run_and_its_result_told_until_acknowledged() {
     line.close(4001).await;
     let (mut line, hello) = hub.accept().await;
     assert_eq!(hello["holding"], json!([{"task_id": ID_1, "attempt": 3}]));
-    line.say(json!({"type": "welcome", "lease_ms": 10_000, "heartbeat_ms": 3_000, "keep": [{"task_id": ID_1, "attempt": 3}], "drop": []})).await;
+    line.say(json!({"type": "welcome", "lease_ms": NEVER_MS, "heartbeat_ms": NEVER_MS, "keep": [{"task_id": ID_1, "attempt": 3}], "drop": []})).await;
     assert_eq!(line.next().await, complete);
     line.ack(ID_1, 3).await;
     line.close(1006).await;
@@ -310,7 +314,8 @@ async fn what_is_lost_is_dropped_and_not_told() {
     let (mut line, hello) = hub.accept().await;
     let held = json!([{"task_id": ID_1, "attempt": 1}]);
     assert_eq!(hello["holding"], held);
-    line.say(json!({"type": "welcome", "keep": [], "drop": held})).await;
+    line.say(json!({"type": "welcome", "lease_ms": NEVER_MS, "heartbeat_ms": NEVER_MS, "keep": [], "drop": held}))
+        .await;
     tokio::time::timeout(LONG, was_dropped).await.expect("the function is dropped").unwrap();
     line.run(ID_2, 1, json!(null)).await;
     assert_eq!(line.next().await["task_id"], ID_2);

@@ -201,6 +201,10 @@ impl SqliteStore {
             staging.row(row, bytes);
             self.next_row = row + 1;
         }
+        self.settle_all()
+    }
+
+    fn settle_all(&mut self) -> Result<(), StoreError> {
         while !self.shared.staging.read().is_empty() {
             self.settle(REPLAY_TASKS)?;
         }
@@ -281,14 +285,16 @@ impl SqliteStore {
         if self.wal_pages.load(Ordering::Relaxed) < pages_max {
             return Ok(());
         }
+        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")?;
         self.wal_pages.store(0, Ordering::Relaxed);
-        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")
+        Ok(())
     }
 }
 
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
         const STEP: &str = "recover";
+        self.settle_all()?;
         let mut counts = BTreeMap::new();
         let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(STEP)?;
         let mut rows = statement.query([]).step(STEP)?;
@@ -384,6 +390,8 @@ impl Store for SqliteStore {
 
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {
         const STEP: &str = "settle";
+        // First, so that its failure does not hide what was settled.
+        self.checkpoint(CHECKPOINT_PAGES)?;
         if self.shared.staging.read().is_empty() {
             return Ok(Vec::new());
         }
@@ -394,8 +402,8 @@ impl Store for SqliteStore {
         let step = staging.step(tasks_max);
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
         let mut view = View::new(&tx)?;
-        for (task_id, staged) in &step.tasks {
-            view.task(*task_id, staged)?;
+        for staged in &step.tasks {
+            view.task(staged)?;
         }
         for entry in &step.keys {
             view.key(entry)?;
@@ -411,12 +419,11 @@ impl Store for SqliteStore {
             .step(STEP)?;
         tx.commit().step(STEP)?;
 
-        let record = |(task_id, staged): &(TaskId, &Staged)| Some((*task_id, staged.record.as_ref()?.rev));
+        let record = |staged: &&Staged| Some((staged.task_id, staged.record.as_ref()?.rev));
         let settled = step.tasks.iter().filter_map(record).collect();
         let done = step.done();
         drop(staging);
         shared.staging.write().settled(done);
-        self.checkpoint(CHECKPOINT_PAGES)?;
         Ok(settled)
     }
 
@@ -461,13 +468,13 @@ impl Store for SqliteStore {
             .prepare_cached(
                 "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
             )
-            .and_then(|mut statement| statement.execute(params![now.as_millis(), rows_max as i64]))
+            .and_then(|mut statement| statement.execute(params![now.as_millis(), integer(rows_max)]))
             .step(STEP)?;
         // From the oldest on, up to the first that is kept: those that know from when on all is known.
         let mut last = None;
         {
             let mut statement = tx.prepare_cached("SELECT rev, at FROM tombstones ORDER BY rev LIMIT ?1").step(STEP)?;
-            let mut rows = statement.query([rows_max as i64]).step(STEP)?;
+            let mut rows = statement.query([integer(rows_max)]).step(STEP)?;
             while let Some(row) = rows.next().step(STEP)? {
                 let (rev, at): (i64, i64) = (row.get(0).step(STEP)?, row.get(1).step(STEP)?);
                 if at >= tombstones_before.as_millis() {
@@ -521,6 +528,11 @@ fn sync_folder(folder: &Path) -> Result<(), StoreError> {
 #[cfg(not(unix))]
 fn sync_folder(_: &Path) -> Result<(), StoreError> {
     Ok(())
+}
+
+/// A number for SQLite, which knows none above `i64::MAX`: what is larger is as good as that.
+fn integer(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 fn id_of(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> {

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
-use super::id_of;
+use super::{id_of, integer};
 use crate::store::{Order, Page, Query};
 use crate::task::{Filter, Name, Pattern, PatternSet, Status, TaskId};
 
@@ -94,7 +94,7 @@ impl Built {
         write!(sql, " ORDER BY 1 {order}").expect(FITS);
         if query.text.is_none() {
             // One more, to see whether there is more.
-            let limit = built.bind(query.limit as i64 + 1);
+            let limit = built.bind(integer(query.limit).saturating_add(1));
             write!(sql, " LIMIT {limit}").expect(FITS);
         }
         built.sql = sql;

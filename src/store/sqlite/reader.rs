@@ -13,9 +13,9 @@ use super::pool::Pool;
 use super::query;
 use super::staging::Staging;
 use super::view::Part;
-use super::{id_of, json_of};
-use crate::store::{ChangedSince, ChangedTask, LogRange, Page, Query, Reader, StoreError, Stored};
-use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition};
+use super::{id_of, integer, json_of};
+use crate::store::{ChangedSince, ChangedTask, HandOut, LogRange, Page, Query, Reader, StoreError, Stored};
+use crate::task::{LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition};
 
 /// What the writer and the readers share.
 pub(super) struct Shared {
@@ -65,9 +65,9 @@ impl Reader for Shared {
         })
     }
 
-    fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<(Option<Json>, Option<Json>)>, StoreError> {
+    fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<HandOut>, StoreError> {
         const STEP: &str = "read payloads";
-        let mut found: Vec<(Option<Json>, Option<Json>)> = vec![(None, None); task_ids.len()];
+        let mut found: Vec<HandOut> = vec![(None, None); task_ids.len()];
         // New tasks are in the staging with all they have.
         let mut to_look_up = Vec::new();
         {
@@ -118,7 +118,7 @@ impl Reader for Shared {
                  UNION ALL SELECT rev, task_id, record, TRUE FROM tombstones WHERE rev > ?1 ORDER BY rev LIMIT ?2",
             )
             .step(STEP)?;
-        let mut rows = statement.query(params![rev as i64, limit as i64 + 1]).step(STEP)?;
+        let mut rows = statement.query(params![integer(rev), integer(limit).saturating_add(1)]).step(STEP)?;
         let mut changes = Vec::new();
         let mut more = false;
         while let Some(row) = rows.next().step(STEP)? {
@@ -134,7 +134,7 @@ impl Reader for Shared {
             .prepare_cached("SELECT known_from FROM state")
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
             .step(STEP)?;
-        Ok(if (rev as i64) < known_from { ChangedSince::TooOld } else { ChangedSince::Known { changes, more } })
+        Ok(if integer(rev) < known_from { ChangedSince::TooOld } else { ChangedSince::Known { changes, more } })
     }
 
     fn history(&self, task_id: TaskId) -> Result<Vec<Transition>, StoreError> {
@@ -171,7 +171,7 @@ impl Reader for Shared {
         let mut statement = conn
             .prepare_cached("SELECT lines FROM logs WHERE task_id = ?1 AND last_seq > ?2 ORDER BY first_seq DESC")
             .step(STEP)?;
-        let mut rows = statement.query(params![task_id.as_bytes().as_slice(), newest.after as i64]).step(STEP)?;
+        let mut rows = statement.query(params![task_id.as_bytes().as_slice(), integer(newest.after)]).step(STEP)?;
         while !newest.done
             && let Some(row) = rows.next().step(STEP)?
         {
@@ -206,7 +206,7 @@ impl Reader for Shared {
                 "SELECT task_id FROM tasks INDEXED BY tasks_finished WHERE finished_at < ?1 ORDER BY finished_at LIMIT ?2",
             )
             .step(STEP)?;
-        let ids = statement.query_map(params![before.as_millis(), limit as i64], |row| id_of(row, 0)).step(STEP)?;
+        let ids = statement.query_map(params![before.as_millis(), integer(limit)], |row| id_of(row, 0)).step(STEP)?;
         ids.collect::<Result<_, _>>().step(STEP)
     }
 

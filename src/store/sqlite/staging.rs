@@ -7,7 +7,6 @@
 //!
 //! It is bounded by the writer, who settles; see [`Store::unsettled`](crate::store::Store::unsettled).
 
-use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -16,12 +15,18 @@ use bytes::Bytes;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{Json, LogLine, Task, TaskId, Timestamp};
 
+/// Room for so many tasks is kept when all are settled: some 5 MiB.
+const TASKS_KEPT: usize = 16_384;
+
 /// What waits to be settled.
 #[derive(Default)]
 pub(super) struct Staging {
-    tasks: HashMap<TaskId, Staged>,
-    /// The tasks above, in the order of their oldest row.
-    order: VecDeque<TaskId>,
+    /// In the order of their oldest row.
+    tasks: VecDeque<Staged>,
+    /// Where each of them stands, counted from the first that ever was.
+    places: HashMap<TaskId, u64>,
+    /// The place of the first in `tasks`.
+    first: u64,
     keys: HashMap<Digest, KeyEntry>,
     /// The keys above and their rows, oldest first; a key that was given twice stands here twice.
     key_order: VecDeque<(i64, Digest)>,
@@ -32,6 +37,7 @@ pub(super) struct Staging {
 
 /// What waits of one task.
 pub(super) struct Staged {
+    pub task_id: TaskId,
     /// The oldest row of the log that says something of it.
     row: i64,
     /// `None` where only asides wait.
@@ -70,7 +76,7 @@ pub(super) struct NewRecord<'a> {
 
 /// What one step of settling covers.
 pub(super) struct Step<'a> {
-    pub tasks: Vec<(TaskId, &'a Staged)>,
+    pub tasks: Vec<&'a Staged>,
     pub keys: Vec<&'a KeyEntry>,
     /// Rows of the log below this hold nothing any more, once the step is done.
     pub rows_below: i64,
@@ -99,10 +105,11 @@ impl Staging {
         }
         if record.gone {
             // All that was kept beside it goes with it.
-            *staged = Staged { row: staged.row, ..Staged::default() };
+            *staged = Staged::new(staged.task_id, staged.row);
         } else {
             if staged.lines.is_empty() {
                 staged.lines_from = record.rev;
+                staged.lines.reserve_exact(1 + line.len());
             }
             staged.lines.push(b'\n');
             staged.lines.extend_from_slice(line);
@@ -143,17 +150,17 @@ impl Staging {
     }
 
     fn entry(&mut self, row: i64, task_id: TaskId) -> &mut Staged {
-        match self.tasks.entry(task_id) {
-            Slot::Occupied(slot) => slot.into_mut(),
-            Slot::Vacant(slot) => {
-                self.order.push_back(task_id);
-                slot.insert(Staged { row, ..Staged::default() })
-            }
+        let next = self.first + self.tasks.len() as u64;
+        let place = *self.places.entry(task_id).or_insert(next);
+        if place == next {
+            self.tasks.push_back(Staged::new(task_id, row));
         }
+        &mut self.tasks[(place - self.first) as usize]
     }
 
     pub fn get(&self, task_id: TaskId) -> Option<&Staged> {
-        self.tasks.get(&task_id)
+        let place = self.places.get(&task_id)?;
+        self.tasks.get((place - self.first) as usize)
     }
 
     pub fn get_key(&self, key: Digest) -> Option<&KeyEntry> {
@@ -162,7 +169,7 @@ impl Staging {
 
     /// Tasks that wait, and bytes of the rows that hold them.
     pub fn size(&self) -> (usize, usize) {
-        (self.order.len(), self.bytes)
+        (self.tasks.len(), self.bytes)
     }
 
     /// Nothing is left to do, not even a row to take away.
@@ -172,9 +179,8 @@ impl Staging {
 
     /// The next step: the tasks that have waited longest, and the keys of the rows that become free with them.
     pub fn step(&self, tasks_max: usize) -> Step<'_> {
-        let tasks: Vec<_> = self.order.iter().take(tasks_max).map(|id| (*id, &self.tasks[id])).collect();
-        let next = self.order.get(tasks.len());
-        let rows_below = next.map_or(i64::MAX, |task_id| self.tasks[task_id].row);
+        let tasks: Vec<_> = self.tasks.iter().take(tasks_max).collect();
+        let rows_below = self.tasks.get(tasks.len()).map_or(i64::MAX, |next| next.row);
         let keys_len = self.key_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let keys = self.key_order.iter().take(keys_len).filter_map(|(_, key)| self.keys.get(key)).collect();
         Step { tasks, keys, rows_below, keys_len }
@@ -182,9 +188,10 @@ impl Staging {
 
     /// The step is in the view, durably.
     pub fn settled(&mut self, step: StepDone) {
-        for task_id in self.order.drain(..step.tasks) {
-            self.tasks.remove(&task_id);
+        for staged in self.tasks.drain(..step.tasks) {
+            self.places.remove(&staged.task_id);
         }
+        self.first += step.tasks as u64;
         for (_, key) in self.key_order.drain(..step.keys) {
             self.keys.remove(&key);
         }
@@ -195,8 +202,9 @@ impl Staging {
             self.bytes -= bytes;
         }
         // After a burst the room goes back.
-        if self.tasks.is_empty() && self.tasks.capacity() > 16_384 {
-            *self = Staging { rows: std::mem::take(&mut self.rows), bytes: self.bytes, ..Staging::default() };
+        if self.tasks.is_empty() && self.tasks.capacity() > TASKS_KEPT {
+            self.tasks = VecDeque::new();
+            self.places = HashMap::new();
         }
     }
 }
@@ -207,10 +215,11 @@ impl Step<'_> {
     }
 }
 
-impl Default for Staged {
-    fn default() -> Staged {
+impl Staged {
+    fn new(task_id: TaskId, row: i64) -> Staged {
         Staged {
-            row: 0,
+            task_id,
+            row,
             record: None,
             payload: None,
             result: None,
@@ -221,9 +230,7 @@ impl Default for Staged {
             logs: Vec::new(),
         }
     }
-}
 
-impl Staged {
     /// The task was deleted.
     pub fn gone(&self) -> bool {
         self.record.as_ref().is_some_and(|record| record.gone)

@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use super::failure::Step as _;
 use super::staging::{Staged, StagedRecord};
 use crate::store::{KeyEntry, StoreError};
-use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId};
+use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine};
 
 /// The most bytes of history kept of one task: some two thousand transitions. The oldest go. A task is handed out a
 /// thousand times at most, but every crash and every restart of the hub leaves a line too, and the history is written
@@ -85,8 +85,8 @@ impl<'c> View<'c> {
     }
 
     /// Brings one task up to date.
-    pub fn task(&mut self, task_id: TaskId, staged: &Staged) -> Result<(), StoreError> {
-        let id = task_id.as_bytes().as_slice();
+    pub fn task(&mut self, staged: &Staged) -> Result<(), StoreError> {
+        let id = staged.task_id.as_bytes().as_slice();
         match &staged.record {
             Some(record) if record.gone => return self.gone(id, record).step(STEP),
             Some(record) => self.record(id, record, staged).step(STEP)?,

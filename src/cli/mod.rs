@@ -1,0 +1,130 @@
+//! The command line: what its words mean, and how an outcome becomes an exit code.
+//!
+//! 0 done · 1 the task failed or was cancelled · 2 usage · 3 the hub cannot be reached · 4 the hub refused.
+//! What programs read goes to standard output, what people are told beside it to standard error.
+
+mod bars;
+mod outcome;
+mod run;
+mod show;
+mod submit;
+mod tasks;
+mod watch;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use bars::Bars;
+use outcome::{Failed, Outcome};
+
+use crate::client::Client;
+
+/// A real-time task hub: submit by REST, run anywhere, watch it live.
+#[derive(Debug, Parser)]
+#[command(name = "taskhub", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a hub
+    Serve(crate::config::ServeConfig),
+    /// Run tasks: one command for each task type, as a file says
+    Worker(worker::WorkerArgs),
+    /// Run one command as a tracked task, here, and exit as it does
+    Run(run::RunArgs),
+    /// Submit a task
+    Submit(submit::SubmitArgs),
+    /// Show one task
+    Get(tasks::GetArgs),
+    /// List tasks
+    List(tasks::ListArgs),
+    /// Watch tasks live
+    Watch(watch::WatchArgs),
+    /// Show what a task has logged
+    Logs(watch::LogsArgs),
+    /// Cancel tasks
+    Cancel(tasks::CancelArgs),
+    /// Run failed or cancelled tasks again
+    Retry(tasks::RetryArgs),
+    /// Show counts and rates
+    Stats(tasks::HubOnly),
+    /// List the workers
+    Workers(tasks::HubOnly),
+}
+
+/// Which hub, and how to answer.
+#[derive(Clone, Debug, Args)]
+struct HubArgs {
+    /// The hub's address
+    #[arg(long, value_name = "URL", env = "TASKHUB_URL", default_value = DEFAULT_URL)]
+    hub: String,
+    /// Who is calling, where the hub asks
+    #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a hub is found when nobody says otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+impl HubArgs {
+    fn client(&self) -> Result<Client, Failed> {
+        let client = Client::new(&self.hub)?;
+        Ok(match &self.token {
+            Some(token) => client.with_token(token),
+            None => client,
+        })
+    }
+}
+
+/// Reads the command line, does what it says, and tells how it went.
+pub fn main() -> ExitCode {
+    // clap exits with 2 by itself where the words make no sense.
+    let Cli { command } = Cli::parse();
+    let outcome = match command {
+        Command::Serve(config) => Ok(crate::server::main(config)),
+        Command::Worker(args) => block_on(worker::worker(args)),
+        Command::Run(args) => block_on(run::run(args)),
+        Command::Submit(args) => block_on(submit::submit(args)),
+        Command::Get(args) => block_on(tasks::get(args)),
+        Command::List(args) => block_on(tasks::list(args)),
+        Command::Watch(args) => block_on(watch::watch(args)),
+        Command::Logs(args) => block_on(watch::logs(args)),
+        Command::Cancel(args) => block_on(tasks::cancel(args)),
+        Command::Retry(args) => block_on(tasks::retry(args)),
+        Command::Stats(args) => block_on(tasks::stats(args)),
+        Command::Workers(args) => block_on(tasks::workers(args)),
+    };
+    outcome.unwrap_or_else(|failed| {
+        failed.tell();
+        failed.exit_code()
+    })
+}
+
+/// One thread is enough for a client, and commands it starts must outlive no thread but the last.
+fn block_on(role: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| Failed::here(format!("could not start: {why}")))?;
+    let outcome = runtime.block_on(role);
+    // A read of standard input may never end; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_hold_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,96 @@
+//! How a command of ours went, as an exit code and perhaps a line of text.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::client::ClientError;
+
+pub(super) type Outcome = Result<ExitCode, Failed>;
+
+/// The task failed or was cancelled, or something went wrong here.
+pub(super) const FAILED: u8 = 1;
+pub(super) const USAGE: u8 = 2;
+pub(super) const UNREACHABLE: u8 = 3;
+pub(super) const REFUSED: u8 = 4;
+
+/// Why a command of ours did not do what it was asked to.
+#[derive(Debug)]
+pub(super) struct Failed {
+    code: u8,
+    /// Nothing to say where whoever reads us has stopped reading.
+    words: Option<String>,
+}
+
+impl Failed {
+    pub(super) fn usage(words: impl Into<String>) -> Failed {
+        Failed { code: USAGE, words: Some(words.into()) }
+    }
+
+    pub(super) fn unreachable(words: impl Into<String>) -> Failed {
+        Failed { code: UNREACHABLE, words: Some(words.into()) }
+    }
+
+    pub(super) fn refused(words: impl Into<String>) -> Failed {
+        Failed { code: REFUSED, words: Some(words.into()) }
+    }
+
+    /// Something of this machine went wrong.
+    pub(super) fn here(words: impl Into<String>) -> Failed {
+        Failed { code: FAILED, words: Some(words.into()) }
+    }
+
+    pub(super) fn is_refusal(&self) -> bool {
+        self.code == REFUSED
+    }
+
+    /// The same, said of this thing.
+    pub(super) fn about(mut self, thing: impl std::fmt::Display) -> Failed {
+        self.words = self.words.map(|words| format!("{thing}: {words}"));
+        self
+    }
+
+    pub(super) fn tell(&self) {
+        if let Some(words) = &self.words {
+            let _ = writeln!(io::stderr(), "taskhub: {words}");
+        }
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<ClientError> for Failed {
+    fn from(error: ClientError) -> Failed {
+        let words = match &error {
+            ClientError::Refused(problem) => {
+                let field = problem.field.as_ref().map(|field| format!("{field} ")).unwrap_or_default();
+                // Most details begin with the field that is wrong; the others need to be told it.
+                let field = if problem.detail.starts_with(&field) { String::new() } else { field };
+                format!("the hub refused: {field}{} ({})", problem.detail, problem.code.as_str())
+            }
+            error => error.to_string(),
+        };
+        match error {
+            ClientError::Address(_) => Failed::usage(words),
+            ClientError::Unreachable { .. } | ClientError::Protocol { .. } => Failed::unreachable(words),
+            ClientError::Refused(_) => Failed::refused(words),
+        }
+    }
+}
+
+/// Writes to standard output. A reader who has stopped reading ends us, without a word.
+pub(super) fn print(text: &str) -> Result<(), Failed> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|why| match why.kind() {
+        io::ErrorKind::BrokenPipe => Failed { code: 0, words: None },
+        _ => Failed::here(format!("failed to write: {why}")),
+    })
+}
+
+/// Writes a value as one line of JSON.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failed> {
+    let mut text = serde_json::to_string(value).map_err(|why| Failed::here(why.to_string()))?;
+    text.push('\n');
+    print(&text)
+}

@@ -1,0 +1,173 @@
+//! `taskhub submit`.
+
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use futures::StreamExt;
+
+use super::outcome::{FAILED, Failed, Outcome, print, print_json};
+use super::{Bars, HubArgs};
+use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
+use crate::task::{FilterSpec, Json, NewTask, Status, TaskId, TaskView, Timestamp};
+use crate::wire::SnapshotSpec;
+
+#[derive(Debug, Args)]
+pub(super) struct SubmitArgs {
+    /// What to run
+    task_type: String,
+    /// The payload: JSON, @FILE, or - for standard input
+    payload: Option<String>,
+    /// Wait for its end; print its result, and exit with 1 if it failed or was cancelled
+    #[arg(long, short)]
+    wait: bool,
+    /// The line it waits in
+    #[arg(long, short)]
+    queue: Option<String>,
+    #[command(flatten)]
+    words: Words,
+    /// -100 to 100, higher first
+    #[arg(long, short, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i8,
+    /// Not before this much time, such as 90s or 2h
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "run_at")]
+    delay: Option<Duration>,
+    /// Not before this moment, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    run_at: Option<Timestamp>,
+    /// The longest an attempt may take, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// How many tries it has
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// At how many lost attempts it fails
+    #[arg(long, value_name = "N")]
+    max_crashes: Option<u32>,
+    /// The same key and task again, within 24 hours, give the first task
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+/// What a task says of itself to people.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Words {
+    /// For people
+    #[arg(long, short)]
+    pub(super) title: Option<String>,
+    /// For people, longer
+    #[arg(long)]
+    pub(super) description: Option<String>,
+    /// Whose it is
+    #[arg(long, value_name = "USER_ID")]
+    pub(super) user: Option<String>,
+    /// May be given several times
+    #[arg(long = "label", short, value_name = "KEY=VALUE", value_parser = label)]
+    pub(super) labels: Vec<(String, String)>,
+}
+
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is written KEY=VALUE")?;
+    Ok((key.into(), value.into()))
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "a moment is written like 2026-01-31T12:00:00Z".into())
+}
+
+impl SubmitArgs {
+    fn new_task(&self) -> Result<NewTask, Failed> {
+        let millis = |time: Duration| time.as_millis() as u64;
+        let mut new = NewTask {
+            queue: self.queue.clone(),
+            title: self.words.title.clone(),
+            description: self.words.description.clone(),
+            user_id: self.words.user.clone(),
+            labels: self.words.labels.iter().cloned().collect(),
+            priority: self.priority,
+            run_at: self.run_at,
+            delay_ms: self.delay.map(millis),
+            timeout_ms: self.timeout.map(millis),
+            max_attempts: self.max_attempts,
+            max_crashes: self.max_crashes,
+            ..NewTask::new(&self.task_type)
+        };
+        new.payload = self.payload.as_deref().map(payload).transpose()?;
+        Ok(new)
+    }
+}
+
+/// Reads a payload from where the words say.
+fn payload(words: &str) -> Result<Json, Failed> {
+    let (text, place) = if words == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(|why| Failed::usage(format!("standard input: {why}")))?;
+        (text, "standard input".to_owned())
+    } else if let Some(path) = words.strip_prefix('@') {
+        (std::fs::read_to_string(path).map_err(|why| Failed::usage(format!("{path}: {why}")))?, path.to_owned())
+    } else {
+        (words.to_owned(), "the payload".to_owned())
+    };
+    // The value itself only to say where it goes wrong; what is sent is the text.
+    let wrong = |why: serde_json::Error| Failed::usage(format!("{place} is not JSON: {why}"));
+    serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(wrong)?;
+    Json::parse(&text).map_err(|why| Failed::usage(format!("{place} {why}")))
+}
+
+pub(super) async fn submit(args: SubmitArgs) -> Outcome {
+    let new = args.new_task()?;
+    let client = args.hub.client()?;
+    let task = match &args.idempotency_key {
+        Some(key) => client.submit_once(&new, key).await?,
+        None => client.submit(&new).await?,
+    };
+    if !args.wait {
+        if args.hub.json {
+            print_json(&task)?
+        } else {
+            print(&format!("{}\n", task.task_id))?
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let task = finished(&client, task.task_id).await?;
+    if args.hub.json {
+        print_json(&task)?;
+    } else if let Some(result) = &task.result {
+        print(&format!("{}\n", result.as_str()))?;
+    } else {
+        eprintln!("{}", super::bars::ending(&task));
+        eprintln!("  taskhub get {}", task.task_id);
+    }
+    Ok(if task.status == Status::Completed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// The task once it is final; with a bar where somebody looks.
+pub(super) async fn finished(client: &Client, task_id: TaskId) -> Result<TaskView, Failed> {
+    let bar = async {
+        if !std::io::stderr().is_terminal() {
+            return std::future::pending().await;
+        }
+        let mut bars = Bars::new();
+        let mut live = client.live();
+        let filter = FilterSpec { task_id: Some(vec![task_id]), ..FilterSpec::default() };
+        let snapshot = Some(SnapshotSpec { limit: Some(1), ..SnapshotSpec::default() });
+        live.subscribe(Subscribe { filter, snapshot, ..Subscribe::default() });
+        while let Some(event) = live.next().await {
+            match event {
+                LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. }) => tasks.iter().for_each(|task| bars.set(task)),
+                LiveEvent::Of(_, TaskEvent::Task { task, .. } | TaskEvent::Progress { task }) => bars.set(&task),
+                _ => {}
+            }
+        }
+        std::future::pending().await
+    };
+    // What counts is asked for by itself: the stream is only for the eye.
+    let task = tokio::select! {
+        task = client.wait(task_id) => task?,
+        never = bar => never,
+    };
+    Ok(task)
+}

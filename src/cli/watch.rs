@@ -1,0 +1,360 @@
+//! The commands that stay: `watch` and `logs`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use futures::StreamExt;
+use serde_json::json;
+
+use super::outcome::{FAILED, Failed, Outcome, print, print_json};
+use super::submit::label;
+use super::tasks::status;
+use super::{Bars, HubArgs, show};
+use crate::client::{LiveEvent, LiveStatus, Subscribe, TaskEvent};
+use crate::task::{Event, FilterSpec, LogLine, Status, TaskId, TaskView, Timestamp};
+use crate::wire::{LogsSpec, SnapshotSpec};
+
+/// Progress reports a second of a task, where each is a line.
+const LINES_HZ: f64 = 1.0;
+
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    /// Only these tasks, until they have ended; exit with 1 if one failed or was cancelled
+    task_id: Vec<TaskId>,
+    /// Only tasks in these states
+    #[arg(long, short, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
+    status: Vec<Status>,
+    /// Only tasks of these types; one may end in *
+    #[arg(long = "type", short, value_name = "TYPE", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Only tasks of these queues; one may end in *
+    #[arg(long, short, value_name = "QUEUE", value_delimiter = ',')]
+    queue: Vec<String>,
+    /// Only tasks of these users
+    #[arg(long, value_name = "USER_ID", value_delimiter = ',')]
+    user: Vec<String>,
+    /// Only tasks with this label; several values of one key mean any of them
+    #[arg(long = "label", short, value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+impl WatchArgs {
+    fn filter(&self) -> FilterSpec {
+        let mut labels = BTreeMap::<String, Vec<String>>::new();
+        for (key, value) in &self.labels {
+            labels.entry(key.clone()).or_default().push(value.clone());
+        }
+        FilterSpec {
+            task_id: some(&self.task_id),
+            task_type: some(&self.types),
+            queue: some(&self.queue),
+            status: some(&self.status),
+            user_id: some(&self.user),
+            labels: (!labels.is_empty()).then_some(labels),
+        }
+    }
+}
+
+fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+/// How what happens is shown.
+enum Screen {
+    Json,
+    Lines,
+    Bars(Bars),
+}
+
+pub(super) async fn watch(args: WatchArgs) -> Outcome {
+    let client = args.hub.client()?;
+    let mut screen = match args.hub.json {
+        true => Screen::Json,
+        false if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => Screen::Bars(Bars::new()),
+        false => Screen::Lines,
+    };
+    let mut live = client.live();
+    let filter = args.filter();
+    let max_hz = matches!(screen, Screen::Lines).then_some(LINES_HZ);
+    let snapshot = (!args.task_id.is_empty())
+        .then(|| SnapshotSpec { limit: Some(args.task_id.len().min(1_000) as u32), ..SnapshotSpec::default() });
+    live.subscribe(Subscribe { filter, snapshot, max_hz, ..Subscribe::default() });
+    // The tasks that were named, and how they stand; `None` for what is not there.
+    let mut named: BTreeMap<TaskId, Option<Status>> = BTreeMap::new();
+    let mut was_live = false;
+    while let Some(event) = live.next().await {
+        was_live |= live.status() == LiveStatus::Live;
+        let event = match event {
+            LiveEvent::Status { status: LiveStatus::Offline, reason, .. } if !was_live => {
+                return Err(never_live(&args.hub, reason));
+            }
+            LiveEvent::Of(_, TaskEvent::Ended { code, detail }) => {
+                return Err(Failed::refused(format!("the hub refused: {detail} ({code})")));
+            }
+            event => event,
+        };
+        screen.show(&event)?;
+        match &event {
+            LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. }) => {
+                named = args.task_id.iter().map(|task_id| (*task_id, None)).collect();
+                for task in tasks {
+                    named.entry(task.task_id).and_modify(|status| *status = Some(task.status));
+                }
+            }
+            LiveEvent::Of(_, TaskEvent::Task { task, .. }) => {
+                named.entry(task.task_id).and_modify(|status| *status = Some(task.status));
+            }
+            LiveEvent::Of(_, TaskEvent::Gone { task_id }) => {
+                named.entry(*task_id).and_modify(|status| *status = None);
+            }
+            _ => {}
+        }
+        if !named.is_empty() && named.values().all(|status| status.is_none_or(Status::is_final)) {
+            if let Screen::Bars(bars) = &mut screen {
+                bars.clear();
+            }
+            if let Some((task_id, _)) = named.iter().find(|(_, status)| status.is_none()) {
+                return Err(Failed::refused(format!("there is no task {task_id}")));
+            }
+            let all_done = named.values().all(|status| *status == Some(Status::Completed));
+            return Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn never_live(hub: &HubArgs, reason: Option<String>) -> Failed {
+    Failed::unreachable(format!("the hub at {} cannot be reached: {}", hub.hub, reason.unwrap_or_default()))
+}
+
+impl Screen {
+    fn show(&mut self, event: &LiveEvent) -> Result<(), Failed> {
+        match self {
+            Screen::Json => print_json(&in_json(event)),
+            Screen::Lines => in_lines(event),
+            Screen::Bars(bars) => {
+                on_bars(bars, event);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An event as one line of JSON, with the words of the live stream.
+fn in_json(event: &LiveEvent) -> serde_json::Value {
+    match event {
+        LiveEvent::Status { status, behind, retry_ms, reason } => {
+            let status = format!("{status:?}").to_lowercase();
+            let mut value = json!({ "type": "status", "status": status, "behind": behind });
+            if let Some(retry_ms) = retry_ms {
+                value["retry_ms"] = json!(retry_ms);
+            }
+            if let Some(reason) = reason.as_ref().filter(|reason| !reason.is_empty()) {
+                value["reason"] = json!(reason);
+            }
+            value
+        }
+        LiveEvent::Lag { collapsed } => json!({ "type": "lag", "collapsed": collapsed }),
+        LiveEvent::Complaint { code, detail } => json!({ "type": "error", "code": code, "detail": detail }),
+        LiveEvent::Of(_, event) => match event {
+            TaskEvent::Snapshot { tasks, truncated } => {
+                json!({ "type": "snapshot", "tasks": tasks, "truncated": truncated })
+            }
+            TaskEvent::Task { event, task } => json!({ "type": "task", "event": event, "rev": task.rev, "task": task }),
+            TaskEvent::Leave { event, task } => {
+                json!({ "type": "leave", "event": event, "rev": task.rev, "task": task })
+            }
+            TaskEvent::Progress { task } => json!({
+                "type": "progress", "task_id": task.task_id, "rev": task.rev, "tick": task.tick,
+                "attempt": task.attempt, "progress": task.progress,
+            }),
+            TaskEvent::Log { task_id, lines } => json!({ "type": "log", "task_id": task_id, "lines": lines }),
+            TaskEvent::Gone { task_id } => json!({ "type": "gone", "task_id": task_id }),
+            TaskEvent::Stats(stats) => json!({ "type": "stats", "stats": stats }),
+            TaskEvent::Ended { code, detail } => json!({ "type": "error", "code": code, "detail": detail }),
+        },
+    }
+}
+
+fn in_lines(event: &LiveEvent) -> Result<(), Failed> {
+    match event {
+        LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => Ok(()),
+        LiveEvent::Status { status, behind, retry_ms, reason } => {
+            eprintln!("{}", connection(*status, *behind, *retry_ms, reason.as_deref()));
+            Ok(())
+        }
+        LiveEvent::Lag { .. } => Ok(()),
+        LiveEvent::Complaint { code, detail } => {
+            eprintln!("the hub: {detail} ({code})");
+            Ok(())
+        }
+        LiveEvent::Of(_, event) => match event {
+            TaskEvent::Snapshot { tasks, .. } => {
+                let lines: String =
+                    tasks.iter().map(|task| line(task.updated_at, task.status.as_str(), task)).collect();
+                print(&lines)
+            }
+            TaskEvent::Task { event, task } | TaskEvent::Leave { event, task } => {
+                let word = event.map_or(task.status.as_str(), |event| short_event(event));
+                print(&line(task.updated_at, word, task))
+            }
+            TaskEvent::Progress { task } => print(&line(Timestamp::now(), "progress", task)),
+            TaskEvent::Gone { task_id } => print(&format!("{}  {:<16} {task_id}\n", Timestamp::now(), "gone")),
+            TaskEvent::Log { .. } | TaskEvent::Stats(_) | TaskEvent::Ended { .. } => Ok(()),
+        },
+    }
+}
+
+/// The event without the `task.` that all have.
+fn short_event(event: Event) -> &'static str {
+    event.as_str().trim_start_matches("task.")
+}
+
+fn line(at: Timestamp, word: &str, task: &TaskView) -> String {
+    let mut words = vec![show::title(task)];
+    if task.title.is_some() {
+        words.push(task.task_type.to_string());
+    }
+    let running = task.status == Status::Running;
+    words.extend(task.progress.as_ref().filter(|_| running).map(|tick| show::progress(tick, true)));
+    words.extend(task.error.as_ref().map(|error| {
+        show::plain(&format!("{} {}", error.kind, error.message.lines().next_back().unwrap_or_default()))
+    }));
+    words.retain(|word| !word.is_empty());
+    format!("{at}  {word:<16} {}  {}\n", task.task_id, words.join(" · "))
+}
+
+fn connection(status: LiveStatus, behind: bool, retry_ms: Option<u64>, reason: Option<&str>) -> String {
+    let reason = reason.filter(|reason| !reason.is_empty()).map(|reason| format!(" ({reason})")).unwrap_or_default();
+    match status {
+        LiveStatus::Offline => {
+            format!("offline{reason}, trying again in {}", show::span(retry_ms.unwrap_or_default()))
+        }
+        LiveStatus::Resuming | LiveStatus::Connecting => "connected, catching up".into(),
+        LiveStatus::Live if behind => "behind: the hub merged what came too fast".into(),
+        LiveStatus::Live => "live".into(),
+        LiveStatus::Refused => reason.trim_matches([' ', '(', ')']).to_owned(),
+    }
+}
+
+fn on_bars(bars: &mut Bars, event: &LiveEvent) {
+    match event {
+        LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => {}
+        LiveEvent::Status { status, behind, retry_ms, reason } => {
+            bars.note(&connection(*status, *behind, *retry_ms, reason.as_deref()));
+        }
+        LiveEvent::Of(_, event) => match event {
+            TaskEvent::Snapshot { tasks, .. } => {
+                bars.clear();
+                let running = |task: &&Arc<TaskView>| task.status == Status::Running;
+                let waiting = tasks.iter().filter(|task| !running(task) && !task.status.is_final()).count();
+                let runs = tasks.iter().filter(running).count();
+                bars.note(&format!("{runs} running, {waiting} waiting"));
+                tasks.iter().for_each(|task| bars.set(task));
+            }
+            TaskEvent::Task { task, .. } | TaskEvent::Progress { task } | TaskEvent::Leave { task, event: Some(_) } => {
+                bars.set(task);
+            }
+            TaskEvent::Leave { task, event: None } => {
+                bars.forget(&task.task_id);
+            }
+            TaskEvent::Gone { task_id } => {
+                bars.forget(task_id);
+            }
+            TaskEvent::Log { .. } | TaskEvent::Stats(_) | TaskEvent::Ended { .. } => {}
+        },
+        LiveEvent::Lag { .. } | LiveEvent::Complaint { .. } => {}
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    task_id: TaskId,
+    /// Go on until the task has ended; exit with 1 if it failed or was cancelled
+    #[arg(long, short)]
+    follow: bool,
+    /// How many of the newest lines
+    #[arg(long, short = 'n', default_value_t = 100)]
+    tail: u32,
+    /// With time, attempt and level of each line
+    #[arg(long, short)]
+    long: bool,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+/// Lines asked for at once, to complete what the stream has told.
+const REST_LINES: u32 = 1_000;
+
+pub(super) async fn logs(args: LogsArgs) -> Outcome {
+    let client = args.hub.client()?;
+    if !args.follow {
+        print_lines(&args, &client.logs(args.task_id, Some(args.tail)).await?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut live = client.live();
+    let filter = FilterSpec { task_id: Some(vec![args.task_id]), ..FilterSpec::default() };
+    let logs = Some(LogsSpec { tail: Some(args.tail) });
+    let snapshot = Some(SnapshotSpec { limit: Some(1), ..SnapshotSpec::default() });
+    live.subscribe(Subscribe { filter, snapshot, logs, ..Subscribe::default() });
+    let (mut was_live, mut told) = (false, 0);
+    while let Some(event) = live.next().await {
+        was_live |= live.status() == LiveStatus::Live;
+        let status = match event {
+            LiveEvent::Status { status: LiveStatus::Offline, reason, .. } if !was_live => {
+                return Err(never_live(&args.hub, reason));
+            }
+            LiveEvent::Of(_, TaskEvent::Ended { code, detail }) => {
+                return Err(Failed::refused(format!("the hub refused: {detail} ({code})")));
+            }
+            LiveEvent::Of(_, TaskEvent::Log { lines, .. }) => {
+                told = lines.last().map_or(told, |line| line.seq);
+                print_lines(&args, &lines)?;
+                continue;
+            }
+            LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. }) => match tasks.first() {
+                Some(task) => task.status,
+                None => return Err(Failed::refused(format!("there is no task {}", args.task_id))),
+            },
+            LiveEvent::Of(_, TaskEvent::Task { task, .. }) => task.status,
+            LiveEvent::Of(_, TaskEvent::Gone { .. }) => return Ok(ExitCode::SUCCESS),
+            _ => continue,
+        };
+        if !status.is_final() {
+            continue;
+        }
+        // The last lines may still be on their way; what has not been told is asked for.
+        loop {
+            let rest = match told {
+                0 => client.logs(args.task_id, Some(args.tail)).await?,
+                told => client.logs_after(args.task_id, told, REST_LINES).await?,
+            };
+            let Some(last) = rest.last() else { break };
+            told = last.seq;
+            print_lines(&args, &rest)?;
+        }
+        return Ok(if status == Status::Completed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+    }
+    Err(Failed::refused("the hub refused the connection"))
+}
+
+fn print_lines(args: &LogsArgs, lines: &[LogLine]) -> Result<(), Failed> {
+    let mut text = String::new();
+    for line in lines {
+        if args.hub.json {
+            text.push_str(&serde_json::to_string(line).map_err(|why| Failed::here(why.to_string()))?);
+        } else if args.long {
+            let LogLine { at, attempt, level, message, .. } = line;
+            text.push_str(&format!("{at}  {attempt}  {:<5}  {}", level.as_str(), show::plain(message)));
+        } else {
+            text.push_str(&show::plain(&line.message));
+        }
+        text.push('\n');
+    }
+    print(&text)
+}
