@@ -108,7 +108,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
-    let mut watch = tokio::time::interval(lease);
+    let mut watch = tokio::time::interval(lease.max(Duration::from_millis(1)));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let mut last_heard = Instant::now();
     let mut pushes = Vec::new();
