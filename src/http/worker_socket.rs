@@ -358,7 +358,7 @@ fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
             return None;
         }
     };
-    taken.err().map(|refusal| error_text(Some(held), &refusal.into()))
+    taken.err().map(|error| error_text(Some(held), &error.into()))
 }
 
 /// A push as its message. Those that end the connection are none.

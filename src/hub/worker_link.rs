@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinHandle;
 
 use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report};
+use crate::store;
 use crate::task::{Json, Level, Name, Progress, Task, TaskId};
 
 use super::inbox::{Bound, Reply, Request};
@@ -69,7 +70,7 @@ pub struct WorkerLink {
     mailbox: Arc<Mailbox<Push>>,
     taken: Vec<Push>,
     /// Payloads that are being read for what was taken. Kept here, so that a wait that is given up loses nothing.
-    reading: Option<JoinHandle<Result<Vec<(Option<Json>, Option<Json>)>, HubError>>>,
+    reading: Option<JoinHandle<Result<Vec<store::HandOut>, HubError>>>,
     heard_at: AtomicU64,
 }
 
@@ -170,8 +171,8 @@ impl WorkerLink {
         attempt: u32,
         progress: Option<Progress>,
         checkpoint: Option<Json>,
-    ) -> Result<(), Refusal> {
-        self.shared.progress(task_id, attempt, progress, checkpoint, None).map(|_| ())
+    ) -> Result<(), HubError> {
+        self.shared.progress(task_id, attempt, progress, checkpoint, None).map(|_| ()).map_err(HubError::Refused)
     }
 
     /// Log lines of a running attempt.
