@@ -1,6 +1,6 @@
 //! Progress bars in a terminal: one for each running task, and a line above them for each that ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,7 +21,19 @@ pub struct Bars {
     /// Says how many run without a bar.
     more: ProgressBar,
     /// Running tasks without a bar.
-    hidden: HashMap<TaskId, ()>,
+    hidden: HashSet<TaskId>,
+    /// Below the others: how far all is.
+    total: Option<ProgressBar>,
+    endings: Endings,
+}
+
+/// What is told of tasks that end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endings {
+    /// A line of each.
+    All,
+    /// A line of each that did not complete.
+    Bad,
 }
 
 #[derive(Debug)]
@@ -31,35 +43,30 @@ struct Bar {
     measured: bool,
 }
 
-impl Default for Bars {
-    fn default() -> Bars {
-        Bars::new()
-    }
-}
-
 impl Bars {
     /// No bars yet.
-    pub fn new() -> Bars {
+    pub fn new(endings: Endings) -> Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15));
         let more = ProgressBar::new_spinner().with_style(style("{wide_msg}"));
-        Bars { all, of_task: HashMap::new(), more, hidden: HashMap::new() }
+        Bars { all, of_task: HashMap::new(), more, hidden: HashSet::new(), total: None, endings }
     }
 
     /// Shows a task as it stands now. One that ended leaves a line.
     pub fn set(&mut self, task: &TaskView) {
         if task.status != Status::Running {
             let was_shown = self.forget(&task.task_id);
-            if was_shown && task.status.is_final() {
+            let is_told = self.endings == Endings::All || task.status != Status::Completed;
+            if was_shown && is_told && task.status.is_final() {
                 self.note(&ending(task));
             }
             return;
         }
         if !self.of_task.contains_key(&task.task_id) {
             if self.of_task.len() >= BARS_MAX {
-                self.hidden.insert(task.task_id, ());
+                self.hidden.insert(task.task_id);
                 return self.count();
             }
-            let bar = self.all.add(ProgressBar::new(STEPS));
+            let bar = self.add(ProgressBar::new(STEPS));
             bar.set_style(style("{spinner} {prefix}  {wide_msg}"));
             bar.enable_steady_tick(Duration::from_millis(120));
             self.hidden.remove(&task.task_id);
@@ -88,7 +95,7 @@ impl Bars {
             self.all.remove(&bar);
             return true;
         }
-        let hidden = self.hidden.remove(task_id).is_some();
+        let hidden = self.hidden.remove(task_id);
         self.count();
         hidden
     }
@@ -105,7 +112,27 @@ impl Bars {
             bar.finish_and_clear();
         }
         self.hidden.clear();
+        self.total = None;
         let _ = self.all.clear();
+    }
+
+    /// Says below the bars how far all is.
+    pub fn total(&mut self, done: u64, of: u64, words: String) {
+        let total = self.total.get_or_insert_with(|| {
+            let bar = ProgressBar::new(of).with_style(style("  {pos} of {len}  {bar:40}  {wide_msg}"));
+            self.all.add(bar)
+        });
+        total.set_length(of);
+        total.set_position(done);
+        total.set_message(words);
+    }
+
+    /// Adds a bar below the others, above the total.
+    fn add(&self, bar: ProgressBar) -> ProgressBar {
+        match &self.total {
+            Some(total) => self.all.insert_before(total, bar),
+            None => self.all.add(bar),
+        }
     }
 
     fn count(&mut self) {
@@ -116,7 +143,7 @@ impl Bars {
             }
             n => {
                 if self.more.is_finished() || self.more.message().is_empty() {
-                    self.more = self.all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
+                    self.more = self.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
                 }
                 self.more.set_message(format!("  and {n} more running"));
             }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bars::Bars;
+pub use bars::{Bars, Endings};
 use outcome::{Failed, Outcome};
 
 use crate::client::Client;

@@ -105,6 +105,8 @@ pub(super) fn progress(progress: &Progress, with_percentage: bool) -> String {
         parts.extend(progress.percentage.map(|percentage| format!("{}%", number(percentage))));
     }
     parts.extend(match (progress.current, progress.total) {
+        // Large numbers are bytes or the like, which a message says better.
+        (Some(_), Some(total)) if total >= 100_000.0 && progress.message.is_some() => None,
         (Some(current), Some(total)) => Some(format!("{} of {}", number(current), number(total))),
         (Some(current), None) => Some(number(current)),
         _ => None,

@@ -8,7 +8,7 @@ use clap::Args;
 use futures::StreamExt;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json};
-use super::{Bars, HubArgs};
+use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
 use crate::task::{FilterSpec, Json, NewTask, Status, TaskId, TaskView, Timestamp};
 use crate::wire::SnapshotSpec;
@@ -150,7 +150,7 @@ pub(super) async fn finished(client: &Client, task_id: TaskId) -> Result<TaskVie
         if !std::io::stderr().is_terminal() {
             return std::future::pending().await;
         }
-        let mut bars = Bars::new();
+        let mut bars = Bars::new(Endings::All);
         let mut live = client.live();
         let filter = FilterSpec { task_id: Some(vec![task_id]), ..FilterSpec::default() };
         let snapshot = Some(SnapshotSpec { limit: Some(1), ..SnapshotSpec::default() });

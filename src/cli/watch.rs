@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use clap::Args;
 use futures::StreamExt;
-use serde_json::json;
+use serde::Serialize;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json};
 use super::submit::label;
 use super::tasks::status;
-use super::{Bars, HubArgs, show};
+use super::{Bars, Endings, HubArgs, show};
 use crate::client::{LiveEvent, LiveStatus, Subscribe, TaskEvent};
-use crate::task::{Event, FilterSpec, LogLine, Status, TaskId, TaskView, Timestamp};
-use crate::wire::{LogsSpec, SnapshotSpec};
+use crate::task::{Event, FilterSpec, LogLine, Progress, Status, TaskId, TaskView, Timestamp};
+use crate::wire::{LogsSpec, SnapshotSpec, Stats};
 
 /// Progress reports a second of a task, where each is a line.
 const LINES_HZ: f64 = 1.0;
@@ -76,7 +76,9 @@ pub(super) async fn watch(args: WatchArgs) -> Outcome {
     let client = args.hub.client()?;
     let mut screen = match args.hub.json {
         true => Screen::Json,
-        false if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => Screen::Bars(Bars::new()),
+        false if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => {
+            Screen::Bars(Bars::new(Endings::All))
+        }
         false => Screen::Lines,
     };
     let mut live = client.live();
@@ -95,7 +97,7 @@ pub(super) async fn watch(args: WatchArgs) -> Outcome {
                 return Err(never_live(&args.hub, reason));
             }
             LiveEvent::Of(_, TaskEvent::Ended { code, detail }) => {
-                return Err(Failed::refused(format!("the hub refused: {detail} ({code})")));
+                return Err(ended(&code, &detail));
             }
             event => event,
         };
@@ -129,6 +131,11 @@ pub(super) async fn watch(args: WatchArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The subscription ended: by itself, or with the connection.
+fn ended(code: &str, detail: &str) -> Failed {
+    Failed::refused(if code == "refused" { detail.to_owned() } else { format!("the hub refused: {detail} ({code})") })
+}
+
 fn never_live(hub: &HubArgs, reason: Option<String>) -> Failed {
     Failed::unreachable(format!("the hub at {} cannot be reached: {}", hub.hub, reason.unwrap_or_default()))
 }
@@ -147,44 +154,88 @@ impl Screen {
 }
 
 /// An event as one line of JSON, with the words of the live stream.
-fn in_json(event: &LiveEvent) -> serde_json::Value {
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Said<'a> {
+    Status {
+        status: String,
+        behind: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+    },
+    Lag {
+        collapsed: u64,
+    },
+    Snapshot {
+        tasks: &'a [Arc<TaskView>],
+        truncated: bool,
+    },
+    Task {
+        event: Option<Event>,
+        task: &'a TaskView,
+    },
+    /// The filter does not match any more.
+    Leave {
+        event: Option<Event>,
+        task: &'a TaskView,
+    },
+    Progress {
+        task_id: TaskId,
+        rev: u64,
+        tick: u64,
+        attempt: u32,
+        progress: Option<&'a Progress>,
+    },
+    Log {
+        task_id: TaskId,
+        lines: &'a [LogLine],
+    },
+    Gone {
+        task_id: TaskId,
+    },
+    Stats(&'a Stats),
+    Error {
+        code: &'a str,
+        detail: &'a str,
+    },
+}
+
+fn in_json(event: &LiveEvent) -> Said<'_> {
     match event {
-        LiveEvent::Status { status, behind, retry_ms, reason } => {
-            let status = format!("{status:?}").to_lowercase();
-            let mut value = json!({ "type": "status", "status": status, "behind": behind });
-            if let Some(retry_ms) = retry_ms {
-                value["retry_ms"] = json!(retry_ms);
-            }
-            if let Some(reason) = reason.as_ref().filter(|reason| !reason.is_empty()) {
-                value["reason"] = json!(reason);
-            }
-            value
-        }
-        LiveEvent::Lag { collapsed } => json!({ "type": "lag", "collapsed": collapsed }),
-        LiveEvent::Complaint { code, detail } => json!({ "type": "error", "code": code, "detail": detail }),
+        LiveEvent::Status { status, behind, retry_ms, reason } => Said::Status {
+            status: format!("{status:?}").to_lowercase(),
+            behind: *behind,
+            retry_ms: *retry_ms,
+            reason: reason.as_deref().filter(|reason| !reason.is_empty()),
+        },
+        LiveEvent::Lag { collapsed } => Said::Lag { collapsed: *collapsed },
+        LiveEvent::Complaint { code, detail } => Said::Error { code, detail },
         LiveEvent::Of(_, event) => match event {
-            TaskEvent::Snapshot { tasks, truncated } => {
-                json!({ "type": "snapshot", "tasks": tasks, "truncated": truncated })
-            }
-            TaskEvent::Task { event, task } => json!({ "type": "task", "event": event, "rev": task.rev, "task": task }),
-            TaskEvent::Leave { event, task } => {
-                json!({ "type": "leave", "event": event, "rev": task.rev, "task": task })
-            }
-            TaskEvent::Progress { task } => json!({
-                "type": "progress", "task_id": task.task_id, "rev": task.rev, "tick": task.tick,
-                "attempt": task.attempt, "progress": task.progress,
-            }),
-            TaskEvent::Log { task_id, lines } => json!({ "type": "log", "task_id": task_id, "lines": lines }),
-            TaskEvent::Gone { task_id } => json!({ "type": "gone", "task_id": task_id }),
-            TaskEvent::Stats(stats) => json!({ "type": "stats", "stats": stats }),
-            TaskEvent::Ended { code, detail } => json!({ "type": "error", "code": code, "detail": detail }),
+            TaskEvent::Snapshot { tasks, truncated } => Said::Snapshot { tasks, truncated: *truncated },
+            TaskEvent::Task { event, task } => Said::Task { event: *event, task },
+            TaskEvent::Leave { event, task } => Said::Leave { event: *event, task },
+            TaskEvent::Progress { task } => Said::Progress {
+                task_id: task.task_id,
+                rev: task.rev,
+                tick: task.tick,
+                attempt: task.attempt,
+                progress: task.progress.as_ref(),
+            },
+            TaskEvent::Log { task_id, lines } => Said::Log { task_id: *task_id, lines },
+            TaskEvent::Gone { task_id } => Said::Gone { task_id: *task_id },
+            TaskEvent::Stats(stats) => Said::Stats(stats),
+            TaskEvent::Ended { code, detail } => Said::Error { code, detail },
         },
     }
 }
 
 fn in_lines(event: &LiveEvent) -> Result<(), Failed> {
     match event {
+        // Live is how it should be; a refusal is told at the end.
         LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => Ok(()),
+        LiveEvent::Status { status: LiveStatus::Refused, .. } => Ok(()),
         LiveEvent::Status { status, behind, retry_ms, reason } => {
             eprintln!("{}", connection(*status, *behind, *retry_ms, reason.as_deref()));
             Ok(())
@@ -239,13 +290,14 @@ fn connection(status: LiveStatus, behind: bool, retry_ms: Option<u64>, reason: O
         LiveStatus::Resuming | LiveStatus::Connecting => "connected, catching up".into(),
         LiveStatus::Live if behind => "behind: the hub merged what came too fast".into(),
         LiveStatus::Live => "live".into(),
-        LiveStatus::Refused => reason.trim_matches([' ', '(', ')']).to_owned(),
+        LiveStatus::Refused => "refused".into(),
     }
 }
 
 fn on_bars(bars: &mut Bars, event: &LiveEvent) {
     match event {
         LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => {}
+        LiveEvent::Status { status: LiveStatus::Refused, .. } => {}
         LiveEvent::Status { status, behind, retry_ms, reason } => {
             bars.note(&connection(*status, *behind, *retry_ms, reason.as_deref()));
         }
@@ -311,7 +363,7 @@ pub(super) async fn logs(args: LogsArgs) -> Outcome {
                 return Err(never_live(&args.hub, reason));
             }
             LiveEvent::Of(_, TaskEvent::Ended { code, detail }) => {
-                return Err(Failed::refused(format!("the hub refused: {detail} ({code})")));
+                return Err(ended(&code, &detail));
             }
             LiveEvent::Of(_, TaskEvent::Log { lines, .. }) => {
                 told = lines.last().map_or(told, |line| line.seq);

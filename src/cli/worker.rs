@@ -80,6 +80,7 @@ pub(super) async fn worker(args: WorkerArgs) -> Outcome {
     outcome.map(|()| ExitCode::SUCCESS).map_err(|why| match &why {
         WorkerError::Address(_) | WorkerError::Setting { .. } => Failed::usage(why.to_string()),
         WorkerError::Refused { .. } => Failed::refused(why.to_string()),
+        WorkerError::Unheard { .. } => Failed::unreachable(why.to_string()),
     })
 }
 

@@ -196,3 +196,88 @@ impl Stream for Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+    use super::*;
+    use crate::client::{Client, ClientError, TaskEvent};
+
+    async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[allow(clippy::result_large_err, reason = "the shape of the callback is not ours")]
+        let speak = |request: &Request, mut response: Response| {
+            assert_eq!(request.headers()["sec-websocket-protocol"], LIVE_PROTOCOL);
+            response.headers_mut().insert("sec-websocket-protocol", LIVE_PROTOCOL.parse().unwrap());
+            Ok(response)
+        };
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, speak).await.unwrap();
+        say(&mut socket, json!({"type": "hello", "epoch": "e1", "rev": 1, "ping_ms": 25_000})).await;
+        socket
+    }
+
+    async fn say(socket: &mut WebSocketStream<TcpStream>, says: Value) {
+        socket.send(Message::text(says.to_string())).await.unwrap();
+    }
+
+    async fn hear(socket: &mut WebSocketStream<TcpStream>) -> Value {
+        let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("nothing is said") };
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A hub that cuts the line once: the follower's decisions are tried with the transcripts, the wires here.
+    #[tokio::test]
+    async fn a_cut_line_is_taken_up_at_the_mark() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut live = Client::new(&listener.local_addr().unwrap().to_string()).unwrap().live();
+        let sub = live.subscribe(Subscribe::default());
+        let hub = async {
+            let mut socket = accept(&listener).await;
+            let asked = hear(&mut socket).await;
+            assert_eq!(asked, json!({"op": "subscribe", "id": 1, "sub": "s1", "filter": {}}));
+            say(&mut socket, json!({"type": "subscribed", "sub": "s1", "mode": "snapshot", "rev": 7})).await;
+            say(&mut socket, json!({"type": "snapshot", "sub": "s1", "tasks": [], "more": false})).await;
+            say(&mut socket, json!({"type": "mark", "rev": 7})).await;
+            drop(socket);
+            let mut socket = accept(&listener).await;
+            let asked = hear(&mut socket).await;
+            assert_eq!(asked["since"], json!({"epoch": "e1", "rev": 7}));
+            say(&mut socket, json!({"type": "subscribed", "sub": "s1", "mode": "resumed", "rev": 7})).await;
+            say(&mut socket, json!({"type": "mark", "rev": 8})).await;
+            let _ = socket.close(Some(closing(4501))).await;
+            while let Some(Ok(_)) = socket.next().await {}
+        };
+        let client = async {
+            let mut told = Vec::new();
+            while let Some(event) = live.next().await {
+                told.push(match event {
+                    LiveEvent::Status { status, .. } => format!("{status:?}"),
+                    LiveEvent::Of(of, TaskEvent::Snapshot { .. }) if of == sub => "Snapshot".into(),
+                    LiveEvent::Of(of, TaskEvent::Ended { code, .. }) if of == sub => format!("Ended {code}"),
+                    other => panic!("{other:?}"),
+                });
+            }
+            told
+        };
+        let both = async { tokio::join!(hub, client) };
+        let ((), told) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it comes to an end");
+        assert_eq!(told, ["Snapshot", "Live", "Offline", "Resuming", "Live", "Refused", "Ended refused"]);
+    }
+
+    fn closing(code: u16) -> tokio_tungstenite::tungstenite::protocol::CloseFrame {
+        tokio_tungstenite::tungstenite::protocol::CloseFrame { code: code.into(), reason: "".into() }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_from_a_no() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(&listener.local_addr().unwrap().to_string()).unwrap();
+        drop(listener);
+        assert!(matches!(client.stats().await, Err(ClientError::Unreachable { .. })));
+        assert!(matches!(Client::new("https://hub"), Err(ClientError::Address(_))));
+    }
+}

@@ -1,7 +1,7 @@
 //! The public contract over HTTP: what comes in is checked and becomes a call of the hub, what the hub answers becomes
 //! bytes. Nothing is decided here.
 //!
-//! * [`routes`] is the whole URL table.
+//! * `routes` is the whole URL table.
 //! * Everything that refuses does so with a [`Problem`](crate::wire::Problem); `problem` holds the one match that makes
 //!   problems of what the hub says no to.
 //! * Records reach clients as the bytes they were written in (`splice`); they are never read and written again.
@@ -12,6 +12,8 @@ mod accepts;
 mod body;
 mod caller;
 mod change;
+#[cfg(test)]
+mod contract;
 mod cursor;
 mod dashboard;
 mod docs;

@@ -12,7 +12,7 @@ use crate::wire::{Code, Problem};
 
 /// A line of the table.
 struct Entry {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tests hold the documented methods against it"))]
+    #[cfg(test)]
     method: &'static str,
     path: &'static str,
     handler: MethodRouter<Arc<App>>,
@@ -22,6 +22,7 @@ macro_rules! table {
     ($($method:ident $path:literal $handler:path,)*) => {
         fn table() -> Vec<Entry> {
             vec![$(Entry {
+                #[cfg(test)]
                 method: stringify!($method),
                 path: $path,
                 handler: on(MethodFilter::$method, $handler),
@@ -81,4 +82,10 @@ async fn wrong_method(method: Method) -> Problem {
         Code::MethodNotAllowed,
         format!("this path does not take {method}; the header Allow says what it takes"),
     )
+}
+
+/// Every method and path of the table.
+#[cfg(test)]
+pub(super) fn listed() -> Vec<(&'static str, &'static str)> {
+    table().into_iter().map(|entry| (entry.method, entry.path)).collect()
 }

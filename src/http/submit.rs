@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::body::{JsonBody, parse, read_json};
+use super::body::{parse, read_json};
 use super::caller::Caller;
 use super::splice;
 use super::state::App;
@@ -19,6 +19,7 @@ use crate::wire::{BatchBody, Code, Problem};
 
 /// The most tasks of a batch. They are decided and committed as one, and the writer does nothing else meanwhile.
 const BATCH_LEN_MAX: usize = 10_000;
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest `Idempotency-Key`, in characters.
 const KEY_CHARS_MAX: usize = 255;
 /// Bodies from this size on are parsed where blocking is allowed: it takes a millisecond and more.
@@ -28,10 +29,12 @@ const PARSE_ASIDE_BYTES: usize = 512 << 10;
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Caller(who): Caller,
-    headers: HeaderMap,
-    JsonBody { value, bytes }: JsonBody<NewTask>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let key = submit_key(&who, "tasks", &headers, &bytes)?;
+    let key = request.headers().get(KEY_HEADER).cloned();
+    let bytes = read_json(&app, request, app.limits.body_bytes_max()).await?;
+    let key = submit_key(&who, "tasks", key.as_ref(), &bytes)?;
+    let value: NewTask = parse(&bytes)?;
     let Submitted { task_ids, records, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
@@ -48,9 +51,9 @@ pub(super) async fn batch(
     Caller(who): Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    let headers = request.headers().clone();
-    let bytes = read_json(request, app.limits.batch_bytes_max()).await?;
-    let key = submit_key(&who, "tasks/batch", &headers, &bytes)?;
+    let key = request.headers().get(KEY_HEADER).cloned();
+    let bytes = read_json(&app, request, app.limits.batch_bytes_max()).await?;
+    let key = submit_key(&who, "tasks/batch", key.as_ref(), &bytes)?;
     let BatchBody { tasks } = parse_aside(bytes).await?;
     if tasks.len() > BATCH_LEN_MAX {
         return Err(Problem::over("tasks", BATCH_LEN_MAX as u64, "tasks"));
@@ -85,8 +88,13 @@ fn created(replayed: bool) -> StatusCode {
 }
 
 /// What the request's `Idempotency-Key` stands for: this caller's, on this route, with this body.
-fn submit_key(who: &Principal, route: &str, headers: &HeaderMap, body: &[u8]) -> Result<Option<SubmitKey>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+fn submit_key(
+    who: &Principal,
+    route: &str,
+    header: Option<&HeaderValue>,
+    body: &[u8],
+) -> Result<Option<SubmitKey>, Problem> {
+    let Some(value) = header else { return Ok(None) };
     let key = std::str::from_utf8(value.as_bytes())
         .map_err(|_| Problem::wrong("Idempotency-Key", "must be text in UTF-8"))?;
     if key.is_empty() {
@@ -116,9 +124,8 @@ mod tests {
     fn a_key_is_one_callers_on_one_route() {
         let key = |user: Option<&str>, route: &str, key: &str| {
             let who = Principal { user_id: user.map(Name::new) };
-            let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", HeaderValue::from_bytes(key.as_bytes()).unwrap());
-            submit_key(&who, route, &headers, b"{}").map(|key| key.unwrap().key)
+            let header = HeaderValue::from_bytes(key.as_bytes()).unwrap();
+            submit_key(&who, route, Some(&header), b"{}").map(|key| key.unwrap().key)
         };
         let all = [
             key(None, "tasks", "a").unwrap(),

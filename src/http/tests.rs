@@ -433,3 +433,44 @@ async fn the_dashboard_is_inside() {
         api.get(outside).await.problem(404, "not_found");
     }
 }
+
+#[tokio::test]
+async fn documented_parameters_are_taken() {
+    let api = Api::start();
+    let id = api.submit(json!({"task_type": "t"})).await;
+    let document: Value = serde_json::from_str(super::docs::OPENAPI).unwrap();
+    let mut tried = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        // A stream does not end.
+        if path == "/api/v1/events" {
+            continue;
+        }
+        for parameter in item["get"]["parameters"].as_array().into_iter().flatten() {
+            let place = parameter["$ref"].as_str().unwrap().trim_start_matches('#');
+            let parameter = document.pointer(place).unwrap();
+            let name = match parameter["name"].as_str().unwrap() {
+                "label" => "label.project_id",
+                name => name,
+            };
+            let answer = api.get(&format!("{}?{name}=", path.replace("{id}", &id))).await;
+            assert_ne!(answer.body["code"], "unknown_field", "{path} does not take {name}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 15, "{tried}");
+}
+
+#[tokio::test]
+async fn bodies_that_arrive_hold_a_bounded_memory() {
+    let api = Api::start();
+    let held: Vec<_> = std::iter::from_fn(|| api.app.body_room(api.app.limits.batch_bytes_max())).collect();
+    assert_eq!(held.len(), 8);
+    let large = json!({"task_type": "t", "payload": "x".repeat(200_000)}).to_string();
+    let length = large.len().to_string();
+    let headers = [("content-length", length.as_str())];
+    api.post_with("/api/v1/tasks", &large, &headers).await.problem(503, "overloaded");
+    let small = r#"{"task_type":"t"}"#;
+    api.post_with("/api/v1/tasks", small, &[("content-length", "17")]).await.expect(201);
+    drop(held);
+    api.post_with("/api/v1/tasks", &large, &headers).await.expect(201);
+}

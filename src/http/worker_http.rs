@@ -28,7 +28,7 @@ const CLAIM_LEN_MAX: u32 = 100;
 pub(super) async fn claim(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
-    JsonBody { value: claim, .. }: JsonBody<ClaimBody>,
+    JsonBody(claim): JsonBody<ClaimBody>,
 ) -> Result<Response, Problem> {
     let worker_id = accepts::worker_id(&claim.worker_id)?;
     let accepts = accepts(claim.task_types, claim.queues)?;
@@ -76,7 +76,7 @@ pub(super) async fn progress(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
     Path(path): Path<(String, String)>,
-    JsonBody { value: ProgressBody { progress, checkpoint }, .. }: JsonBody<ProgressBody>,
+    JsonBody(ProgressBody { progress, checkpoint }): JsonBody<ProgressBody>,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
     let cancel_requested = app.hub.progress(task_id, attempt, accepts::progress(progress), checkpoint).await?;
@@ -88,7 +88,7 @@ pub(super) async fn log(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
     Path(path): Path<(String, String)>,
-    JsonBody { value: LogBody { lines }, .. }: JsonBody<LogBody>,
+    JsonBody(LogBody { lines }): JsonBody<LogBody>,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
     let cancel_requested = app.hub.log(task_id, attempt, accepts::lines(lines))?;
@@ -100,7 +100,7 @@ pub(super) async fn complete(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
     Path(path): Path<(String, String)>,
-    JsonBody { value: CompleteBody { result }, .. }: JsonBody<CompleteBody>,
+    JsonBody(CompleteBody { result }): JsonBody<CompleteBody>,
 ) -> Result<Response, Problem> {
     report(&app, path, accepts::complete(result)).await
 }
@@ -110,7 +110,7 @@ pub(super) async fn fail(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
     Path(path): Path<(String, String)>,
-    JsonBody { value: FailBody { error, retryable }, .. }: JsonBody<FailBody>,
+    JsonBody(FailBody { error, retryable }): JsonBody<FailBody>,
 ) -> Result<Response, Problem> {
     report(&app, path, accepts::fail(error, retryable)).await
 }

@@ -108,7 +108,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
-    let mut watch = tokio::time::interval(lease);
+    let mut watch = tokio::time::interval(lease.max(Duration::from_millis(1)));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let mut last_heard = Instant::now();
     let mut pushes = Vec::new();
@@ -292,9 +292,11 @@ impl Desk<'_> {
             rest = behind;
             self.unanswered += 1;
             let op = said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why)));
-            if let Err((held, problem)) = op.map_err(|problem| (None, problem)).and_then(|op| act(op, link)) {
-                self.outbox.push_back(Say::Text(error_text(held, &problem)));
-            }
+            let answer = match op {
+                Ok(op) => act(op, link),
+                Err(problem) => Some(error_text(None, &problem)),
+            };
+            self.outbox.extend(answer.map(Say::Text));
         }
         Ok(())
     }
@@ -308,43 +310,55 @@ fn first(text: &str) -> Option<(Result<WorkerSays, Problem>, &str)> {
         Err(error) => {
             let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
             values.next()?.ok()?;
-            let problem = Problem::new(Code::InvalidField, without_place(&error));
-            Some((Err(problem), &text[values.byte_offset()..]))
+            Some((Err(wrong(&error)), &text[values.byte_offset()..]))
         }
     }
 }
 
 /// What serde says, without line and column: the text may be one of many in a message.
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(said, _)| said.to_owned())
+fn wrong(error: &serde_json::Error) -> Problem {
+    let said = error.to_string();
+    let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+    let code = if said.starts_with("unknown field") { Code::UnknownField } else { Code::InvalidField };
+    Problem::new(code, said)
 }
 
-/// Does what a worker asks for. What it says of a lost attempt is answered as refused, not as wrong.
-fn act(op: WorkerOp, link: &WorkerLink) -> Result<(), (Option<Held>, Problem)> {
-    let of = |task_id, attempt| {
-        move |refusal: crate::engine::Refusal| (Some(Held { task_id, attempt }), Problem::from(refusal))
-    };
-    match op {
-        WorkerOp::Hello(_) => return Err((None, Problem::new(Code::InvalidField, "a connection has one hello"))),
+/// Does what a worker asks for, and says what is to be answered at once. What it says of a lost attempt is refused, not
+/// wrong; reports are answered when they are on disk.
+fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
+    let (held, taken) = match op {
+        WorkerOp::Hello(_) => {
+            return Some(error_text(None, &Problem::new(Code::InvalidField, "a connection has one hello")));
+        }
         WorkerOp::Progress { task_id, attempt, progress, checkpoint } => {
-            link.progress(task_id, attempt, accepts::progress(progress), checkpoint).map_err(of(task_id, attempt))?;
+            (Held { task_id, attempt }, link.progress(task_id, attempt, accepts::progress(progress), checkpoint))
         }
         WorkerOp::Log { task_id, attempt, lines } => {
-            link.log(task_id, attempt, accepts::lines(lines)).map_err(of(task_id, attempt))?;
+            (Held { task_id, attempt }, link.log(task_id, attempt, accepts::lines(lines)))
         }
         WorkerOp::Complete { task_id, attempt, result } => {
             link.report(task_id, attempt, accepts::complete(Some(result)));
+            return None;
         }
         WorkerOp::Fail { task_id, attempt, error, retryable } => {
             link.report(task_id, attempt, accepts::fail(Some(error), Some(retryable)));
+            return None;
         }
-        WorkerOp::Cancelled { task_id, attempt } => link.report(task_id, attempt, Report::Cancelled),
-        WorkerOp::Release { task_id, attempt } => link.report(task_id, attempt, Report::Release),
-        WorkerOp::Heartbeat => {}
-        WorkerOp::Drain => link.retire(),
-    }
-    Ok(())
+        WorkerOp::Cancelled { task_id, attempt } => {
+            link.report(task_id, attempt, Report::Cancelled);
+            return None;
+        }
+        WorkerOp::Release { task_id, attempt } => {
+            link.report(task_id, attempt, Report::Release);
+            return None;
+        }
+        WorkerOp::Heartbeat => return None,
+        WorkerOp::Drain => {
+            link.retire();
+            return None;
+        }
+    };
+    taken.err().map(|error| error_text(Some(held), &error.into()))
 }
 
 /// A push as its message. Those that end the connection are none.

@@ -652,6 +652,35 @@ fn asides_of_a_deleted_task_leave_nothing() {
     });
 }
 
+/// A late tick of the record before came after a tick of the newest one, with nothing but ticks waiting: the late one
+/// took its place, and then was ignored itself.
+#[test]
+fn a_late_tick_does_not_hide_the_newest() {
+    on_each(|store| {
+        let mut world = World::new(8);
+        let mut commit = Commit::default();
+        let task_id = world.create(&mut commit);
+        world.step(&mut commit, task_id, Status::Running, Event::Running);
+        store.append(&commit).unwrap();
+        settle_all(store, 1);
+        let tick = |rev: u64, percentage: u8| {
+            let progress = Json::trusted(format!("{{\"percentage\":{percentage}}}"));
+            Commit { asides: vec![Aside::Progress { task_id, rev, progress }], ..Commit::default() }
+        };
+        let progress = |store: &mut dyn Store| {
+            settle_all(store, 1);
+            store.recover().unwrap().unfinished.remove(0).run.unwrap().progress.unwrap()
+        };
+        store.append(&tick(2, 50)).unwrap();
+        store.append(&tick(1, 10)).unwrap();
+        assert_eq!(progress(store).as_str(), "{\"percentage\":50}");
+        store.append(&tick(1, 11)).unwrap();
+        assert_eq!(progress(store).as_str(), "{\"percentage\":50}");
+        store.append(&tick(2, 60)).unwrap();
+        assert_eq!(progress(store).as_str(), "{\"percentage\":60}");
+    });
+}
+
 #[test]
 fn readers_and_the_writer_do_not_keep_each_other_out() {
     on_each(|store| {

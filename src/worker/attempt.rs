@@ -31,7 +31,7 @@ pub struct Context {
 
 pub(super) struct Attempt {
     pub(super) held: Held,
-    task: TaskView,
+    task: Box<TaskView>,
     checkpoint: Option<Json>,
     outbox: Arc<Outbox>,
     slot: Mutex<Slot>,
@@ -85,7 +85,7 @@ impl Slot {
 }
 
 impl Attempt {
-    pub(super) fn new(held: Held, task: TaskView, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
+    pub(super) fn new(held: Held, task: Box<TaskView>, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
         Arc::new(Attempt {
             held,
             task,

@@ -31,9 +31,9 @@
 //! * When asked to stop, a worker takes no new work, finishes what it runs within a limit, and gives the rest back.
 //!
 //! # Inside
-//! One future owns the socket ([`session`]). It reads all there is to read, spawns a future for each task, takes what
-//! the tasks left in the [`outbox`], and writes many answers as one message. What is held, and what was reported and
-//! not yet acknowledged, stands in the [`roster`], which knows no sockets.
+//! One future owns the socket (`session`). It reads all there is to read, spawns a future for each task, takes what
+//! the tasks left in the `outbox`, and writes many answers as one message. What is held, and what was reported and
+//! not yet acknowledged, stands in the `roster`, which knows no sockets.
 
 mod attempt;
 mod command;
@@ -96,6 +96,9 @@ pub enum WorkerError {
     /// The hub does not want this worker: it does not know who is calling (4501, 4503), or a newer connection has the
     /// same `worker_id` (4506). `code` is how it closed the socket, if it got that far.
     Refused { code: Option<u16>, reason: String },
+    /// It was asked to stop and did, but the hub could not be told in time how so many attempts ended. They are handed
+    /// out again.
+    Unheard { attempts: usize },
 }
 
 impl fmt::Display for WorkerError {
@@ -108,6 +111,9 @@ impl fmt::Display for WorkerError {
             }
             WorkerError::Refused { code: Some(code), reason } => {
                 write!(f, "the hub refused this worker ({code} {reason})")
+            }
+            WorkerError::Unheard { attempts } => {
+                write!(f, "stopped before the hub knew how {attempts} of its tasks ended")
             }
             WorkerError::Refused { code: None, reason } => write!(f, "the hub refused this worker: {reason}"),
         }

@@ -32,7 +32,7 @@ const PROGRESS_GAP: Duration = Duration::from_millis(20);
 const READS_IN_A_ROW: u32 = 256;
 /// Reconnects wait at most this long: a hub gives a worker 5 s to come back before its tasks go to others.
 const BACKOFF: Backoff = Backoff::new(100, 3_000);
-/// What a stopped worker waits for its last words to be acknowledged, once nothing runs any more.
+/// What a stopped worker waits at least for its last words to be acknowledged, once nothing runs any more.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
 pub(super) struct Settings {
@@ -59,6 +59,8 @@ pub(super) struct Session {
     /// What the hub asked for with its `bye`.
     bye: Option<(Option<u16>, Option<[u64; 2]>)>,
     draining: bool,
+    /// That the hub is away has been logged.
+    told_away: bool,
     reads: u32,
     heartbeat: Duration,
     lease: Duration,
@@ -81,6 +83,8 @@ struct Clock {
     release_at: Option<Instant>,
     /// When a worker that is to stop does, whatever is left.
     give_up_at: Option<Instant>,
+    /// The same, once nothing runs any more.
+    hurry_at: Option<Instant>,
 }
 
 enum Line {
@@ -118,6 +122,7 @@ impl Session {
             backoff: BACKOFF,
             bye: None,
             draining: false,
+            told_away: false,
             reads: 0,
             heartbeat: Duration::from_secs(3),
             lease: Duration::from_secs(10),
@@ -131,6 +136,7 @@ impl Session {
                 graces: Vec::new(),
                 release_at: None,
                 give_up_at: None,
+                hurry_at: None,
             },
             sleep: Box::pin(tokio::time::sleep_until(now)),
         }
@@ -139,9 +145,12 @@ impl Session {
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
         tokio::pin!(shutdown);
         loop {
-            if self.draining && self.roster.is_empty() {
-                self.part().await;
-                return Ok(());
+            if self.draining {
+                if self.roster.is_empty() {
+                    self.part().await;
+                    return Ok(());
+                }
+                self.hurry();
             }
             let draining = self.draining;
             let wake = std::future::poll_fn(|cx| {
@@ -168,11 +177,7 @@ impl Session {
                 }
                 Wake::Timer => {
                     if self.tick()? == Tick::GiveUp {
-                        tracing::warn!(
-                            held = self.roster.holding().len(),
-                            "stopped before the hub knew of all that ended"
-                        );
-                        return Ok(());
+                        return Err(WorkerError::Unheard { attempts: self.roster.holding().len() });
                     }
                 }
             }
@@ -315,6 +320,7 @@ impl Session {
         self.lease = millis(says.lease_ms, self.lease);
         self.heartbeat = millis(says.heartbeat_ms, self.heartbeat);
         tracing::info!(hub = %self.settings.url, worker_id = self.settings.hello.worker_id, "connected");
+        self.told_away = false;
         self.outbox.set_up(true);
         for held in &says.drop {
             if self.roster.dropped(held) {
@@ -352,7 +358,12 @@ impl Session {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
         }
         let wait_ms = self.backoff.next_ms(held.as_millis() as u64, asked, fastrand::f64());
-        tracing::warn!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
+        // Once is enough for people: how often it was tried is of use only to who looks for it.
+        if std::mem::replace(&mut self.told_away, true) {
+            tracing::debug!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
+        } else {
+            tracing::warn!(hub = %self.settings.url, worker_id = self.settings.hello.worker_id, reason, "not connected, trying until it is");
+        }
         self.clock.retry_at = Some(now + Duration::from_millis(wait_ms));
         Ok(())
     }
@@ -376,10 +387,19 @@ impl Session {
         let release_at = now + self.settings.drain_limit;
         self.clock.release_at = Some(release_at);
         self.clock.give_up_at = Some(release_at + self.settings.cancel_grace + FAREWELL_MAX);
+        self.clock.hurry_at = Some(release_at);
         if matches!(self.line, Line::Up { welcomed: true, .. }) {
             self.output.drain();
         }
         tracing::info!(running = self.roster.running().len(), "stopping: no new work is taken");
+    }
+
+    /// Once nothing runs any more there is no grace to wait for, only for the hub to hear the last words.
+    fn hurry(&mut self) {
+        if let Some(release_at) = self.clock.hurry_at.filter(|_| self.roster.running().is_empty()) {
+            self.clock.hurry_at = None;
+            self.clock.give_up_at = Some(release_at.max(Instant::now() + FAREWELL_MAX));
+        }
     }
 
     // What the hub says.
@@ -445,7 +465,7 @@ impl Session {
 
     // Tasks.
 
-    fn start(&mut self, task: TaskView, attempt: u32, checkpoint: Option<Json>) {
+    fn start(&mut self, task: Box<TaskView>, attempt: u32, checkpoint: Option<Json>) {
         let held = Held { task_id: task.task_id, attempt };
         if self.roster.get(&held).is_some() {
             return;

@@ -369,6 +369,24 @@ async fn a_worker_that_is_to_stop_finishes_what_it_can_and_gives_the_rest_back()
 }
 
 #[tokio::test]
+async fn a_worker_that_stops_while_the_hub_is_away_says_what_it_could_not_tell() {
+    let hub = Hub::new().await;
+    let worker = hub
+        .worker()
+        .drain_limit(Duration::ZERO)
+        .cancel_grace(LONG)
+        .register("t", |_| async { Ok::<_, TaskFailure>(()) });
+    let mut working = work(worker);
+    let mut line = hub.welcome().await;
+    line.run(ID_1, 1, json!(null)).await;
+    assert_eq!(line.next().await["op"], "complete");
+    drop(hub);
+    line.close(1006).await;
+    working.stop();
+    assert_eq!(working.done().await, Err(WorkerError::Unheard { attempts: 1 }));
+}
+
+#[tokio::test]
 async fn a_replaced_worker_ends() {
     let hub = Hub::new().await;
     let working = work(hub.worker().register("t", |_| async { Ok::<_, TaskFailure>(()) }));

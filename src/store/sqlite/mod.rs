@@ -16,8 +16,8 @@
 //! commit may be found after all. It was refused, not acknowledged, so this breaks no promise; it is a submission whose
 //! answer got lost.
 //!
-//! The pages of the write-ahead log are carried over to the database (a checkpoint) between settlings, not within an
-//! append.
+//! The pages of the write-ahead log are carried over to the database (a checkpoint) at the beginning of a settling, not
+//! within an append.
 
 mod body;
 mod failure;

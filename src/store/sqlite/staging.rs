@@ -136,7 +136,8 @@ impl Staging {
             Aside::Checkpoint { checkpoint, .. } => staged.checkpoint = Some(checkpoint.clone()),
             Aside::Progress { rev, progress, .. } => {
                 let newest = staged.record.as_ref().map_or(0, |record| record.rev);
-                if *rev >= newest {
+                let ticked = staged.progress.as_ref().map_or(0, |(of, _)| *of);
+                if *rev >= newest.max(ticked) {
                     staged.progress = Some((*rev, progress.clone()));
                 }
             }
@@ -186,7 +187,7 @@ impl Staging {
         Step { tasks, keys, rows_below, keys_len }
     }
 
-    /// The step is in the view, durably.
+    /// The step is in the view.
     pub fn settled(&mut self, step: StepDone) {
         for staged in self.tasks.drain(..step.tasks) {
             self.places.remove(&staged.task_id);
