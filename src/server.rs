@@ -155,7 +155,7 @@ pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown:
     tokio::join!(
         // Watchers were told by the drain; each picks its own moment.
         async {
-            tokio::time::sleep(app.goodbye).await;
+            let _ = tokio::time::timeout(app.goodbye, app.sockets_closed()).await;
             app.hub.dismiss_workers();
         },
         async {

@@ -38,7 +38,7 @@ pub enum Depth {
 /// What comes of a folder.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Digest {
-    /// By their path within the folder, in order; the first [`FILES_NAMED_MAX`].
+    /// By their path within the folder, in order; the first 5,000.
     pub files: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub files_omitted: bool,

@@ -56,6 +56,7 @@ impl WatchArgs {
             status: some(&self.status),
             user_id: some(&self.user),
             labels: (!labels.is_empty()).then_some(labels),
+            ..FilterSpec::default()
         }
     }
 }

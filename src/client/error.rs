@@ -1,3 +1,5 @@
+//! Why a call has no answer.
+
 use std::fmt;
 
 use crate::dial::BadUrl;

@@ -141,6 +141,7 @@ pub(super) fn matches(filter: &FilterSpec, task: &TaskView) -> bool {
         })
     };
     filter.task_id.as_ref().is_none_or(|ids| ids.contains(&task.task_id))
+        && filter.workflow_id.is_none()
         && filter.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status))
         && pattern(&filter.task_type, task.task_type.as_str())
         && pattern(&filter.queue, task.queue.as_str())

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
 
 pub use self::core::{Engine, Options};
-pub use submit::SubmitKey;
+pub use submit::{SubmitKey, check_submission};
 
 /// The time, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Now {
 /// What the engine is asked to do.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// All of these, or none.
+    /// All of these, or none. They have passed [`check_submission`].
     Submit {
         tasks: Vec<NewTask>,
         key: Option<SubmitKey>,

@@ -18,6 +18,18 @@ pub struct SubmitKey {
     pub body: Digest,
 }
 
+/// Checks what can be checked of a submission without knowing anything else. [`Command::Submit`](super::Command::Submit)
+/// relies on it.
+pub fn check_submission(tasks: &[NewTask], payload_bytes_max: usize) -> Result<(), Refusal> {
+    for (at, new) in tasks.iter().enumerate() {
+        new.check(payload_bytes_max).map_err(|invalid| match tasks.len() {
+            1 => Refusal::Invalid(invalid),
+            _ => Refusal::Invalid(invalid.within(format_args!("tasks[{at}]"))),
+        })?;
+    }
+    Ok(())
+}
+
 /// Keys that were used lately.
 #[derive(Default)]
 pub(super) struct Keys {
@@ -78,12 +90,6 @@ impl Engine {
         }
         if self.unfinished() + tasks.len() > self.options.tasks_max {
             return Err(Refusal::Full);
-        }
-        for (at, new) in tasks.iter().enumerate() {
-            new.check(self.options.payload_bytes_max).map_err(|invalid| match tasks.len() {
-                1 => Refusal::Invalid(invalid),
-                _ => Refusal::Invalid(invalid.within(format_args!("tasks[{at}]"))),
-            })?;
         }
         let tasks: Vec<Arc<Task>> = tasks.into_iter().map(|new| self.create(new, now, batch)).collect();
         if let Some(SubmitKey { key, body }) = key {

@@ -312,7 +312,7 @@ mod tests {
             let labels: std::collections::BTreeMap<_, _> =
                 labels.into_iter().filter_map(|(key, values)| Some((key.to_owned(), values?))).collect();
             let labels = (!labels.is_empty()).then_some(labels);
-            Arc::new(FilterSpec { task_id, task_type, queue, status, user_id, labels }.checked().unwrap())
+            Arc::new(FilterSpec { task_id, task_type, queue, status, user_id, labels, ..FilterSpec::default() }.checked().unwrap())
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::body::OptionalBody;
 use super::caller::Caller;
+use super::path::Path;
 use super::read::{record, task_id};
 use super::state::App;
 use crate::task::Status;

@@ -1,7 +1,7 @@
 //! The public contract over HTTP: what comes in is checked and becomes a call of the hub, what the hub answers becomes
 //! bytes. Nothing is decided here.
 //!
-//! * [`routes`] is the whole URL table.
+//! * `routes` is the whole URL table.
 //! * Everything that refuses does so with a [`Problem`](crate::wire::Problem); `problem` holds the one match that makes
 //!   problems of what the hub says no to.
 //! * Records reach clients as the bytes they were written in (`splice`); they are never read and written again.
@@ -23,6 +23,7 @@ mod live_op;
 #[cfg(test)]
 mod live_tests;
 mod ops;
+mod path;
 mod problem;
 mod query;
 mod read;

@@ -203,12 +203,12 @@ impl Session {
             Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
                 Ok(Missed::Snapshot(Some("epoch")))
             }
-            Some(since) => self.missed(since.rev).await,
+            Some(since) => self.missed(since.rev, tasks).await,
         };
         match missed {
-            Ok(Missed::Changes(changes)) => {
+            Ok(Missed::Lines(lines)) => {
                 self.lines.push(subscribed(id, name, Mode::Resumed, rev));
-                self.resume(tasks, changes, out).await?;
+                self.resume(tasks, lines, rev, out).await?;
             }
             Ok(Missed::Snapshot(reset)) => match self.find(tasks).await {
                 Ok(page) => {
@@ -228,20 +228,21 @@ impl Session {
         Ok(None)
     }
 
-    /// Everything that changed after `rev`; or that a snapshot is the only way.
-    async fn missed(&self, rev: u64) -> Result<Missed, HubError> {
-        let mut all = Vec::new();
+    /// What changed after `rev` and is meant; or that a snapshot is the only way.
+    async fn missed(&self, rev: u64, tasks: &Tasks) -> Result<Missed, HubError> {
+        let (mut lines, mut read) = (Vec::new(), 0);
         let mut rev = rev;
         loop {
             match self.app.hub.changed_since(rev, RESUME_STEP).await? {
                 ChangedSince::TooOld => return Ok(Missed::Snapshot(Some("too_old"))),
                 ChangedSince::Known { changes, more } => {
                     rev = changes.last().map_or(rev, |last| last.rev);
-                    all.extend(changes);
+                    read += changes.len();
+                    lines.extend(changes.iter().filter_map(|change| missed_line(change, tasks)));
                     if !more {
-                        return Ok(Missed::Changes(all));
+                        return Ok(Missed::Lines(lines));
                     }
-                    if all.len() >= RESUME_LEN_MAX {
+                    if read >= RESUME_LEN_MAX {
                         return Ok(Missed::Snapshot(Some("too_old")));
                     }
                 }
@@ -249,13 +250,20 @@ impl Session {
         }
     }
 
-    /// Sends what was missed, and the newest tick of what runs.
-    async fn resume(&mut self, tasks: &Tasks, changes: Vec<ChangedTask>, out: &mut impl Carrier) -> Result<(), Ending> {
-        for change in changes {
-            self.lines.extend(missed_line(&change, tasks));
+    /// Sends what was missed, and the newest tick of what runs; not of records after `known`, which the feed still holds
+    /// for this client.
+    async fn resume(
+        &mut self,
+        tasks: &Tasks,
+        lines: Vec<Bytes>,
+        known: u64,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        for line in lines {
+            self.lines.push(line);
             self.flush_full(out).await?;
         }
-        for line in self.app.hub.progress_lines(&tasks.filter) {
+        for line in self.app.hub.progress_lines(&tasks.filter, known) {
             self.lines.push(line);
             self.flush_full(out).await?;
         }
@@ -450,7 +458,7 @@ impl Drop for Session {
 
 /// How a subscription catches up.
 enum Missed {
-    Changes(Vec<ChangedTask>),
+    Lines(Vec<Bytes>),
     /// With a snapshot; and why, where the client had hoped for less.
     Snapshot(Option<&'static str>),
 }

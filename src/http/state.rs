@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -20,7 +21,15 @@ pub struct App {
     pub live: LiveTimes,
     open: AtomicUsize,
     sockets: TaskTracker,
+    /// Room for bodies that are arriving, in units of [`BODY_UNIT_BYTES`].
+    arriving: Semaphore,
 }
+
+/// All bodies that are arriving at one time hold at most this much memory, in bytes; more are refused as overloaded.
+/// Eight of the largest batches, or five hundred payloads at their limit.
+const ARRIVING_BYTES_MAX: usize = 512 << 20;
+/// Bodies are counted in units of this many bytes. Smaller ones are not counted: connections bound them.
+const BODY_UNIT_BYTES: usize = 64 << 10;
 
 /// Bounds of what comes in.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +73,8 @@ impl App {
     /// The state of the routes of this hub.
     pub fn new(hub: Hub, limits: HttpLimits, goodbye: Duration) -> Arc<App> {
         let (live, open, sockets) = (LiveTimes::default(), AtomicUsize::new(0), TaskTracker::new());
-        Arc::new(App { hub, limits, goodbye, live, open, sockets })
+        let arriving = Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
+        Arc::new(App { hub, limits, goodbye, live, open, sockets, arriving })
     }
 
     /// The same with other times, before anything is served.
@@ -84,6 +94,12 @@ impl App {
         room.ok()?;
         self.hub.metrics().socket_opened(kind.word());
         Some(SocketGuard { app: self.clone(), kind, _token: self.sockets.token() })
+    }
+
+    /// Room for a body of at most so many bytes while it arrives. `None` when too many large ones do already.
+    pub(super) fn body_room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let units = (bytes / BODY_UNIT_BYTES).min(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
+        self.arriving.try_acquire_many(units as u32).ok()
     }
 
     /// Resolves when no socket is open. To be called when no new ones come.

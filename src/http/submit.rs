@@ -32,7 +32,7 @@ pub(super) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let key = request.headers().get(KEY_HEADER).cloned();
-    let bytes = read_json(request, app.limits.body_bytes_max()).await?;
+    let bytes = read_json(&app, request, app.limits.body_bytes_max()).await?;
     let key = submit_key(&who, "tasks", key.as_ref(), &bytes)?;
     let value: NewTask = parse(&bytes)?;
     let Submitted { task_ids, records, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
@@ -52,7 +52,7 @@ pub(super) async fn batch(
     request: Request,
 ) -> Result<Response, Problem> {
     let key = request.headers().get(KEY_HEADER).cloned();
-    let bytes = read_json(request, app.limits.batch_bytes_max()).await?;
+    let bytes = read_json(&app, request, app.limits.batch_bytes_max()).await?;
     let key = submit_key(&who, "tasks/batch", key.as_ref(), &bytes)?;
     let BatchBody { tasks } = parse_aside(bytes).await?;
     if tasks.len() > BATCH_LEN_MAX {

@@ -459,3 +459,18 @@ async fn documented_parameters_are_taken() {
     }
     assert!(tried > 15, "{tried}");
 }
+
+#[tokio::test]
+async fn bodies_that_arrive_hold_a_bounded_memory() {
+    let api = Api::start();
+    let held: Vec<_> = std::iter::from_fn(|| api.app.body_room(api.app.limits.batch_bytes_max())).collect();
+    assert_eq!(held.len(), 8);
+    let large = json!({"task_type": "t", "payload": "x".repeat(200_000)}).to_string();
+    let length = large.len().to_string();
+    let headers = [("content-length", length.as_str())];
+    api.post_with("/api/v1/tasks", &large, &headers).await.problem(503, "overloaded");
+    let small = r#"{"task_type":"t"}"#;
+    api.post_with("/api/v1/tasks", small, &[("content-length", "17")]).await.expect(201);
+    drop(held);
+    api.post_with("/api/v1/tasks", &large, &headers).await.expect(201);
+}

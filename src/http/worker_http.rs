@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::accepts::{self, accepts};
 use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
+use super::path::Path;
 use super::query::WAIT_MS_MAX;
 use super::read::task_id;
 use super::splice;

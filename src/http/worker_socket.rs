@@ -108,7 +108,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
-    let mut watch = tokio::time::interval(lease);
+    let mut watch = tokio::time::interval(lease.max(Duration::from_millis(1)));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let mut last_heard = Instant::now();
     let mut pushes = Vec::new();
@@ -358,7 +358,7 @@ fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
             return None;
         }
     };
-    taken.err().map(|refusal| error_text(Some(held), &refusal.into()))
+    taken.err().map(|error| error_text(Some(held), &error.into()))
 }
 
 /// A push as its message. Those that end the connection are none.

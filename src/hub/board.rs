@@ -23,6 +23,9 @@ use crate::task::{
 
 use super::stats::{Rates, UnfinishedCounts};
 
+/// The longest time left that is worth telling: a year.
+const ETA_MS_MAX: u64 = 365 * 86_400_000;
+
 /// How many tasks' log numbers are remembered between two attempts; others are looked up in the store.
 const LOG_ENDS_MAX: usize = 10_000;
 
@@ -65,6 +68,13 @@ struct Live {
     log_end: Option<u64>,
 }
 
+/// Whether a running task has ticked since its newest transition was decided.
+#[derive(PartialEq)]
+enum Ticked {
+    No,
+    Since,
+}
+
 /// What the board says to a worker's tick or log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Heard {
@@ -96,8 +106,9 @@ impl Board {
         self.relive(task, None);
     }
 
-    /// Shows a commit.
-    pub(super) fn apply(&self, entries: &[Entry], now: Timestamp) {
+    /// Shows a commit. Says which running tasks have ticked since it was decided: that tick is still to be told.
+    pub(super) fn apply(&self, entries: &[Entry], now: Timestamp) -> Vec<TaskId> {
+        let mut ticked = Vec::new();
         for Entry { change, .. } in entries {
             let task = &change.task;
             if change.kind == ChangeKind::Gone {
@@ -105,7 +116,9 @@ impl Board {
                 continue;
             }
             self.tasks.insert(task.task_id, task.clone());
-            self.relive(task, change.prev.as_deref());
+            if self.relive(task, change.prev.as_deref()) == Ticked::Since {
+                ticked.push(task.task_id);
+            }
         }
         let mut counts = self.counts.lock();
         for Entry { change, .. } in entries {
@@ -120,10 +133,11 @@ impl Board {
         }
         let running = self.live.len();
         self.running.send_if_modified(|known| std::mem::replace(known, running) != running);
+        ticked
     }
 
     /// Begins, renews or ends what a running task says of itself.
-    fn relive(&self, task: &Task, prev: Option<&Task>) {
+    fn relive(&self, task: &Task, prev: Option<&Task>) -> Ticked {
         if task.status == Status::Running {
             let run = task.run();
             let before = self.live.remove(&task.task_id).map(|(_, live)| live);
@@ -133,21 +147,28 @@ impl Board {
                 None if task.attempt == 1 && prev.is_some() => Some(0),
                 None => self.log_ends.lock().remove(&task.task_id),
             };
+            let recorded = run.and_then(|run| run.progress.as_ref());
+            let progress: Option<Progress> = match before {
+                Some(live) if same => live.progress,
+                _ => recorded.and_then(|progress| progress.to().ok()),
+            };
+            let since = same && progress.as_ref().and_then(|progress| progress.encode().ok()).as_ref() != recorded;
             let live = Live {
                 rev: task.rev,
                 attempt: task.attempt,
-                tick: 0,
-                progress: match before {
-                    Some(live) if same => live.progress,
-                    _ => run.and_then(|run| run.progress.as_ref()).and_then(|progress| progress.to().ok()),
-                },
+                tick: u64::from(since),
+                progress,
                 started_at: run.and_then(|run| run.started_at).unwrap_or(task.updated_at),
                 cancel_requested: task.cancel_requested(),
                 line: None,
-                unkept: false,
+                unkept: since,
                 log_end,
             };
             self.live.insert(task.task_id, live);
+            if since {
+                self.unkept.lock().push(task.task_id);
+                return Ticked::Since;
+            }
         } else if prev.is_some_and(|prev| prev.status == Status::Running)
             && let Some((_, live)) = self.live.remove(&task.task_id)
             && let Some(end) = live.log_end.filter(|end| *end > 0)
@@ -159,6 +180,7 @@ impl Board {
             }
             ends.insert(task.task_id, end);
         }
+        Ticked::No
     }
 
     /// Lets go of a final task that the store's view shows by now.
@@ -181,15 +203,24 @@ impl Board {
         self.tasks.get(&task_id).map(|task| task.clone())
     }
 
-    /// The newest record as JSON, with the newest tick.
-    pub(super) fn record(&self, task_id: TaskId) -> Option<(Arc<Task>, Vec<u8>)> {
-        let task = self.get(task_id)?;
+    /// A stored record with the newest tick, where the task still stands at it. A task that went on in the meantime is left
+    /// as it was read: whoever asked for it by its state shall not get another.
+    pub(super) fn refresh(&self, task_id: TaskId, record: Bytes) -> Bytes {
+        match self.get(task_id).filter(|task| Task::rev_of(&record) == Some(task.rev)) {
+            Some(task) => self.record(&task).into(),
+            None => record,
+        }
+    }
+
+    /// A record as JSON, with the newest tick if it is the newest record.
+    fn record(&self, task: &Task) -> Vec<u8> {
+        let task_id = task.task_id;
         let mut out = Vec::with_capacity(640);
         let live = self.live.get(&task_id).filter(|live| live.rev == task.rev);
         let tick = live.as_ref().and_then(|live| Some((live.encoded()?, live.tick)));
         task.write_json(&mut out, tick.as_ref().map(|(json, tick)| (json, *tick)));
         drop(live);
-        Some((task, out))
+        out
     }
 
     /// A tick of a running attempt. Costs one look-up: it is encoded when somebody is about to see it.
@@ -210,24 +241,34 @@ impl Board {
         Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
     }
 
-    /// Numbers log lines of a running attempt. `look_up` tells where the log of the task ends, if it is not known here.
+    /// Whether the number of the last log line of a running task has to be looked up before more can be numbered.
+    pub(super) fn log_end_unknown(&self, task_id: TaskId) -> bool {
+        self.live.get(&task_id).is_some_and(|live| live.log_end.is_none())
+    }
+
+    /// Numbers log lines of a running attempt and passes them on. Both happen as one, so that lines leave in the order of
+    /// their numbers. `looked_up` is where the log of the task ends in the store, if that was not known here.
     pub(super) fn number_lines(
         &self,
         task_id: TaskId,
         attempt: u32,
         lines: Vec<(Level, String)>,
         now: Timestamp,
-        look_up: impl FnOnce() -> u64,
-    ) -> Result<(Heard, Arc<[LogLine]>), Refusal> {
+        looked_up: Option<u64>,
+        pass_on: impl FnOnce(Arc<[LogLine]>),
+    ) -> Result<Heard, Refusal> {
         let mut live = self.held(task_id, attempt)?;
-        let mut end = live.log_end.unwrap_or_else(look_up);
+        let mut end = live.log_end.or(looked_up).unwrap_or(0);
         let lines = lines.into_iter().map(|(level, message)| {
             end += 1;
             LogLine { seq: end, at: now, attempt, level, message: cut_line(message) }
         });
         let lines: Arc<[LogLine]> = lines.collect();
         live.log_end = Some(end);
-        Ok((Heard { cancel_requested: live.cancel_requested, rev: live.rev }, lines))
+        if !lines.is_empty() {
+            pass_on(lines);
+        }
+        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
     }
 
     fn held(&self, task_id: TaskId, attempt: u32) -> Result<dashmap::mapref::one::RefMut<'_, TaskId, Live>, Refusal> {
@@ -253,12 +294,13 @@ impl Board {
     }
 
     /// The newest tick's event of each running task that matches.
-    pub(super) fn progress_lines(&self, filter: &Filter) -> Vec<Bytes> {
+    /// At most of records up to `rev`: a client that has not seen a later one yet would take it for known.
+    pub(super) fn progress_lines(&self, filter: &Filter, rev: u64) -> Vec<Bytes> {
         let running: Vec<TaskId> = self.live.iter().map(|live| *live.key()).collect();
         running
             .into_iter()
             .filter(|id| self.tasks.get(id).is_some_and(|task| filter.matches(&task)))
-            .filter_map(|id| self.progress(id).map(|tick| tick.line))
+            .filter_map(|id| self.progress(id).filter(|tick| tick.rev <= rev).map(|tick| tick.line))
             .collect()
     }
 
@@ -296,6 +338,8 @@ impl Live {
             let elapsed = Timestamp::now().millis_since(self.started_at) as f64;
             (elapsed * (100.0 - done) / done) as u64
         });
+        // Beyond this it is no estimate.
+        progress.eta_ms = progress.eta_ms.filter(|millis| *millis <= ETA_MS_MAX);
         progress.encode().ok()
     }
 }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState};
+use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission};
 use crate::feed::{Feed, FeedOptions};
 use crate::store::{Aside, ChangedSince, LogRange, Page, Query, Store, StoreError, Stored};
-use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Transition};
+use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Timestamp, Transition};
 use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
@@ -20,6 +20,9 @@ use super::shared::{Body, Clock, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
+
+/// Tasks deleted in one step when their retention is over.
+const EXPIRE_STEP: usize = 256;
 
 /// A handle to a running hub.
 #[derive(Clone)]
@@ -52,6 +55,7 @@ impl Hub {
         let mut writer = Writer::new(engine, store, shared.clone());
         writer.begin(batch)?;
         tracing::info!(epoch = shared.epoch, rev = shared.board.rev(), unfinished, "the hub is up");
+        tokio::spawn(expire(shared.clone()));
         std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
             step: "start the writer",
             cause: error.to_string(),
@@ -78,11 +82,28 @@ impl Hub {
         tasks: Vec<NewTask>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
+        // Here, and not on the writer's thread: a payload is walked to its end.
+        check_submission(&tasks, self.options().engine.payload_bytes_max).map_err(HubError::Refused)?;
         let bytes = tasks.iter().map(|task| task.payload.as_ref().map_or(0, Json::len) + 512).sum();
         let (sender, answer) = oneshot::channel();
         let command = Command::Submit { tasks, key };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, bytes, Bound::Held)?;
-        answer.await.unwrap_or(Err(HubError::Stopped))
+        let submitted = answer.await.unwrap_or(Err(HubError::Stopped))?;
+        if submitted.replayed { self.replay(submitted.task_ids).await } else { Ok(submitted) }
+    }
+
+    /// What an idempotency key stood for, as it is now.
+    async fn replay(&self, task_ids: Vec<TaskId>) -> Result<Submitted, HubError> {
+        let wanted = task_ids.clone();
+        let stored = self.shared.read(move |reader| reader.records(&wanted)).await?;
+        let records: Option<Vec<Bytes>> = task_ids
+            .iter()
+            .zip(stored)
+            .map(|(task_id, record)| Some(self.shared.board.refresh(*task_id, record?)))
+            .collect();
+        // The first task was deleted: what the key stood for is gone.
+        let records = records.ok_or(HubError::Refused(Refusal::IdempotencyConflict))?;
+        Ok(Submitted { task_ids, records, replayed: true })
     }
 
     /// Cancels a task, or asks the worker that runs it to stop: the answer's status tells which.
@@ -115,10 +136,7 @@ impl Hub {
     /// A task with its newest tick, its payload and its result. `None`: there is no such task.
     pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
         let stored = self.shared.read(move |reader| reader.task(task_id)).await?;
-        Ok(match (self.shared.board.record(task_id), stored) {
-            (Some((_, record)), Some(stored)) => Some(Stored { record: record.into(), ..stored }),
-            (_, stored) => stored,
-        })
+        Ok(stored.map(|stored| Stored { record: self.shared.board.refresh(task_id, stored.record), ..stored }))
     }
 
     /// The newest record of an unfinished task, and of a final one for a moment longer.
@@ -160,18 +178,18 @@ impl Hub {
 
     /// A page of tasks, running ones with their newest tick.
     pub async fn find(&self, query: Query) -> Result<Page, HubError> {
+        let _turn = self.shared.long_reads.acquire().await;
         self.settle().await?;
         let mut page = self.shared.read(move |reader| reader.find(&query)).await?;
         for (task_id, record) in &mut page.tasks {
-            if let Some((_, newer)) = self.shared.board.record(*task_id) {
-                *record = newer.into();
-            }
+            *record = self.shared.board.refresh(*task_id, std::mem::take(record));
         }
         Ok(page)
     }
 
     /// What changed after a `rev`, at most `limit` tasks.
     pub async fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, HubError> {
+        let _turn = self.shared.long_reads.acquire().await;
         self.settle().await?;
         self.shared.read(move |reader| reader.changed_since(rev, limit)).await
     }
@@ -196,9 +214,9 @@ impl Hub {
         Ok(exists.then_some(lines))
     }
 
-    /// The newest tick's event of each running task that matches, for a client that resumes.
-    pub fn progress_lines(&self, filter: &Filter) -> Vec<Bytes> {
-        self.shared.board.progress_lines(filter)
+    /// The newest tick's event of each running task that matches, for a client that has every record up to `rev`.
+    pub fn progress_lines(&self, filter: &Filter, rev: u64) -> Vec<Bytes> {
+        self.shared.board.progress_lines(filter, rev)
     }
 
     /// Counts and rates.
@@ -254,26 +272,22 @@ impl Hub {
         patience: Duration,
     ) -> Result<Vec<HandedOut>, HubError> {
         let ticket = self.shared.number();
-        let mut answer = self.shared.open_claim(ticket);
-        let claim = OpenClaim { shared: &self.shared, ticket };
+        let answer = self.shared.open_claim(ticket);
+        let mut claim = OpenClaim { shared: &self.shared, ticket, answer, given: None };
         self.ask(Command::Claim { worker_id, accepts, max, ticket }, Bound::Held).await?;
-        let given = match tokio::time::timeout(patience, &mut answer).await {
-            Ok(answer) => answer.unwrap_or(Err(HubError::Stopped))?,
-            Err(_) => {
-                // After this the ticket can bring nothing more, but it may have in between.
-                self.ask(Command::Unclaim { ticket }, Bound::Free).await?;
-                answer.try_recv().unwrap_or(Ok(Vec::new()))?
-            }
-        };
-        drop(claim);
-        let stored: Vec<TaskId> =
-            given.iter().filter(|given| matches!(given.body, Body::Stored)).map(|given| given.task.task_id).collect();
+        // Whatever has arrived by the time this is dropped is given back.
+        if tokio::time::timeout(patience, claim.arrived()).await.is_err() {
+            // After this the ticket can bring nothing more, but it may have in between.
+            self.ask(Command::Unclaim { ticket }, Bound::Free).await?;
+            claim.look();
+        }
+        let stored = claim.stored()?;
         let bodies = match stored.is_empty() {
             true => Vec::new(),
             false => self.shared.read(move |reader| reader.hand_out(&stored)).await?,
         };
         let mut bodies = bodies.into_iter();
-        Ok(given.into_iter().map(|given: Given| given.complete(&mut bodies)).collect())
+        Ok(claim.take().into_iter().map(|given| given.complete(&mut bodies)).collect())
     }
 
     /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
@@ -308,7 +322,7 @@ impl Hub {
 
     /// Log lines of a running attempt. Answers whether the attempt was asked to stop. Renews the lease.
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
-        let heard = self.shared.log(task_id, attempt, lines).map_err(HubError::Refused)?;
+        let heard = self.shared.log(task_id, attempt, lines)?;
         self.renew(task_id);
         Ok(heard.cancel_requested)
     }
@@ -339,12 +353,12 @@ impl Hub {
     /// watchers; workers are told by [`dismiss_workers`](Self::dismiss_workers).
     pub async fn drain(&self, patience: Duration) {
         self.shared.draining.store(true, Ordering::Relaxed);
-        if self.ask(Command::Drain, Bound::Free).await.is_ok() {
-            self.shared.push_to_all(|| Push::Drain);
-            let mut running = self.shared.board.running();
-            let _ = tokio::time::timeout(patience, running.wait_for(|running| *running == 0)).await;
-            let _ = self.ask(Command::GiveBack, Bound::Free).await;
-        }
+        // A store that takes no writes keeps nobody from finishing, and nothing from being given back by the restart.
+        let _ = self.ask(Command::Drain, Bound::Free).await;
+        self.shared.push_to_all(|| Push::Drain);
+        let mut running = self.shared.board.running();
+        let _ = tokio::time::timeout(patience, running.wait_for(|running| *running == 0)).await;
+        let _ = self.ask(Command::GiveBack, Bound::Free).await;
         self.shared.goodbye.send_replace(true);
     }
 
@@ -360,17 +374,56 @@ impl Hub {
     }
 }
 
-/// Takes a claim back when whoever made it is gone.
+/// A claim, and what it brought until somebody has it. When whoever made it is gone, it is taken back, and so are the
+/// tasks: their attempt counts nothing.
 struct OpenClaim<'a> {
     shared: &'a Arc<Shared>,
     ticket: u64,
+    answer: oneshot::Receiver<Result<Vec<Given>, HubError>>,
+    given: Option<Result<Vec<Given>, HubError>>,
+}
+
+impl OpenClaim<'_> {
+    async fn arrived(&mut self) {
+        self.given = Some((&mut self.answer).await.unwrap_or(Err(HubError::Stopped)));
+    }
+
+    fn look(&mut self) {
+        if self.given.is_none() {
+            self.given = self.answer.try_recv().ok();
+        }
+    }
+
+    /// The tasks whose payloads are to be read.
+    fn stored(&mut self) -> Result<Vec<TaskId>, HubError> {
+        match &self.given {
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(given)) => {
+                let stored = |given: &&Given| matches!(given.body, Body::Stored);
+                Ok(given.iter().filter(stored).map(|given| given.task.task_id).collect())
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn take(&mut self) -> Vec<Given> {
+        self.given.take().and_then(Result::ok).unwrap_or_default()
+    }
 }
 
 impl Drop for OpenClaim<'_> {
     fn drop(&mut self) {
         self.shared.close_claim(self.ticket);
-        let command = Command::Unclaim { ticket: self.ticket };
-        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+        self.look();
+        let unclaim = Command::Unclaim { ticket: self.ticket };
+        let release = |given: Given| Command::Report {
+            task_id: given.task.task_id,
+            attempt: given.task.attempt,
+            report: Report::Release,
+        };
+        for command in std::iter::once(unclaim).chain(self.take().into_iter().map(release)) {
+            let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+        }
     }
 }
 
@@ -404,17 +457,51 @@ impl Shared {
         Ok(heard)
     }
 
-    pub(super) fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<Heard, Refusal> {
-        let look_up = || self.reader.log_end(task_id).unwrap_or(0);
-        let now = self.clock.now().wall;
-        let (heard, lines) = self.board.number_lines(task_id, attempt, lines, now, look_up)?;
-        if lines.is_empty() {
-            return Ok(heard);
+    pub(super) fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<Heard, HubError> {
+        let bytes = lines.iter().map(|(_, message)| message.len() + 64).sum();
+        if !self.inbox.has_room(bytes) {
+            return Err(HubError::Overloaded);
         }
-        self.feed.logs(task_id, &lines);
-        let bytes = lines.iter().map(|line| line.message.len()).sum();
-        let aside = Aside::Logs { task_id, lines };
-        let _ = self.inbox.push(Request::Aside { aside, reply: None }, bytes, Bound::Free);
-        Ok(heard)
+        // Known but after a restart, or for a second attempt whose first said nothing: one short read then.
+        let looked_up = match self.board.log_end_unknown(task_id) {
+            true => Some(self.reader.log_end(task_id).map_err(|_| HubError::StorageUnavailable)?),
+            false => None,
+        };
+        let now = self.clock.now().wall;
+        let pass_on = |lines: Arc<[LogLine]>| {
+            self.feed.logs(task_id, &lines);
+            let aside = Aside::Logs { task_id, lines };
+            let _ = self.inbox.push(Request::Aside { aside, reply: None }, bytes, Bound::Free);
+        };
+        self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)
+    }
+}
+
+/// Deletes final tasks whose retention is over, in small steps, for as long as the hub is there.
+async fn expire(shared: Arc<Shared>) {
+    let hub = Hub { shared };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(hub.options().expire_every()) => {}
+            () = hub.shared.until_stopped() => return,
+        }
+        while hub.expire_step().await.is_ok_and(|more| more) {}
+    }
+}
+
+impl Hub {
+    /// Deletes some tasks whose retention is over, and says whether there may be more.
+    async fn expire_step(&self) -> Result<bool, HubError> {
+        let retain_ms = i64::try_from(self.options().retain.as_millis()).unwrap_or(i64::MAX);
+        let now = self.shared.clock.now().wall.as_millis();
+        let before = Timestamp::from_millis(now.saturating_sub(retain_ms));
+        let task_ids = self.shared.read(move |reader| reader.finished_before(before, EXPIRE_STEP)).await?;
+        let more = task_ids.len() == EXPIRE_STEP;
+        if !task_ids.is_empty() {
+            self.ask(Command::Expire { task_ids }, Bound::Free).await?;
+            // What was deleted must have left the view before it is looked for again.
+            self.settle().await?;
+        }
+        Ok(more)
     }
 }

@@ -101,6 +101,11 @@ impl Inbox {
         std::mem::take(&mut queue.requests)
     }
 
+    /// Whether so many bytes more may wait.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.queue.lock().bytes.saturating_add(bytes) <= BYTES_MAX
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.lock().requests.is_empty()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::engine::{Now, Refusal};
 use crate::feed::Feed;
@@ -18,6 +18,9 @@ use super::board::Board;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
 use super::{HubError, HubOptions};
+
+/// Reads over many tasks at once: half the connections that the store has for readers.
+const LONG_READS_MAX: usize = 2;
 
 pub(super) struct Shared {
     pub(super) options: HubOptions,
@@ -34,6 +37,8 @@ pub(super) struct Shared {
     claims: DashMap<u64, oneshot::Sender<Result<Vec<Given>, HubError>>>,
     /// The next connection or ticket.
     numbers: AtomicU64,
+    /// Reads over many tasks take turns, so that the store's few readers are never all busy with them.
+    pub(super) long_reads: Semaphore,
     broken: RwLock<Option<String>>,
     pub(super) draining: AtomicBool,
     /// Set once watchers and workers should be told goodbye.
@@ -111,6 +116,7 @@ impl Shared {
             links: DashMap::new(),
             claims: DashMap::new(),
             numbers: AtomicU64::new(1),
+            long_reads: Semaphore::new(LONG_READS_MAX),
             broken: RwLock::new(None),
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),

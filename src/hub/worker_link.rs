@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::task::JoinHandle;
+
 use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report};
+use crate::store;
 use crate::task::{Json, Level, Name, Progress, Task, TaskId};
 
 use super::inbox::{Bound, Reply, Request};
@@ -11,7 +14,7 @@ use super::mailbox::Mailbox;
 use super::shared::{Body, Given, Push, Shared};
 use super::{Hub, HubError};
 
-/// A worker is said to be alive at most this often, in milliseconds.
+/// A worker is said to be alive at most this often, in milliseconds, and at most twenty times a lease.
 const HEARD_EVERY_MS: u64 = 500;
 
 /// A task with what its worker needs.
@@ -66,6 +69,8 @@ pub struct WorkerLink {
     session: u64,
     mailbox: Arc<Mailbox<Push>>,
     taken: Vec<Push>,
+    /// Payloads that are being read for what was taken. Kept here, so that a wait that is given up loses nothing.
+    reading: Option<JoinHandle<Result<Vec<store::HandOut>, HubError>>>,
     heard_at: AtomicU64,
 }
 
@@ -86,11 +91,16 @@ impl Hub {
             session,
             mailbox,
             taken: Vec::new(),
+            reading: None,
             heard_at: AtomicU64::new(shared.clock.now().mono),
             shared,
         };
         let hello = Hello { worker_id, session, accepts, concurrency, holding };
-        match self.ask(Command::Hello(hello), Bound::Free).await? {
+        let answer = self.ask(Command::Hello(hello), Bound::Free).await?;
+        if self.is_draining() {
+            link.mailbox.push(Push::Drain);
+        }
+        match answer {
             Answer::Welcome { keep, drop } => Ok(Welcome { link, keep, drop }),
             other => unreachable!("hello is answered by a welcome, not by {other:?}"),
         }
@@ -104,11 +114,17 @@ impl WorkerLink {
             self.mailbox.take(&mut self.taken).await;
         }
         let stored: Vec<TaskId> = self.taken.iter().filter_map(Push::reads).collect();
-        let mut bodies = match stored.is_empty() {
-            true => Vec::new(),
-            false => self.shared.read(move |reader| reader.hand_out(&stored)).await?,
+        let mut bodies = Vec::new().into_iter();
+        if !stored.is_empty() {
+            let shared = &self.shared;
+            let reading = self.reading.get_or_insert_with(|| {
+                let shared = shared.clone();
+                tokio::spawn(async move { shared.read(move |reader| reader.hand_out(&stored)).await })
+            });
+            let read = reading.await;
+            self.reading = None;
+            bodies = read.unwrap_or(Err(HubError::Stopped))?.into_iter();
         }
-        .into_iter();
         out.extend(self.taken.drain(..).map(|push| match push {
             Push::Run(given) => Pushed::Run(given.complete(&mut bodies)),
             Push::Stop { task_id, attempt, reason } => Pushed::Stop { task_id, attempt, reason },
@@ -137,7 +153,7 @@ impl WorkerLink {
     pub fn heard(&self) {
         let now = self.shared.clock.now().mono;
         let before = self.heard_at.load(Ordering::Relaxed);
-        if now >= before + HEARD_EVERY_MS {
+        if now >= before + HEARD_EVERY_MS.min(self.shared.options.engine.lease_ms / 20) {
             self.heard_at.store(now, Ordering::Relaxed);
             self.tell(Command::Heard { worker_id: self.worker_id.clone() });
         }
@@ -155,12 +171,12 @@ impl WorkerLink {
         attempt: u32,
         progress: Option<Progress>,
         checkpoint: Option<Json>,
-    ) -> Result<(), Refusal> {
-        self.shared.progress(task_id, attempt, progress, checkpoint, None).map(|_| ())
+    ) -> Result<(), HubError> {
+        self.shared.progress(task_id, attempt, progress, checkpoint, None).map(|_| ()).map_err(HubError::Refused)
     }
 
     /// Log lines of a running attempt.
-    pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<(), Refusal> {
+    pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<(), HubError> {
         self.shared.log(task_id, attempt, lines).map(|_| ())
     }
 

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
-use crate::store::{Aside, Commit, Entry, Reader, Store, StoreError};
-use crate::task::{Change, ChangeKind, Event, Name, Task, TaskId};
+use crate::store::{Aside, Commit, Entry, Store, StoreError};
+use crate::task::{Change, ChangeKind, Event, Name, Task};
 use bytes::Bytes;
 
 use super::board::open_task_line;
@@ -54,10 +54,10 @@ const ASIDES_BYTES_MAX: usize = 1 << 20;
 const KEEP_TICKS_EVERY: Duration = Duration::from_secs(1);
 /// How soon a store that failed is tried again.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// Tasks deleted in one step.
-const EXPIRE_STEP: usize = 256;
-/// How often expired keys and tombstones are swept.
+/// How often expired keys and tombstones are swept, and how many of each in one step; the next follows at once where there
+/// are more.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_STEP: usize = 512;
 /// How long a deleted task is told of to those who resume.
 const TOMBSTONES_MS: u64 = 10 * 60_000;
 
@@ -65,7 +65,6 @@ const TOMBSTONES_MS: u64 = 10 * 60_000;
 pub(super) struct Writer {
     engine: Engine,
     store: Box<dyn Store>,
-    reader: Arc<dyn Reader>,
     shared: Arc<Shared>,
     payloads: Payloads,
     /// The newest connection of each worker on a socket.
@@ -82,7 +81,6 @@ pub(super) struct Writer {
     /// The last round stopped for a bound: there is more to do at once.
     more: bool,
     ticks_kept: Instant,
-    expired: Instant,
     swept: Instant,
 }
 
@@ -101,7 +99,6 @@ impl Writer {
         let now = Instant::now();
         Writer {
             engine,
-            reader: store.reader(),
             store,
             shared,
             payloads: Payloads::default(),
@@ -114,7 +111,6 @@ impl Writer {
             unsettled_since: None,
             more: false,
             ticks_kept: now,
-            expired: now,
             swept: now,
         }
     }
@@ -171,11 +167,7 @@ impl Writer {
         let timers = self.engine.next_in(self.now()).map(Duration::from_millis);
         let settle = self.unsettled_since.map(|since| until(since + SETTLE_AFTER));
         let asides = self.asides_since.map(|since| until(since + ASIDES_AFTER));
-        let housekeeping = [
-            until(self.ticks_kept + KEEP_TICKS_EVERY),
-            until(self.expired + self.shared.options.expire_every()),
-            until(self.swept + SWEEP_EVERY),
-        ];
+        let housekeeping = [until(self.ticks_kept + KEEP_TICKS_EVERY), until(self.swept + SWEEP_EVERY)];
         timers.into_iter().chain(settle).chain(asides).chain(housekeeping).min().unwrap_or(KEEP_TICKS_EVERY)
     }
 
@@ -254,8 +246,13 @@ impl Writer {
             }
             return None;
         }
-        // A clone shares the result's bytes.
-        let retry = matches!(reply, Reply::Link { .. }).then(|| command.clone());
+        // What nobody can repeat is tried again: reports over sockets, and tasks given back. A clone shares its bytes.
+        let repeats = match &reply {
+            Reply::Link { .. } => true,
+            Reply::Nobody => matches!(command, Command::Report { .. }),
+            Reply::Caller(_) | Reply::Submitter(_) => false,
+        };
+        let retry = repeats.then(|| command.clone());
         match &command {
             Command::Hello(hello) => {
                 self.sessions.insert(hello.worker_id.clone(), hello.session);
@@ -308,7 +305,7 @@ impl Writer {
         if commit.changes.is_empty() {
             return;
         }
-        self.shared.board.apply(&commit.changes, self.now().wall);
+        let ticked = self.shared.board.apply(&commit.changes, self.now().wall);
         let published: Vec<Published> = commit
             .changes
             .iter()
@@ -323,6 +320,9 @@ impl Writer {
             .collect();
         self.shared.metrics.changed(commit.changes.iter().map(|entry| &entry.change));
         self.shared.feed.publish(published.into());
+        for task_id in ticked {
+            self.shared.feed.tick(task_id);
+        }
     }
 
     fn remember_payloads(&mut self, commit: &Commit) {
@@ -388,7 +388,7 @@ impl Writer {
                     let _ = caller.send(result.map_err(HubError::Refused));
                 }
                 Reply::Submitter(submitter) => {
-                    let _ = submitter.send(self.submitted(result, &commit.changes[changes]));
+                    let _ = submitter.send(submitted(result, &commit.changes[changes]));
                 }
                 Reply::Link { session, task_id, attempt } => {
                     let push = match result {
@@ -401,35 +401,16 @@ impl Writer {
         }
     }
 
-    fn submitted(&self, result: Result<Answer, Refusal>, created: &[Entry]) -> Result<Submitted, HubError> {
-        match result {
-            Err(refusal) => Err(HubError::Refused(refusal)),
-            Ok(Answer::Replayed { task_ids }) => {
-                let record = |id: &TaskId| match self.shared.board.record(*id) {
-                    Some((_, record)) => Ok(Some(Bytes::from(record))),
-                    None => self.reader.task(*id).map(|stored| stored.map(|stored| stored.record)),
-                };
-                let records = task_ids.iter().map(record).collect::<Result<Option<Vec<_>>, _>>();
-                match records {
-                    Ok(Some(records)) => Ok(Submitted { task_ids, records, replayed: true }),
-                    // The first task was deleted: what the key stood for is gone.
-                    Ok(None) => Err(HubError::Refused(Refusal::IdempotencyConflict)),
-                    Err(_) => Err(HubError::StorageUnavailable),
-                }
-            }
-            Ok(_) => Ok(Submitted {
-                task_ids: created.iter().map(|entry| entry.change.task.task_id).collect(),
-                records: created.iter().map(|entry| entry.record.clone()).collect(),
-                replayed: false,
-            }),
-        }
-    }
-
     /// The commit failed: the engine goes back, and whoever waits is told, or tried again.
     fn take_back(&mut self, mut batch: Batch, commit: Commit, outcomes: Vec<Outcome>, now: Now) {
         for notice in std::mem::take(&mut batch.notices) {
-            if let Notice::Claimed { ticket, .. } = notice {
-                let _ = self.shared.answer_claim(ticket, Err(HubError::StorageUnavailable));
+            match notice {
+                Notice::Claimed { ticket, .. } => {
+                    let _ = self.shared.answer_claim(ticket, Err(HubError::StorageUnavailable));
+                }
+                // A connection is no change, so that it was replaced is not taken back.
+                Notice::Replaced { session } => self.shared.push(session, Push::Replaced),
+                Notice::Run { .. } | Notice::Stop { .. } => {}
             }
         }
         batch.changes = commit.changes.into_iter().map(|entry| entry.change).collect();
@@ -458,9 +439,12 @@ impl Writer {
         self.asides_since.get_or_insert_with(Instant::now);
         self.asides.push(aside);
         if self.broken_until.is_some() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {
-            let half = self.asides.len() / 2;
+            let (half, mut at) = (self.asides.len() / 2, 0);
             tracing::warn!(asides = half, "dropped log lines and ticks that could not be written");
-            self.asides.drain(..half);
+            self.asides.retain(|aside| {
+                at += 1;
+                at > half || matches!(aside, Aside::Checkpoint { .. })
+            });
             self.asides_bytes /= 2;
         }
     }
@@ -504,15 +488,13 @@ impl Writer {
                 self.keep_aside(Aside::Progress { task_id, rev, progress });
             }
         }
-        if self.expired.elapsed() >= self.shared.options.expire_every() {
-            self.expire();
-        }
         if self.swept.elapsed() >= SWEEP_EVERY {
-            self.swept = Instant::now();
             let now = self.now().wall;
             let before = crate::task::Timestamp::from_millis(now.as_millis() - TOMBSTONES_MS as i64);
-            if let Err(error) = self.store.sweep(now, before, 10 * EXPIRE_STEP) {
-                self.broke(&error);
+            match self.store.sweep(now, before, SWEEP_STEP) {
+                Ok(rows) if rows >= SWEEP_STEP => {}
+                Ok(_) => self.swept = Instant::now(),
+                Err(error) => self.broke(&error),
             }
         }
     }
@@ -541,29 +523,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes some of the final tasks whose retention is over; if there are more, goes on at the next chance.
-    fn expire(&mut self) {
-        let retain_ms = self.shared.options.retain.as_millis() as i64;
-        let before = crate::task::Timestamp::from_millis(self.now().wall.as_millis().saturating_sub(retain_ms));
-        match self.reader.finished_before(before, EXPIRE_STEP) {
-            Ok(task_ids) => {
-                if task_ids.len() < EXPIRE_STEP {
-                    self.expired = Instant::now();
-                }
-                if !task_ids.is_empty() {
-                    let request = Request::Command { command: Command::Expire { task_ids }, reply: Reply::Nobody };
-                    self.round(vec![request]);
-                    // What was deleted must leave the view before it is looked for again.
-                    let _ = self.settle_all();
-                }
-            }
-            Err(error) => {
-                self.expired = Instant::now();
-                self.broke(&error);
-            }
-        }
-    }
-
     /// Writes what is left and closes the store.
     fn end(mut self) {
         self.round(Vec::new());
@@ -571,10 +530,24 @@ impl Writer {
     }
 }
 
-/// Tells whoever waits that nothing was written. Hands back the reply of a worker's socket: its report is tried again.
+/// The answer to a submission. What a key brought back is read by whoever asked, not here.
+fn submitted(result: Result<Answer, Refusal>, created: &[Entry]) -> Result<Submitted, HubError> {
+    match result {
+        Err(refusal) => Err(HubError::Refused(refusal)),
+        Ok(Answer::Replayed { task_ids }) => Ok(Submitted { task_ids, records: Vec::new(), replayed: true }),
+        Ok(_) => Ok(Submitted {
+            task_ids: created.iter().map(|entry| entry.change.task.task_id).collect(),
+            records: created.iter().map(|entry| entry.record.clone()).collect(),
+            replayed: false,
+        }),
+    }
+}
+
+/// Tells whoever waits that nothing was written. Hands back a reply that nobody waits for, or a socket: what it belongs to
+/// may be tried again.
 fn fail(reply: Reply) -> Option<Reply> {
     match reply {
-        Reply::Nobody => None,
+        Reply::Nobody => Some(Reply::Nobody),
         Reply::Caller(caller) => caller.send(Err(HubError::StorageUnavailable)).err().and(None),
         Reply::Submitter(submitter) => submitter.send(Err(HubError::StorageUnavailable)).err().and(None),
         Reply::Link { .. } => Some(reply),

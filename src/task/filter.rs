@@ -24,6 +24,9 @@ pub struct FilterSpec {
     pub status: Option<Vec<Status>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<Vec<String>>,
+    /// No task is part of a workflow yet, so this matches none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Vec<String>>>,
 }
@@ -47,6 +50,7 @@ impl FilterSpec {
             + self.queue.as_ref().map_or(0, Vec::len)
             + self.status.as_ref().map_or(0, Vec::len)
             + self.user_id.as_ref().map_or(0, Vec::len)
+            + self.workflow_id.as_ref().map_or(0, Vec::len)
             + self.labels.iter().flat_map(BTreeMap::values).map(Vec::len).sum::<usize>();
         if count > FILTER_VALUES_MAX {
             return Err(Invalid::limit("filter", FILTER_VALUES_MAX as u64, "values"));
@@ -59,7 +63,8 @@ impl FilterSpec {
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(Some(PatternSet::new(patterns)))
         };
-        let filter = Filter {
+        let workflows = non_empty("workflow_id", self.workflow_id)?;
+        let mut filter = Filter {
             task_id: non_empty("task_id", self.task_id)?.map(|list| list.into_iter().collect()),
             task_type: patterns("task_type", non_empty("task_type", self.task_type)?)?,
             queue: patterns("queue", non_empty("queue", self.queue)?)?,
@@ -75,6 +80,9 @@ impl FilterSpec {
                 })
                 .collect::<Result<_, Invalid>>()?,
         };
+        if workflows.is_some() {
+            filter.task_id = Some(BTreeSet::new());
+        }
         Ok(filter)
     }
 }

@@ -60,7 +60,7 @@ impl Progress {
         self
     }
 
-    /// Checks the bounds, and derives `percentage` from `current` and `total` where it is absent.
+    /// Checks the bounds, that of the whole text too, and derives `percentage` from `current` and `total` where it is absent.
     pub fn checked(mut self) -> Result<Progress, Invalid> {
         for (field, number) in [("current", self.current), ("total", self.total)] {
             if number.is_some_and(|n| !n.is_finite() || n < 0.0) {
@@ -83,6 +83,14 @@ impl Progress {
             self.percentage = Some(((current / total).min(1.0) * 1_000.0).round() / 10.0);
         }
         self.eta_ms = None;
+        // Most ticks are far too small to be worth encoding for this. A character takes six bytes at most, as `\u0001`,
+        // and everything that is no text stands in less than the rest.
+        const REST: usize = 512;
+        let text = |text: &Option<String>| text.as_ref().map_or(0, |text| 6 * text.len());
+        let longest = text(&self.step) + text(&self.message) + self.details.as_ref().map_or(0, Json::len) + REST;
+        if longest > PROGRESS_BYTES_MAX {
+            self.encode()?;
+        }
         Ok(self)
     }
 

@@ -168,6 +168,16 @@ impl Task {
         out
     }
 
+    /// The `rev` of a record as text. It is the last field but one of what [`write_json`](Self::write_json) wrote, so the
+    /// record need not be read for it. `None` for anything else.
+    pub fn rev_of(record: &[u8]) -> Option<u64> {
+        let tail = std::str::from_utf8(&record[record.len().saturating_sub(64)..]).ok();
+        // The tail may begin within a character of a text; then the numbers are still plain.
+        let tail = tail.map_or_else(|| String::from_utf8_lossy(&record[record.len().saturating_sub(64)..]), Into::into);
+        let (_, rev) = tail.rsplit_once(",\"rev\":")?;
+        rev.split_once(',')?.0.parse().ok()
+    }
+
     /// Reads what [`write_json`](Self::write_json) wrote, by this version of the hub or an older one.
     pub fn parse(record: &[u8]) -> Result<Task, serde_json::Error> {
         serde_json::from_slice::<TaskView>(record).map(Task::from)
@@ -323,6 +333,7 @@ mod tests {
         ] {
             task.run.as_mut().unwrap().outcome = outcome;
             let text = task.to_json();
+            assert_eq!(Task::rev_of(&text), Some(task.rev));
             assert_eq!(Task::parse(&text).unwrap(), task);
             let view: TaskView = serde_json::from_slice(&text).unwrap();
             let again: TaskView = serde_json::from_str(&serde_json::to_string(&view).unwrap()).unwrap();

@@ -170,7 +170,8 @@ pub struct HubSays {
     pub keep: Vec<Held>,
     #[serde(default)]
     pub drop: Vec<Held>,
-    pub task: Option<TaskView>,
+    /// Boxed: most messages have none, and they are moved about as much.
+    pub task: Option<Box<TaskView>>,
     pub task_id: Option<TaskId>,
     pub attempt: Option<u32>,
     pub checkpoint: Option<Json>,

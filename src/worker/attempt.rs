@@ -31,7 +31,7 @@ pub struct Context {
 
 pub(super) struct Attempt {
     pub(super) held: Held,
-    task: TaskView,
+    task: Box<TaskView>,
     checkpoint: Option<Json>,
     outbox: Arc<Outbox>,
     slot: Mutex<Slot>,
@@ -85,7 +85,7 @@ impl Slot {
 }
 
 impl Attempt {
-    pub(super) fn new(held: Held, task: TaskView, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
+    pub(super) fn new(held: Held, task: Box<TaskView>, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
         Arc::new(Attempt {
             held,
             task,
@@ -212,10 +212,6 @@ impl Context {
 
     pub(super) fn try_progress(&self, progress: Progress) -> Result<(), Invalid> {
         let progress = progress.checked()?;
-        // Encoding it once more only to know its size would be most of the cost of a report; one without texts is small.
-        if progress.step.is_some() || progress.message.is_some() || progress.details.is_some() {
-            progress.encode()?;
-        }
         self.attempt.say(|slot| slot.progress = Some(progress));
         Ok(())
     }

@@ -1,3 +1,5 @@
+//! Why a try failed, as a registered function says it.
+
 use std::fmt;
 
 use serde::Serialize;

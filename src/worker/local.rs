@@ -288,7 +288,7 @@ impl Local {
     fn start(&mut self, given: HandedOut) {
         let HandedOut { task, payload, checkpoint } = given;
         let held = Held { task_id: task.task_id, attempt: task.attempt };
-        let attempt = Attempt::new(held, view(&task, payload), checkpoint, self.outbox.clone());
+        let attempt = Attempt::new(held, Box::new(view(&task, payload)), checkpoint, self.outbox.clone());
         let handler = handler_of(&self.handlers, task.task_type.as_str());
         let word = Word { outbox: self.outbox.clone(), held, ending: None };
         let running = tokio::spawn(run(word, handler, attempt.clone()));

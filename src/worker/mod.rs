@@ -31,9 +31,9 @@
 //! * When asked to stop, a worker takes no new work, finishes what it runs within a limit, and gives the rest back.
 //!
 //! # Inside
-//! One future owns the socket ([`session`]). It reads all there is to read, spawns a future for each task, takes what
-//! the tasks left in the [`outbox`], and writes many answers as one message. What is held, and what was reported and
-//! not yet acknowledged, stands in the [`roster`], which knows no sockets.
+//! One future owns the socket (`session`). It reads all there is to read, spawns a future for each task, takes what
+//! the tasks left in the `outbox`, and writes many answers as one message. What is held, and what was reported and
+//! not yet acknowledged, stands in the `roster`, which knows no sockets.
 
 mod attempt;
 mod command;

@@ -465,7 +465,7 @@ impl Session {
 
     // Tasks.
 
-    fn start(&mut self, task: TaskView, attempt: u32, checkpoint: Option<Json>) {
+    fn start(&mut self, task: Box<TaskView>, attempt: u32, checkpoint: Option<Json>) {
         let held = Held { task_id: task.task_id, attempt };
         if self.roster.get(&held).is_some() {
             return;

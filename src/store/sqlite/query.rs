@@ -166,16 +166,21 @@ impl Built {
     }
 
     fn patterns(&mut self, column: &str, patterns: &PatternSet) -> String {
-        let each: Vec<_> = patterns
-            .iter()
-            .map(|pattern| match pattern {
-                Pattern::Exact(name) => format!("{column} = {}", self.bind(name.as_str().to_owned())),
+        let (mut exact, mut each) = (Vec::new(), Vec::new());
+        for pattern in patterns.iter() {
+            match pattern {
+                Pattern::Exact(name) => exact.push(name.as_str().to_owned()),
                 Pattern::Prefix(prefix) => {
                     let chars = prefix.as_str().chars().count();
-                    format!("substr({column}, 1, {chars}) = {}", self.bind(prefix.as_str().to_owned()))
+                    each.push(format!("substr({column}, 1, {chars}) = {}", self.bind(prefix.as_str().to_owned())));
                 }
-            })
-            .collect();
+            }
+        }
+        // One list, not a chain of ORs: SQLite bounds how deep an expression is, and a filter may name a thousand.
+        if !exact.is_empty() {
+            let list = self.list(exact.into_iter());
+            each.push(format!("{column} IN {list}"));
+        }
         if each.is_empty() { "FALSE".to_owned() } else { format!("({})", each.join(" OR ")) }
     }
 

@@ -187,7 +187,7 @@ impl Staging {
         Step { tasks, keys, rows_below, keys_len }
     }
 
-    /// The step is in the view, durably.
+    /// The step is in the view.
     pub fn settled(&mut self, step: StepDone) {
         for staged in self.tasks.drain(..step.tasks) {
             self.places.remove(&staged.task_id);

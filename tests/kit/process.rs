@@ -1,0 +1,136 @@
+//! Programs in processes of their own: the hub and its workers, to be killed.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// The `taskhub` program.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskhub"));
+    command.env_remove("TASKHUB_URL").env("TASKHUB_LOG", "warn");
+    command
+}
+
+/// A process that does not outlive the test. What it writes to stderr is kept.
+pub struct Program {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl Program {
+    pub fn start(mut command: Command) -> Program {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|why| panic!("could not start {command:?}: {why}"));
+        let said = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("a pipe");
+        keep(stderr, said.clone());
+        Program { child, said }
+    }
+
+    /// The next line of stdout. Empty: it is closed.
+    fn first_line(&mut self) -> String {
+        let mut stdout = BufReader::new(self.child.stdout.take().expect("stdout was not read yet"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is text");
+        // The rest is read, so that it never fills up.
+        keep(stdout, Arc::default());
+        line
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("no reader panicked").clone()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the process was started here and not waited for yet, so the id is its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_none()
+    }
+
+    /// How it ends, within `bound`.
+    #[track_caller]
+    pub fn wait(&mut self, bound: Duration) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                return status;
+            }
+            assert!(begun.elapsed() < bound, "the process did not end within {bound:?}; it said:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- a process said:\n{}---", self.said());
+        }
+    }
+}
+
+fn keep(mut pipe: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+            said.lock().expect("no reader panicked").push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+    });
+}
+
+/// `taskhub serve` on a free port.
+pub struct HubProcess {
+    pub program: Program,
+    pub url: String,
+}
+
+impl HubProcess {
+    /// Starts a hub on this folder and waits until it answers.
+    pub fn start<S: AsRef<OsStr>>(folder: &Path, options: impl IntoIterator<Item = S>) -> HubProcess {
+        HubProcess::start_at("127.0.0.1:0", folder, options)
+    }
+
+    /// The same at this address.
+    pub fn start_at<S: AsRef<OsStr>>(listen: &str, folder: &Path, options: impl IntoIterator<Item = S>) -> HubProcess {
+        let mut command = program();
+        command.args(["serve", "--listen", listen, "--data"]).arg(folder).args(options);
+        HubProcess::from(command)
+    }
+
+    /// The hub that this command starts.
+    pub fn from(command: Command) -> HubProcess {
+        let mut program = Program::start(command);
+        let begun = Instant::now();
+        let line = program.first_line();
+        let Some(url) = line.trim().strip_prefix("taskhub listening on ") else {
+            panic!("the hub said {line:?}; and on stderr:\n{}", program.said());
+        };
+        assert!(begun.elapsed() < PATIENCE, "the hub took {:?} to start", begun.elapsed());
+        HubProcess { url: url.to_owned(), program }
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").expect("an http address")
+    }
+}

@@ -1,0 +1,216 @@
+//! The shape of the sources: who imports whom, who writes to the terminal, how long a file is, and that each says what it
+//! is. The rules are in ARCHITECTURE.md; where something differs for a reason, the reason stands here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Whom each part may import, beside itself. What is not listed may import nothing of ours.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    ("cli", &["server", "client", "worker", "config", "telemetry", "dial", "wire", "task"]),
+    ("server", &["http", "hub", "store", "telemetry", "config"]),
+    ("config", &["http", "hub", "engine", "task", "telemetry"]),
+    ("http", &["hub", "feed", "wire", "task"]),
+    ("hub", &["engine", "store", "feed", "wire", "task", "telemetry"]),
+    ("engine", &["task"]),
+    ("store", &["task"]),
+    ("feed", &["task"]),
+    ("wire", &["task"]),
+    ("worker", &["wire", "task", "dial"]),
+    ("client", &["wire", "task", "dial"]),
+    ("telemetry", &["task"]),
+    ("dial", &[]),
+    ("task", &[]),
+    ("lib", &["hub"]),
+];
+
+/// Files that import more, and why.
+const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
+    (
+        "worker/local.rs",
+        &["hub", "engine", "store"],
+        "handlers in the hub's own program: what they are promised is the worker's, what carries it the hub's",
+    ),
+    ("http/read.rs", &["engine", "store"], "its queries and refusals are those types; the hub only passes them on"),
+    ("http/problem.rs", &["engine"], "the one place where refusals become HTTP"),
+    ("http/splice.rs", &["store"], "as read.rs"),
+    ("http/live_op.rs", &["store"], "as read.rs"),
+    ("http/session.rs", &["store", "telemetry"], "as read.rs; and deliveries are counted where they are made"),
+    ("http/submit.rs", &["engine"], "an idempotency key is the engine's"),
+    ("http/accepts.rs", &["engine"], "what a worker takes and reports is the engine's"),
+    ("http/worker_http.rs", &["engine"], "as accepts.rs"),
+    ("http/worker_socket.rs", &["engine"], "as accepts.rs"),
+    ("http/ops.rs", &["engine", "telemetry"], "workers as the engine knows them, and the numbers of telemetry"),
+];
+
+/// A file longer than this has probably become two nouns.
+const LINES_MAX: usize = 700;
+
+/// Longer files, and why they are still one.
+const LONG: &[(&str, &str)] = &[
+    ("store/suite.rs", "tests only: what every store promises, tried on each"),
+    ("client/follower.rs", "one state machine and its tests"),
+];
+
+struct Source {
+    /// Seen from `src`, such as `hub/writer.rs`.
+    name: String,
+    text: String,
+}
+
+impl Source {
+    /// The part of the program: the folder, or the file beside the folders.
+    fn part(&self) -> &str {
+        self.name.split('/').next().expect("a name").trim_end_matches(".rs")
+    }
+
+    /// The lines of code, without comments, and without the tests at the end.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines();
+        let mut before = "";
+        let lines = lines.take_while(move |line| {
+            let tests = before == "#[cfg(test)]" && line.starts_with("mod tests {");
+            before = line;
+            !tests
+        });
+        lines.enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    fn is_test(&self) -> bool {
+        let file = self.name.rsplit('/').next().expect("a name");
+        file.ends_with("tests.rs") || matches!(file, "suite.rs" | "sample.rs" | "transcripts.rs" | "measure.rs")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    paths.sort();
+    let sources: Vec<Source> = paths
+        .iter()
+        .map(|path| Source {
+            name: path.strip_prefix(&root).expect("below src").to_str().expect("a plain name").to_owned(),
+            text: std::fs::read_to_string(path).expect("a source"),
+        })
+        .collect();
+    assert!(sources.len() > 80, "the sources were not found: {}", sources.len());
+    sources
+}
+
+/// The parts of ours that a line of code names: `crate::hub`, and each of `crate::{hub, task::Name}`.
+fn named(line: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for prefix in ["crate::", "taskhub::"] {
+        for (at, _) in line.match_indices(prefix) {
+            if line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '"') {
+                continue;
+            }
+            let rest = &line[at + prefix.len()..];
+            let word = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").len();
+            match rest.strip_prefix('{') {
+                None => parts.push(&rest[..word(rest)]),
+                Some(list) => {
+                    let mut depth = 0;
+                    let mut fresh = true;
+                    for (at, c) in list.char_indices() {
+                        match c {
+                            '{' => depth += 1,
+                            '}' if depth == 0 => break,
+                            '}' => depth -= 1,
+                            ',' if depth == 0 => fresh = true,
+                            c if fresh && depth == 0 && c.is_alphabetic() => {
+                                parts.push(&list[at..at + word(&list[at..])]);
+                                fresh = false;
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+    parts
+}
+
+#[test]
+fn names_are_found_however_they_are_imported() {
+    assert_eq!(named("use crate::hub::{Hub, HubError};"), ["hub"]);
+    assert_eq!(named("use crate::{hub::Hub, task::{Name, Json}, wire};"), ["hub", "task", "wire"]);
+    assert_eq!(named("let x: crate::task::Json = crate::engine::now(); mycrate::feed"), ["task", "engine"]);
+    assert_eq!(named("pub(crate) fn x()"), Vec::<&str>::new());
+}
+
+#[test]
+fn nothing_imports_outward() {
+    let parts: BTreeMap<&str, &[&str]> = IMPORTS.iter().copied().collect();
+    let sources = sources();
+    let mut unused: BTreeSet<(&str, &str)> =
+        EXCEPTIONS.iter().flat_map(|(file, parts, _)| parts.iter().map(move |part| (*file, *part))).collect();
+    let mut wrong = Vec::new();
+    for source in sources.iter().filter(|source| !source.is_test()) {
+        let part = source.part();
+        let allowed = parts.get(part).unwrap_or_else(|| panic!("{part} has no line in IMPORTS"));
+        for (at, line) in source.code() {
+            for name in named(line).into_iter().filter(|name| parts.contains_key(name) && *name != part) {
+                let exception =
+                    EXCEPTIONS.iter().find(|(file, parts, _)| *file == source.name && parts.contains(&name));
+                if let Some((file, ..)) = exception {
+                    unused.remove(&(*file, name));
+                } else if !allowed.contains(&name) {
+                    wrong.push(format!("src/{}:{at} imports {name}: {}", source.name, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against ARCHITECTURE.md:\n{}", wrong.join("\n"));
+    assert!(unused.is_empty(), "exceptions that nobody needs: {unused:?}");
+}
+
+#[test]
+fn only_the_command_line_writes_to_the_terminal() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test() && source.part() != "cli") {
+        for (at, line) in source.code() {
+            for written in ["println!", "print!(", "eprint!(", "dbg!("] {
+                // `taskhub serve` says why it did not start before there is a log.
+                let is_start = source.name == "server.rs" || source.name.starts_with("server/");
+                if line.contains(written) && !(is_start && line.contains("eprintln!")) {
+                    wrong.push(format!("src/{}:{at}: {}", source.name, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "use tracing:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_file_is_one_noun() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|source| (source, source.text.lines().count()))
+        .filter(|(source, lines)| *lines > LINES_MAX && !LONG.iter().any(|(name, _)| *name == source.name))
+        .map(|(source, lines)| format!("src/{}: {lines} lines", source.name))
+        .collect();
+    assert!(long.is_empty(), "over {LINES_MAX} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent: Vec<String> = sources()
+        .iter()
+        .filter(|source| !source.text.starts_with("//! ") && !source.text.starts_with("#![doc = "))
+        .map(|source| source.name.clone())
+        .collect();
+    assert!(silent.is_empty(), "no `//!` at the head of {silent:?}");
+}
