@@ -5,8 +5,9 @@
 //! readers see it.
 //!
 //! **Settle.** The tasks that have waited longest are written to the [`view`], their log rows deleted, in one
-//! transaction. It does not wait for the disk: should a crash take it back, the log still has those rows, and what is
-//! appended later is behind it in the same write-ahead log, so it cannot be kept while this is lost.
+//! transaction. It waits for the disk too. It could do without, since a crash that took it back would bring the log rows
+//! back as well; but were a later fsync to fail, the machine could drop the pages of the settling unwritten, and an append
+//! that is acknowledged after that would stand behind a hole in the write-ahead log.
 //!
 //! **Open.** Whatever the log holds is staged again and settled. A row may hold changes that were settled already,
 //! because another task's of the same row were not; those are known by their `rev`.
@@ -103,8 +104,6 @@ pub struct SqliteStore {
     last_id: Option<TaskId>,
     /// Pages in the write-ahead log, as of the last commit.
     wal_pages: Arc<AtomicUsize>,
-    /// Whether a commit waits for the disk.
-    waits_for_disk: bool,
     /// Dropped last.
     _lock: Option<File>,
 }
@@ -182,7 +181,6 @@ impl SqliteStore {
             rev,
             last_id,
             wal_pages,
-            waits_for_disk: true,
             _lock: lock,
         };
         store.replay()?;
@@ -270,16 +268,6 @@ impl SqliteStore {
         self.last_id = self.last_id.max(Some(task_id));
     }
 
-    /// Commits from now on wait for the disk, or do not. Stays as it was where SQLite refuses.
-    fn wait_for_disk(&mut self, wait: bool) -> Result<(), StoreError> {
-        if self.waits_for_disk != wait {
-            let level = if wait { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            self.conn.execute_batch(level).step("set how commits reach the disk")?;
-            self.waits_for_disk = wait;
-        }
-        Ok(())
-    }
-
     /// Carries the write-ahead log over to the database, where it has more pages than this. Readers go on reading, so
     /// a part may remain for the next time.
     fn checkpoint(&mut self, pages_max: usize) -> Result<(), StoreError> {
@@ -354,7 +342,6 @@ impl Store for SqliteStore {
                 return Err(StoreError { step: STEP, cause, lasting: true });
             }
         }
-        self.wait_for_disk(true)?;
         self.encoder.encode(commit);
 
         let rows = self.encoder.rows();
@@ -409,7 +396,6 @@ impl Store for SqliteStore {
         if self.shared.staging.read().is_empty() {
             return Ok(Vec::new());
         }
-        self.wait_for_disk(false)?;
         let shared = self.shared.clone();
         // Nobody but this thread changes the staging, so readers are let in meanwhile.
         let staging = shared.staging.read();
@@ -476,7 +462,6 @@ impl Store for SqliteStore {
 
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         const STEP: &str = "sweep";
-        self.wait_for_disk(false)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
         let keys = tx
             .prepare_cached(
@@ -508,7 +493,6 @@ impl Store for SqliteStore {
 
     fn probe(&mut self) -> Result<(), StoreError> {
         const STEP: &str = "probe";
-        self.wait_for_disk(true)?;
         self.conn.execute("INSERT INTO probe VALUES (zeroblob(?1))", [PROBE_BYTES as i64]).step(STEP)?;
         self.conn.execute("DELETE FROM probe", []).step(STEP)?;
         Ok(())

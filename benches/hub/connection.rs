@@ -1,0 +1,80 @@
+//! HTTP/1.1 as thin as it can be, so that the hub is what is measured: one connection, one request at a time, answers of a
+//! known length.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::Outcome;
+
+pub struct Connection {
+    stream: TcpStream,
+    out: Vec<u8>,
+    read: Vec<u8>,
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> Outcome<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, out: Vec::new(), read: Vec::with_capacity(16 << 10) })
+    }
+
+    pub async fn get(&mut self, path: &str) -> Outcome<&[u8]> {
+        self.call("GET", path, b"", 200).await
+    }
+
+    /// Submits, and is content with nothing but 201.
+    pub async fn post(&mut self, path: &str, body: &[u8]) -> Outcome<&[u8]> {
+        self.call("POST", path, body, 201).await
+    }
+
+    async fn call(&mut self, method: &str, path: &str, body: &[u8], expected: u16) -> Outcome<&[u8]> {
+        self.out.clear();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: hub\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.out.extend_from_slice(head.as_bytes());
+        self.out.extend_from_slice(body);
+        self.stream.write_all(&self.out).await?;
+
+        self.read.clear();
+        let body_from = loop {
+            if let Some(at) = find(&self.read, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err("the connection was cut".into());
+            }
+        };
+        let head = std::str::from_utf8(&self.read[..body_from])?;
+        let status: u16 = head.get(9..12).ok_or("no status")?.parse()?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no content-length")?;
+        let whole = body_from + length.parse::<usize>()?;
+        while self.read.len() < whole {
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err("the connection was cut".into());
+            }
+        }
+        let body = &self.read[body_from..whole];
+        if status != expected {
+            return Err(format!("{method} {path}: {status} {}", String::from_utf8_lossy(body)).into());
+        }
+        Ok(body)
+    }
+}
+
+/// Where `part` begins in `whole`.
+pub fn find(whole: &[u8], part: &[u8]) -> Option<usize> {
+    whole.windows(part.len()).position(|window| window == part)
+}
+
+/// The last `task_id` in an answer.
+pub fn last_task_id(body: &[u8]) -> Outcome<String> {
+    let key = br#""task_id":""#;
+    let at = body.windows(key.len()).rposition(|window| window == key).ok_or("no task_id")? + key.len();
+    let id = body.get(at..at + 36).ok_or("a short task_id")?;
+    Ok(String::from_utf8(id.to_vec())?)
+}
