@@ -12,6 +12,9 @@ use crate::Outcome;
 use crate::connection::Connection;
 use crate::process::Process;
 
+/// Names another binary to measure instead: for before and after.
+const OTHER_BINARY: &str = "TASKHUB_BENCH_BINARY";
+
 /// A new folder on the disk that holds `target/`; gone when this goes.
 pub struct Folder(PathBuf);
 
@@ -46,10 +49,14 @@ pub struct Hub {
 
 impl Hub {
     pub async fn start(folder: &Folder) -> Outcome<Hub> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_taskhub"));
+        let binary = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_taskhub").into());
+        let mut command = Command::new(binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
         // Nothing that happens to be set outside changes what is measured.
-        command.env_clear().env("TASKHUB_LOG", "warn");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TASKHUB_")) {
+            command.env_remove(name);
+        }
+        command.env("TASKHUB_LOG", "warn");
         let begun = Instant::now();
         let mut process = Process::start(&mut command)?;
         let line = process.hear()?;

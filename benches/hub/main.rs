@@ -6,6 +6,8 @@
 //! cargo bench --bench hub -- submit memory    the rows whose names contain one of these
 //! ```
 //!
+//! `TASKHUB_BENCH_BINARY=PATH` measures another build of the hub, for before and after.
+//!
 //! Names say the axis. A machine floor is measured in the same run (a bare axum handler, a bare SQLite commit, a bare
 //! echo), so that what counts, the ratio, can be compared across machines. CPU is what the kernel charged to whole
 //! processes, so a busy machine blurs it less than elapsed time. Nothing here fails because something was slow: numbers
@@ -28,6 +30,10 @@ mod socket;
 mod submit;
 
 use crate::report::Report;
+
+/// As the program has it, for the worker and the bare server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What goes wrong ends the program with its story; there is nobody to handle it.
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::store::{Aside, Digest, KeyEntry};
-use crate::task::{Json, LogLine, Task, TaskId, Timestamp};
+use crate::task::{IdHasher, Json, LogLine, Task, TaskId, Timestamp};
 
 /// Room for so many tasks is kept when all are settled: some 5 MiB.
 const TASKS_KEPT: usize = 16_384;
@@ -24,7 +24,7 @@ pub(super) struct Staging {
     /// In the order of their oldest row.
     tasks: VecDeque<Staged>,
     /// Where each of them stands, counted from the first that ever was.
-    places: HashMap<TaskId, u64>,
+    places: HashMap<TaskId, u64, IdHasher>,
     /// The place of the first in `tasks`.
     first: u64,
     keys: HashMap<Digest, KeyEntry>,
@@ -205,7 +205,7 @@ impl Staging {
         // After a burst the room goes back.
         if self.tasks.is_empty() && self.tasks.capacity() > TASKS_KEPT {
             self.tasks = VecDeque::new();
-            self.places = HashMap::new();
+            self.places = HashMap::default();
         }
     }
 }
