@@ -77,6 +77,11 @@ impl Worker {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn session(&self) -> u64 {
+        self.session
+    }
+
     fn load(&self) -> u32 {
         (self.running.len() + self.ending.len()) as u32
     }

@@ -26,7 +26,10 @@ impl Engine {
         ticks: &dyn Ticks,
         batch: &mut Batch,
     ) -> Result<Answer, Refusal> {
-        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
+        let Some(task) = self.tasks.get(&task_id) else {
+            self.attempt_over(task_id, attempt);
+            return Err(Refusal::TaskNotFound);
+        };
         if task.status != Status::Running || task.attempt != attempt {
             let repeated = repeats(task, attempt, &report);
             self.attempt_over(task_id, attempt);
