@@ -190,8 +190,10 @@ impl Engine {
             worker.restored = false;
         }
         let was_silent = std::mem::take(&mut worker.silent);
-        if worker.link != Link::Away && worker.alarm_at == 0 {
-            self.set_worker_alarm(worker_id, now.mono + lease_ms);
+        // An alarm that goes off early looks again; one that is set for later, after a long grace, would come too late.
+        let at = now.mono + lease_ms;
+        if worker.link != Link::Away && (worker.alarm_at == 0 || worker.alarm_at > at) {
+            self.set_worker_alarm(worker_id, at);
         }
         if was_silent {
             self.reseat(worker_id);
