@@ -265,7 +265,7 @@ impl Engine {
         let task = self.step(Some(task_id), Step::new(task, Event::Running), now, batch);
         match seat {
             Seat::Worker(worker_id) => batch.notices.push(Notice::Run { worker_id, task }),
-            Seat::Claim(ticket) => self.give_to_claim(ticket, task),
+            Seat::Claim(ticket) => self.give_to_claim(ticket, task, now),
         }
         true
     }

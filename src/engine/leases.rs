@@ -86,6 +86,14 @@ impl Worker {
         (self.running.len() + self.ending.len()) as u32
     }
 
+    /// A worker without a socket is there all the same.
+    fn comes_by_http(&mut self) {
+        if self.link == Link::Away {
+            self.link = Link::Http;
+            self.restored = false;
+        }
+    }
+
     fn may_take(&self) -> bool {
         self.link == Link::Socket && !self.retiring && !self.silent && self.load() < self.concurrency
     }
@@ -184,10 +192,9 @@ impl Engine {
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
         worker.last_heard = now.mono;
         worker.last_heard_at = now.wall;
-        if worker.link == Link::Away && worker.session == 0 {
+        if worker.session == 0 {
             // A worker over HTTP from before a restart has no socket to come back with: this is its return.
-            worker.link = Link::Http;
-            worker.restored = false;
+            worker.comes_by_http();
         }
         let was_silent = std::mem::take(&mut worker.silent);
         // An alarm that goes off early looks again; one that is set for later, after a long grace, would come too late.
@@ -222,10 +229,7 @@ impl Engine {
         }
         let crew = self.crews.enter(&accepts, &mut self.lines);
         if let Some(worker) = self.workers.get_mut(&worker_id) {
-            if worker.link == Link::Away {
-                worker.link = Link::Http;
-                worker.restored = false;
-            }
+            worker.comes_by_http();
         } else {
             let member = self.crews.enter(&accepts, &mut self.lines);
             let worker = Worker::new(worker_id.clone(), accepts, member, Link::Http, now);
@@ -248,12 +252,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>) {
+    pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
         claim.given.push(task);
         if claim.given.len() as u32 >= claim.wanted {
             self.crews.unseat(claim.crew, &claim.free);
         }
+        // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
+        let worker_id = claim.worker_id.clone();
+        if let Some(worker) = self.workers.get_mut(&worker_id) {
+            worker.comes_by_http();
+        }
+        self.heard(&worker_id, now);
     }
 
     /// Every open claim is answered with what it has: nothing more will come.

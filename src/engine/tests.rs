@@ -4,7 +4,7 @@
 use crate::task::{Json, NewTask, Status};
 
 use super::desk::{Desk, runs};
-use super::{Command, Options, Refusal, Report};
+use super::{Command, Notice, Options, Refusal, Report};
 
 fn complete() -> Report {
     Report::Complete { result: Json::null() }
@@ -41,4 +41,39 @@ fn a_long_grace_does_not_outlast_the_lease_of_a_worker_that_came_back() {
     desk.pass(100);
     desk.round();
     assert_eq!(desk.status(task_id), Status::Pending);
+}
+
+#[test]
+fn a_claim_that_waited_longer_than_a_lease_is_handed_a_whole_lease() {
+    // The worker had said nothing since it claimed, so what it was handed was taken away with the next look at it.
+    let mut desk = Desk::new();
+    desk.claim("w", 1, 7);
+    desk.commit();
+    for _ in 0..3 {
+        desk.pass(9_999);
+        desk.round();
+    }
+    let task_id = desk.submit(NewTask::new("t"));
+    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 7, .. }]));
+    desk.pass(9_999);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Running);
+    desk.pass(1);
+    desk.round();
+    assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, 1));
+}
+
+#[test]
+fn a_worker_whose_socket_closed_takes_by_a_claim_that_is_still_open() {
+    let mut desk = Desk::new();
+    desk.hello("w", 0, &[]);
+    desk.claim("w", 1, 7);
+    desk.left("w");
+    desk.round();
+    desk.pass(60_000);
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.round();
+    desk.pass(9_999);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Running);
 }
