@@ -1,6 +1,6 @@
 //! The engine's state, and the few ways it may change.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::task::{
@@ -55,6 +55,8 @@ pub struct Engine {
     unfinished: usize,
     /// Final tasks in `tasks`, in the order they came.
     finals: VecDeque<TaskId>,
+    /// Deleted in this batch: the store still has them, but a later command must not bring them back from there.
+    gone: HashSet<TaskId, IdHasher>,
     pub(super) lines: Lines,
     pub(super) crews: Crews,
     pub(super) timers: Timers,
@@ -95,6 +97,7 @@ impl Engine {
             tasks: HashMap::default(),
             unfinished: 0,
             finals: VecDeque::new(),
+            gone: HashSet::default(),
             lines: Lines::default(),
             crews: Crews::default(),
             timers: Timers::default(),
@@ -146,20 +149,26 @@ impl Engine {
             Command::Expire { task_ids } => task_ids,
             _ => return Vec::new(),
         };
-        ids.iter().copied().filter(|id| !self.tasks.contains_key(id)).collect()
+        ids.iter().copied().filter(|id| self.is_absent(*id)).collect()
     }
 
-    /// Takes in a final task from the store. Ignored if it is at hand, or not final: every unfinished task is here.
+    fn is_absent(&self, task_id: TaskId) -> bool {
+        !self.tasks.contains_key(&task_id) && !self.gone.contains(&task_id)
+    }
+
+    /// Takes in a final task from the store. Ignored if it is at hand, deleted in this batch, or not final: every
+    /// unfinished task is here.
     pub fn admit(&mut self, task: Task) {
-        if task.status.is_final() && !self.tasks.contains_key(&task.task_id) {
+        if task.status.is_final() && self.is_absent(task.task_id) {
             self.finals.push_back(task.task_id);
             self.tasks.insert(task.task_id, Arc::new(task));
         }
     }
 
-    /// Lets go of final tasks beyond those kept at hand. Only between batches: a task that a revert would bring back
-    /// must still be here.
+    /// Lets go of final tasks beyond those kept at hand. To be called between batches, when the store and the engine say
+    /// the same: a task that a revert would bring back must still be here.
     pub fn shed(&mut self) {
+        self.gone.clear();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
             if self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
@@ -305,6 +314,7 @@ impl Engine {
         }
         self.rev += 1;
         self.replace(Some(&task), None, now);
+        self.gone.insert(task_id);
         batch.changes.push(Change {
             rev: self.rev,
             at: now.wall,

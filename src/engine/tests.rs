@@ -77,3 +77,20 @@ fn a_worker_whose_socket_closed_takes_by_a_claim_that_is_still_open() {
     desk.round();
     assert_eq!(desk.status(task_id), Status::Running);
 }
+
+#[test]
+fn a_task_deleted_in_this_batch_stays_deleted() {
+    // It was looked up in the store, which still had it, and so could be deleted twice, or retried by hand after that.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+    desk.commit();
+    desk.decide(Command::Delete { task_id }).unwrap();
+    for command in [Command::Delete { task_id }, Command::Retry { task_id }, Command::Cancel { task_id, reason: None }]
+    {
+        assert_eq!(desk.decide(command).unwrap_err(), Refusal::TaskNotFound);
+    }
+    assert_eq!(desk.changes().len(), 1);
+    desk.take_back();
+    desk.decide(Command::Retry { task_id }).unwrap();
+}
