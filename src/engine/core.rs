@@ -61,6 +61,9 @@ pub struct Engine {
     pub(super) crews: Crews,
     pub(super) timers: Timers,
     pub(super) workers: HashMap<Name, Worker>,
+    /// Workers that seem to be gone for good. They are forgotten between batches, since a revert may give them back what
+    /// they held.
+    pub(super) leaving: Vec<Name>,
     pub(super) claims: HashMap<u64, Claim>,
     pub(super) keys: Keys,
     pub(super) draining: bool,
@@ -102,6 +105,7 @@ impl Engine {
             crews: Crews::default(),
             timers: Timers::default(),
             workers: HashMap::new(),
+            leaving: Vec::new(),
             claims: HashMap::new(),
             keys: Keys::default(),
             draining: false,
@@ -165,10 +169,11 @@ impl Engine {
         }
     }
 
-    /// Lets go of final tasks beyond those kept at hand. To be called between batches, when the store and the engine say
-    /// the same: a task that a revert would bring back must still be here.
+    /// Lets go of final tasks beyond those kept at hand, and of workers that are gone. To be called between batches, when
+    /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
         self.gone.clear();
+        self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
             if self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {

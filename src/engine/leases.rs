@@ -180,11 +180,10 @@ impl Engine {
         worker.link = Link::Away;
         worker.ending.clear();
         if worker.running.is_empty() {
-            self.forget_worker(worker_id);
-        } else {
-            self.set_worker_alarm(worker_id, now.mono + grace_ms);
-            self.reseat(worker_id);
+            self.leaving.push(worker_id.clone());
         }
+        self.set_worker_alarm(worker_id, now.mono + grace_ms);
+        self.reseat(worker_id);
     }
 
     pub(super) fn heard(&mut self, worker_id: &Name, now: Now) {
@@ -309,6 +308,10 @@ impl Engine {
         }
         let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
         worker.running.insert(task.task_id, Lease { attempt: task.attempt, timeout_at });
+        if worker.silent || worker.alarm_at == 0 {
+            // Its alarm went off, and what it lost was taken back: look again at once.
+            self.set_worker_alarm(worker_id, now.mono);
+        }
         self.reseat(worker_id);
     }
 
@@ -368,7 +371,7 @@ impl Engine {
             Some(Link::Socket) => self.reseat(worker_id),
             // A claim may be held open longer than a lease; the worker is only waiting.
             Some(Link::Http) if open_claims => self.set_worker_alarm(worker_id, now.mono + lease_ms),
-            _ => self.forget_worker(worker_id),
+            _ => self.leaving.push(worker_id.clone()),
         }
     }
 
@@ -393,6 +396,21 @@ impl Engine {
         worker.restored = true;
         self.workers.insert(worker_id.clone(), worker);
         self.set_worker_alarm(worker_id, now.mono + self.options.lease_ms);
+    }
+
+    /// Forgets those who left and have not come back, unless they hold something again.
+    pub(super) fn forget_leaving(&mut self) {
+        for worker_id in std::mem::take(&mut self.leaving) {
+            let waits = || self.claims.values().any(|claim| claim.worker_id == worker_id);
+            let gone = self.workers.get(&worker_id).is_some_and(|worker| match worker.link {
+                Link::Socket => false,
+                Link::Away => worker.running.is_empty(),
+                Link::Http => worker.running.is_empty() && worker.silent && !waits(),
+            });
+            if gone {
+                self.forget_worker(&worker_id);
+            }
+        }
     }
 
     fn forget_worker(&mut self, worker_id: &Name) {

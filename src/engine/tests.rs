@@ -94,3 +94,30 @@ fn a_task_deleted_in_this_batch_stays_deleted() {
     desk.take_back();
     desk.decide(Command::Retry { task_id }).unwrap();
 }
+
+#[test]
+fn a_loss_that_was_taken_back_is_decided_again() {
+    // The alarm had gone off, and nothing set it again: a worker that stayed silent with its socket open kept its tasks.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    for away in [false, true] {
+        if away {
+            desk.round();
+            desk.heard("w");
+            desk.left("w");
+        }
+        let attempt = desk.task(task_id).attempt;
+        desk.pass(10_000);
+        desk.go();
+        assert_eq!(desk.status(task_id), Status::Pending);
+        desk.take_back();
+        assert_eq!((desk.status(task_id), desk.engine.next_in(desk.now)), (Status::Running, Some(0)));
+        desk.go();
+        // Nor is the crash forgotten with the worker.
+        assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, attempt));
+        desk.commit();
+        desk.hello("w", 1, &[]);
+    }
+}
