@@ -308,6 +308,8 @@ impl Engine {
         }
         let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
         worker.running.insert(task.task_id, Lease { attempt: task.attempt, timeout_at });
+        // If its end was taken back, it takes one place again, not two.
+        worker.ending.retain(|ending| *ending != (task.task_id, task.attempt));
         if worker.silent || worker.alarm_at == 0 {
             // Its alarm went off, and what it lost was taken back: look again at once.
             self.set_worker_alarm(worker_id, now.mono);

@@ -121,3 +121,19 @@ fn a_loss_that_was_taken_back_is_decided_again() {
         desk.hello("w", 1, &[]);
     }
 }
+
+#[test]
+fn a_timeout_that_was_taken_back_takes_no_second_place() {
+    // The worker then completed the attempt, and never spoke of the end that had not been: one place of it was lost.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.pass(100);
+    desk.go();
+    assert_eq!(desk.status(task_id), Status::Failed);
+    desk.take_back();
+    desk.report(task_id, 1, complete()).unwrap();
+    let next = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), [(next, "w".to_owned())]);
+}
