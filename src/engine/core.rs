@@ -60,6 +60,9 @@ pub struct Engine {
     pub(super) lines: Lines,
     pub(super) crews: Crews,
     pub(super) timers: Timers,
+    /// When attempts that ended in this batch would have timed out. A step that goes on with the attempt, or a revert,
+    /// finds it here: the record knows only the wall clock, which may have jumped since.
+    pub(super) timeouts: HashMap<TaskId, (u32, u64), IdHasher>,
     pub(super) workers: HashMap<Name, Worker>,
     /// Workers that seem to be gone for good. They are forgotten between batches, since a revert may give them back what
     /// they held.
@@ -104,6 +107,7 @@ impl Engine {
             lines: Lines::default(),
             crews: Crews::default(),
             timers: Timers::default(),
+            timeouts: HashMap::default(),
             workers: HashMap::new(),
             leaving: Vec::new(),
             claims: HashMap::new(),
@@ -173,6 +177,7 @@ impl Engine {
     /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
         self.gone.clear();
+        self.timeouts.clear();
         self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };

@@ -299,7 +299,10 @@ impl Engine {
     pub(super) fn lease(&mut self, task: &Task, now: Now) {
         let Some(worker_id) = task.worker_id() else { return };
         let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.wall);
-        let timeout_at = task.timeout_ms().map(|timeout| mono_of(started_at, timeout, now));
+        let timeout_at = task.timeout_ms().map(|timeout| match self.timeouts.remove(&task.task_id) {
+            Some((attempt, at)) if attempt == task.attempt => at,
+            _ => mono_of(started_at, timeout, now),
+        });
         if let Some(at) = timeout_at {
             self.timers.set(at, Alarm::Timeout(task.task_id));
         }
@@ -323,6 +326,7 @@ impl Engine {
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
         if let Some(Lease { timeout_at: Some(at), .. }) = worker.running.remove(&task.task_id) {
             self.timers.clear(at, Alarm::Timeout(task.task_id));
+            self.timeouts.insert(task.task_id, (task.attempt, at));
         }
         self.reseat(worker_id);
     }

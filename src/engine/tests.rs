@@ -137,3 +137,24 @@ fn a_timeout_that_was_taken_back_takes_no_second_place() {
     let next = desk.submit(NewTask::new("t"));
     assert_eq!(runs(&desk.round()), [(next, "w".to_owned())]);
 }
+
+#[test]
+fn a_wall_clock_set_forward_ends_no_attempt() {
+    // Each further step of a running task counted its timeout anew, from the wall clock.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(9_000), ..NewTask::new("t") });
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.set_wall(3_600_000);
+    desk.hello("w", 1, &[(task_id, 1)]);
+    desk.round();
+    desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+    desk.report(task_id, 1, complete()).unwrap();
+    desk.take_back();
+    desk.pass(8_999);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Running);
+    desk.pass(1);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Failed);
+}
