@@ -8,7 +8,7 @@ use crate::task::{
 };
 
 use super::crews::{CrewId, Crews, Seat};
-use super::leases::{Claim, Worker};
+use super::leases::{Claim, Lease, Worker};
 use super::lines::Lines;
 use super::submit::Keys;
 use super::timers::{Alarm, Timers};
@@ -60,9 +60,9 @@ pub struct Engine {
     pub(super) lines: Lines,
     pub(super) crews: Crews,
     pub(super) timers: Timers,
-    /// When attempts that ended in this batch would have timed out. A step that goes on with the attempt, or a revert,
-    /// finds it here: the record knows only the wall clock, which may have jumped since.
-    pub(super) timeouts: HashMap<TaskId, (u32, u64), IdHasher>,
+    /// Leases that ended in this batch. A step that goes on with the attempt, or a revert, finds its lease here: the record
+    /// knows only the wall clock, which may have jumped since.
+    pub(super) ended: HashMap<(TaskId, u32), Lease, IdHasher>,
     pub(super) workers: HashMap<Name, Worker>,
     /// Workers that seem to be gone for good. They are forgotten between batches, since a revert may give them back what
     /// they held.
@@ -70,6 +70,8 @@ pub struct Engine {
     pub(super) claims: HashMap<u64, Claim>,
     pub(super) keys: Keys,
     pub(super) draining: bool,
+    /// What is leased now is from before a restart.
+    pub(super) recovering: bool,
 }
 
 /// One step of a task: everything but what the engine fills in itself.
@@ -107,12 +109,13 @@ impl Engine {
             lines: Lines::default(),
             crews: Crews::default(),
             timers: Timers::default(),
-            timeouts: HashMap::default(),
+            ended: HashMap::default(),
             workers: HashMap::new(),
             leaving: Vec::new(),
             claims: HashMap::new(),
             keys: Keys::default(),
             draining: false,
+            recovering: false,
         }
     }
 
@@ -177,7 +180,7 @@ impl Engine {
     /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
         self.gone.clear();
-        self.timeouts.clear();
+        self.ended.clear();
         self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };

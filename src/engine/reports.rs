@@ -41,9 +41,7 @@ impl Engine {
             return Err(Refusal::CancelNotRequested);
         }
         let task = Task::clone(task);
-        if let Some(worker_id) = task.worker_id().cloned() {
-            self.heard(&worker_id, now);
-        }
+        self.heard_of(&task, now);
         match report {
             Report::Heartbeat => return Ok(Answer::Reported { cancel_requested }),
             Report::Complete { result } => self.complete(task, result, now, ticks, batch),

@@ -158,3 +158,43 @@ fn a_wall_clock_set_forward_ends_no_attempt() {
     desk.round();
     assert_eq!(desk.status(task_id), Status::Failed);
 }
+
+#[test]
+fn a_task_whose_hand_out_was_lost_on_the_way_is_not_kept_by_the_next_claim() {
+    // Whatever a worker over HTTP said renewed all it held. So a task in an answer that never arrived was never given to
+    // anybody else, for as long as its worker went on claiming and working.
+    let mut desk = Desk::new();
+    let lost = desk.submit(NewTask::new("t"));
+    desk.claim("w", 1, 1);
+    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 1, .. }]));
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.claim("w", 1, 2);
+    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 2, .. }]));
+    for at in 1..=5 {
+        desk.pass(2_000);
+        desk.report(task_id, 1, Report::Heartbeat).unwrap();
+        desk.claim("w", 0, 2 + at);
+        desk.decide(Command::Unclaim { ticket: 2 + at }).unwrap();
+        desk.round();
+        assert_eq!(desk.status(task_id), Status::Running);
+        assert_eq!(desk.status(lost), if at < 5 { Status::Running } else { Status::Pending });
+    }
+}
+
+#[test]
+fn what_nobody_confirmed_after_a_restart_is_lost_without_a_crash() {
+    let mut desk = Desk::new();
+    let [first, second] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
+    desk.claim("w", 2, 1);
+    desk.round();
+    desk.restart();
+    desk.pass(6_000);
+    desk.report(first, 1, Report::Heartbeat).unwrap();
+    desk.pass(6_000);
+    desk.round();
+    desk.pass(6_000);
+    desk.round();
+    for (task_id, crashes) in [(first, 1), (second, 0)] {
+        assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, crashes));
+    }
+}
