@@ -4,7 +4,7 @@
 use crate::task::{Json, NewTask, Status};
 
 use super::desk::{Desk, runs};
-use super::{Command, Notice, Options, Refusal, Report};
+use super::{Answer, Command, Notice, Options, Refusal, Report};
 
 fn complete() -> Report {
     Report::Complete { result: Json::null() }
@@ -197,4 +197,24 @@ fn what_nobody_confirmed_after_a_restart_is_lost_without_a_crash() {
     for (task_id, crashes) in [(first, 1), (second, 0)] {
         assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, crashes));
     }
+}
+
+#[test]
+fn a_key_that_is_used_again_after_it_expired_is_a_young_one() {
+    // It stood in line for being forgotten where it had stood before, and went while its batch was not even on disk.
+    let mut desk = Desk::new();
+    let submit = |desk: &mut Desk, key: u128| {
+        let key = Some(super::SubmitKey { key, body: 0 });
+        desk.decide(Command::Submit { tasks: vec![NewTask::new("t")], key }).unwrap()
+    };
+    submit(&mut desk, 0);
+    desk.commit();
+    desk.pass(Options::default().key_ms);
+    for key in 1..4_096 {
+        submit(&mut desk, key);
+    }
+    desk.commit();
+    assert!(matches!(submit(&mut desk, 0), Answer::Submitted { .. }));
+    submit(&mut desk, 5_000);
+    assert!(matches!(submit(&mut desk, 0), Answer::Replayed { .. }));
 }
