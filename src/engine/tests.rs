@@ -1,13 +1,284 @@
 //! The engine's decisions, table by table, and the stories of its fixed bugs. What holds over whole histories is in
 //! `tests/sim`.
 
-use crate::task::{Json, NewTask, Status};
+use crate::task::{Failure, Json, Name, NewTask, Status, TaskId};
 
 use super::desk::{Desk, runs};
 use super::{Answer, Command, Notice, Options, Refusal, Report};
 
 fn complete() -> Report {
     Report::Complete { result: Json::null() }
+}
+
+fn fail(retryable: bool) -> Report {
+    Report::Fail { error: Failure::new("error", "no luck"), retryable }
+}
+
+#[test]
+fn the_table_of_transitions_is_the_one_in_the_contract() {
+    use Status::*;
+    let table: [(Status, &[Status]); 7] = [
+        (Waiting, &[Scheduled, Pending, Cancelled]),
+        (Scheduled, &[Pending, Cancelled]),
+        (Pending, &[Running, Cancelled]),
+        // Running again: the lease was confirmed, or the task was asked to stop.
+        (Running, &[Scheduled, Pending, Running, Completed, Failed, Cancelled]),
+        (Completed, &[]),
+        // By hand only.
+        (Failed, &[Pending]),
+        (Cancelled, &[Pending]),
+    ];
+    for (from, expected) in table {
+        let next: Vec<_> = Status::ALL.into_iter().filter(|to| from.may_become(*to)).collect();
+        assert_eq!(next, expected, "from {from}");
+    }
+}
+
+/// How an attempt comes to its end.
+#[derive(Clone, Debug)]
+enum End {
+    Said(Report),
+    Crash,
+    Timeout,
+    GivenBack,
+}
+
+#[test]
+fn how_an_attempt_ends() {
+    use End::*;
+    let check = |max_attempts: u32, max_crashes: u32, end: End, cancelled: bool, expected: (Status, u32, u32)| {
+        let mut desk = Desk::new();
+        let new = NewTask { timeout_ms: Some(5_000), ..NewTask::new("t") };
+        let task_id = desk.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if cancelled {
+            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        }
+        match end.clone() {
+            Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
+            Crash => drop(desk.hello("w", 0, &[])),
+            Timeout => {
+                desk.pass(5_000);
+                desk.engine.fire(desk.now, &(), 10, &mut desk.batch);
+            }
+            GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
+        }
+        let task = desk.task(task_id);
+        let got = (task.status, task.tries, task.crashes);
+        assert_eq!(got, expected, "{end:?} of {max_attempts} tries, {max_crashes} crashes, cancelled: {cancelled}");
+        assert_eq!((task.worker_id(), task.cancel_requested(), task.attempt), (None, false, 1));
+    };
+    use Status::*;
+    check(1, 3, Said(complete()), false, (Completed, 1, 0));
+    check(2, 3, Said(fail(true)), false, (Scheduled, 1, 0));
+    check(1, 3, Said(fail(true)), false, (Failed, 1, 0));
+    check(2, 3, Said(fail(false)), false, (Failed, 1, 0));
+    check(2, 3, Timeout, false, (Scheduled, 1, 0));
+    check(1, 3, Timeout, false, (Failed, 1, 0));
+    check(1, 3, Said(Report::Release), false, (Pending, 0, 0));
+    check(1, 1, GivenBack, false, (Pending, 0, 0));
+    check(1, 3, Crash, false, (Pending, 0, 1));
+    check(9, 1, Crash, false, (Failed, 0, 1));
+    // Asked to stop: a result still counts, anything else is the end.
+    check(1, 3, Said(complete()), true, (Completed, 1, 0));
+    check(1, 3, Said(Report::Cancelled), true, (Cancelled, 1, 0));
+    check(2, 3, Said(fail(true)), true, (Cancelled, 1, 0));
+    check(2, 3, Timeout, true, (Cancelled, 1, 0));
+    check(1, 3, Said(Report::Release), true, (Cancelled, 1, 0));
+    check(1, 3, GivenBack, true, (Cancelled, 1, 0));
+    check(1, 3, Crash, true, (Cancelled, 1, 0));
+}
+
+#[test]
+fn what_is_said_of_an_attempt_that_is_over() {
+    let check = |ended: Report, said: Report, acknowledged: bool| {
+        let mut desk = Desk::new();
+        let task_id = desk.submit(NewTask { max_attempts: Some(2), ..NewTask::new("t") });
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if matches!(ended, Report::Cancelled) {
+            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        }
+        desk.report(task_id, 1, ended.clone()).unwrap();
+        desk.commit();
+        let got = desk.report(task_id, 1, said.clone());
+        assert!(desk.changes().is_empty(), "{said:?} after {ended:?} changed {:?}", desk.changes());
+        match (got, acknowledged) {
+            (Ok(Answer::Reported { cancel_requested: false }), true) | (Err(Refusal::LeaseLost), false) => {}
+            (got, _) => panic!("{said:?} after {ended:?}: {got:?}"),
+        }
+        // Once the next attempt runs, nothing that is said of this one is heard.
+        desk.pass(600_000);
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if desk.status(task_id) == Status::Running {
+            assert_eq!(desk.report(task_id, 1, said).unwrap_err(), Refusal::LeaseLost);
+            assert!(desk.changes().is_empty());
+        }
+    };
+    let all = [complete(), fail(true), fail(false), Report::Cancelled, Report::Release, Report::Heartbeat];
+    for (ended, acknowledged) in [
+        (complete(), [true, false, false, false, false, false]),
+        (fail(true), [false, true, true, false, false, false]),
+        (fail(false), [false, true, true, false, false, false]),
+        (Report::Release, [false; 6]),
+    ] {
+        for (said, acknowledged) in all.iter().zip(acknowledged) {
+            check(ended.clone(), said.clone(), acknowledged);
+        }
+    }
+    check(Report::Cancelled, Report::Cancelled, true);
+    check(Report::Cancelled, complete(), false);
+}
+
+#[test]
+fn a_cancelled_report_needs_a_cancel() {
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    assert_eq!(desk.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::CancelNotRequested);
+    assert_eq!(desk.report(task_id, 2, complete()).unwrap_err(), Refusal::LeaseLost);
+    assert_eq!(desk.status(task_id), Status::Running);
+}
+
+#[test]
+fn a_worker_that_comes_back_says_what_it_holds() {
+    // It runs two tasks of its own at their first attempt; a third is somebody else's.
+    let check = |holding: &[(usize, u32)], keep: &[(usize, u32)], expected: [Status; 3]| {
+        let mut desk = Desk::new();
+        let tasks: Vec<TaskId> = (0..3).map(|_| desk.submit(NewTask::new("t"))).collect();
+        desk.hello("w", 2, &[]);
+        desk.round();
+        desk.hello("other", 1, &[]);
+        desk.round();
+        desk.left("w");
+        desk.commit();
+        let named = |list: &[(usize, u32)]| list.iter().map(|(at, attempt)| (tasks[*at], *attempt)).collect::<Vec<_>>();
+        assert_eq!(desk.hello("w", 2, &named(holding)), named(keep), "{holding:?}");
+        let steps: Vec<_> = desk.changes().iter().map(|change| change.task.task_id).collect();
+        assert_eq!(steps.len(), 2, "each of its own is confirmed or given up");
+        assert_eq!([0, 1, 2].map(|at| desk.status(tasks[at])), expected, "{holding:?}");
+    };
+    use Status::{Pending, Running};
+    check(&[(0, 1), (1, 1)], &[(0, 1), (1, 1)], [Running, Running, Running]);
+    check(&[(1, 1)], &[(1, 1)], [Pending, Running, Running]);
+    check(&[], &[], [Pending, Pending, Running]);
+    check(&[(0, 2), (1, 0)], &[], [Pending, Pending, Running]);
+    check(&[(2, 1), (0, 1), (0, 1)], &[(0, 1)], [Running, Pending, Running]);
+}
+
+#[test]
+fn a_newer_connection_closes_the_older() {
+    let mut desk = Desk::new();
+    desk.hello("w", 1, &[]);
+    desk.commit();
+    desk.hello("w", 1, &[]);
+    assert!(matches!(desk.commit()[..], [Notice::Replaced { session: 1 }]));
+    // The end of the older says nothing of the newer.
+    desk.decide(Command::Left { worker_id: Name::new("w"), session: 1 }).unwrap();
+    let task_id = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+}
+
+#[test]
+fn who_takes_what_in_which_order() {
+    let check = |task_types: &str, queues: &str, expected: &[usize]| {
+        let mut desk = Desk::new();
+        let tasks: Vec<TaskId> = [
+            ("a", "default", 0),
+            ("b.x", "default", 0),
+            ("b.y", "default", 5),
+            ("a", "fast", 0),
+            ("b", "default", -5),
+            ("a", "default", 5),
+        ]
+        .into_iter()
+        .map(|(task_type, queue, priority)| {
+            desk.submit(NewTask { queue: Some(queue.to_owned()), priority, ..NewTask::new(task_type) })
+        })
+        .collect();
+        desk.hello_for("w", task_types, queues, 10, &[]);
+        let got: Vec<_> = runs(&desk.round()).into_iter().map(|(task_id, _)| task_id).collect();
+        let expected: Vec<_> = expected.iter().map(|at| tasks[*at]).collect();
+        assert_eq!(got, expected, "{task_types} in {queues}");
+    };
+    check("*", "default", &[2, 5, 0, 1, 4]);
+    check("*", "*", &[2, 5, 0, 1, 3, 4]);
+    check("a", "*", &[5, 0, 3]);
+    check("b.*", "default", &[2, 1]);
+    check("b*", "default", &[2, 1, 4]);
+    check("b a", "default fast", &[5, 0, 3, 4]);
+    check("c", "*", &[]);
+}
+
+#[test]
+fn the_emptiest_worker_is_served_first() {
+    let mut desk = Desk::new();
+    desk.hello("busy", 5, &[]);
+    desk.submit(NewTask::new("t"));
+    desk.submit(NewTask::new("t"));
+    desk.round();
+    desk.hello("idle", 3, &[]);
+    for _ in 0..7 {
+        desk.submit(NewTask::new("t"));
+    }
+    let notices = desk.round();
+    let got: Vec<_> = runs(&notices).into_iter().map(|(_, worker_id)| worker_id).collect();
+    assert_eq!(got, ["idle", "idle", "busy", "idle", "busy", "busy"], "the seventh waits");
+}
+
+#[test]
+fn a_worker_that_retires_or_falls_silent_takes_nothing_new() {
+    let mut desk = Desk::new();
+    desk.hello("w", 1, &[]);
+    desk.decide(Command::Retire { worker_id: Name::new("w"), session: 1 }).unwrap();
+    let task_id = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), []);
+    desk.hello("w", 1, &[]);
+    desk.pass(10_000);
+    assert_eq!(runs(&desk.round()), []);
+    desk.heard("w");
+    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+}
+
+#[test]
+fn a_claim_is_answered_once_with_what_there_is() {
+    let claimed = |notices: Vec<Notice>| -> Vec<(u64, usize)> {
+        let one = |notice| match notice {
+            Notice::Claimed { ticket, tasks } => (ticket, tasks.len()),
+            other => panic!("{other:?} instead of an answer to a claim"),
+        };
+        notices.into_iter().map(one).collect()
+    };
+    let mut desk = Desk::new();
+    desk.claim("w", 2, 1);
+    assert_eq!(claimed(desk.round()), [], "nothing is there yet");
+    desk.submit(NewTask::new("t"));
+    assert_eq!(claimed(desk.round()), [(1, 1)], "one is enough");
+    for _ in 0..5 {
+        desk.submit(NewTask::new("t"));
+    }
+    assert_eq!(claimed(desk.round()), [], "the first claim is over");
+    desk.claim("w", 2, 2);
+    desk.claim("x", 9, 3);
+    assert_eq!(claimed(desk.round()), [(2, 2), (3, 3)]);
+    desk.claim("w", 1, 4);
+    desk.decide(Command::Unclaim { ticket: 4 }).unwrap();
+    desk.submit(NewTask::new("t"));
+    assert_eq!(claimed(desk.round()), [], "nobody waits");
+    // A failed commit leaves the tasks; the claim is told, and gone.
+    desk.claim("w", 1, 5);
+    desk.go();
+    desk.take_back();
+    assert_eq!(claimed(desk.round()), []);
+    desk.claim("w", 1, 6);
+    assert_eq!(claimed(desk.round()), [(6, 1)]);
+    // A hub that goes down lets nobody wait.
+    desk.claim("w", 1, 7);
+    desk.decide(Command::Drain).unwrap();
+    assert_eq!(claimed(desk.round()), [(7, 0)]);
 }
 
 #[test]
