@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
 use super::caller::{Caller, check_origin};
-use super::state::{App, SocketGuard, SocketKind};
+use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::worker_http::{text_for, write_task};
 use crate::engine::Report;
 use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
@@ -66,7 +66,7 @@ pub(super) async fn connect(
         // Room for a task with its payload and checkpoint on top of a full buffer; no more is written before that is out.
         .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + 2 * message_bytes_max)
         .max_message_size(message_bytes_max)
-        .max_frame_size(message_bytes_max);
+        .max_frame_size(FRAME_FACTOR * message_bytes_max);
     let known = upgrade.selected_protocol().is_some() || !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     Ok(upgrade.on_upgrade(move |socket| run(socket, app, guard, known)))
 }
