@@ -169,24 +169,28 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
             Some(Ok(Message::Close(_))) | None => return Err(Ending::Gone),
             Some(Err(error)) => return Err(broken(&error)),
         };
-        let (said, rest) = first(&text).ok_or(not_json())?;
-        let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
-            Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
-                Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
-                Err(Refused::Wrong(problem)) => problem,
-                Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
-                    return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
-                }
-                Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
-                    return Err(restarting());
-                }
-                Err(Refused::Hub(error)) => error.into(),
-            },
-            Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
-            Err(problem) => problem,
-        };
-        if socket.send(Message::Text(error_text(None, &problem).into())).await.is_err() {
-            return Err(Ending::Gone);
+        let mut rest = text.as_str();
+        while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
+            let (said, behind) = first(rest).ok_or(not_json())?;
+            rest = behind;
+            let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
+                Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
+                    Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
+                    Err(Refused::Wrong(problem)) => problem,
+                    Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
+                        return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
+                    }
+                    Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
+                        return Err(restarting());
+                    }
+                    Err(Refused::Hub(error)) => error.into(),
+                },
+                Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
+                Err(problem) => problem,
+            };
+            if socket.send(Message::Text(error_text(None, &problem).into())).await.is_err() {
+                return Err(Ending::Gone);
+            }
         }
     }
 }
