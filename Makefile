@@ -30,7 +30,7 @@ check: ## formatting, lints and documentation, with warnings denied
 test: test-deps ## every test: Rust, the page's modules in Node, the page in Chromium
 	$(CARGO) build --bin taskhub --examples --quiet
 	$(CARGO) test --quiet
-	node --test tests/web/
+	node --test tests/web/*.test.mjs
 
 test-deps: ## install what the tests need (Debian), or say what is missing
 	@tests/deps.sh

@@ -135,16 +135,15 @@ async fn submitter(name: usize, caller: &Caller, heard: &Heard, stop: &AtomicBoo
 
 /// Claims and completes until it is told to stop. What it has not heard an answer to it says again, as long as it takes.
 async fn claimer(name: usize, caller: &Caller, heard: &Heard, stop: &AtomicBool) {
-    static LIVES: AtomicU64 = AtomicU64::new(0);
-    // A new life has a new name: what a former one was given and never heard of runs out with its lease.
-    let worker_id = format!("claimer-{name}-{}", LIVES.fetch_add(1, Ordering::SeqCst));
+    // The name stays: what it was given and never heard of runs out all the same.
+    let worker_id = format!("claimer-{name}");
     while !stop.load(Ordering::SeqCst) {
         let claim = json!({"worker_id": worker_id, "max": 4, "wait_ms": 100});
         let Some((status, claimed)) = caller.try_post("worker/claim", &claim).await else { return pause().await };
         assert_eq!(status, 200, "{claimed}");
         for given in claimed["tasks"].as_array().expect("tasks") {
             let (task_id, attempt) = (id(&given["task"]), given["attempt"].as_u64().unwrap());
-            let result = format!("{worker_id} attempt {attempt}");
+            let result = format!("{worker_id} attempt {attempt} {}", fastrand::u32(..));
             let path = format!("tasks/{task_id}/attempts/{attempt}/complete");
             let (status, _) = loop {
                 match caller.try_post(&path, &json!({"result": result})).await {

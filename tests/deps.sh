@@ -1,20 +1,32 @@
 #!/bin/sh
-# What the tests need beside Rust: Node 20 (the page's modules), Python 3 (the HTTP worker), Chromium (the page).
+# What the tests need beside Rust: Node 20 (the page's modules), Python 3 (the HTTP worker, and a WebSocket client that is
+# not ours), Chromium (the page).
 # Installs what is missing where this is Debian and we may; says exactly what is missing where not.
 set -eu
+cd "$(dirname "$0")/.."
+
+# A client that is not ours, in a folder of its own.
+venv() {
+    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import websockets' 2>/dev/null && return
+    mkdir -p target
+    python3 -m venv target/venv && target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' && return
+    echo "the tests need Python's websockets in target/venv, and it could not be installed" >&2
+    exit 1
+}
 
 missing=
 command -v node >/dev/null 2>&1 || missing="$missing nodejs"
 command -v python3 >/dev/null 2>&1 || missing="$missing python3"
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ||
     command -v google-chrome >/dev/null 2>&1 || missing="$missing chromium"
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || { venv; exit 0; }
 
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     echo "installing for the tests:$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # a list of packages
-    apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends $missing >&2 && exit 0
+    apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends $missing >&2 && { venv; exit 0; }
 fi
 echo "the tests need what this machine lacks:$missing" >&2
 echo "on Debian or Ubuntu: sudo apt-get install$missing" >&2

@@ -24,6 +24,26 @@ fn work(worker: Worker) -> tokio_util::task::AbortOnDropHandle<()> {
     }))
 }
 
+/// One that counts for as long as it is there, however it ends.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn one(count: Arc<AtomicUsize>) -> Counted {
+        count.fetch_add(1, Ordering::SeqCst);
+        Counted(count)
+    }
+
+    fn now(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A table of jobs in a database, and a process that looks every few seconds for the next pending row, three at a time.
 /// Here rows are picked up at once, never more than three run, each goes pending → running → completed or failed, and a
 /// worker that dies leaves nothing in `running` for somebody to repair by hand.
@@ -39,10 +59,10 @@ async fn polling_worker_over_a_table() {
             let (now, most, gate) = (now.clone(), most.clone(), gate.clone());
             async move {
                 let row: u64 = ctx.payload()?;
-                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let permit = gate.acquire().await;
-                now.fetch_sub(1, Ordering::SeqCst);
-                permit.expect("the gate stays open").forget();
+                let running = Counted::one(now);
+                most.fetch_max(running.now(), Ordering::SeqCst);
+                gate.acquire().await.expect("the gate stays open").forget();
+                drop(running);
                 match row % 5 {
                     4 => Err(TaskFailure::new("bad_row", format!("row {row} cannot be converted"))),
                     _ => Ok(row * 10),
@@ -64,7 +84,7 @@ async fn polling_worker_over_a_table() {
 
     // The process dies with three rows in its hands; another takes over, and nobody repairs anything.
     drop(first);
-    now.store(0, Ordering::SeqCst);
+    eventually("its three have stopped", async || (now.load(Ordering::SeqCst) == 0).then_some(())).await;
     let _second = work(worker("second"));
     gate.add_permits(10);
     for (at, row) in rows.iter().enumerate() {

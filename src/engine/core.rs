@@ -1,6 +1,6 @@
 //! The engine's state, and the few ways it may change.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::task::{
@@ -8,7 +8,7 @@ use crate::task::{
 };
 
 use super::crews::{CrewId, Crews, Seat};
-use super::leases::{Claim, Worker};
+use super::leases::{Claim, Lease, Worker};
 use super::lines::Lines;
 use super::submit::Keys;
 use super::timers::{Alarm, Timers};
@@ -55,13 +55,23 @@ pub struct Engine {
     unfinished: usize,
     /// Final tasks in `tasks`, in the order they came.
     finals: VecDeque<TaskId>,
+    /// Deleted in this batch: the store still has them, but a later command must not bring them back from there.
+    gone: HashSet<TaskId, IdHasher>,
     pub(super) lines: Lines,
     pub(super) crews: Crews,
     pub(super) timers: Timers,
+    /// Leases that ended in this batch. A step that goes on with the attempt, or a revert, finds its lease here: the record
+    /// knows only the wall clock, which may have jumped since.
+    pub(super) ended: HashMap<(TaskId, u32), Lease, IdHasher>,
     pub(super) workers: HashMap<Name, Worker>,
+    /// Workers that seem to be gone for good. They are forgotten between batches, since a revert may give them back what
+    /// they held.
+    pub(super) leaving: Vec<Name>,
     pub(super) claims: HashMap<u64, Claim>,
     pub(super) keys: Keys,
     pub(super) draining: bool,
+    /// What is leased now is from before a restart.
+    pub(super) recovering: bool,
 }
 
 /// One step of a task: everything but what the engine fills in itself.
@@ -95,13 +105,17 @@ impl Engine {
             tasks: HashMap::default(),
             unfinished: 0,
             finals: VecDeque::new(),
+            gone: HashSet::default(),
             lines: Lines::default(),
             crews: Crews::default(),
             timers: Timers::default(),
+            ended: HashMap::default(),
             workers: HashMap::new(),
+            leaving: Vec::new(),
             claims: HashMap::new(),
             keys: Keys::default(),
             draining: false,
+            recovering: false,
         }
     }
 
@@ -146,20 +160,28 @@ impl Engine {
             Command::Expire { task_ids } => task_ids,
             _ => return Vec::new(),
         };
-        ids.iter().copied().filter(|id| !self.tasks.contains_key(id)).collect()
+        ids.iter().copied().filter(|id| self.is_absent(*id)).collect()
     }
 
-    /// Takes in a final task from the store. Ignored if it is at hand, or not final: every unfinished task is here.
+    fn is_absent(&self, task_id: TaskId) -> bool {
+        !self.tasks.contains_key(&task_id) && !self.gone.contains(&task_id)
+    }
+
+    /// Takes in a final task from the store. Ignored if it is at hand, deleted in this batch, or not final: every
+    /// unfinished task is here.
     pub fn admit(&mut self, task: Task) {
-        if task.status.is_final() && !self.tasks.contains_key(&task.task_id) {
+        if task.status.is_final() && self.is_absent(task.task_id) {
             self.finals.push_back(task.task_id);
             self.tasks.insert(task.task_id, Arc::new(task));
         }
     }
 
-    /// Lets go of final tasks beyond those kept at hand. Only between batches: a task that a revert would bring back
-    /// must still be here.
+    /// Lets go of final tasks beyond those kept at hand, and of workers that are gone. To be called between batches, when
+    /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
+        self.gone.clear();
+        self.ended.clear();
+        self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
             if self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
@@ -265,7 +287,7 @@ impl Engine {
         let task = self.step(Some(task_id), Step::new(task, Event::Running), now, batch);
         match seat {
             Seat::Worker(worker_id) => batch.notices.push(Notice::Run { worker_id, task }),
-            Seat::Claim(ticket) => self.give_to_claim(ticket, task),
+            Seat::Claim(ticket) => self.give_to_claim(ticket, task, now),
         }
         true
     }
@@ -305,6 +327,7 @@ impl Engine {
         }
         self.rev += 1;
         self.replace(Some(&task), None, now);
+        self.gone.insert(task_id);
         batch.changes.push(Change {
             rev: self.rev,
             at: now.wall,

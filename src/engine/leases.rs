@@ -1,7 +1,10 @@
 //! Workers, what they hold, and for how long.
 //!
-//! A worker holds all its tasks by one lease: whatever it says renews it. While it is silent its seat is taken away; when
-//! the lease has run out, so are its tasks.
+//! A worker on a socket holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it still
+//! holds. While it is silent its seat is taken away; when the lease has run out, so are its tasks.
+//!
+//! A worker over HTTP may never have got the answer that handed it a task, and has no way to say so. There each attempt has
+//! its own lease, which only what is said of that attempt renews; a claim renews none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +29,6 @@ pub(super) struct Worker {
     retiring: bool,
     /// It was not heard of for a whole lease, though its socket is open.
     silent: bool,
-    /// Its tasks are from before a restart of the hub, and it has not come back yet: losing them is nobody's crash.
-    restored: bool,
     connected_at: Timestamp,
     last_heard: u64,
     last_heard_at: Timestamp,
@@ -44,6 +45,10 @@ pub(super) struct Worker {
 pub(super) struct Lease {
     attempt: u32,
     timeout_at: Option<u64>,
+    /// When the attempt was last spoken of. It counts where the worker has no socket.
+    heard: u64,
+    /// It is from before a restart of the hub, and its worker has not confirmed it yet: losing it is nobody's crash.
+    restored: bool,
 }
 
 /// An open claim over HTTP.
@@ -66,7 +71,6 @@ impl Worker {
             session: 0,
             retiring: false,
             silent: false,
-            restored: false,
             connected_at: now.wall,
             last_heard: now.mono,
             last_heard_at: now.wall,
@@ -77,8 +81,30 @@ impl Worker {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn session(&self) -> u64 {
+        self.session
+    }
+
     fn load(&self) -> u32 {
         (self.running.len() + self.ending.len()) as u32
+    }
+
+    /// A worker without a socket is there all the same. What it holds it holds from now on.
+    fn comes_by_http(&mut self, now: Now) {
+        if self.link == Link::Away {
+            self.link = Link::Http;
+            self.running.values_mut().for_each(|lease| lease.heard = now.mono);
+        }
+    }
+
+    /// When a lease of this worker runs out. `None` while it is away: then its grace ends, for all of them.
+    fn ends_at(&self, lease: &Lease, lease_ms: u64) -> Option<u64> {
+        match self.link {
+            Link::Socket => Some(self.last_heard + lease_ms),
+            Link::Http => Some(lease.heard + lease_ms),
+            Link::Away => None,
+        }
     }
 
     fn may_take(&self) -> bool {
@@ -131,15 +157,15 @@ impl Engine {
         worker.silent = false;
         worker.connected_at = now.wall;
         worker.ending.clear();
-        let was_restored = std::mem::take(&mut worker.restored);
 
         let held = |id: &TaskId, attempt: u32| holding.contains(&(*id, attempt));
         let mut mine: Vec<_> = worker.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
         mine.sort();
         let (keep, lost): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(id, attempt)| held(id, *attempt));
         let drop = holding.iter().filter(|held| !keep.contains(held)).copied().collect();
-        self.heard(&worker_id, now);
+        self.present(&worker_id, now);
         for (task_id, attempt) in &keep {
+            self.renew(&worker_id, *task_id, now);
             let mut task = Task::clone(&self.tasks[task_id]);
             keep_progress(&mut task, ticks);
             let step = Step::new(task, Event::Running).note("worker came back");
@@ -149,10 +175,8 @@ impl Engine {
                 batch.notices.push(Notice::Stop { worker_id, task_id: *task_id, attempt: *attempt, reason: None });
             }
         }
-        let how = if was_restored { Lost::GivenBack } else { Lost::Crash };
         for (task_id, _) in lost {
-            let task = Task::clone(&self.tasks[&task_id]);
-            self.lose(task, how, "its worker came back without it", now, ticks, batch);
+            self.lose_lease(&worker_id, task_id, "its worker came back without it", now, ticks, batch);
         }
         self.reseat(&worker_id);
         Answer::Welcome { keep, drop }
@@ -167,26 +191,50 @@ impl Engine {
         worker.link = Link::Away;
         worker.ending.clear();
         if worker.running.is_empty() {
-            self.forget_worker(worker_id);
-        } else {
-            self.set_worker_alarm(worker_id, now.mono + grace_ms);
-            self.reseat(worker_id);
+            self.leaving.push(worker_id.clone());
+        }
+        self.set_worker_alarm(worker_id, now.mono + grace_ms);
+        self.reseat(worker_id);
+    }
+
+    /// A sign of life, of which attempt is not said: it is for all of them.
+    pub(super) fn heard(&mut self, worker_id: &Name, now: Now) {
+        self.present(worker_id, now);
+        if let Some(worker) = self.workers.get_mut(worker_id).filter(|worker| worker.link == Link::Http) {
+            worker.running.values_mut().for_each(|lease| lease.heard = now.mono);
         }
     }
 
-    pub(super) fn heard(&mut self, worker_id: &Name, now: Now) {
+    /// A sign of life of one attempt.
+    pub(super) fn heard_of(&mut self, task: &Task, now: Now) {
+        if let Some(worker_id) = task.worker_id() {
+            self.present(worker_id, now);
+            self.renew(worker_id, task.task_id, now);
+        }
+    }
+
+    fn renew(&mut self, worker_id: &Name, task_id: TaskId, now: Now) {
+        if let Some(lease) = self.workers.get_mut(worker_id).and_then(|worker| worker.running.get_mut(&task_id)) {
+            lease.heard = now.mono;
+            lease.restored = false;
+        }
+    }
+
+    /// The worker is there, whatever it holds.
+    fn present(&mut self, worker_id: &Name, now: Now) {
         let lease_ms = self.options.lease_ms;
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
         worker.last_heard = now.mono;
         worker.last_heard_at = now.wall;
-        if worker.link == Link::Away && worker.session == 0 {
+        if worker.session == 0 {
             // A worker over HTTP from before a restart has no socket to come back with: this is its return.
-            worker.link = Link::Http;
-            worker.restored = false;
+            worker.comes_by_http(now);
         }
         let was_silent = std::mem::take(&mut worker.silent);
-        if worker.link != Link::Away && worker.alarm_at == 0 {
-            self.set_worker_alarm(worker_id, now.mono + lease_ms);
+        // An alarm that goes off early looks again; one that is set for later, after a long grace, would come too late.
+        let at = now.mono + lease_ms;
+        if worker.link != Link::Away && (worker.alarm_at == 0 || worker.alarm_at > at) {
+            self.set_worker_alarm(worker_id, at);
         }
         if was_silent {
             self.reseat(worker_id);
@@ -215,10 +263,7 @@ impl Engine {
         }
         let crew = self.crews.enter(&accepts, &mut self.lines);
         if let Some(worker) = self.workers.get_mut(&worker_id) {
-            if worker.link == Link::Away {
-                worker.link = Link::Http;
-                worker.restored = false;
-            }
+            worker.comes_by_http(now);
         } else {
             let member = self.crews.enter(&accepts, &mut self.lines);
             let worker = Worker::new(worker_id.clone(), accepts, member, Link::Http, now);
@@ -230,7 +275,7 @@ impl Engine {
         }
         let free = self.crews.seat(crew, Seat::Claim(ticket), 0);
         self.claims.insert(ticket, Claim { worker_id: worker_id.clone(), crew, wanted: max, free, given: Vec::new() });
-        self.heard(&worker_id, now);
+        self.present(&worker_id, now);
         Ok(Answer::Done)
     }
 
@@ -241,12 +286,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>) {
+    pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
         claim.given.push(task);
         if claim.given.len() as u32 >= claim.wanted {
             self.crews.unseat(claim.crew, &claim.free);
         }
+        // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
+        let worker_id = claim.worker_id.clone();
+        if let Some(worker) = self.workers.get_mut(&worker_id) {
+            worker.comes_by_http(now);
+        }
+        self.present(&worker_id, now);
     }
 
     /// Every open claim is answered with what it has: nothing more will come.
@@ -282,16 +333,28 @@ impl Engine {
     /// A running record stands in the engine: its worker holds it.
     pub(super) fn lease(&mut self, task: &Task, now: Now) {
         let Some(worker_id) = task.worker_id() else { return };
-        let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.wall);
-        let timeout_at = task.timeout_ms().map(|timeout| mono_of(started_at, timeout, now));
-        if let Some(at) = timeout_at {
+        let lease_ms = self.options.lease_ms;
+        let lease = self.ended.remove(&(task.task_id, task.attempt));
+        let lease = lease.unwrap_or_else(|| {
+            let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.wall);
+            let timeout_at = task.timeout_ms().map(|timeout| mono_of(started_at, timeout, now));
+            Lease { attempt: task.attempt, timeout_at, heard: now.mono, restored: self.recovering }
+        });
+        if let Some(at) = lease.timeout_at {
             self.timers.set(at, Alarm::Timeout(task.task_id));
         }
         if !self.workers.contains_key(worker_id) {
             self.restore_worker(worker_id, task, now);
         }
         let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
-        worker.running.insert(task.task_id, Lease { attempt: task.attempt, timeout_at });
+        // If its end was taken back, it takes one place again, not two.
+        worker.ending.retain(|ending| *ending != (task.task_id, task.attempt));
+        // If the alarm went off, and what came of it was taken back, it goes off again at once.
+        let ends_at = worker.ends_at(&lease, lease_ms);
+        worker.running.insert(task.task_id, lease);
+        if worker.alarm_at == 0 || ends_at.is_some_and(|at| at < worker.alarm_at) {
+            self.set_worker_alarm(worker_id, ends_at.unwrap_or(now.mono));
+        }
         self.reseat(worker_id);
     }
 
@@ -299,8 +362,11 @@ impl Engine {
     pub(super) fn unlease(&mut self, task: &Task) {
         let Some(worker_id) = task.worker_id() else { return };
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if let Some(Lease { timeout_at: Some(at), .. }) = worker.running.remove(&task.task_id) {
-            self.timers.clear(at, Alarm::Timeout(task.task_id));
+        if let Some(lease) = worker.running.remove(&task.task_id) {
+            if let Some(at) = lease.timeout_at {
+                self.timers.clear(at, Alarm::Timeout(task.task_id));
+            }
+            self.ended.insert((task.task_id, task.attempt), lease);
         }
         self.reseat(worker_id);
     }
@@ -332,27 +398,43 @@ impl Engine {
             return;
         }
         worker.alarm_at = 0;
-        if worker.link != Link::Away && now.mono < worker.last_heard + lease_ms {
-            let at = worker.last_heard + lease_ms;
-            return self.set_worker_alarm(worker_id, at);
-        }
         let away = worker.link == Link::Away;
-        let how = if worker.restored { Lost::GivenBack } else { Lost::Crash };
-        worker.silent = true;
-        let mut lost: Vec<_> = worker.running.keys().copied().collect();
+        worker.silent = away || worker.last_heard + lease_ms <= now.mono;
+        let worker = &*worker;
+        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms).is_none_or(|at| at <= now.mono);
+        let mut lost: Vec<_> = worker.running.iter().filter(|(_, lease)| is_over(lease)).map(|(id, _)| *id).collect();
         lost.sort();
         for task_id in lost {
-            let task = Task::clone(&self.tasks[&task_id]);
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
-            self.lose(task, how, note, now, ticks, batch);
+            self.lose_lease(worker_id, task_id, note, now, ticks, batch);
         }
-        let open_claims = self.claims.values().any(|claim| claim.worker_id == *worker_id);
-        match self.workers.get(worker_id).map(|worker| worker.link) {
-            Some(Link::Socket) => self.reseat(worker_id),
+        let waits = self.claims.values().any(|claim| claim.worker_id == *worker_id);
+        let Some(worker) = self.workers.get(worker_id) else { return };
+        let silent_at = (!worker.silent).then_some(worker.last_heard + lease_ms);
+        let next = worker.running.values().filter_map(|lease| worker.ends_at(lease, lease_ms)).chain(silent_at).min();
+        match (worker.link, next) {
+            (Link::Socket | Link::Http, Some(at)) => self.set_worker_alarm(worker_id, at),
+            (Link::Socket, None) => self.reseat(worker_id),
             // A claim may be held open longer than a lease; the worker is only waiting.
-            Some(Link::Http) if open_claims => self.set_worker_alarm(worker_id, now.mono + lease_ms),
-            _ => self.forget_worker(worker_id),
+            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, now.mono + lease_ms),
+            (Link::Http | Link::Away, _) => self.leaving.push(worker_id.clone()),
         }
+    }
+
+    /// A lease is over: by a crash, unless nobody knows whether the worker ever had it.
+    fn lose_lease(
+        &mut self,
+        worker_id: &Name,
+        task_id: TaskId,
+        note: &str,
+        now: Now,
+        ticks: &dyn Ticks,
+        batch: &mut Batch,
+    ) {
+        let restored = self.workers[worker_id].running[&task_id].restored;
+        let how = if restored { Lost::GivenBack } else { Lost::Crash };
+        let task = Task::clone(&self.tasks[&task_id]);
+        self.lose(task, how, note, now, ticks, batch);
     }
 
     pub(super) fn give_back_all(&mut self, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> usize {
@@ -365,17 +447,31 @@ impl Engine {
         running.len()
     }
 
-    /// A worker known only from the record of a task it runs: the hub restarted, or a failed commit brings it back.
+    /// A worker known only from the record of a task it runs: the hub restarted, or it was gone but for an open claim.
     fn restore_worker(&mut self, worker_id: &Name, task: &Task, now: Now) {
         let accepts = Accepts {
             task_types: crate::task::PatternSet::exactly(&task.task_type),
             queues: crate::task::PatternSet::exactly(&task.queue),
         };
         let crew = self.crews.enter(&accepts, &mut self.lines);
-        let mut worker = Worker::new(worker_id.clone(), accepts, crew, Link::Away, now);
-        worker.restored = true;
+        let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Away, now);
         self.workers.insert(worker_id.clone(), worker);
         self.set_worker_alarm(worker_id, now.mono + self.options.lease_ms);
+    }
+
+    /// Forgets those who left and have not come back, unless they hold something again.
+    pub(super) fn forget_leaving(&mut self) {
+        for worker_id in std::mem::take(&mut self.leaving) {
+            let waits = || self.claims.values().any(|claim| claim.worker_id == worker_id);
+            let gone = self.workers.get(&worker_id).is_some_and(|worker| match worker.link {
+                Link::Socket => false,
+                Link::Away => worker.running.is_empty(),
+                Link::Http => worker.running.is_empty() && worker.silent && !waits(),
+            });
+            if gone {
+                self.forget_worker(&worker_id);
+            }
+        }
     }
 
     fn forget_worker(&mut self, worker_id: &Name) {

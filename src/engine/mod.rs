@@ -27,11 +27,15 @@
 
 mod core;
 mod crews;
+#[cfg(test)]
+mod desk;
 mod leases;
 mod lines;
 mod recover;
 mod reports;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::fmt;

@@ -20,9 +20,11 @@ impl Engine {
     ) -> (Engine, Batch) {
         let mut engine = Engine::new(options, rev, last_id, seed);
         engine.tasks.reserve(unfinished.len());
+        engine.recovering = true;
         for task in unfinished {
             engine.replace(None, Some(&Arc::new(task)), now);
         }
+        engine.recovering = false;
         let mut batch = Batch::default();
         engine.confirm_leases(now, &mut batch);
         (engine, batch)

@@ -26,7 +26,10 @@ impl Engine {
         ticks: &dyn Ticks,
         batch: &mut Batch,
     ) -> Result<Answer, Refusal> {
-        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
+        let Some(task) = self.tasks.get(&task_id) else {
+            self.attempt_over(task_id, attempt);
+            return Err(Refusal::TaskNotFound);
+        };
         if task.status != Status::Running || task.attempt != attempt {
             let repeated = repeats(task, attempt, &report);
             self.attempt_over(task_id, attempt);
@@ -38,9 +41,7 @@ impl Engine {
             return Err(Refusal::CancelNotRequested);
         }
         let task = Task::clone(task);
-        if let Some(worker_id) = task.worker_id().cloned() {
-            self.heard(&worker_id, now);
-        }
+        self.heard_of(&task, now);
         match report {
             Report::Heartbeat => return Ok(Answer::Reported { cancel_requested }),
             Report::Complete { result } => self.complete(task, result, now, ticks, batch),

@@ -43,8 +43,12 @@ impl Keys {
     }
 
     fn insert(&mut self, entry: KeyEntry) {
-        self.order.push_back(entry.key);
-        self.entries.insert(entry.key, entry);
+        let key = entry.key;
+        if self.entries.insert(key, entry).is_some() {
+            // Used again after it expired: it is the youngest now, and must not go in the place of the old one.
+            self.order.retain(|known| *known != key);
+        }
+        self.order.push_back(key);
         if self.order.len() > KEYS_RESIDENT_MAX
             && let Some(oldest) = self.order.pop_front()
         {

@@ -39,7 +39,7 @@ impl Default for OutboxLimits {
     }
 }
 
-/// What [`Outbox::take`] found.
+/// What there was to take from an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// Nothing waits, or what waits is held until the next release.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::caller::{Caller, check_origin};
 use super::live_op::{Ask, ask, first};
 use super::session::{Carrier, Ending, Session, bye_line};
-use super::state::{App, SocketGuard, SocketKind};
+use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
 
 /// The largest message of a client: a filter with all its values.
@@ -52,7 +52,7 @@ pub(super) async fn connect(
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_message_size(MESSAGE_BYTES_MAX)
-        .max_frame_size(MESSAGE_BYTES_MAX);
+        .max_frame_size(FRAME_FACTOR * MESSAGE_BYTES_MAX);
     let known = upgrade.selected_protocol().is_some() || !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     Ok(upgrade.on_upgrade(move |socket| run(socket, app, guard, known)))
 }

@@ -31,6 +31,10 @@ const ARRIVING_BYTES_MAX: usize = 512 << 20;
 /// Bodies are counted in units of this many bytes. Smaller ones are not counted: connections bound them.
 const BODY_UNIT_BYTES: usize = 64 << 10;
 
+/// A frame up to this many times too large is read to its end before the socket is closed: closing while bytes arrive
+/// resets the connection, and the close code is lost.
+pub(super) const FRAME_FACTOR: usize = 4;
+
 /// Bounds of what comes in.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
 use super::caller::{Caller, check_origin};
-use super::state::{App, SocketGuard, SocketKind};
+use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::worker_http::{text_for, write_task};
 use crate::engine::Report;
 use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
@@ -66,7 +66,7 @@ pub(super) async fn connect(
         // Room for a task with its payload and checkpoint on top of a full buffer; no more is written before that is out.
         .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + 2 * message_bytes_max)
         .max_message_size(message_bytes_max)
-        .max_frame_size(message_bytes_max);
+        .max_frame_size(FRAME_FACTOR * message_bytes_max);
     let known = upgrade.selected_protocol().is_some() || !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     Ok(upgrade.on_upgrade(move |socket| run(socket, app, guard, known)))
 }
@@ -169,24 +169,28 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
             Some(Ok(Message::Close(_))) | None => return Err(Ending::Gone),
             Some(Err(error)) => return Err(broken(&error)),
         };
-        let (said, rest) = first(&text).ok_or(not_json())?;
-        let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
-            Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
-                Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
-                Err(Refused::Wrong(problem)) => problem,
-                Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
-                    return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
-                }
-                Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
-                    return Err(restarting());
-                }
-                Err(Refused::Hub(error)) => error.into(),
-            },
-            Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
-            Err(problem) => problem,
-        };
-        if socket.send(Message::Text(error_text(None, &problem).into())).await.is_err() {
-            return Err(Ending::Gone);
+        let mut rest = text.as_str();
+        while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
+            let (said, behind) = first(rest).ok_or(not_json())?;
+            rest = behind;
+            let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
+                Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
+                    Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
+                    Err(Refused::Wrong(problem)) => problem,
+                    Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
+                        return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
+                    }
+                    Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
+                        return Err(restarting());
+                    }
+                    Err(Refused::Hub(error)) => error.into(),
+                },
+                Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
+                Err(problem) => problem,
+            };
+            if socket.send(Message::Text(error_text(None, &problem).into())).await.is_err() {
+                return Err(Ending::Gone);
+            }
         }
     }
 }

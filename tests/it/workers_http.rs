@@ -134,3 +134,22 @@ async fn a_heartbeat_keeps_the_lease_and_silence_loses_it() {
     assert_eq!(hub.attempt(&lost, 1, "complete", json!({})).await.problem(), "409 lease_lost");
     assert_eq!(hub.claim("other").await["attempt"], 2);
 }
+
+/// Over HTTP each attempt is leased by itself: a worker whose claim was answered into a cut connection, or that was killed
+/// and started again under its name, does not keep what it never heard of.
+#[tokio::test]
+async fn claiming_more_keeps_no_forgotten_attempt() {
+    let hub = TestHub::builder().set(|config| config.lease = millis(300)).start().await;
+    let (kept, forgotten) = (hub.submit_any().await, hub.submit_any().await);
+    assert_eq!(id(&hub.claim("w").await["task"]), kept);
+    assert_eq!(id(&hub.claim("w").await["task"]), forgotten);
+    let again = crate::kit::eventually("the forgotten one is handed out again", async || {
+        hub.attempt(&kept, 1, "heartbeat", json!({})).await.expect(200);
+        let claim = json!({"worker_id": "w", "wait_ms": 20});
+        let claimed = hub.post("/api/v1/worker/claim", claim).await.expect(200);
+        claimed["tasks"].get(0).cloned()
+    })
+    .await;
+    assert_eq!((id(&again["task"]), &again["attempt"]), (forgotten, &json!(2)));
+    assert_eq!(hub.task(&kept).await["attempt"], 1, "what is spoken of stays");
+}

@@ -270,7 +270,9 @@ async fn json_that_is_wrong_is_answered_and_the_socket_stays() {
         assert_eq!(said["type"], "error", "{wrong} got {said}");
         assert!(said["code"].is_string() && said["detail"].is_string(), "{said}");
     }
-    worker.say(json!({"op": "hello", "worker_id": "w"})).await;
+    // What stands behind the wrong one in the same message counts all the same.
+    worker.say_text("{\"op\":\"drain\"} {\"op\":\"hello\",\"worker_id\":\"w\"} {\"op\":\"heartbeat\"}").await;
+    worker.expect("error").await;
     worker.expect("welcome").await;
     let task_id = hub.submit_any().await;
     worker.expect("run").await;

@@ -1,7 +1,7 @@
 //! Programs in processes of their own: the hub and its workers, to be killed.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -16,30 +16,42 @@ pub fn program() -> Command {
     command
 }
 
-/// A process that does not outlive the test. What it writes to stderr is kept.
+/// A process that does not outlive the test. What it writes is kept.
 pub struct Program {
     child: Child,
     said: Arc<Mutex<String>>,
+    printed: Arc<Mutex<String>>,
 }
 
 impl Program {
     pub fn start(mut command: Command) -> Program {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|why| panic!("could not start {command:?}: {why}"));
-        let said = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().expect("a pipe");
-        keep(stderr, said.clone());
-        Program { child, said }
+        let (said, printed) = (Arc::default(), Arc::default());
+        keep(child.stderr.take().expect("a pipe"), &said);
+        keep(child.stdout.take().expect("a pipe"), &printed);
+        Program { child, said, printed }
     }
 
-    /// The next line of stdout. Empty: it is closed.
-    fn first_line(&mut self) -> String {
-        let mut stdout = BufReader::new(self.child.stdout.take().expect("stdout was not read yet"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("stdout is text");
-        // The rest is read, so that it never fills up.
-        keep(stdout, Arc::default());
-        line
+    /// The first line of stdout; empty where it ends without one.
+    pub fn first_line(&mut self) -> String {
+        let begun = Instant::now();
+        loop {
+            // Asked before, because what is written last is read after the end.
+            let is_running = self.is_running();
+            if let Some((line, _)) = self.printed().split_once('\n') {
+                return line.to_owned();
+            }
+            if !is_running || begun.elapsed() > PATIENCE {
+                return String::new();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What it has written to stdout so far.
+    pub fn printed(&self) -> String {
+        self.printed.lock().expect("no reader panicked").clone()
     }
 
     pub fn id(&self) -> u32 {
@@ -89,7 +101,8 @@ impl Drop for Program {
     }
 }
 
-fn keep(mut pipe: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
+fn keep(mut pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
+    let said = said.clone();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = pipe.read(&mut buffer) {

@@ -76,6 +76,16 @@ const REPLAY_TASKS: usize = 5_000;
 /// What the probe writes: a group of a hundred commits is about as large.
 const PROBE_BYTES: usize = 64 << 10;
 
+/// Keeps other hubs out of the folder. Let go of by word and not only by closing the file: a program that was just being
+/// started by this one may hold a copy of it for a moment.
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 /// How a store uses the machine.
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
@@ -106,7 +116,7 @@ pub struct SqliteStore {
     /// Pages in the write-ahead log, as of the last commit.
     wal_pages: Arc<AtomicUsize>,
     /// Dropped last.
-    _lock: Option<File>,
+    _lock: Option<FolderLock>,
 }
 
 impl SqliteStore {
@@ -128,7 +138,7 @@ impl SqliteStore {
             },
             lasting: false,
         })?;
-        let store = SqliteStore::start(Place::File(folder.join(FILE_NAME)), options, Some(lock))?;
+        let store = SqliteStore::start(Place::File(folder.join(FILE_NAME)), options, Some(FolderLock(lock)))?;
         sync_folder(folder)?;
         Ok(store)
     }
@@ -138,7 +148,7 @@ impl SqliteStore {
         SqliteStore::start(Place::new_memory(), options, None)
     }
 
-    fn start(place: Place, options: SqliteOptions, lock: Option<File>) -> Result<SqliteStore, StoreError> {
+    fn start(place: Place, options: SqliteOptions, lock: Option<FolderLock>) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
         let mut conn = place.writer().step(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;

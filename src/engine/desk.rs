@@ -1,0 +1,188 @@
+//! Where the engine is tried: one engine, two clocks set by hand, a commit that succeeds or fails when the test says so.
+
+use std::sync::Arc;
+
+use crate::task::{Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Task, TaskId, Timestamp};
+
+use super::{Accepts, Answer, Batch, Command, Engine, Hello, Notice, Now, Options, Refusal, Report};
+
+/// When tests begin, in milliseconds since 1970.
+const BEGIN: i64 = 1_800_000_000_000;
+
+pub(super) struct Desk {
+    pub(super) engine: Engine,
+    pub(super) now: Now,
+    /// What was decided since the last commit.
+    pub(super) batch: Batch,
+    /// What a store would look up.
+    finals: Vec<Arc<Task>>,
+    sessions: u64,
+}
+
+impl Desk {
+    /// Leases of 10 s, a grace of 5 s.
+    pub(super) fn new() -> Desk {
+        Desk::with(Options::default())
+    }
+
+    pub(super) fn with(options: Options) -> Desk {
+        Desk {
+            engine: Engine::new(options, 0, None, 1),
+            now: Now { wall: Timestamp::from_millis(BEGIN), mono: 1 },
+            batch: Batch::default(),
+            finals: Vec::new(),
+            sessions: 0,
+        }
+    }
+
+    /// Time passes, on both clocks.
+    pub(super) fn pass(&mut self, millis: u64) {
+        self.now.wall = self.now.wall.plus_millis(millis);
+        self.now.mono += millis;
+    }
+
+    /// The wall clock is set to another time.
+    pub(super) fn set_wall(&mut self, by_millis: i64) {
+        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + by_millis);
+    }
+
+    /// Decides as the writer does, with what the store knows at hand. Nothing is committed yet.
+    pub(super) fn decide(&mut self, command: Command) -> Result<Answer, Refusal> {
+        for task_id in self.engine.absent(&command) {
+            if let Some(task) = self.finals.iter().find(|task| task.task_id == task_id) {
+                self.engine.admit(Task::clone(task));
+            }
+        }
+        self.engine.decide(command, self.now, &(), &mut self.batch)
+    }
+
+    /// Fires timers and hands out. Nothing is committed yet.
+    pub(super) fn go(&mut self) {
+        self.engine.fire(self.now, &(), usize::MAX, &mut self.batch);
+        self.engine.assign(self.now, usize::MAX, &mut self.batch);
+    }
+
+    /// The commit succeeds; what was told to workers comes back.
+    pub(super) fn commit(&mut self) -> Vec<Notice> {
+        let batch = std::mem::take(&mut self.batch);
+        for Change { kind, task, .. } in &batch.changes {
+            self.finals.retain(|known| known.task_id != task.task_id);
+            if *kind != ChangeKind::Gone && task.status.is_final() {
+                self.finals.push(task.clone());
+            }
+        }
+        self.engine.shed();
+        batch.notices
+    }
+
+    /// The commit fails.
+    pub(super) fn take_back(&mut self) {
+        self.engine.revert(std::mem::take(&mut self.batch), self.now);
+        self.engine.shed();
+    }
+
+    /// The hub dies with what it has not committed, and another takes up what is on disk, a second later.
+    pub(super) fn restart(&mut self) {
+        self.take_back();
+        let unfinished = self.engine.tasks().filter(|task| !task.status.is_final());
+        let mut unfinished: Vec<Task> = unfinished.map(|task| Task::clone(task)).collect();
+        unfinished.sort_by_key(|task| task.task_id);
+        self.now.wall = self.now.wall.plus_millis(1_000);
+        self.now.mono = 1;
+        let last_id = unfinished.last().map(|task| task.task_id);
+        let (options, rev) = (*self.engine.options(), self.engine.rev());
+        (self.engine, self.batch) = Engine::recover(options, rev, last_id, unfinished, 1, self.now);
+        self.commit();
+    }
+
+    /// A whole round in which nobody asks anything.
+    pub(super) fn round(&mut self) -> Vec<Notice> {
+        self.go();
+        self.commit()
+    }
+
+    /// Steps that were decided and not committed yet.
+    pub(super) fn changes(&self) -> &[Change] {
+        &self.batch.changes
+    }
+
+    pub(super) fn submit(&mut self, new: NewTask) -> TaskId {
+        match self.decide(Command::Submit { tasks: vec![new], key: None }) {
+            Ok(Answer::Submitted { tasks }) => tasks[0].task_id,
+            other => panic!("not submitted: {other:?}"),
+        }
+    }
+
+    /// A worker for all types in the queue `default` connects. Answers what it may keep.
+    pub(super) fn hello(&mut self, worker_id: &str, concurrency: u32, holding: &[(TaskId, u32)]) -> Vec<(TaskId, u32)> {
+        self.hello_for(worker_id, "*", "default", concurrency, holding)
+    }
+
+    pub(super) fn hello_for(
+        &mut self,
+        worker_id: &str,
+        task_types: &str,
+        queues: &str,
+        concurrency: u32,
+        holding: &[(TaskId, u32)],
+    ) -> Vec<(TaskId, u32)> {
+        self.sessions += 1;
+        let hello = Hello {
+            worker_id: Name::new(worker_id),
+            session: self.sessions,
+            accepts: accepts(task_types, queues),
+            concurrency,
+            holding: holding.to_vec(),
+        };
+        match self.decide(Command::Hello(hello)) {
+            Ok(Answer::Welcome { keep, .. }) => keep,
+            other => panic!("not welcomed: {other:?}"),
+        }
+    }
+
+    /// The newest connection of a worker closes.
+    pub(super) fn left(&mut self, worker_id: &str) {
+        let session = self.engine.workers[worker_id].session();
+        self.decide(Command::Left { worker_id: Name::new(worker_id), session }).expect("it may leave");
+    }
+
+    pub(super) fn heard(&mut self, worker_id: &str) {
+        self.decide(Command::Heard { worker_id: Name::new(worker_id) }).expect("it may speak");
+    }
+
+    pub(super) fn claim(&mut self, worker_id: &str, max: u32, ticket: u64) {
+        let command = Command::Claim { worker_id: Name::new(worker_id), accepts: accepts("*", "default"), max, ticket };
+        self.decide(command).expect("it may claim");
+    }
+
+    pub(super) fn report(&mut self, task_id: TaskId, attempt: u32, report: Report) -> Result<Answer, Refusal> {
+        self.decide(Command::Report { task_id, attempt, report })
+    }
+
+    pub(super) fn task(&self, task_id: TaskId) -> &Task {
+        self.engine.task(task_id).expect("the task is at hand")
+    }
+
+    pub(super) fn status(&self, task_id: TaskId) -> Status {
+        self.task(task_id).status
+    }
+}
+
+/// Patterns, separated by spaces.
+pub(super) fn accepts(task_types: &str, queues: &str) -> Accepts {
+    let set = |texts: &str| {
+        PatternSet::new(texts.split(' ').map(|text| Pattern::parse(text).expect("a test knows patterns")).collect())
+    };
+    Accepts { task_types: set(task_types), queues: set(queues) }
+}
+
+/// Which tasks went to which worker, in order.
+pub(super) fn runs(notices: &[Notice]) -> Vec<(TaskId, String)> {
+    notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Run { worker_id, task } => Some((task.task_id, worker_id.to_string())),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,491 @@
+//! The engine's decisions, table by table, and the stories of its fixed bugs. What holds over whole histories is in
+//! `tests/sim`.
+
+use crate::task::{Failure, Json, Name, NewTask, Status, TaskId};
+
+use super::desk::{Desk, runs};
+use super::{Answer, Command, Notice, Options, Refusal, Report};
+
+fn complete() -> Report {
+    Report::Complete { result: Json::null() }
+}
+
+fn fail(retryable: bool) -> Report {
+    Report::Fail { error: Failure::new("error", "no luck"), retryable }
+}
+
+#[test]
+fn the_table_of_transitions_is_the_one_in_the_contract() {
+    use Status::*;
+    let table: [(Status, &[Status]); 7] = [
+        (Waiting, &[Scheduled, Pending, Cancelled]),
+        (Scheduled, &[Pending, Cancelled]),
+        (Pending, &[Running, Cancelled]),
+        // Running again: the lease was confirmed, or the task was asked to stop.
+        (Running, &[Scheduled, Pending, Running, Completed, Failed, Cancelled]),
+        (Completed, &[]),
+        // By hand only.
+        (Failed, &[Pending]),
+        (Cancelled, &[Pending]),
+    ];
+    for (from, expected) in table {
+        let next: Vec<_> = Status::ALL.into_iter().filter(|to| from.may_become(*to)).collect();
+        assert_eq!(next, expected, "from {from}");
+    }
+}
+
+/// How an attempt comes to its end.
+#[derive(Clone, Debug)]
+enum End {
+    Said(Report),
+    Crash,
+    Timeout,
+    GivenBack,
+}
+
+#[test]
+fn how_an_attempt_ends() {
+    use End::*;
+    let check = |max_attempts: u32, max_crashes: u32, end: End, cancelled: bool, expected: (Status, u32, u32)| {
+        let mut desk = Desk::new();
+        let new = NewTask { timeout_ms: Some(5_000), ..NewTask::new("t") };
+        let task_id = desk.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if cancelled {
+            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        }
+        match end.clone() {
+            Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
+            Crash => drop(desk.hello("w", 0, &[])),
+            Timeout => {
+                desk.pass(5_000);
+                desk.engine.fire(desk.now, &(), 10, &mut desk.batch);
+            }
+            GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
+        }
+        let task = desk.task(task_id);
+        let got = (task.status, task.tries, task.crashes);
+        assert_eq!(got, expected, "{end:?} of {max_attempts} tries, {max_crashes} crashes, cancelled: {cancelled}");
+        assert_eq!((task.worker_id(), task.cancel_requested(), task.attempt), (None, false, 1));
+    };
+    use Status::*;
+    check(1, 3, Said(complete()), false, (Completed, 1, 0));
+    check(2, 3, Said(fail(true)), false, (Scheduled, 1, 0));
+    check(1, 3, Said(fail(true)), false, (Failed, 1, 0));
+    check(2, 3, Said(fail(false)), false, (Failed, 1, 0));
+    check(2, 3, Timeout, false, (Scheduled, 1, 0));
+    check(1, 3, Timeout, false, (Failed, 1, 0));
+    check(1, 3, Said(Report::Release), false, (Pending, 0, 0));
+    check(1, 1, GivenBack, false, (Pending, 0, 0));
+    check(1, 3, Crash, false, (Pending, 0, 1));
+    check(9, 1, Crash, false, (Failed, 0, 1));
+    // Asked to stop: a result still counts, anything else is the end.
+    check(1, 3, Said(complete()), true, (Completed, 1, 0));
+    check(1, 3, Said(Report::Cancelled), true, (Cancelled, 1, 0));
+    check(2, 3, Said(fail(true)), true, (Cancelled, 1, 0));
+    check(2, 3, Timeout, true, (Cancelled, 1, 0));
+    check(1, 3, Said(Report::Release), true, (Cancelled, 1, 0));
+    check(1, 3, GivenBack, true, (Cancelled, 1, 0));
+    check(1, 3, Crash, true, (Cancelled, 1, 0));
+}
+
+#[test]
+fn what_is_said_of_an_attempt_that_is_over() {
+    let check = |ended: Report, said: Report, acknowledged: bool| {
+        let mut desk = Desk::new();
+        let task_id = desk.submit(NewTask { max_attempts: Some(2), ..NewTask::new("t") });
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if matches!(ended, Report::Cancelled) {
+            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        }
+        desk.report(task_id, 1, ended.clone()).unwrap();
+        desk.commit();
+        let got = desk.report(task_id, 1, said.clone());
+        assert!(desk.changes().is_empty(), "{said:?} after {ended:?} changed {:?}", desk.changes());
+        match (got, acknowledged) {
+            (Ok(Answer::Reported { cancel_requested: false }), true) | (Err(Refusal::LeaseLost), false) => {}
+            (got, _) => panic!("{said:?} after {ended:?}: {got:?}"),
+        }
+        // Once the next attempt runs, nothing that is said of this one is heard.
+        desk.pass(600_000);
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if desk.status(task_id) == Status::Running {
+            assert_eq!(desk.report(task_id, 1, said).unwrap_err(), Refusal::LeaseLost);
+            assert!(desk.changes().is_empty());
+        }
+    };
+    let all = [complete(), fail(true), fail(false), Report::Cancelled, Report::Release, Report::Heartbeat];
+    for (ended, acknowledged) in [
+        (complete(), [true, false, false, false, false, false]),
+        (fail(true), [false, true, true, false, false, false]),
+        (fail(false), [false, true, true, false, false, false]),
+        (Report::Release, [false; 6]),
+    ] {
+        for (said, acknowledged) in all.iter().zip(acknowledged) {
+            check(ended.clone(), said.clone(), acknowledged);
+        }
+    }
+    check(Report::Cancelled, Report::Cancelled, true);
+    check(Report::Cancelled, complete(), false);
+}
+
+#[test]
+fn a_cancelled_report_needs_a_cancel() {
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    assert_eq!(desk.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::CancelNotRequested);
+    assert_eq!(desk.report(task_id, 2, complete()).unwrap_err(), Refusal::LeaseLost);
+    assert_eq!(desk.status(task_id), Status::Running);
+}
+
+#[test]
+fn a_worker_that_comes_back_says_what_it_holds() {
+    // It runs two tasks of its own at their first attempt; a third is somebody else's.
+    let check = |holding: &[(usize, u32)], keep: &[(usize, u32)], expected: [Status; 3]| {
+        let mut desk = Desk::new();
+        let tasks: Vec<TaskId> = (0..3).map(|_| desk.submit(NewTask::new("t"))).collect();
+        desk.hello("w", 2, &[]);
+        desk.round();
+        desk.hello("other", 1, &[]);
+        desk.round();
+        desk.left("w");
+        desk.commit();
+        let named = |list: &[(usize, u32)]| list.iter().map(|(at, attempt)| (tasks[*at], *attempt)).collect::<Vec<_>>();
+        assert_eq!(desk.hello("w", 2, &named(holding)), named(keep), "{holding:?}");
+        let steps: Vec<_> = desk.changes().iter().map(|change| change.task.task_id).collect();
+        assert_eq!(steps.len(), 2, "each of its own is confirmed or given up");
+        assert_eq!([0, 1, 2].map(|at| desk.status(tasks[at])), expected, "{holding:?}");
+    };
+    use Status::{Pending, Running};
+    check(&[(0, 1), (1, 1)], &[(0, 1), (1, 1)], [Running, Running, Running]);
+    check(&[(1, 1)], &[(1, 1)], [Pending, Running, Running]);
+    check(&[], &[], [Pending, Pending, Running]);
+    check(&[(0, 2), (1, 0)], &[], [Pending, Pending, Running]);
+    check(&[(2, 1), (0, 1), (0, 1)], &[(0, 1)], [Running, Pending, Running]);
+}
+
+#[test]
+fn a_newer_connection_closes_the_older() {
+    let mut desk = Desk::new();
+    desk.hello("w", 1, &[]);
+    desk.commit();
+    desk.hello("w", 1, &[]);
+    assert!(matches!(desk.commit()[..], [Notice::Replaced { session: 1 }]));
+    // The end of the older says nothing of the newer.
+    desk.decide(Command::Left { worker_id: Name::new("w"), session: 1 }).unwrap();
+    let task_id = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+}
+
+#[test]
+fn who_takes_what_in_which_order() {
+    let check = |task_types: &str, queues: &str, expected: &[usize]| {
+        let mut desk = Desk::new();
+        let tasks: Vec<TaskId> = [
+            ("a", "default", 0),
+            ("b.x", "default", 0),
+            ("b.y", "default", 5),
+            ("a", "fast", 0),
+            ("b", "default", -5),
+            ("a", "default", 5),
+        ]
+        .into_iter()
+        .map(|(task_type, queue, priority)| {
+            desk.submit(NewTask { queue: Some(queue.to_owned()), priority, ..NewTask::new(task_type) })
+        })
+        .collect();
+        desk.hello_for("w", task_types, queues, 10, &[]);
+        let got: Vec<_> = runs(&desk.round()).into_iter().map(|(task_id, _)| task_id).collect();
+        let expected: Vec<_> = expected.iter().map(|at| tasks[*at]).collect();
+        assert_eq!(got, expected, "{task_types} in {queues}");
+    };
+    check("*", "default", &[2, 5, 0, 1, 4]);
+    check("*", "*", &[2, 5, 0, 1, 3, 4]);
+    check("a", "*", &[5, 0, 3]);
+    check("b.*", "default", &[2, 1]);
+    check("b*", "default", &[2, 1, 4]);
+    check("b a", "default fast", &[5, 0, 3, 4]);
+    check("c", "*", &[]);
+}
+
+#[test]
+fn the_emptiest_worker_is_served_first() {
+    let mut desk = Desk::new();
+    desk.hello("busy", 5, &[]);
+    desk.submit(NewTask::new("t"));
+    desk.submit(NewTask::new("t"));
+    desk.round();
+    desk.hello("idle", 3, &[]);
+    for _ in 0..7 {
+        desk.submit(NewTask::new("t"));
+    }
+    let notices = desk.round();
+    let got: Vec<_> = runs(&notices).into_iter().map(|(_, worker_id)| worker_id).collect();
+    assert_eq!(got, ["idle", "idle", "busy", "idle", "busy", "busy"], "the seventh waits");
+}
+
+#[test]
+fn a_worker_that_retires_or_falls_silent_takes_nothing_new() {
+    let mut desk = Desk::new();
+    desk.hello("w", 1, &[]);
+    desk.decide(Command::Retire { worker_id: Name::new("w"), session: 1 }).unwrap();
+    let task_id = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), []);
+    desk.hello("w", 1, &[]);
+    desk.pass(10_000);
+    assert_eq!(runs(&desk.round()), []);
+    desk.heard("w");
+    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+}
+
+#[test]
+fn a_claim_is_answered_once_with_what_there_is() {
+    let claimed = |notices: Vec<Notice>| -> Vec<(u64, usize)> {
+        let one = |notice| match notice {
+            Notice::Claimed { ticket, tasks } => (ticket, tasks.len()),
+            other => panic!("{other:?} instead of an answer to a claim"),
+        };
+        notices.into_iter().map(one).collect()
+    };
+    let mut desk = Desk::new();
+    desk.claim("w", 2, 1);
+    assert_eq!(claimed(desk.round()), [], "nothing is there yet");
+    desk.submit(NewTask::new("t"));
+    assert_eq!(claimed(desk.round()), [(1, 1)], "one is enough");
+    for _ in 0..5 {
+        desk.submit(NewTask::new("t"));
+    }
+    assert_eq!(claimed(desk.round()), [], "the first claim is over");
+    desk.claim("w", 2, 2);
+    desk.claim("x", 9, 3);
+    assert_eq!(claimed(desk.round()), [(2, 2), (3, 3)]);
+    desk.claim("w", 1, 4);
+    desk.decide(Command::Unclaim { ticket: 4 }).unwrap();
+    desk.submit(NewTask::new("t"));
+    assert_eq!(claimed(desk.round()), [], "nobody waits");
+    // A failed commit leaves the tasks; the claim is told, and gone.
+    desk.claim("w", 1, 5);
+    desk.go();
+    desk.take_back();
+    assert_eq!(claimed(desk.round()), []);
+    desk.claim("w", 1, 6);
+    assert_eq!(claimed(desk.round()), [(6, 1)]);
+    // A hub that goes down lets nobody wait.
+    desk.claim("w", 1, 7);
+    desk.decide(Command::Drain).unwrap();
+    assert_eq!(claimed(desk.round()), [(7, 0)]);
+}
+
+#[test]
+fn a_place_is_free_again_though_its_task_was_deleted() {
+    // The task timed out and was deleted; what its worker said of it then was refused before it was understood.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.pass(100);
+    desk.round();
+    desk.decide(Command::Delete { task_id }).unwrap();
+    desk.commit();
+    let next = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), [], "it may still be at the first");
+    assert_eq!(desk.report(task_id, 1, complete()).unwrap_err(), Refusal::TaskNotFound);
+    assert_eq!(runs(&desk.round()), [(next, "w".to_owned())]);
+}
+
+#[test]
+fn a_long_grace_does_not_outlast_the_lease_of_a_worker_that_came_back() {
+    // Its alarm was still set for the end of the grace, so its silence was noticed that much later.
+    let mut desk = Desk::with(Options { lease_ms: 100, grace_ms: 10_000, ..Options::default() });
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.left("w");
+    desk.hello("w", 1, &[(task_id, 1)]);
+    desk.round();
+    assert_eq!(desk.engine.next_in(desk.now), Some(100));
+    desk.pass(100);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Pending);
+}
+
+#[test]
+fn a_claim_that_waited_longer_than_a_lease_is_handed_a_whole_lease() {
+    // The worker had said nothing since it claimed, so what it was handed was taken away with the next look at it.
+    let mut desk = Desk::new();
+    desk.claim("w", 1, 7);
+    desk.commit();
+    for _ in 0..3 {
+        desk.pass(9_999);
+        desk.round();
+    }
+    let task_id = desk.submit(NewTask::new("t"));
+    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 7, .. }]));
+    desk.pass(9_999);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Running);
+    desk.pass(1);
+    desk.round();
+    assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, 1));
+}
+
+#[test]
+fn a_worker_whose_socket_closed_takes_by_a_claim_that_is_still_open() {
+    let mut desk = Desk::new();
+    desk.hello("w", 0, &[]);
+    desk.claim("w", 1, 7);
+    desk.left("w");
+    desk.round();
+    desk.pass(60_000);
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.round();
+    desk.pass(9_999);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Running);
+}
+
+#[test]
+fn a_task_deleted_in_this_batch_stays_deleted() {
+    // It was looked up in the store, which still had it, and so could be deleted twice, or retried by hand after that.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+    desk.commit();
+    desk.decide(Command::Delete { task_id }).unwrap();
+    for command in [Command::Delete { task_id }, Command::Retry { task_id }, Command::Cancel { task_id, reason: None }]
+    {
+        assert_eq!(desk.decide(command).unwrap_err(), Refusal::TaskNotFound);
+    }
+    assert_eq!(desk.changes().len(), 1);
+    desk.take_back();
+    desk.decide(Command::Retry { task_id }).unwrap();
+}
+
+#[test]
+fn a_loss_that_was_taken_back_is_decided_again() {
+    // The alarm had gone off, and nothing set it again: a worker that stayed silent with its socket open kept its tasks.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    for away in [false, true] {
+        if away {
+            desk.round();
+            desk.heard("w");
+            desk.left("w");
+        }
+        let attempt = desk.task(task_id).attempt;
+        desk.pass(10_000);
+        desk.go();
+        assert_eq!(desk.status(task_id), Status::Pending);
+        desk.take_back();
+        assert_eq!((desk.status(task_id), desk.engine.next_in(desk.now)), (Status::Running, Some(0)));
+        desk.go();
+        // Nor is the crash forgotten with the worker.
+        assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, attempt));
+        desk.commit();
+        desk.hello("w", 1, &[]);
+    }
+}
+
+#[test]
+fn a_timeout_that_was_taken_back_takes_no_second_place() {
+    // The worker then completed the attempt, and never spoke of the end that had not been: one place of it was lost.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.pass(100);
+    desk.go();
+    assert_eq!(desk.status(task_id), Status::Failed);
+    desk.take_back();
+    desk.report(task_id, 1, complete()).unwrap();
+    let next = desk.submit(NewTask::new("t"));
+    assert_eq!(runs(&desk.round()), [(next, "w".to_owned())]);
+}
+
+#[test]
+fn a_wall_clock_set_forward_ends_no_attempt() {
+    // Each further step of a running task counted its timeout anew, from the wall clock.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(9_000), ..NewTask::new("t") });
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.set_wall(3_600_000);
+    desk.hello("w", 1, &[(task_id, 1)]);
+    desk.round();
+    desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+    desk.report(task_id, 1, complete()).unwrap();
+    desk.take_back();
+    desk.pass(8_999);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Running);
+    desk.pass(1);
+    desk.round();
+    assert_eq!(desk.status(task_id), Status::Failed);
+}
+
+#[test]
+fn a_task_whose_hand_out_was_lost_on_the_way_is_not_kept_by_the_next_claim() {
+    // Whatever a worker over HTTP said renewed all it held. So a task in an answer that never arrived was never given to
+    // anybody else, for as long as its worker went on claiming and working.
+    let mut desk = Desk::new();
+    let lost = desk.submit(NewTask::new("t"));
+    desk.claim("w", 1, 1);
+    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 1, .. }]));
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.claim("w", 1, 2);
+    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 2, .. }]));
+    for at in 1..=5 {
+        desk.pass(2_000);
+        desk.report(task_id, 1, Report::Heartbeat).unwrap();
+        desk.claim("w", 0, 2 + at);
+        desk.decide(Command::Unclaim { ticket: 2 + at }).unwrap();
+        desk.round();
+        assert_eq!(desk.status(task_id), Status::Running);
+        assert_eq!(desk.status(lost), if at < 5 { Status::Running } else { Status::Pending });
+    }
+}
+
+#[test]
+fn what_nobody_confirmed_after_a_restart_is_lost_without_a_crash() {
+    let mut desk = Desk::new();
+    let [first, second] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
+    desk.claim("w", 2, 1);
+    desk.round();
+    desk.restart();
+    desk.pass(6_000);
+    desk.report(first, 1, Report::Heartbeat).unwrap();
+    desk.pass(6_000);
+    desk.round();
+    desk.pass(6_000);
+    desk.round();
+    for (task_id, crashes) in [(first, 1), (second, 0)] {
+        assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, crashes));
+    }
+}
+
+#[test]
+fn a_key_that_is_used_again_after_it_expired_is_a_young_one() {
+    // It stood in line for being forgotten where it had stood before, and went while its batch was not even on disk.
+    let mut desk = Desk::new();
+    let submit = |desk: &mut Desk, key: u128| {
+        let key = Some(super::SubmitKey { key, body: 0 });
+        desk.decide(Command::Submit { tasks: vec![NewTask::new("t")], key }).unwrap()
+    };
+    submit(&mut desk, 0);
+    desk.commit();
+    desk.pass(Options::default().key_ms);
+    for key in 1..4_096 {
+        submit(&mut desk, key);
+    }
+    desk.commit();
+    assert!(matches!(submit(&mut desk, 0), Answer::Submitted { .. }));
+    submit(&mut desk, 5_000);
+    assert!(matches!(submit(&mut desk, 0), Answer::Replayed { .. }));
+}

@@ -1,0 +1,146 @@
+//! Applications: they submit, sometimes twice with one key, cancel, retry by hand and delete.
+
+use fastrand::Rng;
+use taskhub::engine::{Answer, Command, SubmitKey, check_submission};
+use taskhub::task::{NewTask, RetryPolicy, TaskId, Timestamp};
+
+use super::mix::Mix;
+use super::world::{From, Reply, World};
+
+pub const TYPES: [&str; 4] = ["a", "b.x", "b.y", "c"];
+pub const QUEUES: [&str; 3] = ["default", "fast", "slow.1"];
+
+/// What applications remember.
+#[derive(Default)]
+pub struct Apps {
+    /// Submissions that carried a key, to be sent again.
+    keyed: Vec<(SubmitKey, Vec<NewTask>)>,
+    /// Ids they were told of.
+    known: Vec<TaskId>,
+}
+
+impl Apps {
+    pub fn heard(&mut self, command: &Command, reply: &Reply) {
+        if let (Command::Submit { .. }, Reply::Answer(answer)) = (command, reply) {
+            match answer {
+                Answer::Submitted { tasks } => self.known.extend(tasks.iter().map(|task| task.task_id)),
+                Answer::Replayed { task_ids } => self.known.extend(task_ids),
+                other => panic!("a submission was answered by {other:?}"),
+            }
+        }
+    }
+}
+
+impl World {
+    pub fn apps_turn(&mut self) {
+        match self.random.u32(0..100) {
+            0..20 => self.submit(),
+            20..26 => self.submit_again(),
+            26..34 => {
+                let Some(task_id) = self.some_task() else { return };
+                let reason = self.random.bool().then(|| "because".to_owned());
+                self.push(Command::Cancel { task_id, reason }, From::App);
+            }
+            34..40 => {
+                let Some(task_id) = self.some_task() else { return };
+                self.push(Command::Retry { task_id }, From::App);
+            }
+            40..44 => {
+                let Some(task_id) = self.some_task() else { return };
+                self.push(Command::Delete { task_id }, From::App);
+            }
+            44 => {
+                let task_ids = (0..4).filter_map(|_| self.some_task()).collect();
+                self.push(Command::Expire { task_ids }, From::Nobody);
+            }
+            45 => self.push(Command::Workers, From::App),
+            _ => {}
+        }
+    }
+
+    /// A task somebody has heard of, more likely a young one; now and then one that never was.
+    pub fn some_task(&mut self) -> Option<TaskId> {
+        let ids = if self.random.bool() { &self.store.ids } else { &self.apps.known };
+        if ids.is_empty() || self.random.u8(0..50) == 0 {
+            return Some(TaskId::from_bytes([7; 16]));
+        }
+        let from = if self.random.u8(0..4) == 0 { 0 } else { ids.len().saturating_sub(12) };
+        Some(ids[self.random.usize(from..ids.len())])
+    }
+
+    fn submit(&mut self) {
+        let wall = self.now().wall;
+        let many = match self.random.u8(0..20) {
+            0 => self.random.usize(0..8),
+            1 if self.mix.flood => 30,
+            _ => 1,
+        };
+        let tasks: Vec<NewTask> = (0..many).map(|_| some_new(&mut self.random, &self.mix, wall)).collect();
+        // The engine relies on it.
+        check_submission(&tasks, self.mix.options.payload_bytes_max).expect("what is wrong never reaches the engine");
+        let key = (self.random.u8(0..4) == 0).then(|| {
+            let key = SubmitKey { key: self.random.u128(..), body: self.random.u128(..) };
+            self.apps.keyed.push((key, tasks.clone()));
+            key
+        });
+        self.push(Command::Submit { tasks: tasks.clone(), key }, From::App);
+        if key.is_some() && self.random.u8(0..4) == 0 {
+            // Sent twice at once.
+            self.push(Command::Submit { tasks, key }, From::App);
+        }
+    }
+
+    fn submit_again(&mut self) {
+        if self.apps.keyed.is_empty() {
+            return;
+        }
+        let from = self.apps.keyed.len().saturating_sub(5);
+        let (mut key, tasks) = self.apps.keyed[self.random.usize(from..self.apps.keyed.len())].clone();
+        if self.random.u8(0..4) == 0 {
+            key.body ^= 1;
+        }
+        self.push(Command::Submit { tasks, key: Some(key) }, From::App);
+    }
+
+    /// Tasks for those workers who take every queue.
+    pub fn submit_for_everyone(&mut self, count: usize) {
+        let task = NewTask { queue: Some("only".into()), ..NewTask::new("a") };
+        self.push(Command::Submit { tasks: vec![task; count], key: None }, From::App);
+    }
+}
+
+fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
+    let mut new = NewTask::new(TYPES[random.usize(0..TYPES.len())]);
+    new.queue = random.bool().then(|| QUEUES[random.usize(0..QUEUES.len())].to_owned());
+    new.priority = [0, 0, 0, 0, 1, -1, 100, -100][random.usize(0..8)];
+    new.max_attempts = random.bool().then(|| random.u32(1..5));
+    new.max_crashes = random.bool().then(|| random.u32(1..4));
+    if random.bool() {
+        new.user_id = Some(format!("u{}", random.u8(0..3)));
+        new.title = Some("a title".into());
+        new.labels.insert("project_id".into(), "p1".into());
+        new.payload = Some(taskhub::task::Json::null());
+    }
+    if mix.timeouts && random.u8(0..3) == 0 {
+        new.timeout_ms = Some(random.u64(1..1_500));
+    }
+    if mix.delays {
+        match random.u8(0..8) {
+            0 => new.delay_ms = Some(random.u64(0..3_000)),
+            1 => {
+                let at = wall.as_millis() + random.i64(-1_000..3_000);
+                new.run_at = Some(Timestamp::from_millis(at));
+            }
+            _ => {}
+        }
+    }
+    if random.u8(0..8) > 0 {
+        new.retry = Some(RetryPolicy {
+            base_ms: random.u64(0..400),
+            factor: [1.0, 1.5, 2.0, 3.0][random.usize(0..4)],
+            max_ms: random.u64(0..3_000),
+            jitter: [0.0, 0.5, 1.0][random.usize(0..3)],
+        });
+    }
+    new
+}

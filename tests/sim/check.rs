@@ -1,0 +1,1195 @@
+//! The other account of what happens, and the promises it is held against.
+//!
+//! The checker is told of every command as it is decided, of every commit and of every reply. It keeps its own picture:
+//! the record of every task as decided so far, who holds what, who was heard of when. It never asks the engine what should
+//! be; it says what should be, from PROTOCOL.md §1 and §4, and compares.
+//!
+//! * Every step is one of the table, fills in exactly what it should, and has a cause: the command it came with, or a
+//!   timer that was due on the clock it belongs to. What is due has happened when the timers have fired.
+//! * `rev` has no holes, `updated_at` and attempts never go back, ids grow, one run ends once.
+//! * A hand-out is the best task for that seat, to the emptiest worker of its crew; no seat and task that fit each other
+//!   are left.
+//! * A refusal has changed nothing, and was right. Nothing is answered that is not in the store.
+//! * After a failed commit the engine is what the store says.
+//! * What was acknowledged is there in the end, or was deleted by somebody.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
+use taskhub::task::{
+    Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Status, Task,
+    TaskId,
+};
+
+use super::world::{Live, Store};
+
+pub struct Checker {
+    options: Options,
+    /// Every task as decided, ahead of the store.
+    tasks: HashMap<TaskId, Arc<Task>, IdHasher>,
+    /// Those that are not final.
+    open: BTreeMap<TaskId, Arc<Task>>,
+    /// Ready tasks of each queue and type: the smaller, the sooner.
+    ready: BTreeMap<(Name, Name), BTreeSet<(i16, TaskId)>>,
+    /// Who holds which attempts.
+    held: BTreeMap<Name, BTreeMap<TaskId, u32>>,
+    rev: u64,
+    youngest: Option<TaskId>,
+    keys: HashMap<u128, KeyEntry>,
+    stations: BTreeMap<Name, Station>,
+    claims: BTreeMap<u64, Claim>,
+    draining: bool,
+    /// When an attempt is to time out, on the monotonic clock.
+    deadlines: HashMap<(TaskId, u32), u64, IdHasher>,
+    /// When a running attempt was last spoken of.
+    signs: HashMap<(TaskId, u32), Sign, IdHasher>,
+    /// How attempts ended by a report, as decided.
+    ends: HashMap<(TaskId, u32), End, IdHasher>,
+    /// What this round decided, to be forgotten if its commit fails.
+    undecided: Vec<Undo>,
+    rounds: usize,
+    /// Finals since the last retry by hand, as committed.
+    acknowledged: Vec<Promise>,
+    given: HashSet<(TaskId, u32), IdHasher>,
+}
+
+/// A worker, as the hub should see it.
+struct Station {
+    accepts: Accepts,
+    concurrency: u32,
+    link: Link,
+    session: u64,
+    retiring: bool,
+    last_heard: u64,
+    /// While it is away: when its tasks are lost.
+    away_until: u64,
+    silent: bool,
+    ending: BTreeSet<(TaskId, u32)>,
+}
+
+/// What is known of a running attempt beside its record.
+#[derive(Clone, Copy)]
+struct Sign {
+    heard: u64,
+    /// It is from before a restart, and its worker has not said anything of it since.
+    restored: bool,
+}
+
+struct Claim {
+    worker_id: Name,
+    accepts: Accepts,
+    wanted: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+enum Undo {
+    Task(TaskId, Option<Arc<Task>>),
+    Key(u128, Option<KeyEntry>),
+    End((TaskId, u32)),
+}
+
+/// What somebody was told.
+enum Promise {
+    Submitted(TaskId),
+    Completed(TaskId, u32, Json),
+    Deleted(TaskId),
+}
+
+/// Why an attempt was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    Crash,
+    GivenBack,
+}
+
+impl Checker {
+    pub fn new(options: Options) -> Checker {
+        Checker {
+            options,
+            tasks: HashMap::default(),
+            open: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            held: BTreeMap::new(),
+            rev: 0,
+            youngest: None,
+            keys: HashMap::new(),
+            stations: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            draining: false,
+            deadlines: HashMap::default(),
+            signs: HashMap::default(),
+            ends: HashMap::default(),
+            undecided: Vec::new(),
+            rounds: 0,
+            acknowledged: Vec::new(),
+            given: HashSet::default(),
+        }
+    }
+
+    pub fn unfinished(&self) -> usize {
+        self.open.len()
+    }
+
+    pub fn unfinished_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.open.values()
+    }
+
+    pub fn running(&self) -> usize {
+        self.held.values().map(BTreeMap::len).sum()
+    }
+
+    // What is decided.
+
+    #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
+    pub fn decided(
+        &mut self,
+        command: &Command,
+        result: &Result<Answer, Refusal>,
+        changes: &[Change],
+        notices: &[Notice],
+        now: Now,
+        live: &Live,
+    ) {
+        if result.is_err() {
+            assert!(changes.is_empty() && notices.is_empty(), "a refusal changed something: {command:?} {changes:?}");
+        }
+        match command {
+            Command::Submit { tasks, key } => {
+                let entry = key.and_then(|key| Some((self.keys.get(&key.key)?.clone(), key.body)));
+                let entry = entry.filter(|(entry, _)| entry.expires_at > now.wall);
+                match (result, entry) {
+                    (Ok(Answer::Replayed { task_ids }), Some((entry, body))) => {
+                        assert_eq!((task_ids, body), (&entry.tasks, entry.body), "a key brought back something else");
+                        assert!(changes.is_empty());
+                    }
+                    (Err(Refusal::IdempotencyConflict), Some((entry, body))) => assert_ne!(entry.body, body),
+                    (_, Some(_)) => panic!("a key was used again, and the answer is {result:?}"),
+                    (Ok(Answer::Submitted { tasks: created }), None) => {
+                        assert!(!self.draining && self.open.len() + tasks.len() <= self.options.tasks_max);
+                        assert_eq!((tasks.len(), tasks.len()), (created.len(), changes.len()));
+                        for ((new, task), change) in tasks.iter().zip(created).zip(changes) {
+                            assert!(Arc::ptr_eq(task, &change.task));
+                            self.created(new, change, now);
+                        }
+                        if let Some(key) = key {
+                            let tasks = created.iter().map(|task| task.task_id).collect();
+                            let expires_at = now.wall.plus_millis(self.options.key_ms);
+                            let entry = KeyEntry { key: key.key, body: key.body, tasks, expires_at };
+                            let before = self.keys.insert(key.key, entry);
+                            self.undecided.push(Undo::Key(key.key, before));
+                        }
+                    }
+                    (Err(Refusal::Draining), None) => assert!(self.draining),
+                    (Err(Refusal::Full), None) => assert!(self.open.len() + tasks.len() > self.options.tasks_max),
+                    other => panic!("a submission is answered by {other:?}"),
+                }
+            }
+            Command::Cancel { task_id, reason } => {
+                self.cancelled(*task_id, reason, result, changes, notices, now, live)
+            }
+            Command::Retry { task_id } => {
+                let expected = match self.tasks.get(task_id).map(|task| task.status) {
+                    None => Err(Refusal::TaskNotFound),
+                    Some(Status::Failed | Status::Cancelled) if self.draining => Err(Refusal::Draining),
+                    Some(Status::Failed | Status::Cancelled) => Ok(()),
+                    Some(Status::Completed) => Err(Refusal::TaskFinished),
+                    Some(Status::Running) => Err(Refusal::TaskRunning),
+                    Some(Status::Waiting | Status::Scheduled | Status::Pending) => Err(Refusal::TaskNotFinished),
+                };
+                assert_eq!(result.as_ref().map(|_| ()).map_err(Clone::clone), expected, "retry of {task_id}");
+                if expected.is_ok() {
+                    let (_, task) = self.one_step(changes, *task_id, Event::Retrying, now);
+                    assert_eq!((task.status, task.tries, task.crashes), (Status::Pending, 0, 0));
+                    assert!(task.run.is_none() && task.run_at.is_none(), "a retry by hand starts anew");
+                    self.is_answered_with(result, &task);
+                }
+            }
+            Command::Delete { task_id } => {
+                let expected = match self.tasks.get(task_id).map(|task| task.status.is_final()) {
+                    None => Err(Refusal::TaskNotFound),
+                    Some(false) => Err(Refusal::TaskNotFinished),
+                    Some(true) => Ok(()),
+                };
+                assert_eq!(result.as_ref().map(|_| ()).map_err(Clone::clone), expected, "deletion of {task_id}");
+                assert_eq!(changes.len(), usize::from(expected.is_ok()));
+                changes.iter().for_each(|change| self.gone(change, *task_id));
+            }
+            Command::Expire { task_ids } => {
+                let mut left = changes.iter();
+                for task_id in task_ids {
+                    if self.tasks.get(task_id).is_some_and(|task| task.status.is_final()) {
+                        self.gone(left.next().expect("a final task whose time is over is deleted"), *task_id);
+                    }
+                }
+                assert!(left.next().is_none(), "more was deleted than was asked for");
+                assert!(matches!(result, Ok(Answer::Count(count)) if *count == changes.len()));
+            }
+            Command::Hello(hello) => self.hello(hello, result, changes, notices, now, live),
+            Command::Left { worker_id, session } => {
+                assert!(changes.is_empty());
+                if let Some(station) = self.stations.get_mut(worker_id)
+                    && station.session == *session
+                    && station.link == Link::Socket
+                {
+                    station.link = Link::Away;
+                    station.away_until = now.mono + self.options.grace_ms;
+                    station.ending.clear();
+                }
+            }
+            Command::Heard { worker_id } => {
+                assert!(changes.is_empty());
+                self.heard(worker_id, now);
+            }
+            Command::Retire { worker_id, session } => {
+                assert!(changes.is_empty());
+                if let Some(station) = self.stations.get_mut(worker_id).filter(|station| station.session == *session) {
+                    station.retiring = true;
+                }
+            }
+            Command::Claim { worker_id, accepts, max, ticket } => {
+                assert!(changes.is_empty());
+                if self.draining {
+                    assert_eq!(result.as_ref().err(), Some(&Refusal::Draining));
+                    return;
+                }
+                assert!(matches!(result, Ok(Answer::Done)));
+                self.comes_by_http(worker_id, accepts, now);
+                let claim = Claim { worker_id: worker_id.clone(), accepts: accepts.clone(), wanted: *max };
+                self.claims.insert(*ticket, claim);
+                self.present(worker_id, now);
+            }
+            Command::Unclaim { ticket } => {
+                assert!(changes.is_empty());
+                self.claims.remove(ticket);
+            }
+            Command::Report { task_id, attempt, report } => {
+                self.reported(*task_id, *attempt, report, result, changes, notices, now, live);
+            }
+            Command::Drain => {
+                assert!(changes.is_empty());
+                self.draining = true;
+                let open = std::mem::take(&mut self.claims).into_keys();
+                let told: Vec<u64> = notices
+                    .iter()
+                    .map(|notice| match notice {
+                        Notice::Claimed { ticket, tasks } if tasks.is_empty() => *ticket,
+                        other => panic!("a drain made {other:?}"),
+                    })
+                    .collect();
+                assert_eq!(told, open.collect::<Vec<_>>(), "open claims are told that nothing comes");
+            }
+            Command::GiveBack => {
+                let mut running: BTreeSet<TaskId> = self.held.values().flat_map(|held| held.keys().copied()).collect();
+                assert_eq!(changes.len(), running.len());
+                for change in changes {
+                    assert!(running.remove(&change.task.task_id), "given back twice");
+                    self.lost(change, Lost::GivenBack, now, live);
+                }
+            }
+            Command::Workers => {
+                assert!(changes.is_empty());
+                let Ok(Answer::Workers(workers)) = result else { panic!("workers are answered by {result:?}") };
+                let mut running: BTreeMap<TaskId, u32> = BTreeMap::new();
+                for worker in workers {
+                    for (task_id, attempt) in &worker.running {
+                        let held = self.held.get(&worker.worker_id).and_then(|held| held.get(task_id));
+                        assert_eq!(held, Some(attempt), "{} is said to run {task_id}", worker.worker_id);
+                        assert!(running.insert(*task_id, *attempt).is_none(), "{task_id} runs twice");
+                    }
+                }
+                assert_eq!(running.len(), self.running(), "somebody runs a task and is not among the workers");
+            }
+        }
+    }
+
+    fn created(&mut self, new: &NewTask, change: &Change, now: Now) {
+        let task = &change.task;
+        assert_eq!(change.kind, ChangeKind::Transition(Event::Created));
+        assert!(change.prev.is_none());
+        assert!(self.youngest.is_none_or(|youngest| youngest < task.task_id), "ids must grow");
+        self.youngest = Some(task.task_id);
+        assert_eq!(task.task_type.as_str(), new.task_type);
+        assert_eq!(task.queue.as_str(), new.queue.as_deref().unwrap_or("default"));
+        assert_eq!(task.user_id.as_ref().map(Name::as_str), new.user_id.as_deref());
+        assert_eq!((task.priority, task.created_at), (new.priority, now.wall));
+        assert_eq!((task.attempt, task.tries, task.crashes), (0, 0, 0));
+        assert_eq!(task.max_attempts, new.max_attempts.unwrap_or(1));
+        assert_eq!(task.max_crashes, new.max_crashes.unwrap_or(3));
+        assert_eq!((task.timeout_ms(), task.retry_policy()), (new.timeout_ms, new.retry.unwrap_or_default()));
+        assert_eq!(task.labels().cloned().unwrap_or_default(), new.labels);
+        assert_eq!(change.payload, new.payload);
+        let run_at = new.run_at.or(new.delay_ms.map(|delay| now.wall.plus_millis(delay)));
+        assert_eq!(task.run_at, run_at);
+        let later = run_at.is_some_and(|at| at > now.wall);
+        assert_eq!(task.status, if later { Status::Scheduled } else { Status::Pending });
+        self.step(change, now);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
+    fn cancelled(
+        &mut self,
+        task_id: TaskId,
+        reason: &Option<String>,
+        result: &Result<Answer, Refusal>,
+        changes: &[Change],
+        notices: &[Notice],
+        now: Now,
+        live: &Live,
+    ) {
+        let before = self.tasks.get(&task_id).cloned();
+        match before {
+            None => assert_eq!(result.as_ref().err(), Some(&Refusal::TaskNotFound)),
+            Some(task) if task.status.is_final() => assert_eq!(result.as_ref().err(), Some(&Refusal::TaskFinished)),
+            Some(task) if task.cancel_requested() => {
+                assert!(changes.is_empty());
+                self.is_answered_with(result, &task);
+            }
+            Some(before) if before.status == Status::Running => {
+                let (change, task) = self.one_step(changes, task_id, Event::CancelRequested, now);
+                assert_eq!(change.note.as_deref(), reason.as_deref());
+                assert_eq!(task.run().and_then(|run| run.cancel_requested_at), Some(now.wall));
+                self.goes_on(&before, &task, live);
+                let [Notice::Stop { worker_id, task_id: stopped, attempt, .. }] = notices else {
+                    panic!("its worker must be told to stop: {notices:?}")
+                };
+                assert_eq!(
+                    (Some(worker_id), *stopped, *attempt),
+                    (before.worker_id(), task_id, before.attempt),
+                    "the wrong worker was told to stop"
+                );
+                self.is_answered_with(result, &task);
+            }
+            Some(before) => {
+                let (_, task) = self.one_step(changes, task_id, Event::Cancelled, now);
+                assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
+                assert_eq!(task.run().and_then(|run| run.finished_at), Some(now.wall));
+                self.is_answered_with(result, &task);
+            }
+        }
+    }
+
+    fn hello(
+        &mut self,
+        hello: &Hello,
+        result: &Result<Answer, Refusal>,
+        changes: &[Change],
+        notices: &[Notice],
+        now: Now,
+        live: &Live,
+    ) {
+        let Ok(Answer::Welcome { keep, drop }) = result else { panic!("hello is answered by {result:?}") };
+        let before = self.stations.remove(&hello.worker_id);
+        let replaced = before.as_ref().filter(|station| station.link == Link::Socket).map(|station| station.session);
+        let mut station = Station::new(&hello.accepts, Link::Socket);
+        station.session = hello.session;
+        station.concurrency = hello.concurrency;
+        self.stations.insert(hello.worker_id.clone(), station);
+        self.present(&hello.worker_id, now);
+
+        let mine: BTreeMap<TaskId, u32> = self.held.get(&hello.worker_id).cloned().unwrap_or_default();
+        let holding: BTreeSet<(TaskId, u32)> = hello.holding.iter().copied().collect();
+        let kept: BTreeSet<_> =
+            mine.iter().map(|(id, attempt)| (*id, *attempt)).filter(|it| holding.contains(it)).collect();
+        assert_eq!(keep.iter().copied().collect::<BTreeSet<_>>(), kept, "what a worker may go on with");
+        let dropped: BTreeSet<_> = holding.difference(&kept).copied().collect();
+        assert_eq!(drop.iter().copied().collect::<BTreeSet<_>>(), dropped, "what a worker must let go of");
+        assert_eq!(changes.len(), mine.len(), "each of its tasks is confirmed or given up, and nothing else");
+        for change in changes {
+            let task_id = change.task.task_id;
+            let attempt = mine[&task_id];
+            if kept.contains(&(task_id, attempt)) {
+                let before = self.tasks[&task_id].clone();
+                assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
+                self.goes_on(&before, &change.task, live);
+                self.step(change, now);
+                self.signs.insert((task_id, attempt), Sign { heard: now.mono, restored: false });
+            } else {
+                self.lost(change, self.signs[&(task_id, attempt)].loss(), now, live);
+            }
+        }
+        let mut stops: BTreeSet<(TaskId, u32)> =
+            kept.iter().filter(|(id, _)| self.tasks[id].cancel_requested()).copied().collect();
+        let mut closed = None;
+        for notice in notices {
+            match notice {
+                Notice::Replaced { session } => assert!(closed.replace(*session).is_none()),
+                Notice::Stop { task_id, attempt, .. } => {
+                    assert!(stops.remove(&(*task_id, *attempt)), "told to stop {task_id}, which nobody cancelled");
+                }
+                other => panic!("hello made {other:?}"),
+            }
+        }
+        assert_eq!(closed, replaced, "the older connection is closed");
+        assert!(stops.is_empty(), "it must hear again what to stop: {stops:?}");
+    }
+
+    fn comes_by_http(&mut self, worker_id: &Name, accepts: &Accepts, now: Now) {
+        let station = self.stations.entry(worker_id.clone()).or_insert_with(|| Station::new(accepts, Link::Http));
+        if station.link == Link::Away {
+            station.link = Link::Http;
+            for held in self.held.get(worker_id).into_iter().flatten() {
+                self.signs.get_mut(&(*held.0, *held.1)).expect("it runs").heard = now.mono;
+            }
+        }
+    }
+
+    /// A worker is there. On a socket that renews all it holds; over HTTP, only what is said of an attempt does.
+    fn present(&mut self, worker_id: &Name, now: Now) {
+        let Some(station) = self.stations.get_mut(worker_id) else { return };
+        station.last_heard = now.mono;
+        station.silent = false;
+        if station.link == Link::Away && station.session == 0 {
+            let accepts = station.accepts.clone();
+            self.comes_by_http(worker_id, &accepts, now);
+        }
+    }
+
+    fn heard(&mut self, worker_id: &Name, now: Now) {
+        self.present(worker_id, now);
+        if self.stations.get(worker_id).is_some_and(|station| station.link == Link::Http) {
+            for held in self.held.get(worker_id).into_iter().flatten() {
+                self.signs.get_mut(&(*held.0, *held.1)).expect("it runs").heard = now.mono;
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
+    fn reported(
+        &mut self,
+        task_id: TaskId,
+        attempt: u32,
+        report: &Report,
+        result: &Result<Answer, Refusal>,
+        changes: &[Change],
+        notices: &[Notice],
+        now: Now,
+        live: &Live,
+    ) {
+        assert!(notices.is_empty(), "a report made {notices:?}");
+        let before = self.tasks.get(&task_id).cloned();
+        if before.as_ref().is_none_or(|before| before.status != Status::Running || before.attempt != attempt) {
+            for station in self.stations.values_mut() {
+                station.ending.remove(&(task_id, attempt));
+            }
+        }
+        let Some(before) = before else {
+            assert_eq!(result.as_ref().err(), Some(&Refusal::TaskNotFound));
+            return;
+        };
+        if before.status != Status::Running || before.attempt != attempt {
+            assert!(changes.is_empty(), "attempt {attempt} of {task_id} is over, and changed something: {changes:?}");
+            let ended = self.ends.get(&(task_id, attempt)).copied();
+            let said = match report {
+                Report::Complete { .. } => Some(End::Completed),
+                Report::Fail { .. } => Some(End::Failed),
+                Report::Cancelled => Some(End::Cancelled),
+                Report::Heartbeat | Report::Release => None,
+            };
+            let refused = match result {
+                Ok(Answer::Reported { cancel_requested: false }) => false,
+                Err(Refusal::LeaseLost) => true,
+                other => panic!("a report on an attempt that is over was answered by {other:?}"),
+            };
+            let resent = said.is_some() && said == ended && before.attempt == attempt;
+            if resent && before.status != Status::Pending {
+                assert!(!refused, "the same report of {task_id} was accepted before, and must be acknowledged again");
+            }
+            if said.is_none() || before.attempt != attempt || (said == Some(End::Completed) && said != ended) {
+                assert!(refused, "{report:?} of attempt {attempt} of {task_id} was acknowledged, and is not so");
+            }
+            return;
+        }
+        if matches!(report, Report::Cancelled) && !before.cancel_requested() {
+            assert_eq!(result.as_ref().err(), Some(&Refusal::CancelNotRequested));
+            return;
+        }
+        let Ok(Answer::Reported { cancel_requested }) = result else { panic!("{report:?} was answered by {result:?}") };
+        assert_eq!(*cancel_requested, before.cancel_requested());
+        self.present(before.worker_id().expect("it runs"), now);
+        self.signs.insert((task_id, attempt), Sign { heard: now.mono, restored: false });
+        let end = match report {
+            Report::Heartbeat => {
+                assert!(changes.is_empty());
+                return;
+            }
+            Report::Complete { result } => {
+                let (change, task) = self.one_step(changes, task_id, Event::Completed, now);
+                self.ends_run(&before, &task, live, now);
+                assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
+                let outcome = task.run().and_then(|run| run.outcome.clone());
+                if result.len() > RESULT_INLINE_BYTES {
+                    assert_eq!((outcome, change.result), (Some(Outcome::ResultOmitted), Some(result.clone())));
+                } else {
+                    assert_eq!((outcome, change.result), (Some(Outcome::Result(result.clone())), None));
+                }
+                End::Completed
+            }
+            Report::Fail { error, retryable } => {
+                let [change] = changes else { panic!("a failure is one step: {changes:?}") };
+                self.failed(change, *retryable, now, live);
+                let run = change.task.run().expect("it ran");
+                match change.task.status {
+                    Status::Failed => assert_eq!(run.outcome, Some(Outcome::Error(error.clone()))),
+                    Status::Scheduled => assert_eq!(run.last_error.as_ref(), Some(error)),
+                    _ => {}
+                }
+                End::Failed
+            }
+            Report::Cancelled => {
+                let (_, task) = self.one_step(changes, task_id, Event::Cancelled, now);
+                self.ends_run(&before, &task, live, now);
+                assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
+                End::Cancelled
+            }
+            Report::Release => {
+                let [change] = changes else { panic!("giving back is one step: {changes:?}") };
+                return self.lost(change, Lost::GivenBack, now, live);
+            }
+        };
+        self.ends.insert((task_id, attempt), end);
+        self.undecided.push(Undo::End((task_id, attempt)));
+    }
+
+    /// Timers have fired. If all of them could, nothing that is due is left.
+    pub fn fired(&mut self, changes: &[Change], notices: &[Notice], now: Now, live: &Live, all: bool) {
+        let mut stops: Vec<(TaskId, u32)> = Vec::new();
+        for change in changes {
+            let before = self.tasks[&change.task.task_id].clone();
+            let task_id = before.task_id;
+            match before.status {
+                Status::Scheduled => {
+                    assert!(before.run_at.is_some_and(|at| at <= now.wall), "{task_id} was scheduled for later");
+                    assert_eq!(change.task.run_at, before.run_at);
+                    assert_eq!(change.kind, ChangeKind::Transition(Event::Pending));
+                    self.step(change, now);
+                }
+                Status::Running if change.note.as_deref() == Some("timeout") || self.times_out(change, now) => {
+                    let due = self.deadlines.get(&(task_id, before.attempt)).copied();
+                    assert!(due.is_some_and(|due| due <= now.mono), "{task_id} timed out at {now:?}, due {due:?}");
+                    let worker_id = before.worker_id().expect("it runs");
+                    if let Some(station) = self.stations.get_mut(worker_id).filter(|it| it.link == Link::Socket) {
+                        station.ending.insert((task_id, before.attempt));
+                    }
+                    stops.push((task_id, before.attempt));
+                    self.failed(change, true, now, live);
+                    if let Some(Outcome::Error(error)) = change.task.run().and_then(|run| run.outcome.as_ref()) {
+                        assert_eq!(error.kind, "timeout");
+                    }
+                }
+                Status::Running => {
+                    let worker_id = before.worker_id().expect("it runs");
+                    let until = self.lease_ends(&before);
+                    assert!(
+                        until <= now.mono,
+                        "{task_id} was taken from {worker_id}, which has until {until}: {now:?}"
+                    );
+                    let how = self.signs[&(task_id, before.attempt)].loss();
+                    self.lost(change, how, now, live);
+                }
+                other => panic!("a timer made {task_id} leave {other}"),
+            }
+        }
+        let told: Vec<(TaskId, u32)> = notices
+            .iter()
+            .map(|notice| match notice {
+                Notice::Stop { task_id, attempt, .. } => (*task_id, *attempt),
+                other => panic!("a timer made {other:?}"),
+            })
+            .collect();
+        assert_eq!(told, stops, "whoever took too long is told to stop");
+        if !all {
+            return;
+        }
+        for station in self.stations.values_mut() {
+            station.silent |= station.silent_at(&self.options) <= now.mono;
+        }
+        if !self.looks_at_all() {
+            return;
+        }
+        for task in self.open.values() {
+            let task_id = task.task_id;
+            match task.status {
+                Status::Scheduled => {
+                    // A try that has just timed out may be due again at once: that is for the next round.
+                    let since = changes.first().map_or(u64::MAX, |change| change.rev);
+                    let due = task.run_at.is_none_or(|at| at <= now.wall);
+                    assert!(!due || task.rev >= since, "{task_id} is overdue");
+                }
+                Status::Running => {
+                    let worker_id = task.worker_id().expect("it runs");
+                    assert!(self.lease_ends(task) > now.mono, "{worker_id} still has {task_id}, at {now:?}");
+                    let due = self.deadlines.get(&(task_id, task.attempt));
+                    assert!(due.is_none_or(|due| *due > now.mono), "{task_id} should have timed out at {due:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// When a running task is taken from its worker.
+    fn lease_ends(&self, task: &Task) -> u64 {
+        let station = self.stations.get(task.worker_id().expect("it runs")).expect("who runs something is known");
+        match station.link {
+            Link::Away => station.away_until,
+            Link::Socket => station.last_heard + self.options.lease_ms,
+            Link::Http => self.signs[&(task.task_id, task.attempt)].heard + self.options.lease_ms,
+        }
+    }
+
+    /// Looking at every open task in every round would make large runs quadratic.
+    fn looks_at_all(&self) -> bool {
+        self.rounds.is_multiple_of(1 + self.open.len() / 64)
+    }
+
+    /// Whether a loss that does not say so is a timeout: one that ended as cancelled.
+    fn times_out(&self, change: &Change, now: Now) -> bool {
+        let before = &self.tasks[&change.task.task_id];
+        let due = self.deadlines.get(&(before.task_id, before.attempt)).is_some_and(|due| *due <= now.mono);
+        let note = change.note.as_deref().unwrap_or_default();
+        due && change.task.status == Status::Cancelled && note == "failed while stopping"
+    }
+
+    /// Ready tasks were handed out. If there was no bound, no task and seat that fit are left.
+    pub fn assigned(&mut self, changes: &[Change], notices: &[Notice], now: Now, all: bool) {
+        let mut runs: Vec<(Name, TaskId)> = Vec::new();
+        let mut claimed: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
+        for notice in notices {
+            match notice {
+                Notice::Run { worker_id, task } => runs.push((worker_id.clone(), task.task_id)),
+                Notice::Claimed { ticket, tasks } => {
+                    let tasks = tasks.iter().map(|task| task.task_id).collect();
+                    assert!(claimed.insert(*ticket, tasks).is_none(), "a claim was answered twice");
+                }
+                other => panic!("handing out made {other:?}"),
+            }
+        }
+        assert!(!self.draining || changes.is_empty(), "work was handed out while the hub drains");
+        let mut runs = runs.into_iter().peekable();
+        let mut filled: BTreeMap<u64, u32> = BTreeMap::new();
+        for change in changes {
+            let task = change.task.clone();
+            let task_id = task.task_id;
+            let before = self.tasks[&task_id].clone();
+            let worker_id = task.worker_id().expect("it was handed to somebody").clone();
+            let ticket = claimed.iter().find(|(_, tasks)| tasks.contains(&task_id)).map(|(ticket, _)| *ticket);
+            let (accepts, load) = match ticket {
+                Some(ticket) => {
+                    let claim = &self.claims[&ticket];
+                    assert_eq!(claim.worker_id, worker_id);
+                    let filled = filled.entry(ticket).or_default();
+                    *filled += 1;
+                    assert!(*filled <= claim.wanted, "more than was claimed");
+                    // Whoever waits for an answer is there.
+                    let accepts = self.claims[&ticket].accepts.clone();
+                    self.comes_by_http(&worker_id, &accepts, now);
+                    self.present(&worker_id, now);
+                    (accepts, 0)
+                }
+                None => {
+                    assert_eq!(runs.next(), Some((worker_id.clone(), task_id)), "handed out, and nobody is told");
+                    let station = &self.stations[&worker_id];
+                    assert!(self.may_take(&worker_id), "{worker_id} has no place for {task_id}");
+                    (station.accepts.clone(), self.load(&worker_id))
+                }
+            };
+            assert!(takes(&accepts, &before), "{worker_id} does not take {task_id}");
+            assert_eq!(self.best(&accepts), Some(task_id), "another task was next in line");
+            for (other_id, other) in &self.stations {
+                if other.accepts == accepts && self.must_take(other_id, now) {
+                    assert!(self.load(other_id) >= load, "{other_id} is emptier than {worker_id}");
+                }
+            }
+            assert_eq!(
+                (task.attempt, task.tries, task.crashes),
+                (before.attempt + 1, before.tries + 1, before.crashes)
+            );
+            let run = task.run().expect("it runs");
+            assert_eq!(run.started_at, Some(now.wall));
+            assert!(run.cancel_requested_at.is_none() && run.progress.is_none() && run.outcome.is_none());
+            assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
+            self.step(change, now);
+            self.signs.insert((task_id, task.attempt), Sign { heard: now.mono, restored: false });
+            self.deadlines.remove(&(task_id, task.attempt));
+            if let Some(timeout) = task.timeout_ms() {
+                self.deadlines.insert((task_id, task.attempt), now.mono + timeout);
+            }
+        }
+        assert!(runs.next().is_none(), "somebody is told to run what was not handed out");
+        for (ticket, tasks) in claimed {
+            assert_eq!(filled.get(&ticket).copied(), Some(tasks.len() as u32), "a claim was answered with too much");
+            self.claims.remove(&ticket);
+        }
+        if all && !self.draining && !self.ready.is_empty() {
+            let stations = self.stations.iter().filter(|(id, _)| self.must_take(id, now)).map(|(_, it)| &it.accepts);
+            for accepts in stations.chain(self.claims.values().map(|claim| &claim.accepts)) {
+                let left = self.best(accepts);
+                assert!(left.is_none(), "a seat is free for {left:?}");
+            }
+        }
+    }
+
+    /// The next task for somebody who accepts this.
+    fn best(&self, accepts: &Accepts) -> Option<TaskId> {
+        let lines =
+            self.ready.iter().filter(|((queue, task_type), _)| accepts.takes(queue.as_str(), task_type.as_str()));
+        lines.filter_map(|(_, line)| line.first()).min().map(|(_, task_id)| *task_id)
+    }
+
+    fn may_take(&self, worker_id: &Name) -> bool {
+        let station = &self.stations[worker_id];
+        station.link == Link::Socket
+            && !station.retiring
+            && !station.silent
+            && self.load(worker_id) < station.concurrency
+    }
+
+    /// A worker whose lease has run out may be noticed a round late, if that round was held short.
+    fn must_take(&self, worker_id: &Name, now: Now) -> bool {
+        self.may_take(worker_id) && self.stations[worker_id].silent_at(&self.options) > now.mono
+    }
+
+    fn load(&self, worker_id: &Name) -> u32 {
+        let running = self.held.get(worker_id).map_or(0, BTreeMap::len);
+        (running + self.stations[worker_id].ending.len()) as u32
+    }
+
+    /// The writer sleeps as long as the engine says; by then nothing may be overdue.
+    pub fn sleeps_no_longer_than(&self, next_in: Option<u64>, now: Now, all: bool) {
+        if !all || !self.looks_at_all() {
+            return;
+        }
+        let mut soonest: Option<(u64, &Arc<Task>)> = None;
+        for task in self.open.values() {
+            let within = match task.status {
+                Status::Scheduled => task.run_at.map(|at| at.millis_since(now.wall)),
+                Status::Running => {
+                    let lost = self.lease_ends(task);
+                    let due = self.deadlines.get(&(task.task_id, task.attempt)).copied().unwrap_or(u64::MAX);
+                    Some(lost.min(due).saturating_sub(now.mono))
+                }
+                _ => None,
+            };
+            soonest = soonest.into_iter().chain(within.map(|within| (within, task))).min_by_key(|(within, _)| *within);
+        }
+        if let Some((soonest, task)) = soonest {
+            assert!(
+                next_in.is_some_and(|next_in| next_in <= soonest),
+                "in {soonest} ms something is due for {task:?}, and the engine sleeps for {next_in:?} at {now:?}"
+            );
+        }
+    }
+
+    // Single steps.
+
+    /// The one change of a command.
+    fn one_step(&mut self, changes: &[Change], task_id: TaskId, event: Event, now: Now) -> (Change, Arc<Task>) {
+        let [change] = changes else { panic!("one step was expected, not {changes:?}") };
+        assert_eq!((change.task.task_id, change.kind), (task_id, ChangeKind::Transition(event)));
+        self.step(change, now);
+        (change.clone(), change.task.clone())
+    }
+
+    fn is_answered_with(&self, result: &Result<Answer, Refusal>, task: &Arc<Task>) {
+        let Ok(Answer::Task(answer)) = result else { panic!("a task is the answer, not {result:?}") };
+        assert_eq!(answer, task);
+    }
+
+    /// What holds for every step of every task.
+    fn step(&mut self, change: &Change, now: Now) {
+        let task = &change.task;
+        let before = self.tasks.get(&task.task_id).cloned();
+        let follows = match (&change.prev, &before) {
+            (Some(prev), Some(before)) => same(prev, before),
+            (None, None) => true,
+            _ => false,
+        };
+        assert!(follows, "a step from a record that is not the newest: {:?}, not {before:?}", change.prev);
+        assert_eq!((change.rev, task.rev), (self.rev + 1, self.rev + 1), "a hole in the revs");
+        self.rev += 1;
+        assert_eq!(change.at, task.updated_at);
+        assert_eq!(task.updated_at, before.as_ref().map_or(now.wall, |before| before.updated_at.max(now.wall)));
+        let ChangeKind::Transition(event) = change.kind else { panic!("{change:?} is no transition") };
+        assert_eq!(task.worker_id().is_some(), task.status == Status::Running);
+        assert!(task.status == Status::Running || !task.cancel_requested());
+        assert!(task.tries <= task.max_attempts && task.crashes <= task.max_crashes, "{task:?}");
+        if let Some(before) = &before {
+            assert!(before.status.may_become(task.status), "{} became {}", before.status, task.status);
+            let by_hand = before.status.is_final();
+            let expected = match (before.status, task.status) {
+                _ if by_hand => Event::Retrying,
+                (_, Status::Waiting) => unreachable!("nothing waits yet"),
+                (_, Status::Scheduled) => Event::Retrying,
+                (_, Status::Pending) => Event::Pending,
+                (_, Status::Running) if event == Event::CancelRequested => event,
+                (_, Status::Running) => Event::Running,
+                (_, Status::Completed) => Event::Completed,
+                (_, Status::Failed) => Event::Failed,
+                (_, Status::Cancelled) => Event::Cancelled,
+            };
+            assert_eq!(event, expected);
+            let handed_out = before.status == Status::Pending && task.status == Status::Running;
+            assert_eq!(task.attempt, before.attempt + u32::from(handed_out));
+            let fixed = |task: &Task| {
+                (
+                    (task.task_type.clone(), task.queue.clone(), task.user_id.clone(), task.created_at),
+                    (task.priority, task.max_attempts, task.max_crashes),
+                )
+            };
+            assert_eq!(fixed(task), fixed(before));
+            assert_eq!(task.detail, before.detail);
+        }
+        self.put(task.task_id, Some(task.clone()));
+    }
+
+    fn gone(&mut self, change: &Change, task_id: TaskId) {
+        assert_eq!((change.kind, change.task.task_id), (ChangeKind::Gone, task_id));
+        assert_eq!(change.prev.as_ref(), self.tasks.get(&task_id));
+        assert_eq!(change.rev, self.rev + 1, "a hole in the revs");
+        self.rev += 1;
+        self.put(task_id, None);
+    }
+
+    /// The record of a task, in every picture that is drawn from records.
+    fn put(&mut self, task_id: TaskId, task: Option<Arc<Task>>) {
+        let before = self.draw(task_id, task);
+        self.undecided.push(Undo::Task(task_id, before));
+    }
+
+    fn draw(&mut self, task_id: TaskId, task: Option<Arc<Task>>) -> Option<Arc<Task>> {
+        if let Some(before) = self.tasks.get(&task_id) {
+            self.open.remove(&task_id);
+            if before.status == Status::Pending {
+                let line = (before.queue.clone(), before.task_type.clone());
+                let ready = self.ready.get_mut(&line).expect("what is ready is in line");
+                ready.remove(&(-i16::from(before.priority), task_id));
+                if ready.is_empty() {
+                    self.ready.remove(&line);
+                }
+            }
+            if let Some(worker_id) = before.worker_id() {
+                let held = self.held.get_mut(worker_id).expect("whoever runs it holds it");
+                held.remove(&task_id);
+                if held.is_empty() {
+                    self.held.remove(worker_id);
+                }
+            }
+        }
+        let Some(task) = task else { return self.tasks.remove(&task_id) };
+        if !task.status.is_final() {
+            self.open.insert(task_id, task.clone());
+        }
+        if task.status == Status::Pending {
+            let line = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
+            line.insert((-i16::from(task.priority), task_id));
+        }
+        if let Some(worker_id) = task.worker_id() {
+            self.held.entry(worker_id.clone()).or_default().insert(task_id, task.attempt);
+        }
+        self.tasks.insert(task_id, task)
+    }
+
+    /// A try failed: another follows, or the task has failed, or it was to be cancelled anyway.
+    fn failed(&mut self, change: &Change, retryable: bool, now: Now, live: &Live) {
+        let before = self.tasks[&change.task.task_id].clone();
+        let task = change.task.clone();
+        self.step(change, now);
+        assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
+        let expected = match () {
+            () if before.cancel_requested() => Status::Cancelled,
+            () if retryable && before.tries < before.max_attempts => Status::Scheduled,
+            () => Status::Failed,
+        };
+        assert_eq!(task.status, expected, "{before:?} failed (retryable: {retryable})");
+        self.ends_run(&before, &task, live, now);
+        if task.status == Status::Scheduled {
+            let policy = task.retry_policy();
+            let grown = policy.base_ms as f64 * policy.factor.powi(task.tries as i32 - 1);
+            let longest = grown.min(policy.max_ms as f64);
+            let delay = (task.run_at.expect("it has a time").as_millis() - now.wall.as_millis()) as f64;
+            assert!(
+                delay <= longest && delay >= (longest * (1.0 - policy.jitter)).floor() - 1.0,
+                "waits {delay} ms for try {}, by {policy:?}",
+                task.tries + 1
+            );
+        }
+    }
+
+    /// An attempt was lost: the task is ready again, or it was one crash too many, or it was to be cancelled anyway.
+    fn lost(&mut self, change: &Change, how: Lost, now: Now, live: &Live) {
+        let before = self.tasks[&change.task.task_id].clone();
+        let task = change.task.clone();
+        self.step(change, now);
+        self.ends_run(&before, &task, live, now);
+        if before.cancel_requested() {
+            assert_eq!(task.status, Status::Cancelled, "a lost lease ends a cancelled task");
+            return;
+        }
+        let crashes = before.crashes + u32::from(how == Lost::Crash);
+        assert_eq!((task.tries, task.crashes), (before.tries - 1, crashes), "lost by {how:?}: {change:?}");
+        if how == Lost::Crash && crashes >= before.max_crashes {
+            assert_eq!(task.status, Status::Failed);
+            let outcome = task.run().and_then(|run| run.outcome.as_ref());
+            assert!(matches!(outcome, Some(Outcome::Error(error)) if error.kind == "poison"), "{outcome:?}");
+        } else {
+            assert_eq!((task.status, task.run_at), (Status::Pending, None));
+        }
+    }
+
+    /// The end of an attempt keeps the last tick.
+    fn ends_run(&self, before: &Task, task: &Task, live: &Live, now: Now) {
+        let run = task.run().expect("it ran");
+        assert_eq!(run.finished_at, task.status.is_final().then_some(now.wall));
+        self.keeps_tick(before, task, live);
+    }
+
+    /// A running task stays with its worker.
+    fn goes_on(&self, before: &Task, task: &Task, live: &Live) {
+        assert_eq!((task.attempt, task.tries, task.crashes), (before.attempt, before.tries, before.crashes));
+        assert_eq!((task.status, task.worker_id()), (Status::Running, before.worker_id()));
+        assert_eq!(task.run().map(|run| run.started_at), before.run().map(|run| run.started_at));
+        self.keeps_tick(before, task, live);
+    }
+
+    fn keeps_tick(&self, before: &Task, task: &Task, live: &Live) {
+        let ticked = live.get(before.task_id).is_some_and(|live| live.attempt == before.attempt && live.tick > 0);
+        let progress = task.run().and_then(|run| run.progress.as_ref());
+        assert!(!ticked || progress.is_some(), "the last tick of {} is lost", before.task_id);
+        if let Some(progress) = progress.filter(|_| task.status == Status::Completed) {
+            assert!(progress.as_str().contains("\"percentage\":100"), "completed at {progress:?}");
+        }
+    }
+
+    // Commits, replies, restarts.
+
+    /// What was decided is on disk.
+    pub fn committed(&mut self) {
+        self.undecided.clear();
+    }
+
+    /// A commit failed: what was decided since the last is forgotten.
+    pub fn taken_back(&mut self, store: &Store) {
+        while let Some(undo) = self.undecided.pop() {
+            match undo {
+                Undo::Task(task_id, before) => drop(self.draw(task_id, before)),
+                Undo::Key(key, None) => drop(self.keys.remove(&key)),
+                Undo::Key(key, Some(before)) => drop(self.keys.insert(key, before)),
+                Undo::End(attempt) => drop(self.ends.remove(&attempt)),
+            }
+        }
+        self.rev = store.rev;
+        let running: BTreeSet<(TaskId, u32)> =
+            self.held.values().flatten().map(|(task_id, attempt)| (*task_id, *attempt)).collect();
+        for station in self.stations.values_mut() {
+            station.ending.retain(|attempt| !running.contains(attempt));
+        }
+    }
+
+    /// Between two rounds, workers that are gone and hold nothing are forgotten.
+    pub fn round_over(&mut self) {
+        self.rounds += 1;
+        let Checker { held, stations, claims, .. } = self;
+        stations.retain(|worker_id, station| {
+            let waits = claims.values().any(|claim| claim.worker_id == *worker_id);
+            let gone = match station.link {
+                Link::Socket => false,
+                Link::Away => true,
+                Link::Http => station.silent && !waits,
+            };
+            !gone || held.contains_key(worker_id)
+        });
+    }
+
+    /// The engine says what the store says, and nothing else.
+    pub fn agrees(&self, engine: &Engine, store: &Store) {
+        assert_eq!(engine.rev(), store.rev, "the engine's rev is not the store's");
+        assert_eq!(self.tasks.len(), store.tasks.len());
+        let mut unfinished = 0;
+        for task in engine.tasks() {
+            let stored =
+                store.tasks.get(&task.task_id).expect("the engine has a task that was never stored, or is gone");
+            assert!(same(stored, task), "the engine has {task:?}, the store {stored:?}");
+            unfinished += usize::from(!task.status.is_final());
+        }
+        assert_eq!((unfinished, engine.unfinished()), (self.open.len(), self.open.len()), "unfinished tasks");
+        for task_id in self.open.keys() {
+            assert!(engine.task(*task_id).is_some(), "{task_id} is not at hand");
+        }
+    }
+
+    /// A task is about to reach a worker.
+    pub fn given(&mut self, task: &Task, store: &Store) {
+        let newest = store.tasks.get(&task.task_id);
+        let told = newest.is_some_and(|newest| newest.rev >= task.rev && newest.attempt >= task.attempt);
+        assert!(told || store.gone.contains_key(&task.task_id), "{task:?} was handed out before it was durable");
+        assert!(self.given.insert((task.task_id, task.attempt)), "attempt {} went out twice: {task:?}", task.attempt);
+    }
+
+    /// Somebody is told that something was done.
+    pub fn acknowledged(&mut self, command: &Command, answer: &Answer, store: &Store) {
+        let durable = |task: &Task| store.rev >= task.rev && store.ids.binary_search(&task.task_id).is_ok();
+        match (command, answer) {
+            (Command::Submit { .. }, Answer::Submitted { tasks }) => {
+                for task in tasks {
+                    assert!(durable(task), "{} was acknowledged before it was durable", task.task_id);
+                    self.acknowledged.push(Promise::Submitted(task.task_id));
+                }
+            }
+            (Command::Submit { .. }, Answer::Replayed { task_ids }) => {
+                assert!(task_ids.iter().all(|task_id| store.ids.binary_search(task_id).is_ok()), "replayed a dream");
+            }
+            (Command::Cancel { .. } | Command::Retry { .. }, Answer::Task(task)) => {
+                assert!(durable(task), "{command:?} was acknowledged before it was durable");
+            }
+            (Command::Delete { task_id }, Answer::Done) => {
+                assert!(!store.tasks.contains_key(task_id), "{task_id} was acknowledged as deleted");
+                self.acknowledged.push(Promise::Deleted(*task_id));
+            }
+            (Command::Report { task_id, attempt, report: Report::Complete { result } }, _) => {
+                let gone = store.gone.contains_key(task_id);
+                let completed = store.tasks.get(task_id).is_some_and(|task| task.status == Status::Completed);
+                assert!(gone || completed, "a result of {task_id} was acknowledged, and is not there");
+                if self
+                    .acknowledged
+                    .iter()
+                    .rev()
+                    .take(50)
+                    .all(|it| !matches!(it, Promise::Completed(id, ..) if id == task_id))
+                {
+                    self.acknowledged.push(Promise::Completed(*task_id, *attempt, result.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A new hub has read the store.
+    pub fn restarted(&mut self, store: &Store, now: Now) {
+        self.undecided.clear();
+        self.tasks.clear();
+        self.open.clear();
+        self.ready.clear();
+        self.held.clear();
+        self.stations.clear();
+        self.claims.clear();
+        self.deadlines.clear();
+        self.signs.clear();
+        self.draining = false;
+        self.rev = store.rev;
+        self.youngest = store.ids.last().copied();
+        self.keys = store.keys.clone();
+        for (task_id, task) in &store.tasks {
+            self.draw(*task_id, Some(task.clone()));
+            if let Some(worker_id) = task.worker_id() {
+                let accepts = Accepts {
+                    task_types: taskhub::task::PatternSet::exactly(&task.task_type),
+                    queues: taskhub::task::PatternSet::exactly(&task.queue),
+                };
+                let station =
+                    self.stations.entry(worker_id.clone()).or_insert_with(|| Station::new(&accepts, Link::Away));
+                self.signs.insert((*task_id, task.attempt), Sign { heard: now.mono, restored: true });
+                station.away_until = now.mono + self.options.lease_ms;
+                // There is only the wall clock to say how long it has run.
+                if let (Some(timeout), Some(run)) = (task.timeout_ms(), task.run()) {
+                    let started_at = run.started_at.expect("it runs");
+                    let due = (now.mono + timeout).saturating_sub(now.wall.millis_since(started_at));
+                    self.deadlines.insert((*task_id, task.attempt), due);
+                }
+            }
+        }
+        self.ends.retain(|(task_id, attempt), end| {
+            // What was decided and never committed is forgotten.
+            store.tasks.get(task_id).is_some_and(|task| match end {
+                End::Completed => task.status == Status::Completed,
+                End::Failed | End::Cancelled => task.attempt > *attempt || task.status != Status::Running,
+            })
+        });
+    }
+
+    /// Each running task gets a transition before the new hub answers anyone.
+    pub fn confirmed(&mut self, batch: &Batch, now: Now) {
+        assert!(batch.notices.is_empty() && batch.keys.is_empty());
+        let mut running: BTreeSet<TaskId> = self.held.values().flat_map(|held| held.keys().copied()).collect();
+        for change in &batch.changes {
+            assert!(running.remove(&change.task.task_id), "{change:?} was not running");
+            assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
+            let before = self.tasks[&change.task.task_id].clone();
+            self.goes_on(&before, &change.task, &Live::default());
+            assert_eq!(change.task.cancel_requested(), before.cancel_requested());
+            self.step(change, now);
+        }
+        assert!(running.is_empty(), "these were not confirmed: {running:?}");
+    }
+
+    /// Everything has ended.
+    pub fn finish(&self, engine: &Engine, store: &Store) {
+        self.agrees(engine, store);
+        assert_eq!(engine.unfinished(), 0);
+        for promise in &self.acknowledged {
+            match promise {
+                Promise::Submitted(task_id) => {
+                    let there = store.tasks.contains_key(task_id) || store.gone.contains_key(task_id);
+                    assert!(there, "{task_id} was acknowledged, and is lost");
+                }
+                Promise::Completed(task_id, attempt, result) => {
+                    let Some(task) = store.tasks.get(task_id) else {
+                        assert!(store.gone.contains_key(task_id), "{task_id} was completed, and is lost");
+                        continue;
+                    };
+                    assert_eq!((task.status, task.attempt), (Status::Completed, *attempt), "{task_id} was completed");
+                    match task.run().and_then(|run| run.outcome.as_ref()) {
+                        Some(Outcome::Result(_)) | Some(Outcome::ResultOmitted) => {}
+                        other => panic!("{task_id} was completed with {result:?}, and has {other:?}"),
+                    }
+                }
+                Promise::Deleted(task_id) => assert!(store.gone.contains_key(task_id), "{task_id} was deleted"),
+            }
+        }
+    }
+}
+
+impl Sign {
+    /// A hub restart counts no crash.
+    fn loss(self) -> Lost {
+        if self.restored { Lost::GivenBack } else { Lost::Crash }
+    }
+}
+
+impl Station {
+    fn new(accepts: &Accepts, link: Link) -> Station {
+        Station {
+            accepts: accepts.clone(),
+            concurrency: 0,
+            link,
+            session: 0,
+            retiring: false,
+            last_heard: 0,
+            away_until: 0,
+            silent: false,
+            ending: BTreeSet::new(),
+        }
+    }
+
+    /// When it gets no more work, unless it is heard of.
+    fn silent_at(&self, options: &Options) -> u64 {
+        match self.link {
+            Link::Away => self.away_until,
+            Link::Socket | Link::Http => self.last_heard + options.lease_ms,
+        }
+    }
+}
+
+/// Whether two records are the same; mostly they are one.
+fn same(a: &Arc<Task>, b: &Arc<Task>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+fn takes(accepts: &Accepts, task: &Task) -> bool {
+    accepts.takes(task.queue.as_str(), task.task_type.as_str())
+}
