@@ -68,6 +68,11 @@ async fn once(watchers: usize) -> Outcome<(f64, u64)> {
     ticker.hear()?;
     tokio::time::sleep(TAIL).await;
     let cost = (hub.process.cpu()? - before).as_secs_f64() * 1e6 / (TASKS * TICKS) as f64;
+    let list = hub.get("/api/v1/tasks?limit=500").await?;
+    let tasks = list["tasks"].as_array().ok_or("no tasks")?;
+    if tasks.iter().any(|task| task["progress"]["current"] != TICKS) {
+        return Err("the hub did not take every tick".into());
+    }
     audience.say("how much")?;
     Ok((cost, audience.hear()?.parse()?))
 }
