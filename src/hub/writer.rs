@@ -477,11 +477,13 @@ impl Writer {
         if self.broken_until.is_some() {
             return;
         }
-        let (tasks, bytes) = self.store.unsettled();
-        let pressed = tasks > UNSETTLED_TASKS_MAX || bytes > UNSETTLED_BYTES_MAX;
+        // As much as a round brought too much, so that these are bounds: it takes about as long as the round did.
+        while self.pressed() && self.broken_until.is_none() {
+            self.settle_step(8 * SETTLE_STEP);
+        }
         let rested = self.unsettled_since.is_some_and(|since| since.elapsed() >= SETTLE_AFTER);
-        if pressed || (rested && self.shared.inbox.is_empty()) {
-            self.settle_step(if pressed { 8 * SETTLE_STEP } else { SETTLE_STEP });
+        if rested && self.shared.inbox.is_empty() {
+            self.settle_step(SETTLE_STEP);
         }
         if self.ticks_kept.elapsed() >= KEEP_TICKS_EVERY {
             self.ticks_kept = Instant::now();
@@ -498,6 +500,11 @@ impl Writer {
                 Err(error) => self.broke(&error),
             }
         }
+    }
+
+    fn pressed(&self) -> bool {
+        let (tasks, bytes) = self.store.unsettled();
+        tasks > UNSETTLED_TASKS_MAX || bytes > UNSETTLED_BYTES_MAX
     }
 
     fn settle_step(&mut self, tasks_max: usize) {
