@@ -235,6 +235,7 @@ fn tune(stream: &TcpStream) {
 pub fn main(config: ServeConfig) -> ExitCode {
     telemetry::start_logging(config.log_format);
     raise_file_limit();
+    refuse_huge_pages();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -332,3 +333,18 @@ fn raise_file_limit() {
 
 #[cfg(test)]
 mod tests;
+
+/// Has the kernel give this process small pages only. The allocator asks for huge ones, and a few records scattered over
+/// each of them would keep all of it: half as much memory again, for no CPU that could be measured.
+fn refuse_huge_pages() {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        const NONE: libc::c_ulong = 0;
+        let yes: libc::c_ulong = 1;
+        // SAFETY: sets a flag of this process; all arguments are plain numbers.
+        let refused = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, yes, NONE, NONE, NONE) } == 0;
+        if !refused {
+            tracing::debug!("huge pages stay allowed");
+        }
+    }
+}

@@ -91,13 +91,14 @@ impl Drop for FolderLock {
 pub struct SqliteOptions {
     /// Connections for reading, so also the most queries at once; more wait. Default 4.
     pub readers_max: usize,
-    /// Page cache of the writer; each reader has a quarter of it. Default 32 MiB.
+    /// Page cache of the writer; each reader has a quarter of it. Default 8 MiB: what is read again is mostly
+    /// the end of the tree and of the log, and the kernel has the rest.
     pub cache_bytes: usize,
 }
 
 impl Default for SqliteOptions {
     fn default() -> SqliteOptions {
-        SqliteOptions { readers_max: 4, cache_bytes: 32 << 20 }
+        SqliteOptions { readers_max: 4, cache_bytes: 8 << 20 }
     }
 }
 
