@@ -438,6 +438,7 @@ async fn others_are_let_in_only_when_that_is_said() {
 // A disk that is full.
 
 /// How large a file of this process may become: a disk that is full, and has room again, by the same call.
+#[cfg(target_os = "linux")]
 fn limit_files(pid: u32, bytes: Option<u64>) {
     let limit = libc::rlimit { rlim_cur: bytes.unwrap_or(libc::RLIM_INFINITY), rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the limit is valid, and nothing of it is kept.
@@ -445,6 +446,7 @@ fn limit_files(pid: u32, bytes: Option<u64>) {
     assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_is_said_and_nothing_acknowledged_is_lost() {
     let folder = tempfile::tempdir().unwrap();

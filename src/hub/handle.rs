@@ -313,7 +313,7 @@ impl Hub {
             .shared
             .progress(task_id, attempt, progress, checkpoint, waits.then_some(sender))
             .map_err(HubError::Refused)?;
-        self.renew(task_id);
+        self.renew(task_id, attempt);
         if waits {
             kept.await.unwrap_or(Err(HubError::Stopped))?;
         }
@@ -323,15 +323,14 @@ impl Hub {
     /// Log lines of a running attempt. Answers whether the attempt was asked to stop. Renews the lease.
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
         let heard = self.shared.log(task_id, attempt, lines)?;
-        self.renew(task_id);
+        self.renew(task_id, attempt);
         Ok(heard.cancel_requested)
     }
 
-    fn renew(&self, task_id: TaskId) {
-        if let Some(worker_id) = self.shared.board.get(task_id).and_then(|task| task.worker_id().cloned()) {
-            let command = Command::Heard { worker_id };
-            let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
-        }
+    /// What is said of an attempt renews its lease.
+    fn renew(&self, task_id: TaskId, attempt: u32) {
+        let command = Command::Report { task_id, attempt, report: Report::Heartbeat };
+        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
     }
 
     /// Whether the store takes writes; if not, why, in words.

@@ -147,7 +147,6 @@ impl Checker {
 
     // What is decided.
 
-    #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
     pub fn decided(
         &mut self,
         command: &Command,

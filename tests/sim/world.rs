@@ -663,7 +663,7 @@ impl World {
         // As long as the writer would sleep, but never past what an actor is about to do.
         let patience = self.engine.next_in(self.now()).unwrap_or(50);
         let soonest = self.actors.iter().filter_map(Actor::busy_until).min().map(|at| at.saturating_sub(self.time));
-        self.time += patience.min(soonest.unwrap_or(u64::MAX)).min(u64::MAX >> 1).max(1);
+        self.time += patience.min(soonest.unwrap_or(u64::MAX)).clamp(1, 60_000);
         let time = self.time;
         let (due, late) = std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= time);
         self.late = late;
