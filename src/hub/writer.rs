@@ -228,6 +228,7 @@ impl Writer {
                 }
             }
             Err(error) => {
+                self.shared.metrics.commit_failed();
                 self.broke(&error);
                 self.take_back(batch, commit, outcomes, now);
                 for reply in aside_replies.into_iter().chain(settlers) {
@@ -485,6 +486,7 @@ impl Writer {
         if rested && self.shared.inbox.is_empty() {
             self.settle_step(SETTLE_STEP);
         }
+        self.shared.metrics.set_unsettled(self.store.unsettled().0);
         if self.ticks_kept.elapsed() >= KEEP_TICKS_EVERY {
             self.ticks_kept = Instant::now();
             for (task_id, rev, progress) in self.shared.board.take_unkept() {
