@@ -132,7 +132,7 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     tasks: Family<StatusLabel, Gauge>,
     queue_tasks: Family<QueueLabels, Gauge>,
-    transitions: [Counter; EVENTS.len()],
+    transitions: [Counter; Event::ALL.len()],
     task_seconds: Family<TypeLabels, Histogram, fn() -> Histogram>,
     /// How many types and final states `task_seconds` tells apart.
     task_series: AtomicUsize,
@@ -153,19 +153,6 @@ pub struct Metrics {
     rev: Gauge,
 }
 
-/// In the order of their discriminants.
-const EVENTS: [Event; 9] = [
-    Event::Created,
-    Event::Scheduled,
-    Event::Pending,
-    Event::Running,
-    Event::Completed,
-    Event::Failed,
-    Event::Cancelled,
-    Event::Retrying,
-    Event::CancelRequested,
-];
-
 const DELIVERIES: [(Delivery, &str); 4] = [
     (Delivery::Transition, "transition"),
     (Delivery::Progress, "progress"),
@@ -181,7 +168,7 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::with_prefix("taskhub")),
             tasks: Family::default(),
             queue_tasks: Family::default(),
-            transitions: EVENTS.map(|event| transitions.get_or_create_owned(&EventLabel { event: event.as_str() })),
+            transitions: Event::ALL.map(|event| transitions.get_or_create_owned(&EventLabel { event: event.as_str() })),
             // 1 ms to 9 hours.
             task_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 13))),
             // 50 µs to 3 s.
@@ -362,7 +349,7 @@ mod tests {
     #[test]
     fn every_name_has_a_number() {
         let metrics = Metrics::default();
-        for (at, event) in EVENTS.into_iter().enumerate() {
+        for (at, event) in Event::ALL.into_iter().enumerate() {
             assert_eq!(event as usize, at);
         }
         for (at, (delivery, _)) in DELIVERIES.into_iter().enumerate() {

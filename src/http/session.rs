@@ -20,9 +20,9 @@ use super::state::App;
 use crate::feed::{self, Scope, Taken};
 use crate::hub::HubError;
 use crate::store::{ChangedSince, ChangedTask, LogRange, Page, Query};
-use crate::task::{Event, Status, Task, TaskId};
+use crate::task::{Event, Task};
 use crate::telemetry::Delivery;
-use crate::wire::{CloseCode, Code, Problem, RETRY_MS};
+use crate::wire::{CloseCode, Code, Problem, RETRY_MS, gone_line, open_task_line};
 
 /// What is taken from the feed at once: enough to fill packets, and little enough that what waits behind it can still be
 /// replaced by something newer.
@@ -549,22 +549,10 @@ fn missed_line(change: &ChangedTask, tasks: &Tasks) -> Option<Bytes> {
     Some(if change.gone { gone_line(change.task_id, change.rev) } else { task_line(&task, &change.record) })
 }
 
-fn gone_line(task_id: TaskId, rev: u64) -> Bytes {
-    format!(r#"{{"type":"gone","task_id":"{task_id}","rev":{rev}}}"#).into()
-}
-
 /// A record that is sent for its state, not for the step that led there.
 fn task_line(task: &Task, record: &[u8]) -> Bytes {
-    let event = match task.status {
-        Status::Waiting => Event::Created,
-        Status::Scheduled => Event::Scheduled,
-        Status::Pending => Event::Pending,
-        Status::Running => Event::Running,
-        Status::Completed => Event::Completed,
-        Status::Failed => Event::Failed,
-        Status::Cancelled => Event::Cancelled,
-    };
-    let mut line = format!(r#"{{"type":"task","event":"{}","rev":{},"task":"#, event.as_str(), task.rev).into_bytes();
+    let mut line = Vec::with_capacity(record.len() + 80);
+    open_task_line(&mut line, Event::of(task.status), task.rev);
     line.extend_from_slice(record);
     line.push(b'}');
     line.into()
@@ -573,6 +561,7 @@ fn task_line(task: &Task, record: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::TaskId;
 
     fn page(records: usize, bytes: usize, more: bool) -> Page {
         let id = TaskId::from_bytes([7; 16]);

@@ -17,8 +17,7 @@ use crate::engine::{Refusal, Ticks};
 use crate::feed::{Tick, Truth};
 use crate::store::Entry;
 use crate::task::{
-    ChangeKind, Event, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, Timestamp,
-    cut_line,
+    ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, Timestamp, cut_line,
 };
 
 use super::stats::{Rates, UnfinishedCounts};
@@ -408,13 +407,4 @@ fn progress_line(task_id: TaskId, live: &Live) -> Option<Bytes> {
         json.as_str()
     );
     Some(line.into())
-}
-
-/// The part of an event before the record; the record and `}` follow.
-pub(super) fn open_task_line(out: &mut Vec<u8>, event: Event, rev: u64) {
-    out.extend_from_slice(b"{\"type\":\"task\",\"event\":\"");
-    out.extend_from_slice(event.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"rev\":");
-    out.extend_from_slice(itoa::Buffer::new().format(rev).as_bytes());
-    out.extend_from_slice(b",\"task\":");
 }

@@ -20,13 +20,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
 use crate::store::{Aside, Commit, Entry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Task};
-use bytes::Bytes;
+use crate::wire::{gone_line, open_task_line};
 
-use super::board::open_task_line;
 use super::inbox::{Reply, Request};
 use super::payloads::Payloads;
 use super::shared::{Body, Given, Push, Shared};
@@ -585,8 +586,7 @@ fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Bytes>) {
                 (from..buffer.len(), record)
             }
             ChangeKind::Gone => {
-                let line = format!(r#"{{"type":"gone","task_id":"{}","rev":{}}}"#, change.task.task_id, change.rev);
-                buffer.extend_from_slice(line.as_bytes());
+                buffer.extend_from_slice(&gone_line(change.task.task_id, change.rev));
                 let record_from = buffer.len();
                 change.task.write_json(&mut buffer, None);
                 (from..record_from, record_from..buffer.len())

@@ -39,10 +39,7 @@ impl Failure {
 
     /// The failure with its message within bounds.
     pub fn cut(mut self) -> Failure {
-        if self.message.len() > Failure::MESSAGE_BYTES_MAX {
-            let end = (0..=Failure::MESSAGE_BYTES_MAX).rev().find(|at| self.message.is_char_boundary(*at));
-            self.message.truncate(end.unwrap_or(0));
-        }
+        super::log::cut(&mut self.message, Failure::MESSAGE_BYTES_MAX);
         self
     }
 }

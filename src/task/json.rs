@@ -56,6 +56,11 @@ impl Json {
         Ok(Json(serde_json::to_vec(value)?.into()))
     }
 
+    /// For fields in which `null` is a value and not an absence: `deserialize_with` this, and `default`.
+    pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+        Json::deserialize(deserializer).map(Some)
+    }
+
     /// The value, read as `T`.
     pub fn to<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.0)

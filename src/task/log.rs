@@ -49,9 +49,14 @@ impl Level {
 
 /// `message` within [`LOG_LINE_BYTES_MAX`], cut at a character.
 pub fn cut_line(mut message: String) -> String {
-    if message.len() > LOG_LINE_BYTES_MAX {
-        let end = (0..=LOG_LINE_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
-    }
+    cut(&mut message, LOG_LINE_BYTES_MAX);
     message
+}
+
+/// Cuts a text to at most `bytes_max`, at a character.
+pub(super) fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
 }

@@ -49,7 +49,7 @@ pub struct NewTask {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Any JSON, kept byte for byte.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub payload: Option<Json>,
     /// −100…100, higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -73,11 +73,6 @@ pub struct NewTask {
     pub timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
-}
-
-/// A `null` payload is a payload, not an absent one.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
 }
 
 fn is_zero(number: &i8) -> bool {

@@ -109,7 +109,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Every event.
+    /// Every event, in the order of their discriminants.
     pub const ALL: [Event; 9] = [
         Event::Created,
         Event::Scheduled,
@@ -121,6 +121,19 @@ impl Event {
         Event::Retrying,
         Event::CancelRequested,
     ];
+
+    /// The event of a record that is sent for its state, not for the step that led there.
+    pub fn of(status: Status) -> Event {
+        match status {
+            Status::Waiting => Event::Created,
+            Status::Scheduled => Event::Scheduled,
+            Status::Pending => Event::Pending,
+            Status::Running => Event::Running,
+            Status::Completed => Event::Completed,
+            Status::Failed => Event::Failed,
+            Status::Cancelled => Event::Cancelled,
+        }
+    }
 
     /// The event that [`as_str`](Self::as_str) names, if any.
     pub fn parse(name: &str) -> Option<Event> {

@@ -42,7 +42,7 @@ pub struct TaskView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// What a completed task left; absent with `result_omitted` where lists and events leave out a large one.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub result: Option<Json>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub result_omitted: bool,
@@ -72,7 +72,7 @@ pub struct TaskView {
     #[serde(default)]
     pub tick: u64,
     /// Only where one task is asked for by its id, or handed to a worker.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub payload: Option<Json>,
 }
 
@@ -81,8 +81,4 @@ impl TaskView {
     pub(crate) fn of(record: &[u8]) -> TaskView {
         serde_json::from_slice(record).expect("the hub writes records that every client can read")
     }
-}
-
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
 }

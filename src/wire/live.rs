@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Stats;
@@ -275,4 +276,18 @@ pub enum CloseCode {
     TooManyConnections = 4504,
     UnknownProtocol = 4505,
     Replaced = 4506,
+}
+
+/// Begins the line that tells of a transition; the record as JSON and `}` follow.
+pub fn open_task_line(out: &mut Vec<u8>, event: Event, rev: u64) {
+    out.extend_from_slice(b"{\"type\":\"task\",\"event\":\"");
+    out.extend_from_slice(event.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"rev\":");
+    out.extend_from_slice(itoa::Buffer::new().format(rev).as_bytes());
+    out.extend_from_slice(b",\"task\":");
+}
+
+/// The line that tells of a deletion.
+pub fn gone_line(task_id: TaskId, rev: u64) -> Bytes {
+    format!(r#"{{"type":"gone","task_id":"{task_id}","rev":{rev}}}"#).into()
 }

@@ -8,7 +8,9 @@ mod problem;
 mod rest;
 mod worker;
 
-pub use live::{CloseCode, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec};
+pub use live::{
+    CloseCode, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, gone_line, open_task_line,
+};
 pub use problem::{Code, Problem};
 pub use rest::{
     AttemptAnswer, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, QueueStats, Rates, Stats, TaskCounts,

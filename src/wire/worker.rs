@@ -101,14 +101,10 @@ pub struct WorkerSays {
     pub progress: Option<Progress>,
     pub checkpoint: Option<Json>,
     pub lines: Option<Vec<LogLineBody>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "Json::present")]
     pub result: Option<Json>,
     pub error: Option<Failure>,
     pub retryable: Option<bool>,
-}
-
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
 }
 
 impl WorkerSays {
@@ -229,7 +225,7 @@ pub struct LogBody {
 #[serde(deny_unknown_fields)]
 pub struct CompleteBody {
     /// Null where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub result: Option<Json>,
 }
 
