@@ -34,6 +34,7 @@
 //! The feed knows nothing of sockets. Who reads a [`Client`], and how, is up to the routes.
 
 mod client;
+mod frame;
 mod handle;
 mod inbox;
 mod index;
@@ -49,6 +50,7 @@ mod throttle;
 mod watch;
 
 pub use client::Client;
+pub use frame::{FrameHead, Opcode};
 pub use handle::{Feed, FeedOptions, Published, Tick, Truth};
 pub use index::Scope;
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events};

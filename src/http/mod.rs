@@ -18,6 +18,7 @@ mod cursor;
 mod dashboard;
 mod docs;
 mod events;
+mod frames;
 mod live;
 mod live_op;
 #[cfg(test)]
@@ -40,3 +41,9 @@ mod worker_socket;
 pub use routes::router;
 pub use session::LiveTimes;
 pub use state::{App, HttpLimits, SocketGuard, SocketKind};
+
+/// What conformance and fuzz tests reach from outside. No part of what the library promises.
+#[doc(hidden)]
+pub mod inside {
+    pub use super::frames::{Broken, Heard, Inbound, close_frame, ping_frame, pong_frame};
+}
