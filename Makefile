@@ -10,7 +10,7 @@ CARGO ?= cargo
 export LISTEN DATA DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check test test-deps sim bench clean
+.PHONY: help demo build check test test-deps sim autobahn bench clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ test-deps: ## install what the tests need (Debian), or say what is missing
 
 sim: ## millions of steps of the simulation, from fresh seeds
 	SIM_SEEDS=$${SIM_SEEDS:-20000} $(CARGO) test --release --test sim -- --nocapture
+
+autobahn: ## the parser of WebSocket frames against Autobahn's test suite (needs Python 2.7)
+	@tests/autobahn/suite.sh
+	$(CARGO) test --quiet --test autobahn -- --include-ignored --nocapture
 
 bench: ## every number the README quotes, as ratios measured in one run
 	$(CARGO) bench
