@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::http::HttpLimits;
+use crate::feed::FeedOptions;
+use crate::http::{HttpLimits, LiveLimits};
 use crate::hub::HubOptions;
 use crate::task::PAYLOAD_BYTES_MAX;
 use crate::telemetry::LogFormat;
@@ -132,13 +133,18 @@ impl ServeConfig {
                 ..engine::Options::default()
             },
             retain: self.retain,
-            max_hz: self.max_hz,
+            feed: FeedOptions { max_hz: self.max_hz, goodbye: self.goodbye, ..FeedOptions::default() },
         }
     }
 
     /// What the routes have to know.
     pub fn http_limits(&self) -> HttpLimits {
         HttpLimits { payload_bytes_max: self.payload_max, sockets_max: self.sockets_max }
+    }
+
+    /// What live clients have to keep to.
+    pub fn live_limits(&self) -> LiveLimits {
+        LiveLimits::default()
     }
 
     /// Refuses what cannot work or would be careless; the text says what to do.

@@ -81,7 +81,7 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let hub = open_hub(&config).await?;
-        let app = App::new(hub.clone(), config.http_limits(), config.goodbye);
+        let app = App::new(hub.clone(), config.http_limits(), config.live_limits());
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
         let ended = tokio::spawn(run(listener, app, bounds, until_told(told)));
@@ -151,15 +151,16 @@ pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown:
 
     tracing::info!(drain_ms = bounds.drain.as_millis() as u64, "draining: no new work, and running work may finish");
     app.hub.drain(bounds.drain).await;
+    let goodbye = app.hub.options().feed.goodbye;
     accepting.abort();
     tokio::join!(
         // Watchers were told by the drain; each picks its own moment.
         async {
-            let _ = tokio::time::timeout(app.goodbye, app.sockets_closed()).await;
+            let _ = tokio::time::timeout(goodbye, app.sockets_closed()).await;
             app.hub.dismiss_workers();
         },
         async {
-            let _ = tokio::time::timeout(app.goodbye + CLOSE_TIME, app.sockets_closed()).await;
+            let _ = tokio::time::timeout(goodbye + CLOSE_TIME, app.sockets_closed()).await;
         },
     );
     close.send_replace(true);

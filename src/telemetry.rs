@@ -61,6 +61,8 @@ mod names {
         ("unsettled_tasks", "Tasks whose newest record is in the log and not yet in the view"),
         ("feed_deliveries", "Frames handed to live clients, by kind"),
         ("feed_delivered_bytes", "Bytes of those frames"),
+        ("feed_told_seconds", "From a commit until a shard had handed it to all its clients, by shard"),
+        ("feed_lag_seconds", "How long the oldest transition has waited that was not handed to every client"),
         ("outbox_collapses", "How often a slow client's waiting transitions were merged"),
         ("outbox_collapsed", "Transitions that were merged"),
         ("outbox_lagging", "Live clients that are behind"),
@@ -90,6 +92,11 @@ struct EventLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ShardLabel {
+    shard: u32,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -142,6 +149,8 @@ pub struct Metrics {
     unsettled_tasks: Gauge,
     deliveries: [Counter; 4],
     delivered_bytes: Counter,
+    feed_told_seconds: Family<ShardLabel, Histogram, fn() -> Histogram>,
+    feed_lag_seconds: Gauge<f64, AtomicU64>,
     outbox_collapses: Counter,
     outbox_collapsed: Counter,
     outbox_lagging: Gauge,
@@ -171,14 +180,17 @@ impl Default for Metrics {
             transitions: Event::ALL.map(|event| transitions.get_or_create_owned(&EventLabel { event: event.as_str() })),
             // 1 ms to 9 hours.
             task_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 13))),
-            // 50 µs to 3 s.
             task_series: AtomicUsize::new(0),
+            // 50 µs to 3 s.
             commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.5, 13)),
             commit_changes: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             commit_failures: Counter::default(),
             unsettled_tasks: Gauge::default(),
             deliveries: DELIVERIES.map(|(_, kind)| deliveries.get_or_create_owned(&KindLabel { kind })),
             delivered_bytes: Counter::default(),
+            // 50 µs to 3 s.
+            feed_told_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.5, 13))),
+            feed_lag_seconds: Gauge::default(),
             outbox_collapses: Counter::default(),
             outbox_collapsed: Counter::default(),
             outbox_lagging: Gauge::default(),
@@ -202,6 +214,8 @@ impl Default for Metrics {
                     "unsettled_tasks" => registry.register(*name, *help, metrics.unsettled_tasks.clone()),
                     "feed_deliveries" => registry.register(*name, *help, deliveries.clone()),
                     "feed_delivered_bytes" => registry.register(*name, *help, metrics.delivered_bytes.clone()),
+                    "feed_told_seconds" => registry.register(*name, *help, metrics.feed_told_seconds.clone()),
+                    "feed_lag_seconds" => registry.register(*name, *help, metrics.feed_lag_seconds.clone()),
                     "outbox_collapses" => registry.register(*name, *help, metrics.outbox_collapses.clone()),
                     "outbox_collapsed" => registry.register(*name, *help, metrics.outbox_collapsed.clone()),
                     "outbox_lagging" => registry.register(*name, *help, metrics.outbox_lagging.clone()),
@@ -266,6 +280,17 @@ impl Metrics {
     pub fn delivered(&self, delivery: Delivery, frames: u64, bytes: u64) {
         self.deliveries[delivery as usize].inc_by(frames);
         self.delivered_bytes.inc_by(bytes);
+    }
+
+    /// A commit was handed to all clients of a shard after this long.
+    pub fn feed_told(&self, shard: usize, after: Duration) {
+        let labels = ShardLabel { shard: shard as u32 };
+        self.feed_told_seconds.get_or_create(&labels).observe(after.as_secs_f64());
+    }
+
+    /// How long the oldest transition has waited for the feed.
+    pub fn set_feed_lag(&self, lag: Duration) {
+        self.feed_lag_seconds.set(lag.as_secs_f64());
     }
 
     /// A live client fell behind, and so many transitions were merged.
@@ -359,6 +384,7 @@ mod tests {
         metrics.finished(&Name::new("report"), Status::Completed, Duration::from_millis(20));
         metrics.committed(3, Duration::from_millis(2));
         metrics.delivered(Delivery::Progress, 2, 200);
+        metrics.feed_told(1, Duration::from_millis(1));
         metrics.set_tasks([("pending", 4)]);
         metrics.set_queues([Depth { queue: "default", waiting: 0, scheduled: 1, pending: 2, running: 3 }]);
         metrics.socket_opened("worker");

@@ -1,12 +1,11 @@
 //! One reader of the feed: its subscriptions, and the lines that wait for it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
+use super::cell::{Cell, End, Pipe};
 use super::inbox::{Inbox, Op, Subscribe};
 use super::index::Scope;
 use super::logs::LogReaders;
@@ -18,20 +17,6 @@ pub(super) type ClientId = u64;
 /// Names a subscription within its client; never used again.
 pub(super) type SubNumber = u32;
 
-/// What a shard and its client share.
-#[derive(Debug)]
-pub(super) struct Cell {
-    pub outbox: Mutex<Outbox>,
-    wake: Notify,
-}
-
-impl Cell {
-    /// Says that there may be something to take. Many calls before the client looks are one.
-    pub fn wake(&self) {
-        self.wake.notify_one();
-    }
-}
-
 /// A reader of the feed. Dropping it takes its subscriptions along.
 pub struct Client {
     id: ClientId,
@@ -40,11 +25,13 @@ pub struct Client {
     inbox: Arc<Inbox>,
     cell: Arc<Cell>,
     log_readers: Arc<LogReaders>,
-    subs: HashMap<Box<str>, ClientSub>,
+    /// Few, so looking through them is the quickest way.
+    subs: Vec<ClientSub>,
     subs_made: SubNumber,
 }
 
 struct ClientSub {
+    name: Box<str>,
     number: SubNumber,
     held: bool,
     /// Where it reads logs.
@@ -57,13 +44,13 @@ impl Client {
         scope: Scope,
         hz_max: f64,
         limits: OutboxLimits,
+        pipe: Option<Box<dyn Pipe>>,
         inbox: Arc<Inbox>,
         log_readers: Arc<LogReaders>,
     ) -> Client {
-        let outbox = Mutex::new(Outbox::new(limits, inbox.handed_rev()));
-        let cell = Arc::new(Cell { outbox, wake: Notify::new() });
+        let cell = Arc::new(Cell::new(Outbox::new(limits, inbox.handed_rev()), pipe));
         inbox.ask(Op::Attach(id, cell.clone()));
-        Client { id, scope, hz_max, inbox, cell, log_readers, subs: HashMap::new(), subs_made: 0 }
+        Client { id, scope, hz_max, inbox, cell, log_readers, subs: Vec::new(), subs_made: 0 }
     }
 
     /// Subscribes under a name, in place of an older subscription of that name. When this returns, everything that is
@@ -93,7 +80,7 @@ impl Client {
         if let Some(filter) = &logs {
             self.log_readers.add(self.id, number, &self.cell, filter, &self.scope);
         }
-        self.subs.insert(name.into(), ClientSub { number, held: true, logs });
+        self.subs.push(ClientSub { name: name.into(), number, held: true, logs });
         let (done, is_done) = oneshot::channel();
         self.inbox.ask(Op::Subscribe(Subscribe {
             client_id: self.id,
@@ -108,17 +95,18 @@ impl Client {
 
     /// The snapshot of this subscription was sent: once the last one is released, lines can be taken.
     pub fn release(&mut self, name: &str) {
-        if let Some(sub) = self.subs.get_mut(name)
+        if let Some(sub) = self.subs.iter_mut().find(|sub| *sub.name == *name)
             && std::mem::take(&mut sub.held)
         {
-            self.cell.outbox.lock().release();
+            self.cell.lock().outbox.release();
         }
     }
 
     /// Whether there was a subscription of that name.
     pub fn unsubscribe(&mut self, name: &str) -> bool {
         self.release(name);
-        let Some(sub) = self.subs.remove(name) else { return false };
+        let Some(at) = self.subs.iter().position(|sub| *sub.name == *name) else { return false };
+        let sub = self.subs.swap_remove(at);
         if let Some(filter) = &sub.logs {
             self.log_readers.remove(self.id, sub.number, filter);
         }
@@ -129,36 +117,58 @@ impl Client {
     /// After [`Taken::Overflowed`]: holds every subscription, for each to get a fresh snapshot and its release.
     pub fn restart(&mut self) {
         let handed_rev = self.inbox.handed_rev();
-        let mut outbox = self.cell.outbox.lock();
-        outbox.restart(handed_rev);
-        for sub in self.subs.values_mut().filter(|sub| !sub.held) {
+        let mut state = self.cell.lock();
+        state.outbox.restart(handed_rev);
+        for sub in self.subs.iter_mut().filter(|sub| !sub.held) {
             sub.held = true;
-            outbox.hold();
+            state.outbox.hold();
         }
     }
 
     /// Drops waiting log lines of a task up to `seq`: they were read from the hub.
     pub fn logs_known(&self, task_id: TaskId, seq: u64) {
-        self.cell.outbox.lock().logs_known(task_id, seq);
+        self.cell.lock().outbox.logs_known(task_id, seq);
     }
 
-    /// Whether there is something to take.
+    /// Whether there is something to take; of a client with a pipe, whether it does not flow.
     pub fn is_ready(&self) -> bool {
-        self.cell.outbox.lock().is_ready()
+        self.cell.is_ready()
     }
 
-    /// Resolves when there is something to take. May be dropped and called again.
+    /// Resolves when there is something to take, or the client is to end, or flows no more. May be dropped and called
+    /// again.
     pub async fn ready(&self) {
         while !self.is_ready() {
-            self.cell.wake.notified().await;
+            self.cell.woken().await;
         }
+    }
+
+    /// Lets the feed write to the pipe by itself from now on, marks and pings too, if nothing waits. Answers whether it
+    /// does. Until [`stop`](Self::stop) or until [`ready`](Self::ready) resolves, nobody else may write to it.
+    pub fn flow(&self) -> bool {
+        self.cell.flow()
+    }
+
+    /// The feed writes no more by itself. What is left of its last message comes back, to be written before anything else.
+    pub fn stop(&self) -> Bytes {
+        self.cell.lock().stop()
+    }
+
+    /// Something was heard from the other side, or was taken by it.
+    pub fn set_heard(&self) {
+        self.cell.set_heard();
+    }
+
+    /// Why the client is to end, if it is.
+    pub fn end(&self) -> Option<End> {
+        self.cell.lock().why_end()
     }
 
     /// Moves waiting lines to the end of `out`, about `bytes_max` of them and at least one: transitions first, then
     /// progress, then log lines. What is left behind may still be replaced by something newer, so take no more than can
     /// be sent now.
     pub fn take(&mut self, out: &mut Vec<Bytes>, bytes_max: usize) -> Taken {
-        self.cell.outbox.lock().take(out, bytes_max)
+        self.cell.lock().outbox.take(out, bytes_max)
     }
 
     /// The largest `rev` up to which everything was taken; it never goes back. Whoever has sent what was taken, and the
@@ -166,13 +176,13 @@ impl Client {
     pub fn mark(&mut self) -> u64 {
         // In this order: what the shard hands over in between is seen in the outbox, and only makes the mark smaller.
         let handed_rev = self.inbox.handed_rev();
-        self.cell.outbox.lock().mark(handed_rev)
+        self.cell.lock().outbox.mark(handed_rev)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        for sub in self.subs.values() {
+        for sub in &self.subs {
             if let Some(filter) = &sub.logs {
                 self.log_readers.remove(self.id, sub.number, filter);
             }

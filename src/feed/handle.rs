@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cell::Pipe;
 use super::client::Client;
-use super::inbox::{INBOX_LEN_MAX, Inbox};
+use super::inbox::{INBOX_LEN_MAX, Inbox, Op};
 use super::index::{Scope, States};
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::{Pulses, SHARDS_MAX};
-use super::shard::{self, Shard};
+use super::shard::{self, Pace, Shard};
+use super::sweep::Told;
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
 
@@ -22,6 +25,20 @@ pub trait Truth: Send + Sync {
 
     /// The newest tick of a running task, if it has one.
     fn progress(&self, task_id: TaskId) -> Option<Tick>;
+}
+
+/// Counts what the shards do.
+pub trait Meter: Send + Sync {
+    /// This much was written by a shard.
+    fn told(&self, told: Told);
+    /// A commit was handed to all of a shard's clients this long after it was published.
+    fn told_after(&self, shard: usize, lag: Duration);
+}
+
+/// Counts nothing.
+impl Meter for () {
+    fn told(&self, _: Told) {}
+    fn told_after(&self, _: usize, _: Duration) {}
 }
 
 /// A progress tick, ready to be told.
@@ -60,6 +77,10 @@ pub struct FeedOptions {
     pub shards: usize,
     /// The most progress ticks of one task that a client is told in a second.
     pub max_hz: f64,
+    /// How often a client with a pipe is pinged, and told a mark.
+    pub ping: Duration,
+    /// Over how long goodbyes are spread, so that not everyone comes back at once.
+    pub goodbye: Duration,
     pub outbox: OutboxLimits,
     /// Transitions that wait in order for one shard; beyond, they are merged.
     pub inbox_len_max: usize,
@@ -70,6 +91,8 @@ impl Default for FeedOptions {
         FeedOptions {
             shards: std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(SHARDS_MAX),
             max_hz: 10.0,
+            ping: Duration::from_secs(25),
+            goodbye: Duration::from_secs(2),
             outbox: OutboxLimits::default(),
             inbox_len_max: INBOX_LEN_MAX,
         }
@@ -101,14 +124,15 @@ impl Drop for Parts {
 
 impl Feed {
     /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
-    pub fn start(truth: Arc<dyn Truth>, rev: u64, options: FeedOptions) -> Feed {
+    pub fn start(truth: Arc<dyn Truth>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
         let shards = options.shards.clamp(1, SHARDS_MAX);
         let inboxes = (0..shards).map(|_| Arc::new(Inbox::new(options.inbox_len_max, rev))).collect::<Box<[_]>>();
         let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
         for (number, inbox) in inboxes.iter().enumerate() {
             // What is told once for the whole feed is told by the first shard.
             let watches = (number == 0).then(|| watches.clone());
-            let shard = Shard::new(number, rev, options.max_hz, truth.clone(), pulses.clone(), watches);
+            let pace = Pace { max_hz: options.max_hz, ping: options.ping };
+            let shard = Shard::new(number, rev, pace, truth.clone(), meter.clone(), pulses.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }
         let parts = Parts {
@@ -151,12 +175,25 @@ impl Feed {
         self.parts.log_readers.tell(task_id, lines, || self.parts.truth.task(task_id));
     }
 
-    /// A new reader that sees what `scope` covers.
-    pub fn attach(&self, scope: Scope) -> Client {
+    /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see
+    /// [`Client::flow`].
+    pub fn attach(&self, scope: Scope, pipe: Option<Box<dyn Pipe>>) -> Client {
         let parts = &*self.parts;
         let id = parts.clients_made.fetch_add(1, Ordering::Relaxed);
         let inbox = parts.inboxes[id as usize % parts.inboxes.len()].clone();
-        Client::new(id, scope, parts.options.max_hz, parts.options.outbox, inbox, parts.log_readers.clone())
+        let Parts { options, log_readers, .. } = parts;
+        Client::new(id, scope, options.max_hz, options.outbox, pipe, inbox, log_readers.clone())
+    }
+
+    /// Has every client end, each at a moment of its own; also those that come later.
+    pub fn dismiss(&self) {
+        let window = self.parts.options.goodbye;
+        self.parts.inboxes.iter().for_each(|inbox| inbox.ask(Op::Dismiss(window)));
+    }
+
+    /// How long the oldest transition has waited that was not handed to every client.
+    pub fn lag(&self) -> Duration {
+        self.parts.inboxes.iter().map(|inbox| inbox.lag()).max().unwrap_or_default()
     }
 
     /// Waits for the transitions of one task.
@@ -169,8 +206,8 @@ impl Feed {
         self.parts.published_rev.load(Ordering::Acquire)
     }
 
-    /// The most progress ticks of one task that a client is told in a second.
-    pub fn max_hz(&self) -> f64 {
-        self.parts.options.max_hz
+    /// What it was started with.
+    pub fn options(&self) -> &FeedOptions {
+        &self.parts.options
     }
 }

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::client::{Cell, ClientId, SubNumber};
+use super::cell::Cell;
+use super::client::{ClientId, SubNumber};
 use super::handle::Published;
 use super::index::{Scope, States};
 use crate::task::{Filter, TaskId};
@@ -28,18 +30,34 @@ pub(super) struct Inbox {
     handed_rev: AtomicU64,
     /// Clients of the shard. Without any, nobody needs to hear of ticks.
     clients: AtomicUsize,
+    /// Since when the shard has been busy with what it took.
+    busy_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
 pub(super) struct Waiting {
     /// At most a few for each client: one that subscribes waits for its answer.
     pub ops: Vec<Op>,
-    pub batches: Vec<Arc<[Published]>>,
+    pub batches: Vec<Batch>,
     len: usize,
     pub merged: Option<Merged>,
     /// Each running task once.
     pub ticks: Vec<TaskId>,
     closed: bool,
+}
+
+impl Waiting {
+    /// When the oldest of it was published.
+    fn since(&self) -> Option<Instant> {
+        let merged = self.merged.as_ref().and_then(|merged| merged.since);
+        merged.or_else(|| self.batches.first().map(|batch| batch.since))
+    }
+}
+
+/// Steps that were published together.
+pub(super) struct Batch {
+    pub steps: Arc<[Published]>,
+    pub since: Instant,
 }
 
 /// What a client asks of its shard.
@@ -48,6 +66,8 @@ pub(super) enum Op {
     Subscribe(Subscribe),
     Unsubscribe(ClientId, SubNumber),
     Detach(ClientId),
+    /// Everyone is to leave within this time.
+    Dismiss(Duration),
 }
 
 pub(super) struct Subscribe {
@@ -65,6 +85,8 @@ pub(super) struct Merged {
     pub tasks: HashMap<TaskId, MergedTask>,
     /// Of the last transition that went in.
     pub rev: u64,
+    /// When the first of them was published.
+    pub since: Option<Instant>,
 }
 
 pub(super) struct MergedTask {
@@ -75,6 +97,11 @@ pub(super) struct MergedTask {
 }
 
 impl Merged {
+    fn add_batch(&mut self, batch: &Batch) {
+        self.since.get_or_insert(batch.since);
+        batch.steps.iter().for_each(|published| self.add(published));
+    }
+
     fn add(&mut self, published: &Published) {
         self.rev = published.rev;
         let states = published.states();
@@ -97,6 +124,7 @@ impl Inbox {
             len_max,
             handed_rev: AtomicU64::new(rev),
             clients: AtomicUsize::new(0),
+            busy_since: Mutex::default(),
         }
     }
 
@@ -106,14 +134,11 @@ impl Inbox {
             return;
         }
         waiting.len += batch.len();
-        waiting.batches.push(batch.clone());
+        waiting.batches.push(Batch { steps: batch.clone(), since: Instant::now() });
         if waiting.len > self.len_max || waiting.merged.is_some() {
             let waiting = &mut *waiting;
             let merged = waiting.merged.get_or_insert_default();
-            take(&mut waiting.batches)
-                .iter()
-                .flat_map(|batch| batch.iter())
-                .for_each(|published| merged.add(published));
+            take(&mut waiting.batches).iter().for_each(|batch| merged.add_batch(batch));
             waiting.len = 0;
         }
         drop(waiting);
@@ -134,7 +159,7 @@ impl Inbox {
         match op {
             Op::Attach(..) => self.clients.fetch_add(1, Ordering::SeqCst),
             Op::Detach(..) => self.clients.fetch_sub(1, Ordering::SeqCst),
-            Op::Subscribe(_) | Op::Unsubscribe(..) => 0,
+            Op::Subscribe(_) | Op::Unsubscribe(..) | Op::Dismiss(_) => 0,
         };
         let mut waiting = self.waiting.lock();
         if !waiting.closed {
@@ -160,7 +185,20 @@ impl Inbox {
     /// Everything that waits; `None` once closed.
     pub fn take(&self) -> Option<Waiting> {
         let mut waiting = self.waiting.lock();
-        (!waiting.closed).then(|| take(&mut *waiting))
+        let taken = (!waiting.closed).then(|| take(&mut *waiting))?;
+        *self.busy_since.lock() = taken.since();
+        Some(taken)
+    }
+
+    /// What was taken is done.
+    pub fn set_idle(&self) {
+        *self.busy_since.lock() = None;
+    }
+
+    /// How long the oldest transition has waited that was not handed to every client.
+    pub fn lag(&self) -> Duration {
+        let busy_since = *self.busy_since.lock();
+        busy_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     pub fn set_handed_rev(&self, rev: u64) {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dashmap::DashMap;
 
-use super::client::{Cell, ClientId, SubNumber};
+use super::cell::Cell;
+use super::client::{ClientId, SubNumber};
 use super::index::Scope;
 use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp};
 
@@ -182,11 +183,12 @@ impl LogReaders {
                 continue;
             }
             told.push(reader.client_id);
-            let mut outbox = reader.cell.outbox.lock();
+            let mut state = reader.cell.lock();
+            state.interrupt();
             for event in &events {
-                outbox.log(event.clone());
+                state.outbox.log(event.clone());
             }
-            drop(outbox);
+            drop(state);
             reader.cell.wake();
         }
     }

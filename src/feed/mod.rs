@@ -13,15 +13,20 @@
 //! # How
 //!
 //! ```text
-//! writer ── publish ──► inbox ─┐                        ┌─► outbox ── Client ──► a socket, an event stream
-//! workers ── tick ──► a bit ───┤► shard: index, throttle ┼─► outbox ── Client
-//!                              └                        └─► …
+//! writer ── publish ──► inbox ─┐                                 ┌─► pipe ─────────────► a socket that takes all
+//! workers ── tick ──► a bit ───┴► shard: index, throttle, sweep ─┼─► outbox ── Client ─► a socket that is full
+//!                                                                └─► outbox ── Client ─► an event stream
 //! ```
 //!
 //! Clients are dealt to *shards*, one a core. A shard is one future that owns the index and the pacing of its clients; it
-//! takes everything that came in, finds who wants it, and leaves the shared bytes in their outboxes, waking each client
-//! once. Lines are encoded by whoever publishes, so all clients get the same bytes and no line can say anything about the
-//! one who reads it.
+//! takes everything that came in and finds who wants it: that is a *sweep*. Clients that get the same lines get the same
+//! message, joined and framed once. Lines are encoded by whoever publishes, so no line can say anything about the one who
+//! reads it.
+//!
+//! A client with a [`Pipe`] of which nothing waits is written to right from the sweep; that costs a system call, and no
+//! future is woken. A burst gathers by itself: what is published during a sweep leaves with the next one. When a pipe is
+//! full, or where there is none, lines wait in the client's outbox, and whoever holds the [`Client`] takes them from there
+//! in the other side's own pace. Only there do lines conflate and collapse.
 //!
 //! Progress never queues. A tick sets a bit beside the task; only the tick that finds it clear leaves a note. When the
 //! task's turn comes the bit is cleared and *then* the newest tick is read from the [`Truth`], so that of a hundred
@@ -31,8 +36,9 @@
 //! therefore held back until it has: otherwise the client would know a later position than the record that explains it,
 //! and would ignore that record.
 //!
-//! The feed knows nothing of sockets. Who reads a [`Client`], and how, is up to the routes.
+//! The feed knows nothing of sockets. What a [`Pipe`] is, and who reads a [`Client`], is up to the routes.
 
+mod cell;
 mod client;
 mod frame;
 mod handle;
@@ -41,18 +47,22 @@ mod index;
 mod logs;
 mod outbox;
 mod pulses;
+mod rounds;
 #[cfg(test)]
 mod sample;
 mod shard;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod watch;
 
+pub use cell::{End, Pipe};
 pub use client::Client;
 pub use frame::{FrameHead, Opcode};
-pub use handle::{Feed, FeedOptions, Published, Tick, Truth};
+pub use handle::{Feed, FeedOptions, Meter, Published, Tick, Truth};
 pub use index::Scope;
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events};
 pub use outbox::{OutboxLimits, Taken};
+pub use sweep::{Told, text_message};
 pub use watch::Watch;

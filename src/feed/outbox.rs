@@ -178,6 +178,16 @@ impl Outbox {
         self.holds = self.holds.saturating_sub(1);
     }
 
+    /// Everything up to `rev` was written past this outbox, in which nothing waited.
+    pub fn told(&mut self, rev: u64) {
+        self.taken_rev = self.taken_rev.max(rev);
+    }
+
+    /// Whether anything waits, held or not.
+    pub fn waits(&self) -> bool {
+        self.holds > 0 || self.is_ready()
+    }
+
     /// The client starts anew: from `rev` on it is owed everything again.
     pub fn restart(&mut self, rev: u64) {
         self.overflowed = false;
@@ -245,7 +255,7 @@ impl Outbox {
     }
 }
 
-fn lag_line(collapsed: u64) -> Bytes {
+pub(super) fn lag_line(collapsed: u64) -> Bytes {
     format!(r#"{{"type":"lag","collapsed":{collapsed}}}"#).into()
 }
 

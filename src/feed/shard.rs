@@ -3,31 +3,42 @@
 //! [`run`] is the future; it only chooses when. Everything else is plain functions of what came in and of `now`.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::{Cell, ClientId, SubNumber};
-use super::handle::{Published, Tick, Truth};
-use super::inbox::{Inbox, Merged, Op, Subscribe};
+use bytes::Bytes;
+
+use super::cell::{Cell, End};
+use super::client::{ClientId, SubNumber};
+use super::handle::{Meter, Published, Tick, Truth};
+use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{Hit, Index, Seat, States, Sub, SubKey};
 use super::pulses::Pulses;
+use super::rounds::{MARK_WITH, Rounds};
+use super::sweep::{Line, LineKind, Node, ROOT, Sweep, Told, ping_message, text_message};
 use super::throttle::{self, Throttle};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
-/// After this many lines a shard lets the other futures of its core have a turn.
-const LINES_PER_TURN: usize = 4_096;
+/// A sweep is handed over when its lines have this many bytes: enough to fill packets, and little enough that what comes
+/// after can still be replaced where a client is slow.
+const SWEEP_BYTES: usize = 32 << 10;
+/// A client of whom nothing was heard between so many pings is gone.
+const SILENT_PINGS: u8 = 2;
+/// After this many clients a shard lets the other futures of its core have a turn: about a millisecond of writing.
+const CLIENTS_PER_TURN: usize = 128;
 
 pub(super) struct Shard {
     number: usize,
     truth: Arc<dyn Truth>,
+    meter: Arc<dyn Meter>,
     pulses: Arc<Pulses>,
     /// Only in the first shard.
     watches: Option<Arc<Watches>>,
-    max_hz: f64,
-    interval: Duration,
-    /// Everything up to here is in the outboxes.
-    pub rev: u64,
+    pace: Pace,
+    /// Everything up to here was handed to the clients.
+    rev: u64,
     index: Index,
     seats: Vec<Option<Seated>>,
     free: Vec<Seat>,
@@ -39,17 +50,38 @@ pub(super) struct Shard {
     /// Ticked, but their newest transition has not been handed over yet.
     early: Vec<TaskId>,
     hits: Vec<Hit>,
-    /// Seats that got lines since clients were last woken.
+    /// What is being handed over now: all of it after `rev`, and up to `sweep_rev`.
+    sweep: Sweep,
+    sweep_rev: u64,
+    /// When the commits that end in this sweep were published.
+    sweep_since: Vec<Instant>,
+    /// Seats that get something in this sweep.
     touched: Vec<Seat>,
-    /// Lines handed over since the last turn began.
-    lines: usize,
+    /// Seats that may be owed a mark.
+    owed: Vec<Seat>,
+    rounds: Rounds,
+}
+
+/// How fast things are told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// The most progress ticks of one task that a client is told in a second.
+    pub max_hz: f64,
+    /// A ping and a mark for everyone, this often.
+    pub ping: Duration,
 }
 
 struct Seated {
     client_id: ClientId,
     cell: Arc<Cell>,
     subs: Vec<(SubNumber, SubKey)>,
-    touched: bool,
+    /// Where it stands in this sweep.
+    node: Node,
+    marked_at: Instant,
+    /// It was told something after its last mark, and stands in `Shard::owed`.
+    owed: bool,
+    /// Pings since something was heard.
+    silent: u8,
 }
 
 /// Runs a shard until its inbox is closed.
@@ -63,23 +95,8 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
             },
         }
         let Some(waiting) = inbox.take() else { return };
-        for op in waiting.ops {
-            shard.op(op);
-        }
-        for batch in waiting.batches {
-            shard.batch(&batch);
-            shard.wake();
-            inbox.set_handed_rev(shard.rev);
-            shard.turn().await;
-        }
-        if let Some(merged) = waiting.merged {
-            shard.merged(merged);
-            shard.wake();
-            inbox.set_handed_rev(shard.rev);
-        }
-        shard.ticks(waiting.ticks, tokio::time::Instant::now().into_std());
-        shard.wake();
-        shard.turn().await;
+        shard.round(waiting, tokio::time::Instant::now().into_std(), &inbox).await;
+        inbox.set_idle();
     }
 }
 
@@ -87,18 +104,19 @@ impl Shard {
     pub fn new(
         number: usize,
         rev: u64,
-        max_hz: f64,
+        pace: Pace,
         truth: Arc<dyn Truth>,
+        meter: Arc<dyn Meter>,
         pulses: Arc<Pulses>,
         watches: Option<Arc<Watches>>,
     ) -> Shard {
         Shard {
             number,
             truth,
+            meter,
             pulses,
             watches,
-            max_hz,
-            interval: throttle::interval(max_hz),
+            pace,
             rev,
             index: Index::default(),
             seats: Vec::new(),
@@ -108,19 +126,65 @@ impl Shard {
             clients: Throttle::default(),
             early: Vec::new(),
             hits: Vec::new(),
+            sweep: Sweep::default(),
+            sweep_rev: rev,
+            sweep_since: Vec::new(),
             touched: Vec::new(),
-            lines: 0,
+            owed: Vec::new(),
+            rounds: Rounds::new(pace.ping),
         }
     }
 
     pub fn next_at(&self) -> Option<Instant> {
-        [self.tasks.next_at(), self.clients.next_at()].into_iter().flatten().min()
+        [self.tasks.next_at(), self.clients.next_at(), self.rounds.next_at()].into_iter().flatten().min()
     }
 
-    pub fn op(&mut self, op: Op) {
+    /// Does all that came in, and what is due.
+    pub async fn round(&mut self, waiting: Waiting, now: Instant, inbox: &Inbox) {
+        for op in waiting.ops {
+            self.op(op, now);
+        }
+        for batch in waiting.batches {
+            for published in batch.steps.iter() {
+                self.step(published, published.states(), LineKind::Transition { rev: published.rev });
+                self.sweep_rev = published.rev;
+                self.tell_if_full(now, inbox).await;
+            }
+            self.sweep_since.push(batch.since);
+        }
+        if let Some(merged) = waiting.merged {
+            let mut tasks: Vec<_> = merged.tasks.into_values().collect();
+            tasks.sort_by_key(|task| task.newest.rev);
+            for task in &tasks {
+                self.step(&task.newest, task.states, LineKind::Merged { len: task.len });
+                self.tell_if_full(now, inbox).await;
+            }
+            self.sweep_rev = merged.rev;
+            self.sweep_since.extend(merged.since);
+        }
+        for task_id in self.ticks(waiting.ticks, now) {
+            self.progress(task_id, now);
+            self.tell_if_full(now, inbox).await;
+        }
+        while let Some(((client_id, task_id), tick)) = self.clients.due(now) {
+            self.late_progress(client_id, task_id, tick);
+            self.tell_if_full(now, inbox).await;
+        }
+        self.tell(now, inbox).await;
+        self.on_time(now).await;
+    }
+
+    fn op(&mut self, op: Op, now: Instant) {
         match op {
             Op::Attach(client_id, cell) => {
-                let seated = Seated { client_id, cell, subs: Vec::new(), touched: false };
+                if self.rounds.is_leaving() {
+                    cell.end(End::Dismissed);
+                }
+                if cell.has_pipe() {
+                    self.rounds.begin_pings(now);
+                }
+                let subs = Vec::new();
+                let seated = Seated { client_id, cell, subs, node: ROOT, marked_at: now, owed: false, silent: 0 };
                 let seat = self.free.pop().unwrap_or_else(|| {
                     self.seats.push(None);
                     (self.seats.len() - 1) as Seat
@@ -133,7 +197,9 @@ impl Shard {
                     && let Some(seated) = &mut self.seats[seat as usize]
                 {
                     seated.subs.push((sub, self.index.insert(Sub { seat, filter, scope, hz })));
-                    seated.cell.outbox.lock().hold();
+                    let mut state = seated.cell.lock();
+                    state.interrupt();
+                    state.outbox.hold();
                 }
                 // Nobody minds if the client has left in the meantime.
                 let _ = done.send(());
@@ -154,28 +220,12 @@ impl Shard {
                     self.free.push(seat);
                 }
             }
+            Op::Dismiss(window) => self.rounds.leave(now, window),
         }
     }
 
-    /// Hands over steps in order.
-    pub fn batch(&mut self, batch: &[Published]) {
-        for published in batch {
-            self.step(published, published.states(), None);
-            self.rev = published.rev;
-        }
-    }
-
-    /// Hands over the newest step of each task, where the shard fell behind.
-    pub fn merged(&mut self, merged: Merged) {
-        let mut tasks: Vec<_> = merged.tasks.into_values().collect();
-        tasks.sort_by_key(|task| task.newest.rev);
-        for task in &tasks {
-            self.step(&task.newest, task.states, Some(task.len));
-        }
-        self.rev = merged.rev;
-    }
-
-    fn step(&mut self, published: &Published, states: States, merged: Option<u64>) {
+    /// Finds out who is told of a step.
+    fn step(&mut self, published: &Published, states: States, kind: LineKind) {
         let Published { rev, task, line, .. } = published;
         let task_id = task.task_id;
         if let Some(watches) = &self.watches {
@@ -185,42 +235,52 @@ impl Shard {
             }
         }
         self.index.audience(task, states, &mut self.hits);
-        for hit in &self.hits {
-            let Some(seated) = &mut self.seats[hit.seat as usize] else { continue };
-            // A tick that still waits is older than this record.
-            self.clients.forget(&(seated.client_id, task_id));
-            let mut outbox = seated.cell.outbox.lock();
-            match merged {
-                None => outbox.transition(task_id, *rev, line.clone()),
-                Some(len) => outbox.merged(task_id, line.clone(), len),
-            }
-            drop(outbox);
-            touch(&mut self.touched, hit.seat, seated);
-            self.lines += 1;
+        if self.hits.is_empty() {
+            return;
         }
+        self.sweep.push(Line { task_id, kind, bytes: line.clone() });
+        let hits = take(&mut self.hits);
+        for hit in &hits {
+            // A tick that still waits is older than this record.
+            if let Some(seated) = &self.seats[hit.seat as usize] {
+                self.clients.forget(&(seated.client_id, task_id));
+            }
+            self.give(hit.seat);
+        }
+        self.hits = hits;
     }
 
-    /// Tells progress: of the tasks that just ticked, of those that were early, and of those whose turn has come.
-    pub fn ticks(&mut self, ticked: Vec<TaskId>, now: Instant) {
-        for task_id in std::mem::take(&mut self.early) {
+    /// Gives the newest line of the sweep to the client in this seat.
+    fn give(&mut self, seat: Seat) {
+        let Some(seated) = &mut self.seats[seat as usize] else { return };
+        if seated.node == ROOT {
+            self.touched.push(seat);
+        }
+        seated.node = self.sweep.step(seated.node);
+    }
+
+    /// The tasks whose progress is to be told: those that just ticked, those that were early, and those whose turn has
+    /// come.
+    fn ticks(&mut self, ticked: Vec<TaskId>, now: Instant) -> Vec<TaskId> {
+        let mut ready = take(&mut self.early);
+        for task_id in &ready {
             // Told now in any case; the offer is for what comes after to be paced from here.
-            self.tasks.offer(task_id, (), self.interval, now);
-            self.progress(task_id, now);
+            self.tasks.offer(*task_id, (), self.interval(), now);
         }
         for task_id in ticked {
-            if self.tasks.offer(task_id, (), self.interval, now).is_some() {
-                self.progress(task_id, now);
+            if self.tasks.offer(task_id, (), self.interval(), now).is_some() {
+                ready.push(task_id);
             }
         }
-        while let Some((task_id, ())) = self.tasks.due(now) {
-            self.progress(task_id, now);
-        }
-        while let Some(((client_id, task_id), tick)) = self.clients.due(now) {
-            self.late_progress(client_id, task_id, tick);
-        }
+        ready.extend(std::iter::from_fn(|| self.tasks.due(now)).map(|(task_id, ())| task_id));
+        ready
     }
 
-    /// Tells the newest tick of a task to everyone who wants it.
+    fn interval(&self) -> Duration {
+        throttle::interval(self.pace.max_hz)
+    }
+
+    /// Finds out who is told the newest tick of a task.
     fn progress(&mut self, task_id: TaskId, now: Instant) {
         // First the bit, then the board: a tick that comes after the look finds the bit clear, and is noted.
         self.pulses.clear(task_id, self.number);
@@ -232,7 +292,7 @@ impl Shard {
             return;
         }
         let Some(tick) = self.truth.progress(task_id) else { return };
-        if tick.rev > self.rev {
+        if tick.rev > self.sweep_rev {
             // The transition is on its way, and the look is repeated right after it.
             if !self.early.contains(&task_id) {
                 self.early.push(task_id);
@@ -242,58 +302,118 @@ impl Shard {
         if !self.tasks.is_news(task_id, (tick.rev, tick.tick)) {
             return;
         }
-        for hit in &self.hits {
-            let Some(seated) = &mut self.seats[hit.seat as usize] else { continue };
+        self.sweep.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line.clone() });
+        let hits = take(&mut self.hits);
+        for hit in &hits {
+            let Some(seated) = &self.seats[hit.seat as usize] else { continue };
             let key = (seated.client_id, task_id);
-            if hit.hz < self.max_hz {
-                let Some(tick) = self.clients.offer(key, tick.clone(), throttle::interval(hit.hz), now) else {
+            if hit.hz < self.pace.max_hz {
+                if self.clients.offer(key, tick.clone(), throttle::interval(hit.hz), now).is_none() {
                     continue;
-                };
-                seated.cell.outbox.lock().progress(task_id, tick.line);
+                }
             } else {
                 self.clients.forget(&key);
-                seated.cell.outbox.lock().progress(task_id, tick.line.clone());
             }
-            touch(&mut self.touched, hit.seat, seated);
-            self.lines += 1;
+            self.give(hit.seat);
         }
+        self.hits = hits;
     }
 
     /// Tells a tick that waited for the pace of one client, if the client still wants it.
     fn late_progress(&mut self, client_id: ClientId, task_id: TaskId, tick: Tick) {
         let Some(&seat) = self.seat_of.get(&client_id) else { return };
-        let Some(seated) = &mut self.seats[seat as usize] else { return };
+        let Some(seated) = &self.seats[seat as usize] else { return };
         // Where a transition followed, its record has the tick.
         let Some(task) = self.truth.task(task_id).filter(|task| task.rev == tick.rev) else { return };
         let keys = seated.subs.iter().map(|(_, key)| *key);
         if self.index.rate(keys, &task).is_none() {
             return;
         }
-        seated.cell.outbox.lock().progress(task_id, tick.line);
-        touch(&mut self.touched, seat, seated);
-        self.lines += 1;
+        self.sweep.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line });
+        self.give(seat);
     }
 
-    /// Wakes every client that got lines.
-    pub fn wake(&mut self) {
-        for seat in self.touched.drain(..) {
-            if let Some(seated) = &mut self.seats[seat as usize] {
-                seated.touched = false;
-                seated.cell.wake();
-            }
+    async fn tell_if_full(&mut self, now: Instant, inbox: &Inbox) {
+        if self.sweep.bytes() >= SWEEP_BYTES {
+            self.tell(now, inbox).await;
         }
     }
 
-    async fn turn(&mut self) {
-        if self.lines >= LINES_PER_TURN {
-            self.lines = 0;
-            tokio::task::yield_now().await;
+    /// Hands over what was found out.
+    async fn tell(&mut self, now: Instant, inbox: &Inbox) {
+        let (before, rev) = (self.rev, self.sweep_rev);
+        let mark = mark_line(rev);
+        let mut all = Told::default();
+        let mut touched = take(&mut self.touched);
+        for (at, seat) in touched.drain(..).enumerate() {
+            if at % CLIENTS_PER_TURN == CLIENTS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let Some(seated) = &mut self.seats[seat as usize] else { continue };
+            let node = std::mem::replace(&mut seated.node, ROOT);
+            let with_mark = now.duration_since(seated.marked_at) >= MARK_WITH;
+            let Some(told) = seated.cell.tell(&mut self.sweep, node, with_mark.then_some(&mark), before, rev) else {
+                continue;
+            };
+            all.add(&told);
+            if with_mark {
+                (seated.owed, seated.marked_at) = (false, now);
+            } else if !std::mem::replace(&mut seated.owed, true) {
+                self.owed.push(seat);
+                self.rounds.owe_mark(now);
+            }
+        }
+        self.touched = touched;
+        self.sweep.clear();
+        self.rev = rev;
+        inbox.set_handed_rev(rev);
+        self.meter.told(all);
+        for since in self.sweep_since.drain(..) {
+            self.meter.told_after(self.number, since.elapsed());
+        }
+    }
+
+    /// Says marks, pings and goodbyes that are due.
+    async fn on_time(&mut self, now: Instant) {
+        if self.rounds.mark_is_due(now) {
+            let mark = text_message([mark_line(self.rev)].iter());
+            for (at, seat) in take(&mut self.owed).into_iter().enumerate() {
+                if at % CLIENTS_PER_TURN == CLIENTS_PER_TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
+                let Some(seated) = &mut self.seats[seat as usize] else { continue };
+                if !seated.owed {
+                    continue;
+                }
+                if seated.cell.mention(&mark, self.rev) {
+                    (seated.owed, seated.marked_at) = (false, now);
+                } else {
+                    self.owed.push(seat);
+                    self.rounds.owe_mark(now);
+                }
+            }
+        }
+        let turn = self.rounds.pings(now, self.seats.len());
+        if !turn.is_empty() {
+            let ping = ping_message(&mark_line(self.rev));
+            for seated in self.seats[turn].iter_mut().flatten().filter(|seated| seated.cell.has_pipe()) {
+                // One that is not told by the feed is being told by its holder, who sees whether anything is taken.
+                let is_told = seated.cell.mention(&ping, self.rev);
+                seated.silent = if seated.cell.take_heard() || !is_told { 0 } else { seated.silent + 1 };
+                if is_told {
+                    seated.marked_at = now;
+                }
+                if seated.silent >= SILENT_PINGS {
+                    seated.cell.end(End::Silent);
+                }
+            }
+        }
+        for seated in self.seats[self.rounds.leavers(now, self.seats.len())].iter().flatten() {
+            seated.cell.end(End::Dismissed);
         }
     }
 }
 
-fn touch(touched: &mut Vec<Seat>, seat: Seat, seated: &mut Seated) {
-    if !std::mem::replace(&mut seated.touched, true) {
-        touched.push(seat);
-    }
+fn mark_line(rev: u64) -> Bytes {
+    format!(r#"{{"type":"mark","rev":{rev}}}"#).into()
 }

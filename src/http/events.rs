@@ -124,31 +124,18 @@ fn write_event(out: &mut Vec<u8>, line: &[u8], epoch: &str) {
 
 /// Serves a client until one side has enough. Never returns `Ok`.
 async fn serve(stream: &mut Stream, app: Arc<App>, tasks: Tasks) -> Result<(), Ending> {
-    let hub = app.hub.clone();
     let closed = stream.sender.clone();
-    let mut goodbye = std::pin::pin!(hub.goodbye());
-    let mut leave_at: Option<Instant> = None;
-    let mut session = Session::new(app.clone());
-    session.greet(None, 0, stream).await?;
+    let mut session = Session::new(app, None);
+    session.greet(None, stream).await?;
     session.subscribe(None, SUB.into(), Subject::Tasks(tasks), stream).await?;
     loop {
-        let wake_at = leave_at.map_or(session.next_at(), |at| at.min(session.next_at()));
         tokio::select! {
             () = closed.closed() => return Err(Ending::Gone),
             () = session.ready() => {
+                session.ended()?;
                 session.pass_on(stream).await?;
             }
-            () = tokio::time::sleep_until(wake_at) => {
-                let now = Instant::now();
-                if leave_at.is_some_and(|at| now >= at) {
-                    return Err(Ending::Close(CloseCode::Restarting, "restarting"));
-                }
-                session.on_time(now, stream).await?;
-            }
-            // All at once they would all come back at once.
-            () = &mut goodbye, if leave_at.is_none() => {
-                leave_at = Some(Instant::now() + app.goodbye.mul_f64(fastrand::f64()));
-            }
+            () = tokio::time::sleep_until(session.next_at()) => session.on_time(Instant::now(), stream).await?,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Live clients against a hub in memory, over real sockets.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -13,9 +12,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{App, LiveTimes, router};
+use super::{App, LiveLimits, router};
 use crate::config::ServeConfig;
 use crate::engine::{Accepts, Report};
+use crate::feed::FeedOptions;
 use crate::hub::{Hub, Principal};
 use crate::task::{Json, Level, Name, NewTask, PatternSet, Progress, TaskId};
 
@@ -30,17 +30,23 @@ struct TestHub {
 
 impl TestHub {
     async fn start() -> TestHub {
-        TestHub::with(LiveTimes::default()).await
+        TestHub::with(LiveLimits::default(), FeedOptions::default().ping).await
     }
 
-    async fn with(live: LiveTimes) -> TestHub {
+    async fn with(live: LiveLimits, ping: Duration) -> TestHub {
         let config = ServeConfig::for_trial();
-        let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), config.hub_options()).unwrap();
-        let app: Arc<App> = App::new(hub.clone(), config.http_limits(), Duration::from_millis(100)).with_live(live);
+        let mut options = config.hub_options();
+        options.feed.ping = ping;
+        let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), options).unwrap();
+        let app = App::new(hub.clone(), config.http_limits(), live);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router(app)).await });
         TestHub { hub, address }
+    }
+
+    async fn stalling(stall: Duration) -> TestHub {
+        TestHub::with(LiveLimits { stall, ..LiveLimits::default() }, FeedOptions::default().ping).await
     }
 
     async fn socket(&self) -> TestSocket {
@@ -393,7 +399,7 @@ async fn a_hub_that_ends_says_goodbye() {
 
 #[tokio::test]
 async fn a_silent_socket_is_closed_and_one_that_answers_is_not() {
-    let test = TestHub::with(LiveTimes { ping: Duration::from_millis(300), ..LiveTimes::default() }).await;
+    let test = TestHub::with(LiveLimits::default(), Duration::from_millis(300)).await;
     // Both get pings; only the one that is read answers them.
     let (mut silent, mut alive) = (test.socket().await, test.socket().await);
     let mut pings = 0;
@@ -416,7 +422,7 @@ async fn a_silent_socket_is_closed_and_one_that_answers_is_not() {
 
 #[tokio::test]
 async fn who_takes_nothing_is_closed_and_nobody_else_waits() {
-    let test = TestHub::with(LiveTimes { stall: Duration::from_millis(200), ..LiveTimes::default() }).await;
+    let test = TestHub::stalling(Duration::from_millis(200)).await;
     let (mut stuck, mut reader) = (test.socket().await, test.socket().await);
     stuck.say(json!({"op": "subscribe", "sub": "a", "filter": {}})).await;
     reader.subscribe(json!({})).await;

@@ -30,17 +30,18 @@ mod query;
 mod read;
 mod routes;
 mod session;
+mod socket;
 mod splice;
 mod state;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod worker_http;
 mod worker_socket;
 
 pub use routes::router;
-pub use session::LiveTimes;
-pub use state::{App, HttpLimits, SocketGuard, SocketKind};
+pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 
 /// What conformance and fuzz tests reach from outside. No part of what the library promises.
 #[doc(hidden)]

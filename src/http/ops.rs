@@ -77,6 +77,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         pending: depth.pending,
         running: depth.running,
     }));
+    metrics.set_feed_lag(app.hub.feed().lag());
     metrics.set_workers(stats.workers);
     metrics.set_rev(stats.rev);
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -7,7 +7,6 @@
 //! A mark says that everything up to its `rev` was sent. It is the feed's word, and it holds for the snapshot as well: a
 //! snapshot is read after the subscription stands, so what is older than the mark is in it, and what is younger follows.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +15,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::live_op::{self, SUBSCRIPTIONS_MAX, Subject, Tasks};
-use super::state::App;
-use crate::feed::{self, Scope, Taken};
+use super::state::{App, LiveLimits};
+use crate::feed::{self, End, Pipe, Scope, Taken};
 use crate::hub::HubError;
 use crate::store::{ChangedSince, ChangedTask, LogRange, Page, Query};
 use crate::task::{Event, Task};
@@ -38,27 +37,15 @@ const RESUME_LEN_MAX: usize = 100_000;
 const MARK_AFTER: Duration = Duration::from_millis(400);
 const STATS_EVERY: Duration = Duration::from_secs(1);
 
-/// How long things may take on a live connection.
-#[derive(Clone, Copy, Debug)]
-pub struct LiveTimes {
-    /// A mark, and on a WebSocket a ping, at least this often. A socket that says nothing for two of them is closed.
-    pub ping: Duration,
-    /// A client that takes nothing for this long is closed.
-    pub stall: Duration,
-}
-
-impl Default for LiveTimes {
-    fn default() -> LiveTimes {
-        LiveTimes { ping: Duration::from_secs(25), stall: Duration::from_secs(15) }
-    }
-}
-
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     /// The other side is gone already.
     Gone,
+    /// To be told why.
     Close(CloseCode, &'static str),
+    /// The other side said that it closes, with this code.
+    Answer(Option<u16>),
 }
 
 /// Where lines go.
@@ -71,7 +58,8 @@ pub(super) trait Carrier: Send {
 pub(super) struct Session {
     app: Arc<App>,
     client: feed::Client,
-    subs: BTreeMap<String, Subject>,
+    /// By name; few.
+    subs: Vec<(Box<str>, Subject)>,
     /// Lines on their way to the carrier; empty between two calls.
     lines: Vec<Bytes>,
     /// When a mark was said last, and when it is said next.
@@ -81,32 +69,39 @@ pub(super) struct Session {
     stats_at: Option<Instant>,
     /// Transitions were merged, and the client has not caught up yet.
     lags: bool,
+    /// Something was said after the last mark.
+    owes_mark: bool,
 }
 
 impl Session {
-    pub(super) fn new(app: Arc<App>) -> Session {
-        let client = app.hub.feed().attach(Scope::All);
+    /// For a carrier that the feed may write to by itself, where there is a `pipe`.
+    pub(super) fn new(app: Arc<App>, pipe: Option<Box<dyn Pipe>>) -> Session {
+        let client = app.hub.feed().attach(Scope::All, pipe);
         let marked_at = Instant::now();
-        let mark_at = marked_at + app.live.ping;
-        let (subs, lines) = (BTreeMap::new(), Vec::new());
-        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false }
+        let mark_at = marked_at + app.hub.options().feed.ping;
+        let (subs, lines) = (Vec::new(), Vec::new());
+        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, owes_mark: false }
+    }
+
+    /// What the client has to keep to.
+    pub(super) fn limits(&self) -> &LiveLimits {
+        &self.app.live
+    }
+
+    fn ping(&self) -> Duration {
+        self.app.hub.options().feed.ping
     }
 
     /// The hub's first word, and its answer to `hello` and `refresh`.
-    pub(super) async fn greet(
-        &mut self,
-        id: Option<u64>,
-        message_bytes_max: usize,
-        out: &mut impl Carrier,
-    ) -> Result<(), Ending> {
+    pub(super) async fn greet(&mut self, id: Option<u64>, out: &mut impl Carrier) -> Result<(), Ending> {
         let hub = &self.app.hub;
-        let limits = live_op::limits(message_bytes_max, hub.feed().max_hz());
+        let limits = live_op::limits(self.app.live.message_bytes_max, hub.options().feed.max_hz);
         let line = format!(
             r#"{{"type":"hello"{},"epoch":"{}","rev":{},"ping_ms":{},"limits":{limits}}}"#,
             with_id(id),
             hub.epoch(),
             hub.rev(),
-            self.app.live.ping.as_millis(),
+            self.ping().as_millis(),
         );
         self.say(line, out).await
     }
@@ -124,11 +119,45 @@ impl Session {
             Taken::Lines => {
                 self.count_lines();
                 out.send(&mut self.lines).await?;
+                self.owes_mark = true;
                 self.mark_at = self.mark_at.min(Instant::now() + MARK_AFTER);
             }
             Taken::Overflowed => self.start_over(out).await?,
         }
         Ok(taken)
+    }
+
+    /// Lets the feed write to the pipe by itself, if all was said. Answers whether it does.
+    pub(super) async fn flow(&mut self, out: &mut impl Carrier) -> Result<bool, Ending> {
+        if self.owes_mark {
+            self.mark();
+            self.flush(out).await?;
+        }
+        Ok(self.client.flow())
+    }
+
+    /// Takes the pipe back. What is left of the feed's last message is to be written first.
+    pub(super) fn stop(&self) -> Bytes {
+        self.client.stop()
+    }
+
+    /// Something came from the other side.
+    pub(super) fn set_heard(&self) {
+        self.client.set_heard();
+    }
+
+    /// Whether the feed wants this client to end.
+    pub(super) fn ended(&self) -> Result<(), Ending> {
+        match self.client.end() {
+            None => Ok(()),
+            Some(End::Dismissed) => Err(Ending::Close(CloseCode::Restarting, "restarting")),
+            Some(End::Silent) => Err(Ending::Close(CloseCode::NoPong, "nothing was heard")),
+        }
+    }
+
+    /// When counts are to be said, if anybody asked.
+    pub(super) fn stats_at(&self) -> Option<Instant> {
+        self.stats_at
     }
 
     /// When [`on_time`](Self::on_time) has something to do.
@@ -142,7 +171,7 @@ impl Session {
             self.set_lags(false);
         }
         // Clients take a mark for having caught up, so one that lags hears it only as often as it must.
-        if self.lags && now < self.marked_at + self.app.live.ping {
+        if self.lags && now < self.marked_at + self.ping() {
             self.mark_at = self.mark_at.max(now + MARK_AFTER);
         } else if now >= self.mark_at {
             self.mark();
@@ -180,7 +209,7 @@ impl Session {
                 self.refuse(id, &problem, out).await
             }
             None => {
-                self.subs.insert(name, subject);
+                self.subs.push((name.into(), subject));
                 self.app.hub.metrics().subscribed(1);
                 self.flush(out).await
             }
@@ -321,7 +350,7 @@ impl Session {
             .subs
             .iter()
             .filter_map(|(name, subject)| match subject {
-                Subject::Tasks(tasks) => Some((name.clone(), tasks.clone())),
+                Subject::Tasks(tasks) => Some((name.to_string(), tasks.clone())),
                 Subject::Stats => None,
             })
             .collect();
@@ -354,15 +383,16 @@ impl Session {
     }
 
     fn forget(&mut self, name: &str) -> bool {
-        let known = self.subs.remove(name).is_some();
-        if known {
+        let at = self.subs.iter().position(|(known, _)| **known == *name);
+        if let Some(at) = at {
+            self.subs.remove(at);
             self.client.unsubscribe(name);
             self.app.hub.metrics().subscribed(-1);
         }
-        if !self.subs.values().any(|subject| *subject == Subject::Stats) {
+        if !self.subs.iter().any(|(_, subject)| *subject == Subject::Stats) {
             self.stats_at = None;
         }
-        known
+        at.is_some()
     }
 
     pub(super) async fn pong(&mut self, id: Option<u64>, out: &mut impl Carrier) -> Result<(), Ending> {
@@ -385,7 +415,8 @@ impl Session {
         let rev = self.client.mark();
         self.lines.push(format!(r#"{{"type":"mark","rev":{rev}}}"#).into());
         self.marked_at = Instant::now();
-        self.mark_at = self.marked_at + self.app.live.ping;
+        self.mark_at = self.marked_at + self.ping();
+        self.owes_mark = false;
     }
 
     fn stats(&mut self) {

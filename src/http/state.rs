@@ -8,17 +8,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::session::LiveTimes;
 use crate::hub::Hub;
 
 /// What every route holds. One for each hub.
 pub struct App {
     pub hub: Hub,
     pub limits: HttpLimits,
-    /// Over how long the goodbyes to sockets are spread when the hub goes down.
-    pub goodbye: Duration,
-    /// How long things may take on a live connection.
-    pub live: LiveTimes,
+    /// Of live clients.
+    pub live: LiveLimits,
     open: AtomicUsize,
     sockets: TaskTracker,
     /// Room for bodies that are arriving, in units of [`BODY_UNIT_BYTES`].
@@ -63,6 +60,32 @@ impl HttpLimits {
     }
 }
 
+/// Bounds of a live client.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveLimits {
+    /// A client that takes nothing for this long is closed.
+    pub stall: Duration,
+    /// A client that says nothing for this long after it connected is closed: it holds a place that somebody else may
+    /// want.
+    pub hello_time: Duration,
+    /// The largest message, in bytes: a filter with all its values fits.
+    pub message_bytes_max: usize,
+    /// The most messages and control frames in a second, and at once. A page that shows a hundred tasks subscribes to
+    /// each of them at once, and then says little.
+    pub messages_per_s_max: u32,
+}
+
+impl Default for LiveLimits {
+    fn default() -> LiveLimits {
+        LiveLimits {
+            stall: Duration::from_secs(15),
+            hello_time: Duration::from_secs(60),
+            message_bytes_max: 64 << 10,
+            messages_per_s_max: 200,
+        }
+    }
+}
+
 /// Who is at the other end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
@@ -75,16 +98,10 @@ pub enum SocketKind {
 
 impl App {
     /// The state of the routes of this hub.
-    pub fn new(hub: Hub, limits: HttpLimits, goodbye: Duration) -> Arc<App> {
-        let (live, open, sockets) = (LiveTimes::default(), AtomicUsize::new(0), TaskTracker::new());
+    pub fn new(hub: Hub, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
+        let (open, sockets) = (AtomicUsize::new(0), TaskTracker::new());
         let arriving = Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
-        Arc::new(App { hub, limits, goodbye, live, open, sockets, arriving })
-    }
-
-    /// The same with other times, before anything is served.
-    pub fn with_live(mut self: Arc<App>, live: LiveTimes) -> Arc<App> {
-        Arc::get_mut(&mut self).expect("nothing is served yet").live = live;
-        self
+        Arc::new(App { hub, limits, live, open, sockets, arriving })
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped. `None` when there are `sockets_max` already.

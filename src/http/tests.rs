@@ -34,7 +34,7 @@ impl Api {
     fn with(config: ServeConfig) -> Api {
         let store = Box::new(crate::store::in_memory().unwrap());
         let hub = Hub::start(store, config.hub_options()).unwrap();
-        let app = App::new(hub, config.http_limits(), config.goodbye);
+        let app = App::new(hub, config.http_limits(), config.live_limits());
         Api { router: router(app.clone()), app }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission};
-use crate::feed::{Feed, FeedOptions};
+use crate::feed::Feed;
 use crate::store::{Aside, ChangedSince, LogRange, Page, Query, Store, StoreError, Stored};
 use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Timestamp, Transition};
 use crate::telemetry::Metrics;
@@ -49,9 +49,9 @@ impl Hub {
         for task in engine.tasks() {
             board.restore(task);
         }
-        let feed_options = FeedOptions { max_hz: options.max_hz, ..FeedOptions::default() };
-        let feed = Feed::start(board.clone(), recovered.rev, feed_options);
-        let shared = Arc::new(Shared::new(options, recovered.epoch, clock, board, feed, store.reader()));
+        let metrics = Arc::<Metrics>::default();
+        let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
+        let shared = Arc::new(Shared::new(options, recovered.epoch, clock, board, feed, metrics, store.reader()));
         let mut writer = Writer::new(engine, store, shared.clone());
         writer.begin(batch)?;
         tracing::info!(epoch = shared.epoch, rev = shared.board.rev(), unfinished, "the hub is up");
@@ -348,7 +348,7 @@ impl Hub {
         let _ = self.shared.goodbye.subscribe().wait_for(|goodbye| *goodbye).await;
     }
 
-    /// Takes no new work, waits up to `patience` for what runs, gives the rest back, and then lets goodbyes be said to
+    /// Takes no new work, waits up to `patience` for what runs, gives the rest back, and then has goodbyes said to
     /// watchers; workers are told by [`dismiss_workers`](Self::dismiss_workers).
     pub async fn drain(&self, patience: Duration) {
         self.shared.draining.store(true, Ordering::Relaxed);
@@ -359,6 +359,7 @@ impl Hub {
         let _ = tokio::time::timeout(patience, running.wait_for(|running| *running == 0)).await;
         let _ = self.ask(Command::GiveBack, Bound::Free).await;
         self.shared.goodbye.send_replace(true);
+        self.shared.feed.dismiss();
     }
 
     /// Tells every connected worker goodbye.

@@ -10,6 +10,7 @@ mod board;
 mod handle;
 mod inbox;
 mod mailbox;
+mod meter;
 mod payloads;
 mod shared;
 mod stats;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::engine::Refusal;
+use crate::feed::FeedOptions;
 use crate::task::{Name, TaskId};
 
 pub use handle::Hub;
@@ -65,13 +67,12 @@ pub struct HubOptions {
     pub engine: crate::engine::Options,
     /// How long final tasks are kept.
     pub retain: Duration,
-    /// How often a watcher hears of one task's progress, per second, at most.
-    pub max_hz: f64,
+    pub feed: FeedOptions,
 }
 
 impl Default for HubOptions {
     fn default() -> HubOptions {
-        HubOptions { engine: Default::default(), retain: Duration::from_secs(24 * 3_600), max_hz: 10.0 }
+        HubOptions { engine: Default::default(), retain: Duration::from_secs(24 * 3_600), feed: FeedOptions::default() }
     }
 }
 

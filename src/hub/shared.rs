@@ -102,6 +102,7 @@ impl Shared {
         clock: Clock,
         board: Arc<Board>,
         feed: Feed,
+        metrics: Arc<Metrics>,
         reader: Arc<dyn Reader>,
     ) -> Shared {
         Shared {
@@ -112,7 +113,7 @@ impl Shared {
             board,
             feed,
             reader,
-            metrics: Arc::default(),
+            metrics,
             links: DashMap::new(),
             claims: DashMap::new(),
             numbers: AtomicU64::new(1),

@@ -263,6 +263,7 @@ impl LiveSays {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum CloseCode {
+    BrokenProtocol = 1002,
     TooBig = 1009,
     Restarting = 4001,
     TooSlow = 4002,

@@ -1,0 +1,162 @@
+//! What a shard does by the clock for the clients it writes to itself: marks, pings, and goodbyes.
+//!
+//! Each goes round the seats in small steps, so that ten thousand clients are never due at one moment. No clock in here,
+//! `now` is an argument.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// A mark is said with a line if the last one is at least this old, so that most marks cost no message of their own.
+pub(super) const MARK_WITH: Duration = Duration::from_millis(200);
+/// A line without a mark gets one after this long. The contract says within a second.
+const MARK_AFTER: Duration = Duration::from_millis(400);
+/// Steps of one round of pings.
+const PING_STEPS: u32 = 100;
+/// Between two steps of the goodbyes.
+const LEAVE_STEP: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(super) struct Rounds {
+    ping: Duration,
+    ping_step: u32,
+    /// Not while nobody is there to be pinged.
+    ping_at: Option<Instant>,
+    mark_at: Option<Instant>,
+    leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    since: Instant,
+    window: Duration,
+    /// Seats that were told, from the first.
+    left: usize,
+    next_at: Option<Instant>,
+}
+
+impl Rounds {
+    pub fn new(ping: Duration) -> Rounds {
+        Rounds { ping, ping_step: 0, ping_at: None, mark_at: None, leaving: None }
+    }
+
+    pub fn next_at(&self) -> Option<Instant> {
+        let leave_at = self.leaving.and_then(|leaving| leaving.next_at);
+        [self.ping_at, self.mark_at, leave_at].into_iter().flatten().min()
+    }
+
+    /// Somebody was told something without a mark.
+    pub fn owe_mark(&mut self, now: Instant) {
+        self.mark_at.get_or_insert(now + MARK_AFTER);
+    }
+
+    /// Whether the marks that are owed are to be said now.
+    pub fn mark_is_due(&mut self, now: Instant) -> bool {
+        self.mark_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Somebody is there to be pinged.
+    pub fn begin_pings(&mut self, now: Instant) {
+        self.ping_at.get_or_insert(now + self.ping / PING_STEPS);
+    }
+
+    /// Of so many seats, those whose turn it is to be pinged.
+    pub fn pings(&mut self, now: Instant, seats: usize) -> Range<usize> {
+        if self.ping_at.take_if(|at| *at <= now).is_none() {
+            return 0..0;
+        }
+        let at = |step: u32| seats * step as usize / PING_STEPS as usize;
+        let turn = at(self.ping_step)..at(self.ping_step + 1);
+        self.ping_step = (self.ping_step + 1) % PING_STEPS;
+        if seats > 0 {
+            self.begin_pings(now);
+        }
+        turn
+    }
+
+    /// Everyone leaves within `window`, each at a moment of their own.
+    pub fn leave(&mut self, now: Instant, window: Duration) {
+        self.leaving.get_or_insert(Leaving { since: now, window, left: 0, next_at: Some(now) });
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Of so many seats, those whose turn it is to leave.
+    pub fn leavers(&mut self, now: Instant, seats: usize) -> Range<usize> {
+        let Some(leaving) = &mut self.leaving else { return 0..0 };
+        if leaving.next_at.take_if(|at| *at <= now).is_none() {
+            return 0..0;
+        }
+        let passed = now.duration_since(leaving.since);
+        let is_over = passed >= leaving.window;
+        let share = if is_over { 1.0 } else { passed.as_secs_f64() / leaving.window.as_secs_f64() };
+        let turn = leaving.left..((seats as f64 * share) as usize).clamp(leaving.left, seats.max(leaving.left));
+        leaving.left = turn.end;
+        leaving.next_at = (!is_over).then_some(now + LEAVE_STEP);
+        turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_is_pinged_once_a_round() {
+        let mut now = Instant::now();
+        let mut rounds = Rounds::new(Duration::from_secs(25));
+        assert_eq!((rounds.next_at(), rounds.pings(now, 7)), (None, 0..0));
+        rounds.begin_pings(now);
+        let mut pings = [0; 1_007];
+        for _ in 0..3 * PING_STEPS {
+            now = rounds.next_at().unwrap();
+            let turn = rounds.pings(now, pings.len());
+            assert!(turn.len() <= 11);
+            turn.for_each(|seat| pings[seat] += 1);
+        }
+        assert_eq!(pings, [3; 1_007]);
+        now = rounds.next_at().unwrap();
+        rounds.pings(now, 0);
+        assert_eq!(rounds.next_at(), None, "nobody is there");
+    }
+
+    #[test]
+    fn everyone_leaves_within_the_window() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(Duration::from_secs(25));
+        rounds.leave(start, Duration::from_secs(1));
+        let (mut now, mut left, mut half) = (start, 0, 0);
+        while let Some(at) = rounds.next_at() {
+            now = at.max(now);
+            let turn = rounds.leavers(now, 1_000);
+            assert_eq!(turn.start, left);
+            left = turn.end;
+            if now.duration_since(start) <= Duration::from_millis(500) {
+                half = left;
+            }
+        }
+        assert_eq!((left, half), (1_000, 500));
+        rounds.leave(now, Duration::from_secs(1));
+        assert_eq!(rounds.leavers(now, 1_000), 0..0, "they have left already");
+    }
+
+    #[test]
+    fn without_a_window_all_leave_at_once() {
+        let mut rounds = Rounds::new(Duration::from_secs(25));
+        rounds.leave(Instant::now(), Duration::ZERO);
+        assert_eq!(rounds.leavers(Instant::now(), 3), 0..3);
+        assert_eq!(rounds.next_at(), None);
+    }
+
+    #[test]
+    fn a_mark_is_owed_once() {
+        let now = Instant::now();
+        let mut rounds = Rounds::new(Duration::from_secs(25));
+        rounds.owe_mark(now);
+        rounds.owe_mark(now + Duration::from_millis(100));
+        assert!(!rounds.mark_is_due(now + Duration::from_millis(399)));
+        assert!(rounds.mark_is_due(now + Duration::from_millis(400)));
+        assert_eq!(rounds.next_at(), None);
+    }
+}

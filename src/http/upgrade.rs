@@ -1,0 +1,174 @@
+//! From a request to a socket of our own: the WebSocket handshake (RFC 6455, section 4.2), and the connection taken back
+//! from the HTTP server.
+//!
+//! A plain TCP connection is taken as it is, so that the feed can write to it. Whatever else carried the request (TLS, a
+//! wrapper that somebody put around the stream) is joined to one end of a pair of sockets of this process; the other end
+//! is then served like any other connection, and costs a copy.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::feed::Pipe;
+use crate::wire::Problem;
+
+/// A request that may become a WebSocket.
+pub(super) struct Upgrade {
+    on_upgrade: OnUpgrade,
+    accept: HeaderValue,
+    /// What was offered, if anything.
+    protocols: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Upgrade, Problem> {
+        let wrong = |why: &str| Problem::wrong("Upgrade", &format!("must be a WebSocket handshake: {why}"));
+        let names = |name, word| {
+            let values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(word))
+        };
+        if parts.method != Method::GET {
+            return Err(wrong("the method is not GET"));
+        }
+        if !names(header::CONNECTION, "upgrade") || !names(header::UPGRADE, "websocket") {
+            return Err(wrong("Connection: upgrade and Upgrade: websocket are missing"));
+        }
+        if parts.headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            return Err(wrong("Sec-WebSocket-Version is not 13"));
+        }
+        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| wrong("Sec-WebSocket-Key is missing"))?;
+        let accept = derive_accept_key(key.as_bytes()).parse().expect("base64 is a header value");
+        let protocols = protocols(&parts.headers);
+        let on_upgrade = parts.extensions.remove().ok_or_else(|| wrong("this connection cannot be upgraded"))?;
+        Ok(Upgrade { on_upgrade, accept, protocols })
+    }
+}
+
+fn protocols(headers: &HeaderMap) -> Option<String> {
+    let offered: Vec<_> = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().flat_map(|v| v.to_str()).collect();
+    (!offered.is_empty()).then(|| offered.join(","))
+}
+
+impl Upgrade {
+    /// Whether the other side offers `protocol`, or leaves the choice to us.
+    pub(super) fn allows(&self, protocol: &str) -> bool {
+        self.protocols.as_ref().is_none_or(|offered| offers(offered, protocol))
+    }
+
+    /// Answers the handshake, and runs `serve` with the socket and what it brought already.
+    pub(super) fn accept<F>(
+        self,
+        protocol: &'static str,
+        serve: impl FnOnce(Arc<Wire>, Bytes) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let Upgrade { on_upgrade, accept, protocols } = self;
+        tokio::spawn(async move {
+            // Whoever gave up before the answer arrived has nobody to be told.
+            let Ok((wire, early)) = on_upgrade.await.map_err(io::Error::other).and_then(Wire::take) else { return };
+            serve(Arc::new(wire), early).await;
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        if protocols.is_some_and(|offered| offers(&offered, protocol)) {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        }
+        response
+    }
+}
+
+fn offers(offered: &str, protocol: &str) -> bool {
+    offered.split(',').any(|name| name.trim() == protocol)
+}
+
+/// The connection of a socket.
+pub(super) enum Wire {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Joined(UnixStream),
+}
+
+impl Wire {
+    /// Takes the connection from the HTTP server, with what it has read of what comes after the handshake.
+    fn take(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => Ok((Wire::Tcp(parts.io.into_inner()), parts.read_buf)),
+            Err(upgraded) => Wire::join(upgraded),
+        }
+    }
+
+    #[cfg(unix)]
+    fn join(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
+        /// What stands in between can no longer be replaced by something newer.
+        const BETWEEN_BYTES: usize = 16 << 10;
+        let (ours, mut theirs) = UnixStream::pair()?;
+        let _ = socket2::SockRef::from(&ours).set_send_buffer_size(BETWEEN_BYTES);
+        tokio::spawn(async move {
+            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut theirs).await;
+        });
+        Ok((Wire::Joined(ours), Bytes::new()))
+    }
+
+    #[cfg(not(unix))]
+    fn join(_: Upgraded) -> io::Result<(Wire, Bytes)> {
+        Err(io::Error::other("only plain TCP connections can be served here"))
+    }
+
+    pub(super) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Wire::Tcp(stream) => stream.try_read(bytes),
+            #[cfg(unix)]
+            Wire::Joined(stream) => stream.try_read(bytes),
+        }
+    }
+
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Wire::Tcp(stream) => stream.try_write(bytes),
+            #[cfg(unix)]
+            Wire::Joined(stream) => stream.try_write(bytes),
+        }
+    }
+
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Wire::Tcp(stream) => stream.readable().await,
+            #[cfg(unix)]
+            Wire::Joined(stream) => stream.readable().await,
+        }
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Wire::Tcp(stream) => stream.writable().await,
+            #[cfg(unix)]
+            Wire::Joined(stream) => stream.writable().await,
+        }
+    }
+}
+
+impl Pipe for Arc<Wire> {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write(bytes)
+    }
+}

@@ -1,0 +1,27 @@
+//! What the feed's shards do, among the numbers of the hub.
+
+use std::time::Duration;
+
+use crate::feed::{Meter, Told};
+use crate::telemetry::{Delivery, Metrics};
+
+impl Meter for Metrics {
+    fn told(&self, told: Told) {
+        let Told { transitions, progress, bytes, collapsed } = told;
+        for (delivery, lines) in [(Delivery::Transition, transitions), (Delivery::Progress, progress)] {
+            if lines > 0 {
+                self.delivered(delivery, lines, 0);
+            }
+        }
+        if bytes > 0 {
+            self.delivered(Delivery::Transition, 0, bytes);
+        }
+        if collapsed > 0 {
+            self.collapsed(collapsed);
+        }
+    }
+
+    fn told_after(&self, shard: usize, lag: Duration) {
+        self.feed_told(shard, lag);
+    }
+}
