@@ -10,10 +10,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 
 use super::outbox::Outbox;
 use super::sweep::{Node, Sweep, Told};
@@ -32,6 +33,8 @@ pub enum End {
     Dismissed,
     /// Nothing was heard for two pings.
     Silent,
+    /// The feed lost track of what this client was told.
+    Lost,
 }
 
 /// What a shard and its client share.
@@ -40,7 +43,7 @@ pub(super) struct Cell {
     state: Mutex<State>,
     /// Something was heard since the shard last looked.
     heard: AtomicBool,
-    wake: Notify,
+    wake: AtomicWaker,
 }
 
 pub(super) struct State {
@@ -55,7 +58,7 @@ pub(super) struct State {
 impl Cell {
     pub fn new(outbox: Outbox, pipe: Option<Box<dyn Pipe>>) -> Cell {
         let state = State { outbox, flows: false, rest: Bytes::new(), end: None };
-        Cell { pipe, state: Mutex::new(state), heard: AtomicBool::new(true), wake: Notify::new() }
+        Cell { pipe, state: Mutex::new(state), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
     }
 
     /// To change what waits. Whoever puts something in calls [`State::stop`] before, and [`wake`](Self::wake) after.
@@ -69,11 +72,13 @@ impl Cell {
 
     /// Says that there may be something to take. Many calls before the client looks are one.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.wake.wake();
     }
 
-    pub async fn woken(&self) {
-        self.wake.notified().await;
+    /// As [`is_ready`](Self::is_ready); if not, `context` is woken when it may be.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.register(context.waker());
+        if self.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// From a sweep that hands over everything after `before` and up to `rev`: writes the message of `node` if the client

@@ -80,6 +80,7 @@ impl Client {
         if let Some(filter) = &logs {
             self.log_readers.add(self.id, number, &self.cell, filter, &self.scope);
         }
+        self.subs.reserve_exact(1);
         self.subs.push(ClientSub { name: name.into(), number, held: true, logs });
         let (done, is_done) = oneshot::channel();
         self.inbox.ask(Op::Subscribe(Subscribe {
@@ -138,9 +139,7 @@ impl Client {
     /// Resolves when there is something to take, or the client is to end, or flows no more. May be dropped and called
     /// again.
     pub async fn ready(&self) {
-        while !self.is_ready() {
-            self.cell.woken().await;
-        }
+        std::future::poll_fn(|context| self.cell.poll_ready(context)).await;
     }
 
     /// Lets the feed write to the pipe by itself from now on, marks and pings too, if nothing waits. Answers whether it

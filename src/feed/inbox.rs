@@ -3,7 +3,7 @@
 //! Whoever leaves something here never waits. A shard that falls behind finds the transitions merged to the newest of
 //! each task: it then tells that to its clients as lag, for that is what it is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::cell::Cell;
+use super::cell::{Cell, End};
 use super::client::{ClientId, SubNumber};
 use super::handle::Published;
 use super::index::{Scope, States};
@@ -37,7 +37,7 @@ pub(super) struct Inbox {
 #[derive(Default)]
 pub(super) struct Waiting {
     /// At most a few for each client: one that subscribes waits for its answer.
-    pub ops: Vec<Op>,
+    pub ops: VecDeque<Op>,
     pub batches: Vec<Batch>,
     len: usize,
     pub merged: Option<Merged>,
@@ -47,6 +47,12 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The last of it.
+    pub fn rev(&self) -> Option<u64> {
+        let newest = self.batches.last().and_then(|batch| batch.steps.last());
+        newest.map(|published| published.rev).or_else(|| self.merged.as_ref().map(|merged| merged.rev))
+    }
+
     /// When the oldest of it was published.
     fn since(&self) -> Option<Instant> {
         let merged = self.merged.as_ref().and_then(|merged| merged.since);
@@ -68,6 +74,15 @@ pub(super) enum Op {
     Detach(ClientId),
     /// Everyone is to leave within this time.
     Dismiss(Duration),
+}
+
+impl Op {
+    /// It will not be done: whoever would have been a client by it, ends.
+    pub fn lose(&self) {
+        if let Op::Attach(_, cell) = self {
+            cell.end(End::Lost);
+        }
+    }
 }
 
 pub(super) struct Subscribe {
@@ -163,7 +178,7 @@ impl Inbox {
         };
         let mut waiting = self.waiting.lock();
         if !waiting.closed {
-            waiting.ops.push(op);
+            waiting.ops.push_back(op);
             drop(waiting);
             self.wake.notify_one();
         }

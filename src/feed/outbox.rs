@@ -66,7 +66,8 @@ pub(super) struct Outbox {
     lag: u64,
     overflowed: bool,
     progress: Newest,
-    logs: LogQueue,
+    /// In a box, as few clients read logs.
+    logs: Option<Box<LogQueue>>,
     /// Every transition up to this `rev` that was meant for the client has been taken.
     taken_rev: u64,
 }
@@ -91,7 +92,7 @@ impl Outbox {
             lag: 0,
             overflowed: false,
             progress: Newest::default(),
-            logs: LogQueue::default(),
+            logs: None,
             taken_rev: rev,
         }
     }
@@ -156,12 +157,15 @@ impl Outbox {
 
     /// Lines that a task wrote.
     pub fn log(&mut self, event: LogEvent) {
-        self.logs.push(event);
+        self.logs.get_or_insert_default().push(event);
     }
 
     /// Drops waiting log lines of a task up to `seq`: the client has them from elsewhere.
     pub fn logs_known(&mut self, task_id: TaskId, seq: u64) {
-        self.logs.known(task_id, seq);
+        if let Some(logs) = &mut self.logs {
+            logs.known(task_id, seq);
+        }
+        self.logs.take_if(|logs| logs.is_empty());
     }
 
     /// A subscription begins: what waits now can still be taken, and is to be sent before its snapshot. All else waits
@@ -203,7 +207,7 @@ impl Outbox {
             || !self.transitions.is_empty()
             || !self.collapsed.is_empty()
             || !self.progress.is_empty()
-            || !self.logs.is_empty()
+            || self.logs.is_some()
     }
 
     /// Moves lines into `out` until they have `bytes_max` bytes together, but at least one line where there is one.
@@ -232,7 +236,8 @@ impl Outbox {
                 break;
             } else if let Some((_, line)) = self.progress.pop() {
                 line
-            } else if let Some(line) = self.logs.pop() {
+            } else if let Some(line) = self.logs.as_mut().and_then(|logs| logs.pop()) {
+                self.logs.take_if(|logs| logs.is_empty());
                 line
             } else {
                 break;
@@ -260,8 +265,14 @@ pub(super) fn lag_line(collapsed: u64) -> Bytes {
 }
 
 /// One line a task, oldest task first; a newer line takes the place of the older.
+///
+/// Most clients need none of it, and a burst must not cost its memory for the rest of the connection: it stands in a box
+/// that goes when it is empty.
 #[derive(Debug, Default)]
-struct Newest {
+struct Newest(Option<Box<NewestLines>>);
+
+#[derive(Debug, Default)]
+struct NewestLines {
     lines: HashMap<TaskId, Bytes>,
     /// Ids in `lines`, and some that were removed since.
     order: VecDeque<TaskId>,
@@ -269,40 +280,47 @@ struct Newest {
 
 impl Newest {
     fn put(&mut self, task_id: TaskId, line: Bytes) {
-        if self.lines.insert(task_id, line).is_some() {
+        let NewestLines { lines, order } = &mut **self.0.get_or_insert_default();
+        if lines.insert(task_id, line).is_some() {
             return;
         }
         // Removed ids stay behind in the order; swept when they are the larger part, so each costs one look.
-        if self.order.len() > 16 + 2 * self.lines.len() {
-            let mut seen = std::collections::HashSet::with_capacity(self.lines.len());
-            self.order.retain(|id| *id != task_id && self.lines.contains_key(id) && seen.insert(*id));
+        if order.len() > 16 + 2 * lines.len() {
+            let mut seen = std::collections::HashSet::with_capacity(lines.len());
+            order.retain(|id| *id != task_id && lines.contains_key(id) && seen.insert(*id));
         }
-        self.order.push_back(task_id);
+        order.push_back(task_id);
     }
 
     fn remove(&mut self, task_id: TaskId) {
-        if !self.lines.is_empty() {
-            self.lines.remove(&task_id);
+        if let Some(newest) = &mut self.0 {
+            newest.lines.remove(&task_id);
+            if newest.lines.is_empty() {
+                self.0 = None;
+            }
         }
     }
 
     fn pop(&mut self) -> Option<(TaskId, Bytes)> {
-        while let Some(task_id) = self.order.pop_front() {
-            if let Some(line) = self.lines.remove(&task_id) {
-                return Some((task_id, line));
+        let newest = self.0.as_mut()?;
+        let (task_id, line) = loop {
+            let task_id = newest.order.pop_front().expect("every line has its place in the order");
+            if let Some(line) = newest.lines.remove(&task_id) {
+                break (task_id, line);
             }
+        };
+        if newest.lines.is_empty() {
+            self.0 = None;
         }
-        // A burst must not cost its memory for the rest of the connection.
-        *self = Newest::default();
-        None
+        Some((task_id, line))
     }
 
     fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.0.is_none()
     }
 
     fn len(&self) -> usize {
-        self.lines.len()
+        self.0.as_ref().map_or(0, |newest| newest.lines.len())
     }
 }
 
@@ -473,7 +491,8 @@ mod tests {
             newest.put(id(round % 10), "x".into());
             newest.remove(id((round + 5) % 10));
         }
-        assert!(newest.order.len() <= 64, "{}", newest.order.len());
+        let order = newest.0.as_ref().map_or(0, |newest| newest.order.len());
+        assert!(order <= 64, "{order}");
         let mut seen = Vec::new();
         while let Some((task_id, _)) = newest.pop() {
             seen.push(task_id);

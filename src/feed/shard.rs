@@ -4,10 +4,12 @@
 
 use std::collections::HashMap;
 use std::mem::take;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 
 use super::cell::{Cell, End};
 use super::client::{ClientId, SubNumber};
@@ -94,8 +96,16 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
                 _ = tokio::time::sleep_until(at.into()) => {}
             },
         }
-        let Some(waiting) = inbox.take() else { return };
-        shard.round(waiting, tokio::time::Instant::now().into_std(), &inbox).await;
+        let Some(mut waiting) = inbox.take() else { return };
+        let rev = waiting.rev().unwrap_or(shard.rev);
+        let now = tokio::time::Instant::now().into_std();
+        if AssertUnwindSafe(shard.round(&mut waiting, now, &inbox)).catch_unwind().await.is_err() {
+            // Nobody knows what its clients were told. They come back, and resume.
+            tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
+            waiting.ops.iter().for_each(Op::lose);
+            shard = shard.anew(rev);
+            inbox.set_handed_rev(rev);
+        }
         inbox.set_idle();
     }
 }
@@ -135,16 +145,25 @@ impl Shard {
         }
     }
 
+    /// One without clients, that has handed over everything up to `rev`. Those of this one end.
+    fn anew(self, rev: u64) -> Shard {
+        for seated in self.seats.iter().flatten() {
+            seated.cell.end(End::Lost);
+        }
+        self.pulses.clear_all(self.number);
+        Shard::new(self.number, rev, self.pace, self.truth, self.meter, self.pulses, self.watches)
+    }
+
     pub fn next_at(&self) -> Option<Instant> {
         [self.tasks.next_at(), self.clients.next_at(), self.rounds.next_at()].into_iter().flatten().min()
     }
 
     /// Does all that came in, and what is due.
-    pub async fn round(&mut self, waiting: Waiting, now: Instant, inbox: &Inbox) {
-        for op in waiting.ops {
+    pub async fn round(&mut self, waiting: &mut Waiting, now: Instant, inbox: &Inbox) {
+        while let Some(op) = waiting.ops.pop_front() {
             self.op(op, now);
         }
-        for batch in waiting.batches {
+        for batch in take(&mut waiting.batches) {
             for published in batch.steps.iter() {
                 self.step(published, published.states(), LineKind::Transition { rev: published.rev });
                 self.sweep_rev = published.rev;
@@ -152,7 +171,7 @@ impl Shard {
             }
             self.sweep_since.push(batch.since);
         }
-        if let Some(merged) = waiting.merged {
+        if let Some(merged) = waiting.merged.take() {
             let mut tasks: Vec<_> = merged.tasks.into_values().collect();
             tasks.sort_by_key(|task| task.newest.rev);
             for task in &tasks {
@@ -162,7 +181,7 @@ impl Shard {
             self.sweep_rev = merged.rev;
             self.sweep_since.extend(merged.since);
         }
-        for task_id in self.ticks(waiting.ticks, now) {
+        for task_id in self.ticks(take(&mut waiting.ticks), now) {
             self.progress(task_id, now);
             self.tell_if_full(now, inbox).await;
         }
@@ -196,6 +215,7 @@ impl Shard {
                 if let Some(&seat) = self.seat_of.get(&client_id)
                     && let Some(seated) = &mut self.seats[seat as usize]
                 {
+                    seated.subs.reserve_exact(1);
                     seated.subs.push((sub, self.index.insert(Sub { seat, filter, scope, hz })));
                     let mut state = seated.cell.lock();
                     state.interrupt();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
 
-use super::cell::Pipe;
+use super::cell::{End, Pipe};
 use super::client::Client;
 use super::handle::{Feed, FeedOptions, Published, Tick, Truth};
 use super::inbox::Inbox;
@@ -129,8 +129,8 @@ impl World {
 
     /// What [`run`](super::shard::run) does each time it wakes.
     fn sweep(&mut self) {
-        let waiting = self.inbox.take().unwrap();
-        let mut round = std::pin::pin!(self.shard.round(waiting, self.now, &self.inbox));
+        let mut waiting = self.inbox.take().unwrap();
+        let mut round = std::pin::pin!(self.shard.round(&mut waiting, self.now, &self.inbox));
         while round.as_mut().now_or_never().is_none() {}
         self.inbox.set_idle();
     }
@@ -661,6 +661,38 @@ async fn logs_go_to_those_who_may_read_them() {
     reader.unsubscribe("a");
     drop(reader);
     feed.logs(id(1), &[log_line(4)]);
+}
+
+/// A board that cannot be asked about one task.
+struct Trap;
+
+impl Truth for Trap {
+    fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
+        assert_ne!(task_id, id(13), "this is the failure that the test is about");
+        None
+    }
+
+    fn progress(&self, _: TaskId) -> Option<Tick> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
+    let feed = Feed::start(Arc::new(Trap), Arc::new(()), 0, FeedOptions { shards: 1, ..FeedOptions::default() });
+    let mut client = feed.attach(Scope::All, None);
+    client.subscribe("a", filter("{}"), None, false).await;
+    client.release("a");
+    feed.tick(id(13));
+    tokio::time::timeout(Duration::from_secs(60), client.ready()).await.expect("it is told");
+    assert_eq!(client.end(), Some(End::Lost));
+    drop(client);
+    let mut next = feed.attach(Scope::All, None);
+    next.subscribe("a", filter("{}"), None, false).await;
+    next.release("a");
+    feed.publish([Board::default().step(1, id(1), Some(Status::Pending))].into());
+    assert_eq!(next_lines(&mut next).await.len(), 1);
+    assert_eq!((next.mark(), next.end()), (1, None));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use super::frames::Heard;
 use super::live_op::{Ask, ask, first};
 use super::session::{Ending, Session};
 use super::socket::{Read, Socket};
-use super::state::{App, SocketKind};
+use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
 use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
@@ -41,24 +41,34 @@ pub(super) async fn connect(
         return Err(Problem::new(Code::Overloaded, "the hub has as many sockets as it may"));
     };
     let known = upgrade.allows(LIVE_PROTOCOL);
-    Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| async move {
-        run(app, wire, early, known).await;
-        drop(guard);
-    }))
+    Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early, known)))
 }
 
-async fn run(app: Arc<App>, wire: Arc<Wire>, early: Bytes, known: bool) {
+/// Serves a client to its end.
+///
+/// Ten thousand of these futures sleep in memory. So what they hold is made before they begin, and what they only do now
+/// and then is done in a box.
+fn run(
+    app: Arc<App>,
+    guard: SocketGuard,
+    wire: Arc<Wire>,
+    early: Bytes,
+    known: bool,
+) -> impl Future<Output = ()> + Send {
     let mut socket = Socket::new(wire.clone(), early, &app.live);
-    let (ending, rest) = match known {
-        true => {
-            let mut session = Session::new(app, Some(Box::new(wire)));
-            let Err(ending) = serve(&mut socket, &mut session).await;
-            (ending, session.stop())
-        }
-        false => (Ending::Close(CloseCode::UnknownProtocol, "none of these protocols is known"), Bytes::new()),
-    };
-    // In a box, here and below: a socket that is asleep should hold no room for what it may do one day.
-    let _ = Box::pin(tokio::time::timeout(CLOSE_TIME, socket.end(rest, ending))).await;
+    let mut session = Session::new(app, Some(Box::new(wire)));
+    async move {
+        let ending = match known {
+            true => {
+                let Err(ending) = serve(&mut socket, &mut session).await;
+                ending
+            }
+            false => Ending::Close(CloseCode::UnknownProtocol, "none of these protocols is known"),
+        };
+        let rest = session.stop();
+        let _ = Box::pin(tokio::time::timeout(CLOSE_TIME, socket.end(rest, ending))).await;
+        drop(guard);
+    }
 }
 
 /// Serves a client until one side has enough.
@@ -70,21 +80,15 @@ async fn serve(socket: &mut Socket, session: &mut Session) -> Result<Infallible,
             hello_at = None;
         }
         let wake_at = [session.stats_at(), hello_at].into_iter().flatten().min();
+        let mut alarm = wake_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
         tokio::select! {
             () = socket.readable() => {}
             () = session.ready() => {}
-            () = until(wake_at) => {}
+            () = async { alarm.as_mut().expect("there is one").await }, if alarm.is_some() => {}
         }
         if hello_at.is_some_and(|at| Instant::now() >= at) {
             return Err(Ending::Close(CloseCode::NoPong, "nothing was said"));
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => Box::pin(tokio::time::sleep_until(at)).await,
-        None => std::future::pending().await,
     }
 }
 

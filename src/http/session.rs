@@ -150,7 +150,7 @@ impl Session {
     pub(super) fn ended(&self) -> Result<(), Ending> {
         match self.client.end() {
             None => Ok(()),
-            Some(End::Dismissed) => Err(Ending::Close(CloseCode::Restarting, "restarting")),
+            Some(End::Dismissed | End::Lost) => Err(Ending::Close(CloseCode::Restarting, "restarting")),
             Some(End::Silent) => Err(Ending::Close(CloseCode::NoPong, "nothing was heard")),
         }
     }
@@ -209,6 +209,8 @@ impl Session {
                 self.refuse(id, &problem, out).await
             }
             None => {
+                // Most clients have one, and ten thousand of them are many.
+                self.subs.reserve_exact(1);
                 self.subs.push((name.into(), subject));
                 self.app.hub.metrics().subscribed(1);
                 self.flush(out).await

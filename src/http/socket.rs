@@ -53,7 +53,7 @@ impl Socket {
     /// Resolves when there may be something to read. May be dropped and called again.
     pub(super) async fn readable(&self) {
         // An error shows again in the read that follows.
-        let _ = self.wire.readable().await;
+        let _ = std::future::poll_fn(|context| self.wire.poll_readable(context)).await;
     }
 
     /// Reads what is there, at most some kilobytes, into `buffer`.

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -76,13 +77,13 @@ impl Upgrade {
         serve: impl FnOnce(Arc<Wire>, Bytes) -> F + Send + 'static,
     ) -> Response
     where
-        F: Future<Output = ()> + Send,
+        F: Future<Output = ()> + Send + 'static,
     {
         let Upgrade { on_upgrade, accept, protocols } = self;
         tokio::spawn(async move {
             // Whoever gave up before the answer arrived has nobody to be told.
             let Ok((wire, early)) = on_upgrade.await.map_err(io::Error::other).and_then(Wire::take) else { return };
-            serve(Arc::new(wire), early).await;
+            tokio::spawn(serve(Arc::new(wire), early));
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -112,7 +113,10 @@ impl Wire {
     /// Takes the connection from the HTTP server, with what it has read of what comes after the handshake.
     fn take(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => Ok((Wire::Tcp(parts.io.into_inner()), parts.read_buf)),
+            Ok(parts) => {
+                // Even an empty one may hold on to the server's buffer.
+                Ok((Wire::Tcp(parts.io.into_inner()), Bytes::copy_from_slice(&parts.read_buf)))
+            }
             Err(upgraded) => Wire::join(upgraded),
         }
     }
@@ -150,11 +154,12 @@ impl Wire {
         }
     }
 
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    /// Ready when there may be something to read. For one future only.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Wire::Tcp(stream) => stream.readable().await,
+            Wire::Tcp(stream) => stream.poll_read_ready(context),
             #[cfg(unix)]
-            Wire::Joined(stream) => stream.readable().await,
+            Wire::Joined(stream) => stream.poll_read_ready(context),
         }
     }
 
