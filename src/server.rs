@@ -14,16 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, router};
+use crate::http::{App, Peer, router};
 use crate::hub::Hub;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
@@ -78,7 +80,7 @@ impl Server {
         config.check().map_err(StartError::Config)?;
         // Bound first, so that a hub which cannot listen does not touch the store.
         let bind = |cause| StartError::Bind { address: config.listen, cause };
-        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+        let listener = listen(config.listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let hub = open_hub(&config).await?;
         let app = App::new(hub.clone(), config.http_limits(), config.live_limits());
@@ -115,6 +117,19 @@ async fn until_told(mut told: watch::Receiver<bool>) {
         // The handle is gone, so nobody can tell any more.
         std::future::pending::<()>().await;
     }
+}
+
+/// How many connections may wait to be accepted, as far as the machine lets them: when a hub restarts, everyone comes back
+/// within seconds, and who is turned away here tries again only after a second.
+const BACKLOG: u32 = 16_384;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else a hub could not come back while connections of the one before it linger.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Opens the store and starts the hub, where blocking is allowed: a large store takes seconds.
@@ -182,8 +197,8 @@ async fn accept(
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_READ_TIME).max_buf_size(HEAD_BYTES_MAX);
     loop {
         let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
@@ -192,7 +207,11 @@ async fn accept(
             }
         };
         tune(&stream);
-        let service = TowerToHyperService::new(router.clone());
+        let service = router.clone().map_request(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer.ip()));
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut closing = closing.clone();
         connections.spawn(async move {

@@ -38,7 +38,9 @@ impl Pulses {
 
     /// Clears every bit of a shard.
     pub fn clear_all(&self, shard: usize) {
-        self.dirty.iter().for_each(|bits| drop(bits.fetch_and(!(1 << shard), Ordering::AcqRel)));
+        for bits in self.dirty.iter() {
+            bits.fetch_and(!(1 << shard), Ordering::AcqRel);
+        }
     }
 
     /// Forgets a task that runs no more. Should it tick again, its next tick finds every bit clear.

@@ -16,13 +16,13 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::caller::Caller;
+use super::caller::CountedBy;
 use super::live_op::{Subject, Tasks};
 use super::query::Params;
 use super::session::{Carrier, Ending, Session, bye_line};
 use super::state::{App, SocketKind};
 use crate::task::LOG_LINES_MAX;
-use crate::wire::{CloseCode, Code, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
+use crate::wire::{CloseCode, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
 
 /// The name of the one subscription, where lines carry one.
 const SUB: &str = "events";
@@ -30,15 +30,13 @@ const SUB: &str = "events";
 /// `GET /api/v1/events`.
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    by: CountedBy,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let tasks = asked(query.as_deref(), last)?;
-    let Some(guard) = app.open_socket(SocketKind::Events) else {
-        return Err(Problem::new(Code::Overloaded, "the hub has as many sockets as it may"));
-    };
+    let guard = app.open_socket(SocketKind::Events, by)?;
     // One message on its way: what waits longer waits in the feed, where something newer can replace it.
     let (sender, mut messages) = mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {

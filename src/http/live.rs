@@ -16,7 +16,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::caller::{Caller, check_origin};
+use super::caller::{CountedBy, check_origin};
 use super::frames::Heard;
 use super::live_op::{Ask, ask, first};
 use super::session::{Ending, Session};
@@ -24,7 +24,7 @@ use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
-use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
+use crate::wire::{CloseCode, LIVE_PROTOCOL, LiveOp, Problem};
 
 /// How long the other side may take to close, once it was told.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -32,39 +32,39 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// `GET /api/v1/ws`.
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    by: CountedBy,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
     check_origin(&headers)?;
-    let Some(guard) = app.open_socket(SocketKind::Live) else {
-        return Err(Problem::new(Code::Overloaded, "the hub has as many sockets as it may"));
-    };
     let known = upgrade.allows(LIVE_PROTOCOL);
-    Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early, known)))
+    let guard = app.open_socket(SocketKind::Live, by);
+    // A browser cannot read why a handshake was refused. So it is accepted, told, and closed.
+    Ok(match guard {
+        Ok(guard) if known => upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early)),
+        Ok(_) => upgrade.accept(LIVE_PROTOCOL, move |wire, early| {
+            refuse(app, wire, early, CloseCode::UnknownProtocol, "none of these protocols is known")
+        }),
+        Err(crowded) => upgrade
+            .accept(LIVE_PROTOCOL, move |wire, early| refuse(app, wire, early, crowded.close_code(), crowded.words())),
+    })
+}
+
+async fn refuse(app: Arc<App>, wire: Arc<Wire>, early: Bytes, code: CloseCode, reason: &'static str) {
+    let mut socket = Socket::new(wire, early, &app.live);
+    let ending = socket.end(Bytes::new(), Ending::Close(code, reason));
+    let _ = tokio::time::timeout(CLOSE_TIME, ending).await;
 }
 
 /// Serves a client to its end.
 ///
 /// Ten thousand of these futures sleep in memory. So what they hold is made before they begin, and what they only do now
 /// and then is done in a box.
-fn run(
-    app: Arc<App>,
-    guard: SocketGuard,
-    wire: Arc<Wire>,
-    early: Bytes,
-    known: bool,
-) -> impl Future<Output = ()> + Send {
+fn run(app: Arc<App>, guard: SocketGuard, wire: Arc<Wire>, early: Bytes) -> impl Future<Output = ()> + Send {
     let mut socket = Socket::new(wire.clone(), early, &app.live);
     let mut session = Session::new(app, Some(Box::new(wire)));
     async move {
-        let ending = match known {
-            true => {
-                let Err(ending) = serve(&mut socket, &mut session).await;
-                ending
-            }
-            false => Ending::Close(CloseCode::UnknownProtocol, "none of these protocols is known"),
-        };
+        let Err(ending) = serve(&mut socket, &mut session).await;
         let rest = session.stop();
         let _ = Box::pin(tokio::time::timeout(CLOSE_TIME, socket.end(rest, ending))).await;
         drop(guard);
@@ -143,7 +143,7 @@ async fn hear(text: &str, session: &mut Session, socket: &mut Socket) -> Result<
             return Err(Ending::Close(CloseCode::BadMessage, "not JSON"));
         };
         let id = said.id;
-        match said.op.and_then(ask) {
+        match said.op.and_then(|op| ask(op, session.limits())) {
             Ok(Ask::Hello) => session.greet(id, socket).await?,
             Ok(Ask::Ping) => session.pong(id, socket).await?,
             Ok(Ask::Subscribe(name, subject)) => session.subscribe(id, name, subject, socket).await?,

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::state::LiveLimits;
 use crate::store::Order;
-use crate::task::{FILTER_VALUES_MAX, Filter, LOG_LINES_MAX};
+use crate::task::{Filter, LOG_LINES_MAX};
 use crate::wire::{Code, LiveOp, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
 
-/// The most subscriptions of one client. More tasks fit into one filter than a page can show.
-pub(super) const SUBSCRIPTIONS_MAX: usize = 64;
 /// The longest name of a subscription, in characters.
 pub(super) const SUB_CHARS_MAX: usize = 64;
 /// Tasks in a snapshot where nothing is said.
@@ -86,7 +85,7 @@ impl Tasks {
 }
 
 /// Checks an operation.
-pub(super) fn ask(op: LiveOp) -> Result<Ask, Problem> {
+pub(super) fn ask(op: LiveOp, limits: &LiveLimits) -> Result<Ask, Problem> {
     let LiveOp { op: word, id: _, token, sub, filter, snapshot, since, max_hz, logs, stats } = op;
     // What belongs to another operation is as wrong as what is not known at all: nobody would act on it.
     let about_tasks = [
@@ -119,7 +118,11 @@ pub(super) fn ask(op: LiveOp) -> Result<Ask, Problem> {
         "subscribe" => {
             beside(&["sub", "stats", "filter", "snapshot", "since", "max_hz", "logs"])?;
             let name = sub_name(sub)?;
-            let filter = filter.unwrap_or_default().checked().map_err(|invalid| Problem::from(invalid).in_filter())?;
+            let filter = filter.unwrap_or_default();
+            if filter.values_len() > limits.filter_values_max {
+                return Err(Problem::over("filter", limits.filter_values_max as u64, "values"));
+            }
+            let filter = filter.checked().map_err(|invalid| Problem::from(invalid).in_filter())?;
             let tasks = Tasks::checked(filter, snapshot.unwrap_or_default(), since, max_hz, logs)?;
             Ok(Ask::Subscribe(name, Subject::Tasks(tasks)))
         }
@@ -139,9 +142,10 @@ fn sub_name(sub: Option<String>) -> Result<String, Problem> {
 }
 
 /// The bounds that a client is told in the hub's hello.
-pub(super) fn limits(message_bytes: usize, max_hz: f64) -> String {
+pub(super) fn limits(limits: &LiveLimits, max_hz: f64) -> String {
+    let LiveLimits { subscriptions_max, filter_values_max, message_bytes_max, messages_per_s_max, .. } = limits;
     format!(
-        r#"{{"subscriptions":{SUBSCRIPTIONS_MAX},"sub_chars":{SUB_CHARS_MAX},"filter_values":{FILTER_VALUES_MAX},"snapshot":{SNAPSHOT_LEN_MAX},"log_tail":{LOG_LINES_MAX},"message_bytes":{message_bytes},"max_hz":{max_hz}}}"#
+        r#"{{"subscriptions":{subscriptions_max},"sub_chars":{SUB_CHARS_MAX},"filter_values":{filter_values_max},"snapshot":{SNAPSHOT_LEN_MAX},"log_tail":{LOG_LINES_MAX},"message_bytes":{message_bytes_max},"messages_per_s":{messages_per_s_max},"max_hz":{max_hz}}}"#
     )
 }
 
@@ -179,7 +183,7 @@ mod tests {
     fn check(text: &str) -> Result<Ask, (Code, Option<String>)> {
         let mut text = text;
         let said = first::<LiveOp>(&mut text).unwrap();
-        said.op.and_then(ask).map_err(|problem| (problem.code, problem.field))
+        said.op.and_then(|op| ask(op, &LiveLimits::default())).map_err(|problem| (problem.code, problem.field))
     }
 
     fn tasks(text: &str) -> Tasks {
@@ -256,7 +260,7 @@ mod tests {
 
     #[test]
     fn limits_are_json() {
-        let limits: serde_json::Value = serde_json::from_str(&limits(65_536, 10.0)).unwrap();
+        let limits: serde_json::Value = serde_json::from_str(&limits(&LiveLimits::default(), 10.0)).unwrap();
         assert_eq!(limits["subscriptions"], 64);
         assert_eq!(limits["max_hz"], 10.0);
     }

@@ -40,6 +40,7 @@ mod upgrade;
 mod worker_http;
 mod worker_socket;
 
+pub use caller::Peer;
 pub use routes::router;
 pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::live_op::{self, SUBSCRIPTIONS_MAX, Subject, Tasks};
+use super::live_op::{self, Subject, Tasks};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
 use crate::hub::HubError;
@@ -95,7 +95,7 @@ impl Session {
     /// The hub's first word, and its answer to `hello` and `refresh`.
     pub(super) async fn greet(&mut self, id: Option<u64>, out: &mut impl Carrier) -> Result<(), Ending> {
         let hub = &self.app.hub;
-        let limits = live_op::limits(self.app.live.message_bytes_max, hub.options().feed.max_hz);
+        let limits = live_op::limits(self.limits(), hub.options().feed.max_hz);
         let line = format!(
             r#"{{"type":"hello"{},"epoch":"{}","rev":{},"ping_ms":{},"limits":{limits}}}"#,
             with_id(id),
@@ -191,8 +191,9 @@ impl Session {
         out: &mut impl Carrier,
     ) -> Result<(), Ending> {
         self.forget(&name);
-        if self.subs.len() >= SUBSCRIPTIONS_MAX {
-            let problem = Problem::over("subscriptions", SUBSCRIPTIONS_MAX as u64, "of one connection");
+        let subscriptions_max = self.limits().subscriptions_max;
+        if self.subs.len() >= subscriptions_max {
+            let problem = Problem::over("subscriptions", subscriptions_max as u64, "of one connection");
             return self.refuse(id, &problem, out).await;
         }
         let refusal = match &subject {

@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use dashmap::{DashMap, Entry};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::caller::CountedBy;
 use crate::hub::Hub;
+use crate::task::FILTER_VALUES_MAX;
+use crate::wire::{CloseCode, Code, Problem};
 
 /// What every route holds. One for each hub.
 pub struct App {
@@ -17,6 +21,8 @@ pub struct App {
     /// Of live clients.
     pub live: LiveLimits,
     open: AtomicUsize,
+    /// Live clients by caller.
+    open_by: DashMap<CountedBy, usize>,
     sockets: TaskTracker,
     /// Room for bodies that are arriving, in units of [`BODY_UNIT_BYTES`].
     arriving: Semaphore,
@@ -63,6 +69,12 @@ impl HttpLimits {
 /// Bounds of a live client.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveLimits {
+    /// The most live clients of one caller: of one user, or of one address where the hub knows no users.
+    pub per_caller_max: usize,
+    /// The most subscriptions of one client. More tasks fit into one filter than a page can show.
+    pub subscriptions_max: usize,
+    /// The most values in one filter, at most [`FILTER_VALUES_MAX`].
+    pub filter_values_max: usize,
     /// A client that takes nothing for this long is closed.
     pub stall: Duration,
     /// A client that says nothing for this long after it connected is closed: it holds a place that somebody else may
@@ -78,10 +90,44 @@ pub struct LiveLimits {
 impl Default for LiveLimits {
     fn default() -> LiveLimits {
         LiveLimits {
+            per_caller_max: 50_000,
+            subscriptions_max: 64,
+            filter_values_max: FILTER_VALUES_MAX,
             stall: Duration::from_secs(15),
             hello_time: Duration::from_secs(60),
             message_bytes_max: 64 << 10,
             messages_per_s_max: 200,
+        }
+    }
+}
+
+/// Why there is no room for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// The hub has as many as it may.
+    Hub,
+    /// The caller has.
+    Caller,
+}
+
+impl From<Crowded> for Problem {
+    fn from(crowded: Crowded) -> Problem {
+        Problem::new(Code::Overloaded, crowded.words())
+    }
+}
+
+impl Crowded {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Crowded::Hub => "the hub has as many sockets as it may",
+            Crowded::Caller => "the caller has as many live clients as one may",
+        }
+    }
+
+    pub(super) fn close_code(self) -> CloseCode {
+        match self {
+            Crowded::Hub => CloseCode::Overloaded,
+            Crowded::Caller => CloseCode::TooManyConnections,
         }
     }
 }
@@ -99,22 +145,31 @@ pub enum SocketKind {
 impl App {
     /// The state of the routes of this hub.
     pub fn new(hub: Hub, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
-        let (open, sockets) = (AtomicUsize::new(0), TaskTracker::new());
+        let (open, open_by, sockets) = (AtomicUsize::new(0), DashMap::new(), TaskTracker::new());
         let arriving = Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
-        Arc::new(App { hub, limits, live, open, sockets, arriving })
+        Arc::new(App { hub, limits, live, open, open_by, sockets, arriving })
     }
 
-    /// Counts a socket in; it is counted out when the guard is dropped. `None` when there are `sockets_max` already.
+    /// Counts a socket in; it is counted out when the guard is dropped.
     ///
     /// The future that owns the socket keeps the guard: the hub does not end before all are dropped, or their time is
     /// over.
-    pub fn open_socket(self: &Arc<App>, kind: SocketKind) -> Option<SocketGuard> {
+    pub(super) fn open_socket(self: &Arc<App>, kind: SocketKind, by: CountedBy) -> Result<SocketGuard, Crowded> {
         let room = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
             (open < self.limits.sockets_max).then_some(open + 1)
         });
-        room.ok()?;
+        room.map_err(|_| Crowded::Hub)?;
         self.hub.metrics().socket_opened(kind.word());
-        Some(SocketGuard { app: self.clone(), kind, _token: self.sockets.token() })
+        let mut guard = SocketGuard { app: self.clone(), kind, by: None, _token: self.sockets.token() };
+        if kind != SocketKind::Worker {
+            let mut open = self.open_by.entry(by.clone()).or_default();
+            if *open >= self.live.per_caller_max {
+                return Err(Crowded::Caller);
+            }
+            *open += 1;
+            guard.by = Some(Box::new(by));
+        }
+        Ok(guard)
     }
 
     /// Room for a body of at most so many bytes while it arrives. `None` when too many large ones do already.
@@ -145,12 +200,21 @@ impl SocketKind {
 pub struct SocketGuard {
     app: Arc<App>,
     kind: SocketKind,
+    by: Option<Box<CountedBy>>,
     _token: TaskTrackerToken,
 }
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
         self.app.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(by) = self.by.take()
+            && let Entry::Occupied(mut open) = self.app.open_by.entry(*by)
+        {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
         self.app.hub.metrics().socket_closed(self.kind.word());
     }
 }

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
-use super::caller::{Caller, check_origin};
+use super::caller::{Caller, CountedBy, check_origin};
 use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::worker_http::{text_for, write_task};
 use crate::engine::Report;
@@ -55,9 +55,7 @@ pub(super) async fn connect(
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(|why| Problem::wrong("Upgrade", &format!("must be a WebSocket handshake: {why}")))?;
     check_origin(&headers)?;
-    let Some(guard) = app.open_socket(SocketKind::Worker) else {
-        return Err(Problem::new(Code::Overloaded, "the hub has as many sockets as it may"));
-    };
+    let guard = app.open_socket(SocketKind::Worker, CountedBy::Nothing)?;
     let message_bytes_max = app.limits.body_bytes_max();
     let upgrade = upgrade
         .protocols([WORKER_PROTOCOL])

@@ -43,16 +43,20 @@ pub struct Filter {
 }
 
 impl FilterSpec {
-    /// Checks the bounds: every list has at least one value, all together at most [`FILTER_VALUES_MAX`].
-    pub fn checked(self) -> Result<Filter, Invalid> {
-        let count = self.task_id.as_ref().map_or(0, Vec::len)
+    /// Values of all lists together.
+    pub fn values_len(&self) -> usize {
+        self.task_id.as_ref().map_or(0, Vec::len)
             + self.task_type.as_ref().map_or(0, Vec::len)
             + self.queue.as_ref().map_or(0, Vec::len)
             + self.status.as_ref().map_or(0, Vec::len)
             + self.user_id.as_ref().map_or(0, Vec::len)
             + self.workflow_id.as_ref().map_or(0, Vec::len)
-            + self.labels.iter().flat_map(BTreeMap::values).map(Vec::len).sum::<usize>();
-        if count > FILTER_VALUES_MAX {
+            + self.labels.iter().flat_map(BTreeMap::values).map(Vec::len).sum::<usize>()
+    }
+
+    /// Checks the bounds: every list has at least one value, all together at most [`FILTER_VALUES_MAX`].
+    pub fn checked(self) -> Result<Filter, Invalid> {
+        if self.values_len() > FILTER_VALUES_MAX {
             return Err(Invalid::limit("filter", FILTER_VALUES_MAX as u64, "values"));
         }
         let patterns = |field: &'static str, list: Option<Vec<String>>| -> Result<Option<PatternSet>, Invalid> {
