@@ -10,7 +10,7 @@ CARGO ?= cargo
 export LISTEN DATA DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check test test-deps sim autobahn bench clean
+.PHONY: help demo build check test test-deps sim autobahn fuzz bench clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ sim: ## millions of steps of the simulation, from fresh seeds
 autobahn: ## the parser of WebSocket frames against Autobahn's test suite (needs Python 2.7)
 	@tests/autobahn/suite.sh
 	$(CARGO) test --quiet --test autobahn -- --include-ignored --nocapture
+
+fuzz: ## FUZZ_SECONDS (60) of each fuzz target
+	@fuzz/run.sh
 
 bench: ## every number the README quotes, as ratios measured in one run
 	$(CARGO) bench

@@ -94,6 +94,14 @@ impl Inbound {
         self.half.is_none()
     }
 
+    /// How much memory is held beside this, in bytes: none where nothing is half received.
+    pub fn heap_bytes(&self) -> usize {
+        self.half.as_ref().map_or(0, |half| {
+            let payload = half.message.as_ref().map_or(0, |message| message.payload.capacity());
+            size_of::<Half>() + half.control.capacity() + payload
+        })
+    }
+
     /// Takes from the front of `bytes`, unmasking in place, and answers with what is heard next: `None` when all were
     /// taken and more are needed.
     pub fn next(&mut self, bytes: &mut &mut [u8]) -> Result<Option<Heard>, Broken> {
@@ -317,6 +325,13 @@ impl Payload {
         match self {
             Payload::Text { text, cut } => text.len() + cut.len,
             Payload::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Payload::Text { text, .. } => text.capacity(),
+            Payload::Binary(bytes) => bytes.capacity(),
         }
     }
 
@@ -564,6 +579,29 @@ mod tests {
             let mut inbound = Inbound::new(MAX);
             assert_eq!(inbound.next(&mut front), Ok(None), "{bad:02x?}");
             assert_eq!(inbound.next(&mut back.split_off_mut(..1).unwrap()), Err(Broken::NotUtf8), "{bad:02x?}");
+        }
+    }
+
+    /// Each way that bytes at the borders of UTF-8's ranges may follow each other, byte by byte: what stands so far is
+    /// refused when no more could make it right.
+    #[test]
+    fn every_cut_of_every_kind_of_character() {
+        let borders = [
+            0x00, b'a', 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE,
+            0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF,
+        ];
+        let len = borders.len();
+        for n in 0..len.pow(4) {
+            let bytes = [n, n / len, n / len.pow(2), n / len.pow(3)].map(|n| borders[n % len]);
+            let mut payload = Message::new(Kind::Text).payload;
+            let refused = (1..=4).find_map(|upto| {
+                let taken = payload.push(&bytes[upto - 1..upto]);
+                let right = std::str::from_utf8(&bytes[..upto]).err().is_none_or(|error| error.error_len().is_none());
+                assert_eq!(taken.is_ok(), right, "{upto} of {bytes:02x?}");
+                taken.err()
+            });
+            let whole = std::str::from_utf8(&bytes).map(text);
+            assert_eq!(refused.map_or_else(|| payload.finish(), Err).ok(), whole.ok(), "{bytes:02x?}");
         }
     }
 

@@ -48,4 +48,5 @@ pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 #[doc(hidden)]
 pub mod inside {
     pub use super::frames::{Broken, Heard, Inbound, close_frame, ping_frame, pong_frame};
+    pub use super::query::query_filter;
 }

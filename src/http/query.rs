@@ -13,6 +13,14 @@ pub(super) const TASK_IDS_MAX: usize = 100;
 /// The longest a call may be held open, in milliseconds. Proxies give up soon after.
 pub(super) const WAIT_MS_MAX: u64 = 60_000;
 
+/// Reads a query that is a filter and nothing else.
+pub fn query_filter(query: &str) -> Result<Filter, Problem> {
+    let mut params = Params::of(Some(query))?;
+    let filter = params.filter()?;
+    params.finish()?;
+    Ok(filter)
+}
+
 /// The parameters of a request that were not taken yet.
 pub(super) struct Params {
     pairs: BTreeMap<String, String>,
@@ -145,25 +153,18 @@ mod tests {
 
     const ID: &str = "01890000-0000-7000-8000-000000000001";
 
-    fn filter(query: &str) -> Result<Filter, Problem> {
-        let mut params = Params::of(Some(query))?;
-        let filter = params.filter()?;
-        params.finish()?;
-        Ok(filter)
-    }
-
     #[test]
     fn filters_of_a_query() {
         let all =
             format!("status=pending,running&task_id={ID}&task_type=ingest.*&queue=a,b&user_id=u1&label.project=p%201");
-        let got = filter(&all).unwrap();
+        let got = query_filter(&all).unwrap();
         assert_eq!(got.status, Some(BTreeSet::from([Status::Pending, Status::Running])));
         assert_eq!(got.task_id, Some(BTreeSet::from([ID.parse().unwrap()])));
         assert!(got.task_type.unwrap().matches("ingest.pdf"));
         assert!(got.queue.unwrap().matches("b"));
         assert_eq!(got.labels["project"], BTreeSet::from(["p 1".to_owned()]));
-        assert_eq!(filter("").unwrap(), Filter::default());
-        assert_eq!(filter("workflow_id=w").unwrap().task_id, Some(BTreeSet::new()));
+        assert_eq!(query_filter("").unwrap(), Filter::default());
+        assert_eq!(query_filter("workflow_id=w").unwrap().task_id, Some(BTreeSet::new()));
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
             ("statuses=pending", Code::UnknownField, "statuses"),
             ("status=pending&status=running", Code::InvalidField, "status"),
         ] {
-            let problem = filter(query).unwrap_err();
+            let problem = query_filter(query).unwrap_err();
             assert_eq!((problem.code, problem.field.as_deref()), (code, Some(field)), "{query}");
         }
     }
