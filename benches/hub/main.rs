@@ -15,9 +15,12 @@
 //!
 //! The program starts itself again for every role but the hub: `hub --as worker …`, see [`roles`].
 
+mod bare_feed;
 mod connection;
 mod crash;
+mod crowd;
 mod floor;
+mod frames;
 mod hub;
 mod latency;
 mod memory;
@@ -28,6 +31,7 @@ mod report;
 mod roles;
 mod socket;
 mod submit;
+mod watchers;
 
 use crate::report::Report;
 
@@ -65,6 +69,9 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&progress::NAMES) {
         progress::run(&mut report, &floor).await?;
+    }
+    if report.wants(&watchers::NAMES) {
+        watchers::run(&mut report).await?;
     }
     if report.wants(&crash::NAMES) {
         crash::run(&mut report).await?;
