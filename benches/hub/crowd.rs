@@ -1,31 +1,30 @@
 //! Many watchers in a process of their own, as cheap as they can be, and the submitter that makes what they watch.
 //!
 //! One thread holds all sockets, so one clock times both ends, and the next submission can wait until everybody has the
-//! last one. It reads the heads of frames and of lines, see [`Frames`]; every transition is counted, under its `rev`, for
+//! last one. It reads the heads of frames and of lines, see [`frames`](crate::frames); every transition is counted, under its `rev`, for
 //! each watcher. Since a watcher's `rev`s must rise, as many arrivals of each `rev` as there are watchers means that every
 //! one of them has it, once.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::io::AsyncBufReadExt;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Outcome;
-use crate::connection::{Connection, find};
-use crate::frames::{Frames, MASKED_PONG, Seen, number_after, push_masked_text};
+use crate::connection::Connection;
+use crate::frames::number_after;
 use crate::process::Process;
 use crate::report::quantile;
 use crate::roles::{now_ns, say};
+use crate::seat::{Arrivals, Seat, Tally};
 
 /// What is read at once, by whichever watcher's turn it is.
 const READ_BYTES: usize = 256 << 10;
@@ -33,8 +32,6 @@ const READ_BYTES: usize = 256 << 10;
 const JOINING_MAX: usize = 64;
 /// How many submit at the same time.
 const CONNECTIONS_MAX: usize = 16;
-/// What has not come by then will not.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The other end of the process.
 pub struct Crowd(Process);
@@ -54,6 +51,26 @@ impl Crowd {
         self.order(&Order::Deliver(drive.clone()))
     }
 
+    /// One more of everything, who reads nothing once it is live.
+    pub fn join_stopped(&mut self) -> Outcome {
+        self.order(&Order::JoinStopped)
+    }
+
+    /// Lets the one who stopped read what is there, and leave: how many `lag` lines it got, if the hub did not close it.
+    pub fn release_stopped(&mut self) -> Outcome<Option<u64>> {
+        self.order(&Order::ReleaseStopped)
+    }
+
+    /// Cuts all sockets.
+    pub fn cut(&mut self) -> Outcome {
+        self.order(&Order::Cut)
+    }
+
+    /// Has all connect at once, and resume from their last marks.
+    pub fn resume(&mut self) -> Outcome<Resumed> {
+        self.order(&Order::Resume)
+    }
+
     fn order<T: DeserializeOwned>(&mut self, order: &Order) -> Outcome<T> {
         self.0.say(&serde_json::to_string(order)?)?;
         Ok(serde_json::from_str(&self.0.hear()?)?)
@@ -65,6 +82,10 @@ impl Crowd {
 enum Order {
     Join(Vec<String>),
     Deliver(Drive),
+    JoinStopped,
+    ReleaseStopped,
+    Cut,
+    Resume,
 }
 
 /// Events to be made by submitting tasks, each an event.
@@ -108,11 +129,27 @@ pub struct Times {
     pub p99_ms: f64,
 }
 
+/// How all came back.
+#[derive(Serialize, Deserialize)]
+pub struct Resumed {
+    /// Until the last was live again.
+    pub seconds: f64,
+    pub resumed: u64,
+    pub resets: u64,
+    /// What they had missed.
+    pub transitions: u64,
+}
+
 /// The role `crowd`.
 pub async fn crowd(address: SocketAddr) -> Outcome {
     raise_file_limit()?;
-    let mut here =
-        Here { address, tally: Rc::default(), buffer: Rc::new(RefCell::new(vec![0; READ_BYTES])), seats: vec![] };
+    let mut here = Here {
+        address,
+        tally: Rc::default(),
+        buffer: Rc::new(RefCell::new(vec![0; READ_BYTES])),
+        seats: Vec::new(),
+        stopped: None,
+    };
     let mut orders = tokio::io::BufReader::new(tokio::io::stdin()).lines();
     let local = tokio::task::LocalSet::new();
     local
@@ -121,6 +158,10 @@ pub async fn crowd(address: SocketAddr) -> Outcome {
                 match serde_json::from_str(&order)? {
                     Order::Join(filters) => answer(here.join(filters).await?)?,
                     Order::Deliver(drive) => answer(here.deliver(drive).await?)?,
+                    Order::JoinStopped => answer(here.join_stopped().await?)?,
+                    Order::ReleaseStopped => answer(here.release_stopped().await?)?,
+                    Order::Cut => answer(here.cut().await)?,
+                    Order::Resume => answer(here.resume().await?)?,
                 }
             }
             Ok(())
@@ -151,6 +192,8 @@ struct Here {
     tally: Rc<Tally>,
     buffer: Rc<RefCell<Vec<u8>>>,
     seats: Vec<Rc<Seat>>,
+    /// Who stopped reading, with a tally of its own.
+    stopped: Option<(Rc<Seat>, Rc<Tally>)>,
 }
 
 impl Here {
@@ -160,22 +203,52 @@ impl Here {
         for filter in filters {
             // Comes back when the watcher is live.
             let permit = room.clone().acquire_owned().await?;
-            let seat = Rc::new(Seat { filter, entered: RefCell::new(Some(permit)), ..Seat::default() });
-            self.sit(&seat);
+            let seat = Seat::new(filter);
+            seat.sit(self.address, &self.tally, &self.buffer, Some(permit));
             self.seats.push(seat);
         }
         self.tally.until("all to be live", |tally| tally.live.get() == all).await
     }
 
-    fn sit(&self, seat: &Rc<Seat>) {
-        let (address, tally, buffer, taken) = (self.address, self.tally.clone(), self.buffer.clone(), seat.clone());
-        let watching = spawn_local(async move {
-            if let Err(error) = taken.watch(address, &tally, &buffer).await {
-                tally.broken.replace(Some(error.to_string()));
-                tally.changed.notify_waiters();
-            }
-        });
-        seat.watching.replace(Some(watching));
+    async fn join_stopped(&mut self) -> Outcome {
+        let (seat, tally) = (Seat::stopping("{}".to_owned()), Rc::new(Tally::default()));
+        seat.sit(self.address, &tally, &self.buffer, None);
+        tally.until("one to be live", |tally| tally.live.get() == 1).await?;
+        self.stopped = Some((seat, tally));
+        Ok(())
+    }
+
+    async fn release_stopped(&mut self) -> Outcome<Option<u64>> {
+        let (seat, tally) = self.stopped.take().ok_or("nobody stopped")?;
+        seat.go_on();
+        // What waited comes at once, once the kernel's probes find room; a pause is the end of it.
+        let mut reads = None;
+        while reads.replace(tally.reads.get()) != Some(tally.reads.get()) {
+            sleep(Duration::from_millis(1_500)).await;
+        }
+        seat.leave().await;
+        Ok(tally.broken.take().is_none().then(|| tally.lags.get()))
+    }
+
+    async fn cut(&self) {
+        for seat in &self.seats {
+            seat.leave().await;
+        }
+    }
+
+    async fn resume(&self) -> Outcome<Resumed> {
+        let Here { address, tally, buffer, seats, .. } = self;
+        tally.live.set(0);
+        [&tally.resumed, &tally.resets, &tally.transitions].into_iter().for_each(|count| count.set(0));
+        let begun = Instant::now();
+        seats.iter().for_each(|seat| seat.sit(*address, tally, buffer, None));
+        tally.until("all to be live again", |tally| tally.live.get() == seats.len()).await?;
+        Ok(Resumed {
+            seconds: begun.elapsed().as_secs_f64(),
+            resumed: tally.resumed.get(),
+            resets: tally.resets.get(),
+            transitions: tally.transitions.get(),
+        })
     }
 
     async fn deliver(&self, drive: Drive) -> Outcome<Delivered> {
@@ -289,173 +362,5 @@ impl Made {
             }
         };
         (since(&submitted), since(&known))
-    }
-}
-
-/// What all watchers together have seen.
-#[derive(Default)]
-struct Tally {
-    /// Watchers that are past what comes first.
-    live: Cell<usize>,
-    /// The highest that any line told.
-    rev: Cell<u64>,
-    messages: Cell<u64>,
-    reads: Cell<u64>,
-    lags: Cell<u64>,
-    arrivals: RefCell<Arrivals>,
-    /// Why a watcher ended.
-    broken: RefCell<Option<String>>,
-    /// Somebody is live, or an event is with everybody.
-    changed: Notify,
-}
-
-/// Who has which event.
-#[derive(Default)]
-struct Arrivals {
-    from_rev: u64,
-    receivers: u32,
-    counts: Vec<u32>,
-    /// All events before this one are with everybody.
-    whole: usize,
-    timed: bool,
-    /// Event and time of each arrival, if `timed`.
-    times: Vec<(usize, u64)>,
-}
-
-impl Tally {
-    async fn until(&self, what: &str, done: impl Fn(&Tally) -> bool) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(broken) = &*self.broken.borrow() {
-                return Err(broken.clone().into());
-            }
-            if done(self) {
-                return Ok(());
-            }
-            if timeout_at(deadline, self.changed.notified()).await.is_err() {
-                return Err(format!("waited in vain for {what}").into());
-            }
-        }
-    }
-
-    fn arrived(&self, rev: u64, at: u64) {
-        let mut arrivals = self.arrivals.borrow_mut();
-        let Arrivals { from_rev, receivers, counts, whole, timed, times } = &mut *arrivals;
-        let Some(event) = rev.checked_sub(*from_rev).map(|event| event as usize) else { return };
-        let Some(count) = counts.get_mut(event) else { return };
-        *count += 1;
-        if *timed {
-            times.push((event, at));
-        }
-        let was = *whole;
-        while counts.get(*whole) == Some(receivers) {
-            *whole += 1;
-        }
-        if *whole > was {
-            self.changed.notify_waiters();
-        }
-    }
-}
-
-/// Adds one.
-fn count(cell: &Cell<u64>) {
-    cell.set(cell.get() + 1);
-}
-
-/// One watcher.
-#[derive(Default)]
-struct Seat {
-    filter: String,
-    /// Its place among those who are joining, until it is live.
-    entered: RefCell<Option<OwnedSemaphorePermit>>,
-    subscribed: Cell<bool>,
-    live: Cell<bool>,
-    /// Of the last transition.
-    rev: Cell<u64>,
-    /// Whether the message that has begun holds a transition.
-    told: Cell<bool>,
-    watching: RefCell<Option<JoinHandle<()>>>,
-}
-
-impl Seat {
-    /// Subscribes, and takes what comes. Returns only if it fails.
-    async fn watch(&self, address: SocketAddr, tally: &Tally, buffer: &RefCell<Vec<u8>>) -> Outcome {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let upgrade = "GET /api/v1/ws HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                       sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                       sec-websocket-protocol: taskhub.v1\r\n\r\n";
-        stream.write_all(upgrade.as_bytes()).await?;
-        let mut read = Vec::new();
-        let frames_from = loop {
-            if let Some(at) = find(&read, b"\r\n\r\n") {
-                break at + 4;
-            }
-            if stream.read_buf(&mut read).await? == 0 {
-                return Err(format!("no live socket: {}", String::from_utf8_lossy(&read)).into());
-            }
-        };
-        let mut frame = Vec::new();
-        push_masked_text(&mut frame, self.subscribe().as_bytes());
-        stream.write_all(&frame).await?;
-
-        let mut frames = Frames::new();
-        let mut pings = 0;
-        frames.take(&read[frames_from..], |seen| self.see(seen, tally, 0, &mut pings));
-        drop(read);
-        loop {
-            let len = std::future::poll_fn(|cx| {
-                let mut buffer = buffer.borrow_mut();
-                let mut room = ReadBuf::new(&mut buffer);
-                Pin::new(&mut stream).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
-            })
-            .await?;
-            if len == 0 {
-                return Err("a watcher was cut".into());
-            }
-            count(&tally.reads);
-            let now = if tally.arrivals.borrow().timed { now_ns() } else { 0 };
-            // Nothing else runs between the read and this.
-            frames.take(&buffer.borrow()[..len], |seen| self.see(seen, tally, now, &mut pings));
-            while pings > 0 {
-                stream.write_all(&MASKED_PONG).await?;
-                pings -= 1;
-            }
-        }
-    }
-
-    fn subscribe(&self) -> String {
-        format!(r#"{{"op":"subscribe","id":1,"sub":"a","filter":{},"snapshot":{{"limit":1}}}}"#, self.filter)
-    }
-
-    fn see(&self, seen: Seen<'_>, tally: &Tally, now: u64, pings: &mut usize) {
-        match seen {
-            Seen::Line(line) => self.see_line(line, tally, now),
-            Seen::Message if self.told.take() => count(&tally.messages),
-            Seen::Message => {}
-            Seen::Ping => *pings += 1,
-            Seen::Close => drop(tally.broken.replace(Some("a watcher was closed".into()))),
-        }
-    }
-
-    fn see_line(&self, line: &[u8], tally: &Tally, now: u64) {
-        let kind = line.strip_prefix(br#"{"type":""#).unwrap_or_default();
-        let rev = number_after(line, br#""rev":"#).unwrap_or_default();
-        tally.rev.set(tally.rev.get().max(rev));
-        match kind {
-            [b't', b'a', b's', b'k', b'"', ..] if rev > self.rev.get() => {
-                self.rev.set(rev);
-                self.told.set(true);
-                tally.arrived(rev, now);
-            }
-            [b's', b'u', b'b', ..] => self.subscribed.set(true),
-            [b'm', b'a', b'r', b'k', ..] if self.subscribed.get() && !self.live.replace(true) => {
-                tally.live.set(tally.live.get() + 1);
-                self.entered.take();
-                tally.changed.notify_waiters();
-            }
-            [b'l', b'a', b'g', ..] => count(&tally.lags),
-            _ => {}
-        }
     }
 }

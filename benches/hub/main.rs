@@ -27,8 +27,10 @@ mod memory;
 mod noop;
 mod process;
 mod progress;
+mod promptness;
 mod report;
 mod roles;
+mod seat;
 mod socket;
 mod submit;
 mod watchers;
@@ -72,6 +74,9 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&watchers::NAMES) {
         watchers::run(&mut report).await?;
+    }
+    if report.wants(&promptness::NAMES) {
+        promptness::run(&mut report).await?;
     }
     if report.wants(&crash::NAMES) {
         crash::run(&mut report).await?;

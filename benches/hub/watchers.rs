@@ -4,6 +4,8 @@
 //! [`bare_feed`](crate::bare_feed). Both are driven and listened to by a [`crowd`](crate::crowd), run by run in turn, with
 //! the same events. A percentage says how much of what the hub spends the bare loop would have spent too.
 
+use std::time::Duration;
+
 use crate::Outcome;
 use crate::crowd::{Crowd, Delivered, Drive};
 use crate::hub::{Folder, Hub};
@@ -11,11 +13,11 @@ use crate::process::Process;
 use crate::report::{Report, Row, median};
 use crate::socket::Socket;
 
-pub const NAMES: [&str; 3] = ["watchers/paced", "watchers/flat_out", "watchers/idle_memory"];
+pub const NAMES: [&str; 4] = ["watchers/paced", "watchers/flat_out", "watchers/audience", "watchers/idle_memory"];
 
-const RUNS: usize = 3;
+pub const RUNS: usize = 3;
 /// Its event has about 400 bytes.
-const TASK: &str =
+pub const TASK: &str =
     r#"{"task_type":"report.monthly","title":"Report for March","labels":{"project_id":"p1"},"payload":{"n":1}}"#;
 
 pub async fn run(report: &mut Report) -> Outcome {
@@ -26,15 +28,18 @@ pub async fn run(report: &mut Report) -> Outcome {
         flat_out(report).await?;
     }
     if report.wants(&NAMES[2..3]) {
+        audience(report).await?;
+    }
+    if report.wants(&NAMES[3..]) {
         idle_memory(report).await?;
     }
     Ok(())
 }
 
 /// The hub, or the bare loop, and those who watch it.
-struct Side {
+pub struct Side {
     process: Process,
-    crowd: Crowd,
+    pub crowd: Crowd,
 }
 
 impl Side {
@@ -48,7 +53,7 @@ impl Side {
 }
 
 /// A hub and a bare loop with the same watchers of everything.
-async fn both(folder: &Folder, watchers: u32) -> Outcome<(Side, Side)> {
+pub async fn both(folder: &Folder, watchers: u32) -> Outcome<(Side, Side)> {
     let mut hub = Hub::start(folder).await?;
     let event = event(&mut hub).await?;
     let mut bare = Process::role("bare-feed", &[&event])?;
@@ -129,6 +134,46 @@ async fn costs(
     Ok(())
 }
 
+/// An event for one watcher, while few and while many watch something else. What the others cost anyway, by being there, is
+/// taken off.
+async fn audience(report: &mut Report) -> Outcome {
+    const OTHERS: [usize; 2] = [100, 10_000];
+    const IDLE: Duration = Duration::from_secs(2);
+    let drive = Drive { task: TASK.into(), events: 3_000, batch: 1, receivers: 1, hz: None, window: 4, timed: false };
+    let (folders, mut sides, mut costs) = ([Folder::new()?, Folder::new()?], Vec::new(), [vec![], vec![]]);
+    for (folder, others) in folders.iter().zip(OTHERS) {
+        let mut hub = Hub::start(folder).await?;
+        let mut crowd = Crowd::start(hub.address)?;
+        let mut filters = each_alone(&waiting(&mut hub, others).await?);
+        filters.push(r#"{"task_type":["report.monthly"]}"#.to_owned());
+        crowd.join(filters)?;
+        crowd.deliver(&Drive { events: 300, ..drive.clone() })?;
+        hub.process.until_quiet().await?;
+        sides.push(Side { process: hub.process, crowd });
+    }
+    for _ in 0..RUNS {
+        for (side, costs) in sides.iter_mut().zip(&mut costs) {
+            let before = side.process.cpu()?;
+            tokio::time::sleep(IDLE).await;
+            let idle_us_a_second = (side.process.cpu()? - before).as_secs_f64() * 1e6 / IDLE.as_secs_f64();
+            let (cost, delivered) = side.deliver(&drive)?;
+            costs.push(cost - idle_us_a_second * delivered.seconds / delivered.deliveries as f64);
+        }
+    }
+    let [few, many] = costs.map(median);
+    report.row(Row {
+        name: NAMES[2],
+        measured: format!(
+            "{:.2} ×: {many:.0} µs of hub CPU an event with 10,000 others connected, {few:.0} with 100, commit and all",
+            many / few
+        ),
+        target: "≤ 1.2 ×",
+        floor: None,
+        peers: "",
+    });
+    Ok(())
+}
+
 /// Ten thousand who wait: for one task each, and for everything.
 async fn idle_memory(report: &mut Report) -> Outcome {
     const WATCHERS: usize = 10_000;
@@ -137,7 +182,7 @@ async fn idle_memory(report: &mut Report) -> Outcome {
     for of_one_task in [true, false] {
         let folder = Folder::new()?;
         let mut hub = Hub::start(&folder).await?;
-        let mut filters = tasks(&mut hub, WARM_UP + WATCHERS).await?;
+        let mut filters = each_alone(&waiting(&mut hub, WARM_UP + WATCHERS).await?);
         if !of_one_task {
             filters.fill("{}".to_owned());
         }
@@ -151,7 +196,7 @@ async fn idle_memory(report: &mut Report) -> Outcome {
         each_kib.push(bytes as f64 / WATCHERS as f64 / 1024.0);
     }
     report.row(Row {
-        name: NAMES[2],
+        name: NAMES[3],
         measured: format!("{:.2} KiB a watcher of one task, {:.2} KiB of everything", each_kib[0], each_kib[1]),
         target: "≤ 2.5 KiB",
         floor: None,
@@ -160,16 +205,20 @@ async fn idle_memory(report: &mut Report) -> Outcome {
     Ok(())
 }
 
-/// Submits so many tasks that wait for ever, and gives a filter for each.
-async fn tasks(hub: &mut Hub, count: usize) -> Outcome<Vec<String>> {
-    let mut filters = Vec::new();
-    while filters.len() < count {
-        let batch = (count - filters.len()).min(5_000);
+/// Submits so many tasks that wait for ever.
+pub async fn waiting(hub: &mut Hub, count: usize) -> Outcome<Vec<String>> {
+    let mut task_ids = Vec::new();
+    while task_ids.len() < count {
+        let batch = (count - task_ids.len()).min(5_000);
         let body = format!(r#"{{"tasks":[{}]}}"#, vec![r#"{"task_type":"other"}"#; batch].join(","));
         let made = hub.post("/api/v1/tasks/batch", body.as_bytes()).await?;
         let made = made["tasks"].as_array().ok_or("no tasks")?;
-        let task_ids = made.iter().filter_map(|task| task["task_id"].as_str());
-        filters.extend(task_ids.map(|task_id| format!(r#"{{"task_id":["{task_id}"]}}"#)));
+        task_ids.extend(made.iter().filter_map(|task| task["task_id"].as_str().map(str::to_owned)));
     }
-    Ok(filters)
+    Ok(task_ids)
+}
+
+/// For each task a filter that means it alone.
+pub fn each_alone(task_ids: &[String]) -> Vec<String> {
+    task_ids.iter().map(|task_id| format!(r#"{{"task_id":["{task_id}"]}}"#)).collect()
 }
