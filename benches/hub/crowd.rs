@@ -221,10 +221,13 @@ impl Here {
     async fn release_stopped(&mut self) -> Outcome<Option<u64>> {
         let (seat, tally) = self.stopped.take().ok_or("nobody stopped")?;
         seat.go_on();
-        // What waited comes at once, once the kernel's probes find room; a pause is the end of it.
-        let mut reads = None;
-        while reads.replace(tally.reads.get()) != Some(tally.reads.get()) {
-            sleep(Duration::from_millis(1_500)).await;
+        // What waited comes at once; the first pause is the end of it.
+        for _ in 0..20 {
+            let reads = tally.reads.get();
+            sleep(Duration::from_millis(500)).await;
+            if tally.reads.get() == reads {
+                break;
+            }
         }
         seat.leave().await;
         Ok(tally.broken.take().is_none().then(|| tally.lags.get()))

@@ -200,10 +200,7 @@ impl Seat {
         drop(read);
         loop {
             if self.stops.get() && self.live.get() {
-                // Little fits between the hub and a socket that nobody reads, so that soon it waits inside the hub.
-                socket2::SockRef::from(&stream).set_recv_buffer_size(4 << 10)?;
                 self.go.notified().await;
-                socket2::SockRef::from(&stream).set_recv_buffer_size(1 << 20)?;
             }
             let len = std::future::poll_fn(|cx| {
                 let mut buffer = buffer.borrow_mut();
