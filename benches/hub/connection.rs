@@ -30,6 +30,11 @@ impl Connection {
         self.call("POST", path, body, 201).await
     }
 
+    /// Changes what is there, and is content with nothing but 200.
+    pub async fn change(&mut self, path: &str, body: &[u8]) -> Outcome<&[u8]> {
+        self.call("POST", path, body, 200).await
+    }
+
     async fn call(&mut self, method: &str, path: &str, body: &[u8], expected: u16) -> Outcome<&[u8]> {
         self.out.clear();
         let head = format!(

@@ -15,19 +15,25 @@
 //!
 //! The program starts itself again for every role but the hub: `hub --as worker …`, see [`roles`].
 
+mod bare_feed;
 mod connection;
 mod crash;
+mod crowd;
 mod floor;
+mod frames;
 mod hub;
 mod latency;
 mod memory;
 mod noop;
 mod process;
 mod progress;
+mod promptness;
 mod report;
 mod roles;
+mod seat;
 mod socket;
 mod submit;
+mod watchers;
 
 use crate::report::Report;
 
@@ -65,6 +71,12 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&progress::NAMES) {
         progress::run(&mut report, &floor).await?;
+    }
+    if report.wants(&watchers::NAMES) {
+        watchers::run(&mut report).await?;
+    }
+    if report.wants(&promptness::NAMES) {
+        promptness::run(&mut report).await?;
     }
     if report.wants(&crash::NAMES) {
         crash::run(&mut report).await?;

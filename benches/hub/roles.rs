@@ -13,7 +13,7 @@ use tokio::io::AsyncBufReadExt;
 
 use crate::connection::{Connection, last_task_id};
 use crate::process::{Process, cpu_of_this_thread};
-use crate::{Outcome, floor, progress};
+use crate::{Outcome, bare_feed, crowd, floor, progress};
 
 pub async fn run(role: &str, arguments: &[String]) -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -22,6 +22,8 @@ pub async fn run(role: &str, arguments: &[String]) -> Outcome {
         ("submitter", [address, flood]) => submitter(address.parse()?, serde_json::from_str(flood)?).await,
         ("ticker", [address, tasks, ticks]) => progress::ticker(address.parse()?, tasks.parse()?, ticks.parse()?).await,
         ("watchers", [address, watchers]) => progress::watchers(address.parse()?, watchers.parse()?).await,
+        ("crowd", [address]) => crowd::crowd(address.parse()?).await,
+        ("bare-feed", [event]) => bare_feed::bare_feed(event).await,
         ("bare-http", []) => floor::bare_http().await,
         ("bare-echo", []) => floor::bare_echo().await,
         _ => Err(format!("no such role: {role} {arguments:?}").into()),

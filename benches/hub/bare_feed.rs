@@ -1,0 +1,126 @@
+//! The yardstick of the live feed: a loop that sends what was framed beforehand to every socket there is, one write each.
+//! No hub can tell an event for less than this system call.
+//!
+//! It answers the calls that a [`crowd`](crate::crowd) makes as a hub would, so that the same client, in the same way,
+//! takes from both. One task submitted is one message a write; a batch of tasks is as many messages, each in a frame of its
+//! own, joined in one write. Every message is a real event of the hub with another `rev`. Nothing is stored, nothing is
+//! looked up, and a socket that takes nothing holds up all others.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::rc::Rc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::Outcome;
+use crate::connection::find;
+use crate::crowd::raise_file_limit;
+use crate::frames::push_text;
+use crate::roles::say;
+
+const REV: &str = r#""rev":"#;
+
+struct Feed {
+    sockets: Vec<std::net::TcpStream>,
+    /// An event, before and after the number of its transition.
+    before_rev: String,
+    after_rev: String,
+    rev: u64,
+}
+
+impl Feed {
+    /// Sends so many events, together.
+    fn tell(&mut self, events: usize) -> Outcome {
+        let mut frames = Vec::new();
+        for _ in 0..events {
+            self.rev += 1;
+            push_text(&mut frames, format!("{}{}{}", self.before_rev, self.rev, self.after_rev).as_bytes());
+        }
+        for mut socket in &self.sockets {
+            socket.write_all(&frames)?;
+        }
+        Ok(())
+    }
+}
+
+/// The role `bare-feed`: tells a line like `event` to all who connected, for each task that is submitted.
+pub async fn bare_feed(event: &str) -> Outcome {
+    raise_file_limit()?;
+    let (before, after) = event.split_once(REV).ok_or("an event without rev")?;
+    let feed = Rc::new(RefCell::new(Feed {
+        sockets: Vec::new(),
+        before_rev: format!("{before}{REV}"),
+        after_rev: after.trim_start_matches(|digit: char| digit.is_ascii_digit()).to_owned(),
+        rev: 0,
+    }));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    say(listener.local_addr()?)?;
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            loop {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let feed = feed.clone();
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = serve(stream, &feed).await {
+                        eprintln!("bare feed: {error}");
+                    }
+                });
+            }
+        })
+        .await
+}
+
+/// Serves a submitter, or keeps the socket of a watcher.
+async fn serve(mut stream: TcpStream, feed: &RefCell<Feed>) -> Outcome {
+    let mut read = Vec::new();
+    loop {
+        read.clear();
+        let body_from = loop {
+            if let Some(at) = find(&read, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        };
+        let head = std::str::from_utf8(&read[..body_from])?;
+        if head.starts_with("GET ") {
+            return keep(stream, feed).await;
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no content-length")?;
+        let whole = body_from + length.parse::<usize>()?;
+        while read.len() < whole {
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        }
+        let body = std::str::from_utf8(&read[body_from..])?;
+        let events = body.matches(r#""task_type""#).count();
+        let answer = format!(r#"{{"rev":{}}}"#, feed.borrow().rev + events as u64);
+        let answer = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+        // One small write goes out without waiting, so nobody comes between the number and its use.
+        if stream.try_write(answer.as_bytes())? < answer.len() {
+            return Err("a submitter that does not listen".into());
+        }
+        feed.borrow_mut().tell(events)?;
+    }
+}
+
+/// Greets a watcher, and never reads from it again.
+async fn keep(mut stream: TcpStream, feed: &RefCell<Feed>) -> Outcome {
+    let rev = feed.borrow().rev;
+    let mut greeting = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+    push_text(
+        &mut greeting,
+        format!("{{\"type\":\"subscribed\",\"mode\":\"snapshot\",\"rev\":{rev}}}\n{{\"type\":\"mark\",\"rev\":{rev}}}")
+            .as_bytes(),
+    );
+    stream.write_all(&greeting).await?;
+    let socket = stream.into_std()?;
+    socket.set_nonblocking(false)?;
+    feed.borrow_mut().sockets.push(socket);
+    Ok(())
+}
