@@ -193,7 +193,9 @@ impl Engine {
         next.run_at = None;
         next.tries = 0;
         next.crashes = 0;
-        next.run = None::<Box<Run>>;
+        // All but the attempt starts anew, and who ended that.
+        let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
+        next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
         let step = Step::new(next, Event::Retrying).note("retried by hand");
         Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
     }

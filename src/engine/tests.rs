@@ -43,6 +43,19 @@ enum End {
     GivenBack,
 }
 
+/// Ends the first attempt of a task that the worker `w` runs, with a timeout of 5 s.
+fn end_attempt(desk: &mut Desk, task_id: TaskId, end: End) {
+    match end {
+        End::Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
+        End::Crash => drop(desk.hello("w", 0, &[])),
+        End::Timeout => {
+            desk.pass(5_000);
+            desk.engine.fire(desk.now, &(), 10, &mut desk.batch);
+        }
+        End::GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
+    }
+}
+
 #[test]
 fn how_an_attempt_ends() {
     use End::*;
@@ -55,15 +68,7 @@ fn how_an_attempt_ends() {
         if cancelled {
             desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
         }
-        match end.clone() {
-            Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
-            Crash => drop(desk.hello("w", 0, &[])),
-            Timeout => {
-                desk.pass(5_000);
-                desk.engine.fire(desk.now, &(), 10, &mut desk.batch);
-            }
-            GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
-        }
+        end_attempt(&mut desk, task_id, end.clone());
         let task = desk.task(task_id);
         let got = (task.status, task.tries, task.crashes);
         assert_eq!(got, expected, "{end:?} of {max_attempts} tries, {max_crashes} crashes, cancelled: {cancelled}");
@@ -488,4 +493,46 @@ fn a_key_that_is_used_again_after_it_expired_is_a_young_one() {
     assert!(matches!(submit(&mut desk, 0), Answer::Submitted { .. }));
     submit(&mut desk, 5_000);
     assert!(matches!(submit(&mut desk, 0), Answer::Replayed { .. }));
+}
+
+#[test]
+fn what_is_said_of_an_attempt_that_the_hub_ended_is_refused() {
+    // It was acknowledged as if it repeated the report that had ended the attempt; there had been none.
+    use End::*;
+    for (end, max_attempts, max_crashes, cancelled) in [
+        (Timeout, 1, 3, false),
+        (Timeout, 2, 3, false),
+        (Timeout, 1, 3, true),
+        (Crash, 1, 1, false),
+        (Crash, 1, 3, true),
+        (GivenBack, 1, 3, true),
+    ] {
+        let mut desk = Desk::new();
+        let new = NewTask { timeout_ms: Some(5_000), ..NewTask::new("t") };
+        let task_id = desk.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if cancelled {
+            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        }
+        end_attempt(&mut desk, task_id, end.clone());
+        desk.commit();
+        for said in [complete(), fail(true), fail(false), Report::Cancelled, Report::Release] {
+            let got = desk.report(task_id, 1, said.clone());
+            assert_eq!(got.unwrap_err(), Refusal::LeaseLost, "{said:?} after {end:?}, cancelled: {cancelled}");
+        }
+        // The record says so, and so it is the same after a restart.
+        assert!(desk.task(task_id).run().is_some_and(|run| run.ended_by_hub), "{end:?}");
+    }
+    // The next attempt ends by itself.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(5_000), max_attempts: Some(2), ..NewTask::new("t") });
+    desk.hello("w", 2, &[]);
+    desk.round();
+    end_attempt(&mut desk, task_id, Timeout);
+    desk.pass(600_000);
+    desk.hello("w", 2, &[]);
+    desk.round();
+    desk.report(task_id, 2, fail(true)).unwrap();
+    assert!(desk.report(task_id, 2, fail(true)).is_ok());
 }

@@ -52,6 +52,9 @@ pub struct TaskView {
     /// Why the newest failed try failed, while another follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Failure>,
+    /// The hub ended the newest attempt: it took too long, or was lost with its worker.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_by_hub: bool,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
 use taskhub::task::{
-    Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Status, Task,
-    TaskId,
+    Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Run, Status,
+    Task, TaskId,
 };
 
 use super::world::{Live, Store};
@@ -44,7 +44,7 @@ pub struct Checker {
     deadlines: HashMap<(TaskId, u32), u64, IdHasher>,
     /// When a running attempt was last spoken of.
     signs: HashMap<(TaskId, u32), Sign, IdHasher>,
-    /// How attempts ended by a report, as decided.
+    /// How attempts ended, as decided; not those that were released.
     ends: HashMap<(TaskId, u32), End, IdHasher>,
     /// What this round decided, to be forgotten if its commit fails.
     undecided: Vec<Undo>,
@@ -87,6 +87,8 @@ enum End {
     Completed,
     Failed,
     Cancelled,
+    /// By no report: it took too long, or was lost.
+    ByHub,
 }
 
 enum Undo {
@@ -206,7 +208,8 @@ impl Checker {
                 if expected.is_ok() {
                     let (_, task) = self.one_step(changes, *task_id, Event::Retrying, now);
                     assert_eq!((task.status, task.tries, task.crashes), (Status::Pending, 0, 0));
-                    assert!(task.run.is_none() && task.run_at.is_none(), "a retry by hand starts anew");
+                    let anew = |run: &Run| *run == Run { ended_by_hub: run.ended_by_hub, ..Run::default() };
+                    assert!(task.run().is_none_or(anew) && task.run_at.is_none(), "a retry by hand starts anew");
                     self.is_answered_with(result, &task);
                 }
             }
@@ -289,6 +292,7 @@ impl Checker {
                 assert_eq!(changes.len(), running.len());
                 for change in changes {
                     assert!(running.remove(&change.task.task_id), "given back twice");
+                    self.ended(change.task.task_id, change.task.attempt, End::ByHub);
                     self.lost(change, Lost::GivenBack, now, live);
                 }
             }
@@ -410,6 +414,7 @@ impl Checker {
                 self.step(change, now);
                 self.signs.insert((task_id, attempt), Sign { heard: now.mono, restored: false });
             } else {
+                self.ended(task_id, attempt, End::ByHub);
                 self.lost(change, self.signs[&(task_id, attempt)].loss(), now, live);
             }
         }
@@ -500,7 +505,9 @@ impl Checker {
             if resent && before.status != Status::Pending {
                 assert!(!refused, "the same report of {task_id} was accepted before, and must be acknowledged again");
             }
-            if said.is_none() || before.attempt != attempt || (said == Some(End::Completed) && said != ended) {
+            let by_hub = ended == Some(End::ByHub);
+            if said.is_none() || before.attempt != attempt || (said == Some(End::Completed) && said != ended) || by_hub
+            {
                 assert!(refused, "{report:?} of attempt {attempt} of {task_id} was acknowledged, and is not so");
             }
             return;
@@ -552,6 +559,10 @@ impl Checker {
                 return self.lost(change, Lost::GivenBack, now, live);
             }
         };
+        self.ended(task_id, attempt, end);
+    }
+
+    fn ended(&mut self, task_id: TaskId, attempt: u32, end: End) {
         self.ends.insert((task_id, attempt), end);
         self.undecided.push(Undo::End((task_id, attempt)));
     }
@@ -577,6 +588,7 @@ impl Checker {
                         station.ending.insert((task_id, before.attempt));
                     }
                     stops.push((task_id, before.attempt));
+                    self.ended(task_id, before.attempt, End::ByHub);
                     self.failed(change, true, now, live);
                     if let Some(Outcome::Error(error)) = change.task.run().and_then(|run| run.outcome.as_ref()) {
                         assert_eq!(error.kind, "timeout");
@@ -590,6 +602,7 @@ impl Checker {
                         "{task_id} was taken from {worker_id}, which has until {until}: {now:?}"
                     );
                     let how = self.signs[&(task_id, before.attempt)].loss();
+                    self.ended(task_id, before.attempt, End::ByHub);
                     self.lost(change, how, now, live);
                 }
                 other => panic!("a timer made {task_id} leave {other}"),
@@ -1106,7 +1119,7 @@ impl Checker {
             // What was decided and never committed is forgotten.
             store.tasks.get(task_id).is_some_and(|task| match end {
                 End::Completed => task.status == Status::Completed,
-                End::Failed | End::Cancelled => task.attempt > *attempt || task.status != Status::Running,
+                End::Failed | End::Cancelled | End::ByHub => task.attempt > *attempt || task.status != Status::Running,
             })
         });
     }
