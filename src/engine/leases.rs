@@ -1,7 +1,8 @@
 //! Workers, what they hold, and for how long.
 //!
 //! A worker on a socket holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it still
-//! holds. While it is silent its seat is taken away; when the lease has run out, so are its tasks.
+//! holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when it is
+//! heard again, each takes a place until it has let go.
 //!
 //! A worker over HTTP may never have got the answer that handed it a task, and has no way to say so. There each attempt has
 //! its own lease, which only what is said of that attempt renews; a claim renews none.
@@ -404,7 +405,15 @@ impl Engine {
         let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms).is_none_or(|at| at <= now.mono);
         let mut lost: Vec<_> = worker.running.iter().filter(|(_, lease)| is_over(lease)).map(|(id, _)| *id).collect();
         lost.sort();
+        let on_socket = worker.link == Link::Socket;
         for task_id in lost {
+            if on_socket {
+                // It may only be slow. Told so, it does not go on for nothing beside whoever has the task next.
+                let attempt = self.tasks[&task_id].attempt;
+                self.occupy(worker_id, task_id, attempt);
+                let (worker_id, reason) = (worker_id.clone(), Some("lease lost".into()));
+                batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
+            }
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
             self.lose_lease(worker_id, task_id, note, now, ticks, batch);
         }

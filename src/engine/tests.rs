@@ -536,3 +536,34 @@ fn what_is_said_of_an_attempt_that_the_hub_ended_is_refused() {
     desk.report(task_id, 2, fail(true)).unwrap();
     assert!(desk.report(task_id, 2, fail(true)).is_ok());
 }
+
+#[test]
+fn a_worker_that_fell_silent_is_told_to_stop_what_it_lost() {
+    // Its socket stayed open, so nothing told it: it worked on at what another had by then, and took more beside it.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.pass(10_000);
+    let stops = |notices: &[Notice]| -> Vec<(TaskId, u32, Option<String>)> {
+        let stop = |notice: &Notice| match notice {
+            Notice::Stop { worker_id, task_id, attempt, reason } if worker_id.as_str() == "w" => {
+                Some((*task_id, *attempt, reason.as_deref().map(str::to_owned)))
+            }
+            _ => None,
+        };
+        notices.iter().filter_map(stop).collect()
+    };
+    assert_eq!(stops(&desk.round()), [(task_id, 1, Some("lease lost".to_owned()))]);
+    assert_eq!(desk.status(task_id), Status::Pending);
+    // It is heard again, and is still at it: its place is free once it has let go.
+    desk.heard("w");
+    assert_eq!(runs(&desk.round()), []);
+    assert_eq!(desk.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::LeaseLost);
+    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+    // One that is away has no socket to be told by.
+    desk.left("w");
+    desk.pass(5_000);
+    assert_eq!(stops(&desk.round()), []);
+    assert_eq!(desk.status(task_id), Status::Pending);
+}

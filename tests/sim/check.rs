@@ -601,6 +601,11 @@ impl Checker {
                         until <= now.mono,
                         "{task_id} was taken from {worker_id}, which has until {until}: {now:?}"
                     );
+                    let station = self.stations.get_mut(worker_id).expect("who runs something is known");
+                    if station.link == Link::Socket {
+                        station.ending.insert((task_id, before.attempt));
+                        stops.push((task_id, before.attempt));
+                    }
                     let how = self.signs[&(task_id, before.attempt)].loss();
                     self.ended(task_id, before.attempt, End::ByHub);
                     self.lost(change, how, now, live);
@@ -615,7 +620,7 @@ impl Checker {
                 other => panic!("a timer made {other:?}"),
             })
             .collect();
-        assert_eq!(told, stops, "whoever took too long is told to stop");
+        assert_eq!(told, stops, "whoever took too long, or lost its lease on an open socket, is told to stop");
         if !all {
             return;
         }
