@@ -21,7 +21,8 @@ pub struct Options {
     pub lease_ms: u64,
     /// A worker whose socket closed may come back within this, in milliseconds.
     pub grace_ms: u64,
-    /// The most unfinished tasks: beyond it, submissions are refused. At about 300 bytes each this bounds the memory.
+    /// The most unfinished tasks: beyond it, submissions and retries by hand are refused. At about 300 bytes each this
+    /// bounds the memory.
     pub tasks_max: usize,
     /// The largest payload, in bytes of JSON text.
     pub payload_bytes_max: usize,

@@ -183,6 +183,9 @@ impl Engine {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
         match task.status {
             Status::Failed | Status::Cancelled if self.draining => return Err(Refusal::Draining),
+            Status::Failed | Status::Cancelled if self.unfinished() >= self.options.tasks_max => {
+                return Err(Refusal::Full);
+            }
             Status::Failed | Status::Cancelled => {}
             Status::Completed => return Err(Refusal::TaskFinished),
             Status::Running => return Err(Refusal::TaskRunning),

@@ -567,3 +567,19 @@ fn a_worker_that_fell_silent_is_told_to_stop_what_it_lost() {
     assert_eq!(stops(&desk.round()), []);
     assert_eq!(desk.status(task_id), Status::Pending);
 }
+
+#[test]
+fn a_retry_by_hand_is_refused_where_a_submission_is() {
+    // It went past the bound on unfinished tasks, which is what bounds the memory.
+    let mut desk = Desk::with(Options { tasks_max: 2, ..Options::default() });
+    let [first, second] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
+    desk.decide(Command::Cancel { task_id: first, reason: None }).unwrap();
+    desk.submit(NewTask::new("t"));
+    desk.commit();
+    assert_eq!(desk.decide(Command::Retry { task_id: first }).unwrap_err(), Refusal::Full);
+    assert!(desk.changes().is_empty());
+    assert_eq!(desk.decide(Command::Retry { task_id: second }).unwrap_err(), Refusal::TaskNotFinished);
+    desk.decide(Command::Cancel { task_id: second, reason: None }).unwrap();
+    desk.decide(Command::Retry { task_id: first }).unwrap();
+    assert_eq!(desk.status(first), Status::Pending);
+}

@@ -199,6 +199,9 @@ impl Checker {
                 let expected = match self.tasks.get(task_id).map(|task| task.status) {
                     None => Err(Refusal::TaskNotFound),
                     Some(Status::Failed | Status::Cancelled) if self.draining => Err(Refusal::Draining),
+                    Some(Status::Failed | Status::Cancelled) if self.open.len() >= self.options.tasks_max => {
+                        Err(Refusal::Full)
+                    }
                     Some(Status::Failed | Status::Cancelled) => Ok(()),
                     Some(Status::Completed) => Err(Refusal::TaskFinished),
                     Some(Status::Running) => Err(Refusal::TaskRunning),
