@@ -79,7 +79,7 @@ pub(super) async fn progress(
     JsonBody(ProgressBody { progress, checkpoint }): JsonBody<ProgressBody>,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    let cancel_requested = app.hub.progress(task_id, attempt, accepts::progress(progress), checkpoint).await?;
+    let cancel_requested = app.hub.progress(task_id, attempt, progress, checkpoint).await?;
     Ok(splice::json_of(&AttemptAnswer { cancel_requested }))
 }
 

@@ -335,7 +335,7 @@ fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
             return Some(error_text(None, &Problem::new(Code::InvalidField, "a connection has one hello")));
         }
         WorkerOp::Progress { task_id, attempt, progress, checkpoint } => {
-            (Held { task_id, attempt }, link.progress(task_id, attempt, accepts::progress(progress), checkpoint))
+            (Held { task_id, attempt }, link.progress(task_id, attempt, progress, checkpoint))
         }
         WorkerOp::Log { task_id, attempt, lines } => {
             (Held { task_id, attempt }, link.log(task_id, attempt, accepts::lines(lines)))

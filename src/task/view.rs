@@ -75,7 +75,7 @@ pub struct TaskView {
     #[serde(default)]
     pub tick: u64,
     /// Only where one task is asked for by its id, or handed to a worker.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
 }
 
