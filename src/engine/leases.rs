@@ -157,7 +157,9 @@ impl Engine {
         worker.retiring = false;
         worker.silent = false;
         worker.connected_at = now.wall;
-        worker.ending.clear();
+        for ending in worker.ending.drain(..) {
+            self.endings.remove(&ending);
+        }
 
         let held = |id: &TaskId, attempt: u32| holding.contains(&(*id, attempt));
         let mut mine: Vec<_> = worker.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
@@ -190,7 +192,9 @@ impl Engine {
             return;
         }
         worker.link = Link::Away;
-        worker.ending.clear();
+        for ending in worker.ending.drain(..) {
+            self.endings.remove(&ending);
+        }
         if worker.running.is_empty() {
             self.leaving.push(worker_id.clone());
         }
@@ -290,8 +294,10 @@ impl Engine {
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
         claim.given.push(task);
-        if claim.given.len() as u32 >= claim.wanted {
-            self.crews.unseat(claim.crew, &claim.free);
+        self.crews.unseat(claim.crew, &claim.free);
+        let load = claim.given.len() as u32;
+        if load < claim.wanted {
+            claim.free = self.crews.seat(claim.crew, Seat::Claim(ticket), load);
         }
         // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
         let worker_id = claim.worker_id.clone();
@@ -349,7 +355,10 @@ impl Engine {
         }
         let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
         // If its end was taken back, it takes one place again, not two.
-        worker.ending.retain(|ending| *ending != (task.task_id, task.attempt));
+        let attempt = (task.task_id, task.attempt);
+        if self.endings.remove(&attempt).is_some() {
+            worker.ending.retain(|ending| *ending != attempt);
+        }
         // If the alarm went off, and what came of it was taken back, it goes off again at once.
         let ends_at = worker.ends_at(&lease, lease_ms);
         worker.running.insert(task.task_id, lease);
@@ -378,13 +387,13 @@ impl Engine {
             && worker.link == Link::Socket
         {
             worker.ending.push((task_id, attempt));
+            self.endings.insert((task_id, attempt), worker_id.clone());
         }
     }
 
     /// The worker spoke of an attempt that is over: now it is over for both.
     pub(super) fn attempt_over(&mut self, task_id: TaskId, attempt: u32) {
-        let holder = self.workers.iter().find(|(_, worker)| worker.ending.contains(&(task_id, attempt)));
-        if let Some(worker_id) = holder.map(|(worker_id, _)| worker_id.clone())
+        if let Some(worker_id) = self.endings.remove(&(task_id, attempt))
             && let Some(worker) = self.workers.get_mut(&worker_id)
         {
             worker.ending.retain(|ending| *ending != (task_id, attempt));

@@ -583,3 +583,48 @@ fn a_retry_by_hand_is_refused_where_a_submission_is() {
     desk.decide(Command::Retry { task_id: first }).unwrap();
     assert_eq!(desk.status(first), Status::Pending);
 }
+
+#[test]
+fn workers_of_different_crews_take_turns() {
+    // Whoever stood in the crew that was made first got everything, until it was full.
+    let mut desk = Desk::new();
+    desk.hello_for("all", "*", "default", 4, &[]);
+    desk.hello_for("only", "t", "default", 4, &[]);
+    desk.claim("http", 100, 7);
+    desk.decide(Command::Unclaim { ticket: 7 }).unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        let task_id = desk.submit(NewTask::new("t"));
+        taken.extend(runs(&desk.round()).into_iter().map(|(_, worker_id)| worker_id));
+        desk.report(task_id, 1, complete()).unwrap();
+    }
+    assert_eq!(taken, ["all", "only", "all", "only", "all", "only"]);
+    // The emptiest first, so of six at once each gets three.
+    for _ in 0..6 {
+        desk.submit(NewTask::new("t"));
+    }
+    let mut taken: Vec<String> = runs(&desk.round()).into_iter().map(|(_, worker_id)| worker_id).collect();
+    taken.sort();
+    assert_eq!(taken, ["all", "all", "all", "only", "only", "only"]);
+}
+
+#[test]
+fn open_claims_share_what_comes() {
+    // The claim that had waited longest took all that it had room for.
+    let mut desk = Desk::new();
+    desk.claim("w", 100, 1);
+    desk.claim("x", 100, 2);
+    for _ in 0..6 {
+        desk.submit(NewTask::new("t"));
+    }
+    let mut shares: Vec<_> = desk
+        .round()
+        .into_iter()
+        .map(|notice| match notice {
+            Notice::Claimed { ticket, tasks } => (ticket, tasks.len()),
+            other => panic!("{other:?} instead of an answer to a claim"),
+        })
+        .collect();
+    shares.sort();
+    assert_eq!(shares, [(1, 3), (2, 3)]);
+}

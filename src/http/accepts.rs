@@ -65,10 +65,7 @@ pub(super) fn complete(result: Option<Json>) -> Report {
 
 /// The attempt failed.
 pub(super) fn fail(error: Option<Failure>, retryable: Option<bool>) -> Report {
-    Report::Fail {
-        error: error.unwrap_or_else(|| Failure::new("error", "")),
-        retryable: retryable.unwrap_or(true),
-    }
+    Report::Fail { error: error.unwrap_or_else(|| Failure::new("error", "")), retryable: retryable.unwrap_or(true) }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 //! * Every step is one of the table, fills in exactly what it should, and has a cause: the command it came with, or a
 //!   timer that was due on the clock it belongs to. What is due has happened when the timers have fired.
 //! * `rev` has no holes, `updated_at` and attempts never go back, ids grow, one run ends once.
-//! * A hand-out is the best task for that seat, to the emptiest worker of its crew; no seat and task that fit each other
-//!   are left.
+//! * A hand-out is the best task for that seat, and of all who take that task to the emptiest; no seat and task that fit
+//!   each other are left.
 //! * A refusal has changed nothing, and was right. Nothing is answered that is not in the store.
 //! * After a failed commit the engine is what the store says.
 //! * What was acknowledged is there in the end, or was deleted by somebody.
@@ -704,13 +704,14 @@ impl Checker {
                     let claim = &self.claims[&ticket];
                     assert_eq!(claim.worker_id, worker_id);
                     let filled = filled.entry(ticket).or_default();
+                    let load = *filled;
                     *filled += 1;
                     assert!(*filled <= claim.wanted, "more than was claimed");
                     // Whoever waits for an answer is there.
                     let accepts = self.claims[&ticket].accepts.clone();
                     self.comes_by_http(&worker_id, &accepts, now);
                     self.present(&worker_id, now);
-                    (accepts, 0)
+                    (accepts, load)
                 }
                 None => {
                     assert_eq!(runs.next(), Some((worker_id.clone(), task_id)), "handed out, and nobody is told");
@@ -722,9 +723,13 @@ impl Checker {
             assert!(takes(&accepts, &before), "{worker_id} does not take {task_id}");
             assert_eq!(self.best(&accepts), Some(task_id), "another task was next in line");
             for (other_id, other) in &self.stations {
-                if other.accepts == accepts && self.must_take(other_id, now) {
+                if takes(&other.accepts, &before) && self.must_take(other_id, now) {
                     assert!(self.load(other_id) >= load, "{other_id} is emptier than {worker_id}");
                 }
+            }
+            for (other, claim) in self.claims.iter().filter(|(_, claim)| takes(&claim.accepts, &before)) {
+                let has = filled.get(other).copied().unwrap_or(0);
+                assert!(has >= claim.wanted.min(load), "claim {other} has less than {worker_id}");
             }
             assert_eq!(
                 (task.attempt, task.tries, task.crashes),
