@@ -108,7 +108,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
-    let mut watch = tokio::time::interval(lease.max(Duration::from_millis(1)));
+    let mut watch = tokio::time::interval((lease / 3).max(Duration::from_millis(1)));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let mut last_heard = Instant::now();
     let mut pushes = Vec::new();
@@ -116,8 +116,11 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         return ending;
     }
     loop {
+        // While too much waits for the writer, this socket is written and not read: its worker waits, and nobody else.
+        let (listens, room) = (link.has_room(), link.room());
         let step = tokio::select! {
-            turn = desk.turn() => Step::Turn(turn),
+            turn = desk.turn(listens) => Step::Turn(turn),
+            () = room, if !listens => Step::Room,
             pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
             _ = watch.tick() => Step::Watch,
         };
@@ -145,6 +148,12 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
                     }
                 }
             }
+            // It is not silent, it is not listened to.
+            Step::Room | Step::Watch if !listens => {
+                last_heard = Instant::now();
+                link.heard();
+            }
+            Step::Room => {}
             Step::Watch if last_heard.elapsed() > lease * SILENCE_LEASES_MAX => {
                 return Ending::Close(CloseCode::NoPong, "nothing was heard");
             }
@@ -155,6 +164,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
 
 enum Step {
     Turn(Turn),
+    Room,
     Pushes(Result<(), HubError>),
     Watch,
 }
@@ -247,18 +257,19 @@ enum Turn {
 }
 
 impl Desk<'_> {
-    /// Writes as much as goes, and waits for the next message.
-    async fn turn(&mut self) -> Turn {
-        std::future::poll_fn(|cx| self.poll_turn(cx)).await
+    /// Writes as much as goes, and waits for the next message where it `listens`.
+    async fn turn(&mut self, listens: bool) -> Turn {
+        std::future::poll_fn(|cx| self.poll_turn(listens, cx)).await
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_turn(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<Turn> {
         match self.poll_write(cx) {
             Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Other),
             Poll::Ready(Ok(false)) | Poll::Pending => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended(Ending::Gone)),
         }
-        if (self.unflushed || !self.outbox.is_empty()) && self.unanswered > UNANSWERED_MAX {
+        let unheard = (self.unflushed || !self.outbox.is_empty()) && self.unanswered > UNANSWERED_MAX;
+        if !listens || unheard {
             return Poll::Pending;
         }
         Pin::new(&mut *self.socket).poll_next(cx).map(|message| match message {

@@ -1,0 +1,176 @@
+//! A hub whose disk does not keep up: who is turned away, who waits, and who does not notice.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use futures::{FutureExt, SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use super::{App, router};
+use crate::config::ServeConfig;
+use crate::engine::{Accepts, Refusal, Report};
+use crate::hub::{Hub, HubError, Principal};
+use crate::store::{Commit, Reader, Recovered, SqliteStore, Store, StoreError};
+use crate::task::{Digest, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
+
+/// The bound of a test that hangs. Nothing should take as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const MIB: usize = 1 << 20;
+
+/// Whether commits go through, and whether one stands before the gate.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<(bool, bool)>,
+    moved: Condvar,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        self.state.lock().unwrap().0 = closed;
+        self.moved.notify_all();
+    }
+
+    /// Blocks until a commit stands before the closed gate.
+    fn until_stuck(&self) {
+        drop(self.moved.wait_while(self.state.lock().unwrap(), |(_, stuck)| !*stuck).unwrap());
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 = state.0;
+        self.moved.notify_all();
+        drop(self.moved.wait_while(state, |(closed, _)| *closed).unwrap());
+    }
+}
+
+/// A store whose commits wait at a gate.
+struct Gated(SqliteStore, Arc<Gate>);
+
+impl Store for Gated {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        self.0.recover()
+    }
+
+    fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        self.1.pass();
+        self.0.append(commit)
+    }
+
+    fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {
+        self.0.settle(tasks_max)
+    }
+
+    fn unsettled(&self) -> (usize, usize) {
+        self.0.unsettled()
+    }
+
+    fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.0.task(task_id)
+    }
+
+    fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError> {
+        self.0.key(key, now)
+    }
+
+    fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.sweep(now, tombstones_before, rows_max)
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.0.probe()
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Store::reader(&self.0)
+    }
+}
+
+#[tokio::test]
+async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_up() {
+    // All of it was taken, at a MiB a word, for as long as the disk hung.
+    let config = ServeConfig::for_trial();
+    let gate = Arc::new(Gate::default());
+    let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
+    let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
+    let app = App::new(hub.clone(), config.http_limits(), Duration::from_millis(100));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router(app)).await });
+
+    let who = Principal::default();
+    let task_id = hub.submit_all(&who, vec![NewTask::new("t")], None).await.unwrap().task_ids[0];
+    let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+    hub.claim(Name::new("w"), accepts, 1, PATIENCE).await.unwrap();
+    let mut request = format!("ws://{address}/api/v1/worker/ws").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "taskhub.worker.v1".parse().unwrap());
+    let (mut worker, _) = connect_async(request).await.unwrap();
+    let hello = json!({"op": "hello", "worker_id": "socket", "task_types": ["none"]});
+    worker.send(Message::text(hello.to_string())).await.unwrap();
+    assert!(worker.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
+
+    gate.set(true);
+    let mut submitted = Box::pin(hub.submit_all(&who, vec![NewTask::new("none")], None));
+    assert!(submitted.as_mut().now_or_never().is_none());
+    let stuck = gate.clone();
+    tokio::task::spawn_blocking(move || stuck.until_stuck()).await.unwrap();
+
+    // Over HTTP: so much waits for its answer, the rest is told to come again.
+    let result = Json::of(&"x".repeat(MIB - 2)).unwrap();
+    let (mut waiting, mut turned_away) = (Vec::new(), 0);
+    for _ in 0..80 {
+        let mut report = Box::pin(hub.report(task_id, 9, Report::Complete { result: result.clone() }));
+        match report.as_mut().now_or_never() {
+            None => waiting.push(report),
+            Some(Err(HubError::Overloaded)) => turned_away += 1,
+            Some(other) => panic!("answered by {other:?}, and nothing was written"),
+        }
+    }
+    assert_eq!((waiting.len(), turned_away), (63, 17));
+    // The room that is left takes what is small.
+    let checkpoint = Json::of(&"x".repeat(60_000)).unwrap();
+    while hub.progress(task_id, 1, None, Some(checkpoint.clone())).now_or_never().is_none() {}
+    let path = format!("http://{address}/api/v1/tasks/{task_id}/attempts/1/progress");
+    let body = json!({"checkpoint": "x".repeat(60_000)});
+    let answer = reqwest::Client::new().post(path).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "overloaded");
+    hub.log(task_id, 1, vec![Default::default(); 40_000]).unwrap_err();
+    // New work has a bound of its own, and who only looks is answered.
+    let mut more = Box::pin(hub.submit_all(&who, vec![NewTask::new("none")], None));
+    assert!(more.as_mut().now_or_never().is_none());
+    assert!(reqwest::get(format!("http://{address}/api/v1/stats")).await.unwrap().status().is_success());
+
+    // On a socket: it is not read, and so the worker cannot go on, however much it would say.
+    let word = json!({"op": "complete", "task_id": task_id, "attempt": 9, "result": "y".repeat(MIB - 2)}).to_string();
+    let (mut says, mut hears) = worker.split();
+    let mut said = 0;
+    while said < 64 {
+        says.feed(Message::text(word.clone())).await.unwrap();
+        said += 1;
+        if tokio::time::timeout(Duration::from_millis(500), says.flush()).await.is_err() {
+            break;
+        }
+    }
+    assert!(said < 64, "all of it was read");
+
+    gate.set(false);
+    for report in waiting {
+        assert_eq!(report.await.unwrap_err(), HubError::Refused(Refusal::LeaseLost));
+    }
+    submitted.await.unwrap();
+    more.await.unwrap();
+    let mut answers = 0;
+    let hear_all = async {
+        while answers < said {
+            let message = hears.next().await.expect("the socket stays").unwrap();
+            answers += message.to_text().unwrap().matches("lease_lost").count();
+        }
+    };
+    let both = futures::future::join(says.flush(), hear_all);
+    tokio::time::timeout(PATIENCE, both).await.expect("the socket is read again, and answered").0.unwrap();
+    hub.stop().await;
+}
