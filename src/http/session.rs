@@ -389,8 +389,7 @@ impl Session {
     }
 
     fn stats(&mut self) {
-        let stats = serde_json::to_string(&self.app.hub.stats()).expect("counts are plain values");
-        self.lines.push(stats.replacen('{', r#"{"type":"stats","#, 1).into());
+        self.lines.push(self.app.hub.stats_line());
         self.stats_at = Some(Instant::now() + STATS_EVERY);
     }
 

@@ -229,6 +229,11 @@ impl Hub {
         }
     }
 
+    /// The line that tells those who watch the counts of them: at most a second old, and the same bytes for all.
+    pub fn stats_line(&self) -> Bytes {
+        self.shared.stats_line.get(std::time::Instant::now(), || crate::wire::stats_line(&self.stats()))
+    }
+
     /// Every worker the hub knows of, by id.
     pub async fn workers(&self) -> Result<Vec<WorkerState>, HubError> {
         match self.ask(Command::Workers, Bound::Held).await? {
