@@ -14,8 +14,8 @@ use super::{App, router};
 use crate::config::ServeConfig;
 use crate::engine::{Accepts, Refusal, Report};
 use crate::hub::{Hub, HubError, Principal};
-use crate::store::{Commit, Reader, Recovered, SqliteStore, Store, StoreError};
-use crate::task::{Digest, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
+use crate::store::{Commit, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
+use crate::task::{Digest, Filter, Json, KeyEntry, Name, NewTask, PatternSet, Status, Task, TaskId, Timestamp};
 
 /// The bound of a test that hangs. Nothing should take as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,6 +87,68 @@ impl Store for Gated {
     fn reader(&self) -> Arc<dyn Reader> {
         Store::reader(&self.0)
     }
+}
+
+#[tokio::test]
+async fn who_watches_named_tasks_does_not_wait_for_the_writer() {
+    // Each subscription had the whole view settled for its snapshot: work for the one thread that everybody shares.
+    let config = ServeConfig::for_trial();
+    let gate = Arc::new(Gate::default());
+    let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
+    let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
+    let who = Principal::default();
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(hub.submit_all(&who, vec![NewTask::new("t")], None).await.unwrap().task_ids[0]);
+    }
+    hub.cancel_as(&who, ids[0], None).await.unwrap();
+    hub.cancel_as(&who, ids[1], None).await.unwrap();
+    hub.delete_as(&who, ids[1]).await.unwrap();
+    let query = |named: &[TaskId], status: Option<Status>| Query {
+        filter: Filter {
+            task_id: Some(named.iter().copied().collect()),
+            status: status.map(|status| [status].into()),
+            ..Filter::default()
+        },
+        text: None,
+        created_after: None,
+        created_before: None,
+        order: Order::NewestFirst,
+        beyond: None,
+        limit: 10,
+    };
+    // All of it settled, so that the first is no longer on the board.
+    hub.find(Query { filter: Filter::default(), ..query(&[], None) }).await.unwrap();
+    hub.cancel_as(&who, ids[2], None).await.unwrap();
+    assert!(hub.shown(ids[0]).is_none() && hub.shown(ids[2]).is_some());
+
+    gate.set(true);
+    let mut submitted = Box::pin(hub.submit_all(&who, vec![NewTask::new("t")], None));
+    assert!(submitted.as_mut().now_or_never().is_none());
+    let stuck = gate.clone();
+    tokio::task::spawn_blocking(move || stuck.until_stuck()).await.unwrap();
+    let check = async |query: Query, expected: &[usize], more: bool| {
+        let page = tokio::time::timeout(PATIENCE, hub.find(query)).await.expect("nothing settles").unwrap();
+        let found: Vec<TaskId> = page.tasks.iter().map(|(id, _)| *id).collect();
+        assert_eq!((found, page.more), (expected.iter().map(|at| ids[*at]).collect(), more));
+        for (id, record) in page.tasks {
+            assert_eq!(Task::parse(&record).unwrap().task_id, id);
+        }
+    };
+    check(query(&ids, None), &[3, 2, 0], false).await;
+    check(query(&ids[3..], None), &[3], false).await;
+    check(query(&ids[..1], None), &[0], false).await;
+    check(query(&ids[1..2], None), &[], false).await;
+    check(query(&ids, Some(Status::Cancelled)), &[2, 0], false).await;
+    check(query(&ids, Some(Status::Pending)), &[3], false).await;
+    check(Query { order: Order::OldestFirst, ..query(&ids, None) }, &[0, 2, 3], false).await;
+    check(Query { limit: 2, ..query(&ids, None) }, &[3, 2], true).await;
+    check(Query { beyond: Some(ids[2]), ..query(&ids, None) }, &[0], false).await;
+    check(Query { beyond: Some(ids[0]), order: Order::OldestFirst, limit: 2, ..query(&ids, None) }, &[2, 3], false)
+        .await;
+    gate.set(false);
+    submitted.await.unwrap();
+    hub.stop().await;
 }
 
 #[tokio::test]

@@ -212,7 +212,7 @@ impl Board {
     }
 
     /// A record as JSON, with the newest tick if it is the newest record.
-    fn record(&self, task: &Task) -> Vec<u8> {
+    pub(super) fn record(&self, task: &Task) -> Vec<u8> {
         let task_id = task.task_id;
         let mut out = Vec::with_capacity(640);
         let live = self.live.get(&task_id).filter(|live| live.rev == task.rev);
