@@ -29,7 +29,9 @@ use super::worker_http::{text_for, write_task};
 use crate::engine::Report;
 use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
 use crate::task::TaskId;
-use crate::wire::{CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays};
+use crate::wire::{
+    CONCURRENCY_MAX, CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
+};
 
 /// How long a worker may take to introduce itself.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -37,8 +39,6 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// After how many leases of silence the connection counts as dead. Its tasks are gone after one.
 const SILENCE_LEASES_MAX: u32 = 3;
-/// The most tasks a worker may run at once.
-const CONCURRENCY_MAX: u32 = 1_000;
 /// What is read at once. Messages are small; a larger one takes several reads.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 /// What is gathered before it is written.

@@ -18,8 +18,8 @@ pub use rest::{
     TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
 };
 pub use worker::{
-    CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody, WorkerHello, WorkerOp,
-    WorkerSays,
+    CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody,
+    WorkerHello, WorkerOp, WorkerSays,
 };
 
 /// How long clients should wait before they come back after a goodbye, in milliseconds, as the bounds of the wait.
