@@ -91,6 +91,9 @@ pub(super) fn print(text: &str) -> Result<(), Failed> {
 
 /// Prints one value on one line, a payload too that came over several.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failed> {
-    let json = Json::of(value).map_err(|why| Failed::here(why.to_string()))?;
-    print(&format!("{}\n", json.as_str()))
+    print(&json_line(value).map_err(|why| Failed::here(why.to_string()))?)
+}
+
+pub(super) fn json_line(value: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+    Ok(format!("{}\n", Json::of(value)?.as_str()))
 }
