@@ -1,6 +1,6 @@
 //! What workers say of themselves and of their attempts, checked; the same on the socket and over plain HTTP.
 
-use crate::engine::{Accepts, Report};
+use crate::hub::{Accepts, Report};
 use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
 use crate::wire::LogLineBody;
 

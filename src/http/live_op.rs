@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::store::Order;
+use crate::hub::Order;
 use crate::task::{FILTER_VALUES_MAX, Filter, LOG_LINES_MAX};
 use crate::wire::{Code, LiveOp, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
 

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::store::Stored;
+use crate::hub::Stored;
 use crate::task::Json;
 
 /// The media type of answers.

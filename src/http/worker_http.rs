@@ -16,8 +16,7 @@ use super::query::WAIT_MS_MAX;
 use super::read::task_id;
 use super::splice;
 use super::state::App;
-use crate::engine::{Refusal, Report};
-use crate::hub::HandedOut;
+use crate::hub::{HandedOut, Refusal, Report};
 use crate::task::{Json, TaskId};
 use crate::wire::{AttemptAnswer, ClaimBody, CompleteBody, FailBody, LogBody, NoBody, Problem, ProgressBody};
 

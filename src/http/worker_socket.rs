@@ -26,8 +26,7 @@ use super::accepts::{self, accepts};
 use super::caller::{Caller, check_origin};
 use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::worker_http::{text_for, write_task};
-use crate::engine::Report;
-use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
+use crate::hub::{HubError, Pushed, Refusal, Report, Welcome, WorkerLink};
 use crate::task::TaskId;
 use crate::wire::{
     CONCURRENCY_MAX, CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
@@ -190,7 +189,7 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
                     Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
                         return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
                     }
-                    Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
+                    Err(Refused::Hub(HubError::Refused(Refusal::Draining) | HubError::Stopped)) => {
                         return Err(restarting());
                     }
                     Err(Refused::Hub(error)) => error.into(),
@@ -445,7 +444,6 @@ fn broken(error: &axum::Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Refusal;
     use crate::hub::HandedOut;
     use crate::task::{Json, Task};
 
