@@ -1,5 +1,6 @@
 //! A hub whose disk does not keep up: who is turned away, who waits, and who does not notice.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -12,8 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::{App, router};
 use crate::config::ServeConfig;
-use crate::engine::{Accepts, Refusal, Report};
-use crate::hub::{Hub, HubError, Principal};
+use crate::hub::{Accepts, Hub, HubError, Principal, Pushed, Refusal, Report};
 use crate::store::{Commit, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
 use crate::task::{Digest, Filter, Json, KeyEntry, Name, NewTask, PatternSet, Status, Task, TaskId, Timestamp};
 
@@ -26,6 +26,10 @@ const MIB: usize = 1 << 20;
 struct Gate {
     state: Mutex<(bool, bool)>,
     moved: Condvar,
+    /// The disk is full.
+    broken: AtomicBool,
+    /// Bytes of results in the largest commit.
+    largest: AtomicUsize,
 }
 
 impl Gate {
@@ -57,6 +61,11 @@ impl Store for Gated {
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.1.pass();
+        if self.1.broken.load(Ordering::SeqCst) {
+            return Err(StoreError { step: "append", cause: "the disk is full".into(), lasting: false });
+        }
+        let bytes = commit.changes.iter().filter_map(|entry| entry.change.result.as_ref()).map(Json::len).sum();
+        self.1.largest.fetch_max(bytes, Ordering::SeqCst);
         self.0.append(commit)
     }
 
@@ -81,7 +90,10 @@ impl Store for Gated {
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {
-        self.0.probe()
+        match self.1.broken.load(Ordering::SeqCst) {
+            true => Err(StoreError { step: "probe", cause: "the disk is full".into(), lasting: false }),
+            false => self.0.probe(),
+        }
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -234,5 +246,41 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     };
     let both = futures::future::join(says.flush(), hear_all);
     tokio::time::timeout(PATIENCE, both).await.expect("the socket is read again, and answered").0.unwrap();
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_broken_store_left_is_written_in_commits_of_a_bounded_size() {
+    // All that had gathered while the disk was full went into the one commit after it.
+    const TASKS: usize = 48;
+    let config = ServeConfig::for_trial();
+    let gate = Arc::new(Gate::default());
+    let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
+    let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
+    let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+    let attached = hub.attach_worker(Name::new("w"), accepts, TASKS as u32, Vec::new()).await;
+    let mut link = attached.unwrap_or_else(|error| panic!("{error}")).link;
+    hub.submit_all(&Principal::default(), vec![NewTask::new("t"); TASKS], None).await.unwrap();
+    let mut pushed = Vec::new();
+    while pushed.len() < TASKS {
+        tokio::time::timeout(PATIENCE, link.next(&mut pushed)).await.expect("all of them are handed out").unwrap();
+    }
+    gate.broken.store(true, Ordering::SeqCst);
+    let result = Json::of(&"x".repeat(MIB - 2)).unwrap();
+    for push in pushed.drain(..) {
+        let Pushed::Run(given) = push else { panic!("{push:?} instead of a task") };
+        link.report(given.task.task_id, 1, Report::Complete { result: result.clone() });
+    }
+    // When this is answered, every report before it has been tried.
+    let refused = hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await;
+    assert_eq!(refused.unwrap_err(), HubError::StorageUnavailable);
+    assert!(hub.storage().is_err() && pushed.is_empty());
+    gate.broken.store(false, Ordering::SeqCst);
+    while pushed.len() < TASKS {
+        tokio::time::timeout(PATIENCE, link.next(&mut pushed)).await.expect("all of them are acknowledged").unwrap();
+    }
+    assert!(pushed.iter().all(|push| matches!(push, Pushed::Ack { .. })), "{pushed:?}");
+    let largest = gate.largest.load(Ordering::SeqCst);
+    assert!(largest <= 8 * MIB, "{largest} bytes in one commit");
     hub.stop().await;
 }

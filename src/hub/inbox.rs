@@ -29,7 +29,8 @@ const SAID_BYTES_MAX: usize = 64 << 20;
 /// Requests in one round: at a few microseconds each, some milliseconds of work before the next fsync.
 const ROUND_LEN_MAX: usize = 4_096;
 /// Bytes in one round. A disk writes so much in some tens of milliseconds; more would not make a commit cheaper, only
-/// longer for all who wait for it. A request that is larger by itself, a batch, is a round of its own.
+/// longer for all who wait for it. A request that is larger by itself, a batch, is a round of its own. What a broken store
+/// left to be tried again is cut in the same way, and comes on top.
 pub(super) const ROUND_BYTES_MAX: usize = 8 << 20;
 /// What a request costs beside the texts in it, and a task beside its payload.
 const REQUEST_BYTES: usize = 256;
