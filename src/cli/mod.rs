@@ -4,10 +4,13 @@
 //! What programs read goes to standard output, what people are told beside it to standard error.
 
 mod bars;
+#[cfg(test)]
+mod golden;
 mod outcome;
 mod run;
 mod show;
 mod submit;
+mod tables;
 mod tasks;
 mod watch;
 mod worker;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::client::ClientError;
+use crate::task::Json;
 
 pub(super) type Outcome = Result<ExitCode, Failed>;
 
@@ -88,9 +89,11 @@ pub(super) fn print(text: &str) -> Result<(), Failed> {
     })
 }
 
-/// Writes a value as one line of JSON.
+/// Prints one value on one line, a payload too that came over several.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failed> {
-    let mut text = serde_json::to_string(value).map_err(|why| Failed::here(why.to_string()))?;
-    text.push('\n');
-    print(&text)
+    print(&json_line(value).map_err(|why| Failed::here(why.to_string()))?)
+}
+
+pub(super) fn json_line(value: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+    Ok(format!("{}\n", Json::of(value)?.as_str()))
 }

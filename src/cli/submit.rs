@@ -114,7 +114,7 @@ fn payload(words: &str) -> Result<Json, Failed> {
     // The value itself only to say where it goes wrong; what is sent is the text.
     let wrong = |why: serde_json::Error| Failed::usage(format!("{place} is not JSON: {why}"));
     serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(wrong)?;
-    Json::parse(&text).map_err(|why| Failed::usage(format!("{place} {why}")))
+    Json::parse_verbatim(&text).map_err(|why| Failed::usage(format!("{place} {why}")))
 }
 
 pub(super) async fn submit(args: SubmitArgs) -> Outcome {

@@ -6,11 +6,10 @@ use clap::Args;
 
 use super::HubArgs;
 use super::outcome::{FAILED, Failed, Outcome, print, print_json};
-use super::show::{self, Table};
 use super::submit::{finished, label};
+use super::tables::{self, Look};
 use crate::client::{ListQuery, Order};
-use crate::task::{Status, TaskId, Timestamp};
-use crate::wire::QueueStats;
+use crate::task::{Status, TaskId};
 
 #[derive(Debug, Args)]
 pub(super) struct HubOnly {
@@ -41,21 +40,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
             None => print_json(&task)?,
         }
     } else {
-        print(&show::task(&task, Timestamp::now(), show::colours()))?;
-        if let Some(history) = history {
-            let mut table = Table::new(&["AT", "EVENT", "STATUS", "ATTEMPT", "WORKER", "NOTE"], &[3]);
-            for step in history {
-                table.row([
-                    step.at.to_string(),
-                    step.event.as_str().to_owned(),
-                    step.status.to_string(),
-                    step.attempt.to_string(),
-                    step.worker_id.map(|worker| worker.to_string()).unwrap_or_default(),
-                    show::plain(step.note.as_deref().unwrap_or_default()),
-                ]);
-            }
-            print(&format!("\n{}", table.text(show::terminal_width())))?;
-        }
+        print(&tables::task(&task, history.as_deref(), Look::here()))?;
     }
     let failed = args.wait && task.status != Status::Completed;
     Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
@@ -127,20 +112,7 @@ pub(super) async fn list(args: ListArgs) -> Outcome {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let (now, colours) = (Timestamp::now(), show::colours());
-    let mut table = Table::new(&["TASK", "STATUS", "DONE", "AGE", "QUEUE", "TYPE", "TITLE"], &[2, 3]);
-    for task in &tasks {
-        table.row([
-            task.task_id.to_string(),
-            show::status(task.status, 0, colours),
-            show::cut(&show::short_progress(task.progress.as_ref()), 12),
-            show::age(task.created_at, now),
-            task.queue.to_string(),
-            task.task_type.to_string(),
-            show::plain(task.title.as_deref().unwrap_or_default()),
-        ]);
-    }
-    print(&table.text(show::terminal_width()))?;
+    print(&tables::tasks(&tasks, Look::here()))?;
     if more {
         eprintln!("(there are more; -n shows them)");
     }
@@ -210,46 +182,7 @@ pub(super) async fn stats(args: HubOnly) -> Outcome {
         print_json(&stats)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let counts = stats.tasks;
-    let mut text = format!(
-        "up {}   rev {}   {} workers   {} sockets\n\n",
-        show::span(stats.uptime_ms),
-        stats.rev,
-        stats.workers,
-        stats.sockets
-    );
-    let numbers = [
-        counts.waiting,
-        counts.scheduled,
-        counts.pending,
-        counts.running,
-        counts.completed,
-        counts.failed,
-        counts.cancelled,
-    ];
-    let rates = [None, None, Some(stats.rates.created), None]
-        .into_iter()
-        .chain([stats.rates.completed, stats.rates.failed, stats.rates.cancelled].map(Some));
-    let mut table = Table::new(&["STATUS", "TASKS", "A SECOND"], &[1, 2]);
-    for ((status, count), rate) in Status::ALL.into_iter().zip(numbers).zip(rates) {
-        // New tasks mostly are ready at once: that line shows how many come.
-        let rate = rate.map(|rate| format!("{rate:.1}")).unwrap_or_default();
-        table.row([show::status(status, 0, show::colours()), count.to_string(), rate]);
-    }
-    text.push_str(&table.text(None));
-    for (head, lines) in [("QUEUE", &stats.queues), ("TYPE", &stats.types)] {
-        if lines.is_empty() {
-            continue;
-        }
-        let mut table = Table::new(&[head, "WAITING", "SCHEDULED", "PENDING", "RUNNING"], &[1, 2, 3, 4]);
-        for (name, QueueStats { waiting, scheduled, pending, running }) in lines {
-            let counts = [waiting, scheduled, pending, running].map(u64::to_string);
-            table.row(std::iter::once(name.clone()).chain(counts));
-        }
-        text.push('\n');
-        text.push_str(&table.text(None));
-    }
-    print(&text)?;
+    print(&tables::stats(&stats, Look::here()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -261,19 +194,6 @@ pub(super) async fn workers(args: HubOnly) -> Outcome {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let now = Timestamp::now();
-    let mut table = Table::new(&["WORKER", "LINK", "RUNS", "OF", "HEARD", "QUEUES", "TYPES"], &[2, 3, 4]);
-    for worker in workers {
-        table.row([
-            worker.worker_id,
-            if worker.draining { format!("{}, draining", worker.link) } else { worker.link },
-            worker.running.len().to_string(),
-            worker.concurrency.to_string(),
-            show::age(worker.last_heard_at, now),
-            worker.queues.join(" "),
-            worker.task_types.join(" "),
-        ]);
-    }
-    print(&table.text(show::terminal_width()))?;
+    print(&tables::workers(&workers, Look::here()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -144,7 +144,15 @@ impl Screen {
     fn show(&mut self, event: &LiveEvent) -> Result<(), Failed> {
         match self {
             Screen::Json => print_json(&in_json(event)),
-            Screen::Lines => in_lines(event),
+            Screen::Lines => {
+                if let Some(note) = note(event) {
+                    eprintln!("{note}");
+                }
+                match in_lines(event, Timestamp::now()) {
+                    text if text.is_empty() => Ok(()),
+                    text => print(&text),
+                }
+            }
             Screen::Bars(bars) => {
                 on_bars(bars, event);
                 Ok(())
@@ -156,7 +164,7 @@ impl Screen {
 /// An event as one line of JSON, with the words of the live stream.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Said<'a> {
+pub(super) enum Said<'a> {
     Status {
         status: String,
         behind: bool,
@@ -202,7 +210,7 @@ enum Said<'a> {
     },
 }
 
-fn in_json(event: &LiveEvent) -> Said<'_> {
+pub(super) fn in_json(event: &LiveEvent) -> Said<'_> {
     match event {
         LiveEvent::Status { status, behind, retry_ms, reason } => Said::Status {
             status: format!("{status:?}").to_lowercase(),
@@ -231,34 +239,32 @@ fn in_json(event: &LiveEvent) -> Said<'_> {
     }
 }
 
-fn in_lines(event: &LiveEvent) -> Result<(), Failed> {
+/// What is told beside the lines, of the connection. That it is live is how it should be; a refusal is told at the end.
+fn note(event: &LiveEvent) -> Option<String> {
     match event {
-        // Live is how it should be; a refusal is told at the end.
-        LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => Ok(()),
-        LiveEvent::Status { status: LiveStatus::Refused, .. } => Ok(()),
+        LiveEvent::Status { status: LiveStatus::Live, behind: false, .. }
+        | LiveEvent::Status { status: LiveStatus::Refused, .. } => None,
         LiveEvent::Status { status, behind, retry_ms, reason } => {
-            eprintln!("{}", connection(*status, *behind, *retry_ms, reason.as_deref()));
-            Ok(())
+            Some(connection(*status, *behind, *retry_ms, reason.as_deref()))
         }
-        LiveEvent::Lag { .. } => Ok(()),
-        LiveEvent::Complaint { code, detail } => {
-            eprintln!("the hub: {detail} ({code})");
-            Ok(())
+        LiveEvent::Complaint { code, detail } => Some(format!("the hub: {detail} ({code})")),
+        LiveEvent::Lag { .. } | LiveEvent::Of(..) => None,
+    }
+}
+
+/// An event as lines for people, or as none.
+pub(super) fn in_lines(event: &LiveEvent, now: Timestamp) -> String {
+    let LiveEvent::Of(_, event) = event else { return String::new() };
+    match event {
+        TaskEvent::Snapshot { tasks, .. } => {
+            tasks.iter().map(|task| line(task.updated_at, task.status.as_str(), task)).collect()
         }
-        LiveEvent::Of(_, event) => match event {
-            TaskEvent::Snapshot { tasks, .. } => {
-                let lines: String =
-                    tasks.iter().map(|task| line(task.updated_at, task.status.as_str(), task)).collect();
-                print(&lines)
-            }
-            TaskEvent::Task { event, task } | TaskEvent::Leave { event, task } => {
-                let word = event.map_or(task.status.as_str(), |event| short_event(event));
-                print(&line(task.updated_at, word, task))
-            }
-            TaskEvent::Progress { task } => print(&line(Timestamp::now(), "progress", task)),
-            TaskEvent::Gone { task_id } => print(&format!("{}  {:<16} {task_id}\n", Timestamp::now(), "gone")),
-            TaskEvent::Log { .. } | TaskEvent::Stats(_) | TaskEvent::Ended { .. } => Ok(()),
-        },
+        TaskEvent::Task { event, task } | TaskEvent::Leave { event, task } => {
+            line(task.updated_at, event.map_or(task.status.as_str(), short_event), task)
+        }
+        TaskEvent::Progress { task } => line(now, "progress", task),
+        TaskEvent::Gone { task_id } => format!("{now}  {:<16} {task_id}\n", "gone"),
+        TaskEvent::Log { .. } | TaskEvent::Stats(_) | TaskEvent::Ended { .. } => String::new(),
     }
 }
 

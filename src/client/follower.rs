@@ -16,10 +16,12 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::news::{LiveEvent, LiveStatus, TaskEvent};
 use super::picture::{Picture, matches};
+use super::subscription::{SubId, Subscribe, Subscription};
 use crate::dial::{Backoff, is_refusal};
-use crate::task::{Event, FilterSpec, LogLine, TaskId, TaskView};
-use crate::wire::{LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotSpec, Stats};
+use crate::task::{Event, LogLine, TaskId, TaskView};
+use crate::wire::{LiveHello, LiveOp, LiveSays, Since};
 
 /// An attempt that has not heard the hub's hello by then is given up.
 const HELLO_MS_MAX: u64 = 10_000;
@@ -29,24 +31,6 @@ const PING_MS: u64 = 25_000;
 const TASKS_MAX: usize = 10_000;
 /// Refusals of a subscription that mean "not now": it is asked for again.
 const NOT_NOW: [&str; 5] = ["rate_limited", "overloaded", "draining", "storage_unavailable", "internal"];
-
-/// What to watch.
-#[derive(Clone, Debug, Default)]
-pub struct Subscribe {
-    pub filter: FilterSpec,
-    /// How much of what exists is told first.
-    pub snapshot: Option<SnapshotSpec>,
-    /// At most this many progress reports a second of a task.
-    pub max_hz: Option<f64>,
-    /// Log lines too; the filter must name its tasks.
-    pub logs: Option<LogsSpec>,
-    /// Not tasks, but the hub's counts and rates, about once a second. Goes alone.
-    pub stats: bool,
-}
-
-/// A subscription of one [`Follower`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubId(u64);
 
 /// What the follower wants done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,104 +42,6 @@ pub enum Step {
     Send(String),
     /// Let go of the socket, without waiting for it.
     Close,
-}
-
-/// How the connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LiveStatus {
-    /// Not yet caught up for the first time.
-    Connecting,
-    /// All that happened has been told, but for what is on its way.
-    Live,
-    /// Cut; another attempt follows by itself.
-    Offline,
-    /// Connected again, catching up.
-    Resuming,
-    /// The hub does not want this connection. Nothing follows.
-    Refused,
-}
-
-/// What is new.
-#[derive(Clone, Debug)]
-pub enum LiveEvent {
-    /// The connection stands otherwise. `retry_ms` says when an offline one tries again.
-    Status { status: LiveStatus, behind: bool, retry_ms: Option<u64>, reason: Option<String> },
-    /// This many transitions were merged, because this client was slow. Until the next status it is `behind`.
-    Lag { collapsed: u64 },
-    /// The hub complained about something that is no subscription.
-    Complaint { code: String, detail: String },
-    /// News of a subscription.
-    Of(SubId, TaskEvent),
-}
-
-/// What is new in the picture of a subscription.
-#[derive(Clone, Debug)]
-pub enum TaskEvent {
-    /// The whole picture: what was told before is replaced. `truncated`: there were more than the limit.
-    Snapshot {
-        tasks: Vec<Arc<TaskView>>,
-        truncated: bool,
-    },
-    /// A transition. `event` is `None` where a newer hub has a word for it that this client does not know.
-    Task {
-        event: Option<Event>,
-        task: Arc<TaskView>,
-    },
-    /// A transition after which the filter does not match any more; or, without an event, a task that was dropped to
-    /// make room.
-    Leave {
-        event: Option<Event>,
-        task: Arc<TaskView>,
-    },
-    /// A progress report, in the record that now carries it.
-    Progress {
-        task: Arc<TaskView>,
-    },
-    /// Log lines that were not told before.
-    Log {
-        task_id: TaskId,
-        lines: Vec<LogLine>,
-    },
-    /// Deleted, or not visible any more.
-    Gone {
-        task_id: TaskId,
-    },
-    Stats(Box<Stats>),
-    /// The subscription ended: refused by the hub with this code, or (`refused`) with the whole connection.
-    Ended {
-        code: String,
-        detail: String,
-    },
-}
-
-#[derive(Debug)]
-struct Subscription {
-    request: Subscribe,
-    /// The id of its newest request.
-    asked: Option<u64>,
-    /// When it asks again, after a refusal that meant "not now".
-    again_at: Option<u64>,
-    /// Where it can resume.
-    mark: Option<u64>,
-    members: BTreeSet<TaskId>,
-    /// The snapshot that is coming in.
-    fresh: Option<BTreeSet<TaskId>>,
-    /// `subscribed` has been heard on this socket.
-    live: bool,
-    /// The newest log line told of each task.
-    seqs: HashMap<TaskId, u64>,
-}
-
-impl Subscription {
-    /// Where it could resume is no place any more; a snapshot follows.
-    fn void(&mut self) {
-        self.mark = None;
-        self.fresh = Some(BTreeSet::new());
-    }
-
-    fn holds(&self, task_id: &TaskId) -> bool {
-        self.members.contains(task_id) || self.fresh.as_ref().is_some_and(|fresh| fresh.contains(task_id))
-    }
 }
 
 /// What is being waited for.
@@ -265,7 +151,7 @@ impl Follower {
     /// Watches something more. At most 64 at a time.
     pub fn subscribe(&mut self, request: Subscribe) -> SubId {
         self.names += 1;
-        let sub = SubId(self.names);
+        let sub = SubId::of(self.names);
         if self.status == LiveStatus::Refused {
             self.tell(sub, ended("refused", "the hub refused the connection"));
             return sub;
@@ -292,7 +178,7 @@ impl Follower {
         let Some(ended) = self.subs.remove(&sub) else { return };
         self.events.retain(|event| !matches!(event, LiveEvent::Of(of, _) if *of == sub));
         if self.greeted_at.is_some() {
-            self.request(LiveOp { op: "unsubscribe".into(), sub: Some(name(sub)), ..LiveOp::default() });
+            self.request(LiveOp { op: "unsubscribe".into(), sub: Some(sub.name()), ..LiveOp::default() });
         }
         for task_id in &ended.members {
             self.release(task_id);
@@ -439,7 +325,7 @@ impl Follower {
         let since = mark.zip(self.epoch.clone()).map(|(rev, epoch)| Since { epoch, rev });
         let op = LiveOp {
             op: "subscribe".into(),
-            sub: Some(name(sub)),
+            sub: Some(sub.name()),
             filter: (!request.stats).then(|| request.filter.clone()),
             snapshot: request.snapshot.filter(|_| since.is_none()),
             since,
@@ -560,7 +446,7 @@ impl Follower {
                 self.events.push_back(LiveEvent::Lag { collapsed });
             }
             LiveSays::Reset { sub } => {
-                if let Some(sub) = self.subs.get_mut(&id(&sub)) {
+                if let Some(sub) = self.subs.get_mut(&SubId::named(&sub)) {
                     sub.void();
                 }
             }
@@ -571,7 +457,7 @@ impl Follower {
     }
 
     fn subscribed(&mut self, sub: &str, resumed: bool) {
-        let sub = id(sub);
+        let sub = SubId::named(sub);
         let Some(subscription) = self.subs.get_mut(&sub) else { return };
         subscription.live = true;
         if subscription.request.stats {
@@ -582,7 +468,7 @@ impl Follower {
     }
 
     fn snapshot(&mut self, sub: &str, tasks: Vec<TaskView>, more: bool, truncated: bool) {
-        let sub = id(sub);
+        let sub = SubId::named(sub);
         let Some(subscription) = self.subs.get_mut(&sub) else { return };
         if subscription.fresh.is_none() {
             subscription.void();
@@ -702,15 +588,6 @@ impl Follower {
             }
         }
     }
-}
-
-fn name(sub: SubId) -> String {
-    format!("s{}", sub.0)
-}
-
-/// The subscription of that name; one that never was for a name that is not ours.
-fn id(name: &str) -> SubId {
-    SubId(name.strip_prefix('s').and_then(|number| number.parse().ok()).unwrap_or(0))
 }
 
 fn ended(code: &str, detail: &str) -> TaskEvent {

@@ -21,10 +21,14 @@
 mod error;
 mod follower;
 mod live;
+mod news;
 mod picture;
 mod rest;
+mod subscription;
 
 pub use error::ClientError;
-pub use follower::{Follower, LiveEvent, LiveStatus, Step, SubId, Subscribe, TaskEvent};
+pub use follower::{Follower, Step};
 pub use live::Live;
+pub use news::{LiveEvent, LiveStatus, TaskEvent};
 pub use rest::{Changed, Client, ListQuery, Order};
+pub use subscription::{SubId, Subscribe};

@@ -7,7 +7,7 @@ use crate::task::{
     Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
 };
 
-use super::crews::{CrewId, Crews, Seat};
+use super::crews::{Crews, Seat};
 use super::leases::{Claim, Lease, Worker};
 use super::lines::Lines;
 use super::submit::Keys;
@@ -21,7 +21,8 @@ pub struct Options {
     pub lease_ms: u64,
     /// A worker whose socket closed may come back within this, in milliseconds.
     pub grace_ms: u64,
-    /// The most unfinished tasks: beyond it, submissions are refused. At about 300 bytes each this bounds the memory.
+    /// The most unfinished tasks: beyond it, submissions and retries by hand are refused. At about 300 bytes each this
+    /// bounds the memory.
     pub tasks_max: usize,
     /// The largest payload, in bytes of JSON text.
     pub payload_bytes_max: usize,
@@ -64,6 +65,8 @@ pub struct Engine {
     /// knows only the wall clock, which may have jumped since.
     pub(super) ended: HashMap<(TaskId, u32), Lease, IdHasher>,
     pub(super) workers: HashMap<Name, Worker>,
+    /// Who may still be at an attempt that is over for the hub.
+    pub(super) endings: HashMap<(TaskId, u32), Name, IdHasher>,
     /// Workers that seem to be gone for good. They are forgotten between batches, since a revert may give them back what
     /// they held.
     pub(super) leaving: Vec<Name>,
@@ -111,6 +114,7 @@ impl Engine {
             timers: Timers::default(),
             ended: HashMap::default(),
             workers: HashMap::new(),
+            endings: HashMap::default(),
             leaving: Vec::new(),
             claims: HashMap::new(),
             keys: Keys::default(),
@@ -260,19 +264,15 @@ impl Engine {
     /// for that bound.
     pub fn assign(&mut self, now: Now, tasks_max: usize, batch: &mut Batch) -> bool {
         let mut left = tasks_max;
-        if !self.draining {
-            for crew in self.crews.ids() {
-                while left > 0 && self.assign_one(crew, now, batch) {
-                    left -= 1;
-                }
-            }
+        while !self.draining && left > 0 && self.assign_one(now, batch) {
+            left -= 1;
         }
         self.answer_claims(batch);
         left == 0
     }
 
-    fn assign_one(&mut self, crew: CrewId, now: Now, batch: &mut Batch) -> bool {
-        let Some((place, seat)) = self.crews.next(crew) else { return false };
+    fn assign_one(&mut self, now: Now, batch: &mut Batch) -> bool {
+        let Some((place, seat)) = self.crews.next() else { return false };
         let (task_id, seat) = (place.task_id, seat.clone());
         let worker_id = match &seat {
             Seat::Worker(worker_id) => worker_id.clone(),

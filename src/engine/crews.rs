@@ -1,4 +1,8 @@
 //! Who may take which task next: crews, and the seats in them.
+//!
+//! Crews overlap: a worker for everything and a worker for one type both wait for that type. So the next seat is looked
+//! for among all crews that have something to do, by the same rule as within one: the emptiest first, then who waits
+//! longest. Served crew by crew, the first would take all there is for as long as it has room.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -33,9 +37,14 @@ struct Crew {
     /// The first of each line this crew accepts that is not empty.
     heads: BTreeSet<(Place, LineId)>,
     free: BTreeSet<Free>,
+    /// Where it stands among those that can be served.
+    stands: Option<Standing>,
     members: usize,
     idle_since: u64,
 }
+
+/// The load and the turn of a crew's first free seat.
+type Standing = (u32, u64);
 
 /// All crews.
 #[derive(Default)]
@@ -43,6 +52,8 @@ pub(super) struct Crews {
     by_accepts: HashMap<Accepts, CrewId>,
     /// `None` where a crew was dropped.
     crews: Vec<Option<Crew>>,
+    /// Crews with a ready task and a free seat, in the order of those seats.
+    able: BTreeSet<(Standing, CrewId)>,
     turn: u64,
 }
 
@@ -53,8 +64,14 @@ impl Crews {
             self.crew(id).members += 1;
             return id;
         }
-        let crew =
-            Crew { accepts: accepts.clone(), heads: BTreeSet::new(), free: BTreeSet::new(), members: 1, idle_since: 0 };
+        let crew = Crew {
+            accepts: accepts.clone(),
+            heads: BTreeSet::new(),
+            free: BTreeSet::new(),
+            stands: None,
+            members: 1,
+            idle_since: 0,
+        };
         let id = match self.crews.iter().position(Option::is_none) {
             Some(hole) => {
                 self.crews[hole] = Some(crew);
@@ -94,23 +111,37 @@ impl Crews {
         self.turn += 1;
         let free = Free { load, turn: self.turn, seat };
         self.crew(id).free.insert(free.clone());
+        self.stand(id);
         free
     }
 
     /// Takes a free seat away.
     pub(super) fn unseat(&mut self, id: CrewId, free: &Free) {
         self.crew(id).free.remove(free);
+        self.stand(id);
     }
 
-    /// The next pair of a ready task and a seat in this crew.
-    pub(super) fn next(&self, id: CrewId) -> Option<(Place, &Seat)> {
+    /// The next pair of a ready task and a seat: the best task for the emptiest seat that there is one for.
+    pub(super) fn next(&self) -> Option<(Place, &Seat)> {
+        let (_, id) = self.able.first()?;
         let crew = self.crews[id.0 as usize].as_ref()?;
         Some((crew.heads.first()?.0, &crew.free.first()?.seat))
     }
 
-    /// Every crew there is.
-    pub(super) fn ids(&self) -> impl Iterator<Item = CrewId> + use<> {
-        (0..self.crews.len() as u32).map(CrewId)
+    /// Puts a crew where its tasks and seats say, among those that can be served.
+    fn stand(&mut self, id: CrewId) {
+        let crew = self.crew(id);
+        let first = crew.free.first().filter(|_| !crew.heads.is_empty());
+        let stands = first.map(|free| (free.load, free.turn));
+        let stood = std::mem::replace(&mut crew.stands, stands);
+        if stood != stands {
+            if let Some(stood) = stood {
+                self.able.remove(&(stood, id));
+            }
+            if let Some(stands) = stands {
+                self.able.insert((stands, id));
+            }
+        }
     }
 
     pub(super) fn accepts(&self, id: CrewId, line: &Line) -> bool {
@@ -120,7 +151,7 @@ impl Crews {
     }
 
     pub(super) fn accepting(&self, line: &Line) -> Vec<CrewId> {
-        self.ids().filter(|id| self.accepts(*id, line)).collect()
+        (0..self.crews.len() as u32).map(CrewId).filter(|id| self.accepts(*id, line)).collect()
     }
 
     /// The first of a line is another one now.
@@ -136,6 +167,7 @@ impl Crews {
             if let Some(after) = after {
                 crew.heads.insert((after, line));
             }
+            self.stand(*id);
         }
     }
 

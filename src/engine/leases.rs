@@ -1,7 +1,8 @@
 //! Workers, what they hold, and for how long.
 //!
 //! A worker on a socket holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it still
-//! holds. While it is silent its seat is taken away; when the lease has run out, so are its tasks.
+//! holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when it is
+//! heard again, each takes a place until it has let go.
 //!
 //! A worker over HTTP may never have got the answer that handed it a task, and has no way to say so. There each attempt has
 //! its own lease, which only what is said of that attempt renews; a claim renews none.
@@ -156,7 +157,9 @@ impl Engine {
         worker.retiring = false;
         worker.silent = false;
         worker.connected_at = now.wall;
-        worker.ending.clear();
+        for ending in worker.ending.drain(..) {
+            self.endings.remove(&ending);
+        }
 
         let held = |id: &TaskId, attempt: u32| holding.contains(&(*id, attempt));
         let mut mine: Vec<_> = worker.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
@@ -189,7 +192,9 @@ impl Engine {
             return;
         }
         worker.link = Link::Away;
-        worker.ending.clear();
+        for ending in worker.ending.drain(..) {
+            self.endings.remove(&ending);
+        }
         if worker.running.is_empty() {
             self.leaving.push(worker_id.clone());
         }
@@ -289,8 +294,10 @@ impl Engine {
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
         claim.given.push(task);
-        if claim.given.len() as u32 >= claim.wanted {
-            self.crews.unseat(claim.crew, &claim.free);
+        self.crews.unseat(claim.crew, &claim.free);
+        let load = claim.given.len() as u32;
+        if load < claim.wanted {
+            claim.free = self.crews.seat(claim.crew, Seat::Claim(ticket), load);
         }
         // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
         let worker_id = claim.worker_id.clone();
@@ -348,7 +355,10 @@ impl Engine {
         }
         let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
         // If its end was taken back, it takes one place again, not two.
-        worker.ending.retain(|ending| *ending != (task.task_id, task.attempt));
+        let attempt = (task.task_id, task.attempt);
+        if self.endings.remove(&attempt).is_some() {
+            worker.ending.retain(|ending| *ending != attempt);
+        }
         // If the alarm went off, and what came of it was taken back, it goes off again at once.
         let ends_at = worker.ends_at(&lease, lease_ms);
         worker.running.insert(task.task_id, lease);
@@ -377,13 +387,13 @@ impl Engine {
             && worker.link == Link::Socket
         {
             worker.ending.push((task_id, attempt));
+            self.endings.insert((task_id, attempt), worker_id.clone());
         }
     }
 
     /// The worker spoke of an attempt that is over: now it is over for both.
     pub(super) fn attempt_over(&mut self, task_id: TaskId, attempt: u32) {
-        let holder = self.workers.iter().find(|(_, worker)| worker.ending.contains(&(task_id, attempt)));
-        if let Some(worker_id) = holder.map(|(worker_id, _)| worker_id.clone())
+        if let Some(worker_id) = self.endings.remove(&(task_id, attempt))
             && let Some(worker) = self.workers.get_mut(&worker_id)
         {
             worker.ending.retain(|ending| *ending != (task_id, attempt));
@@ -404,7 +414,15 @@ impl Engine {
         let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms).is_none_or(|at| at <= now.mono);
         let mut lost: Vec<_> = worker.running.iter().filter(|(_, lease)| is_over(lease)).map(|(id, _)| *id).collect();
         lost.sort();
+        let on_socket = worker.link == Link::Socket;
         for task_id in lost {
+            if on_socket {
+                // It may only be slow. Told so, it does not go on for nothing beside whoever has the task next.
+                let attempt = self.tasks[&task_id].attempt;
+                self.occupy(worker_id, task_id, attempt);
+                let (worker_id, reason) = (worker_id.clone(), Some("lease lost".into()));
+                batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
+            }
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
             self.lose_lease(worker_id, task_id, note, now, ticks, batch);
         }

@@ -23,7 +23,7 @@
 //! Ready tasks stand in *lines*, one for each queue and type, ordered by priority and then age. Workers that accept the
 //! same types and queues form a *crew*; a crew keeps the heads of the lines it accepts in order, so the next task for it
 //! is found without looking at lines it does not serve. A free place of a worker, or an open claim over HTTP, is a *seat*;
-//! the emptiest worker is seated first.
+//! of all seats that there is a task for the emptiest comes first, then who waits longest.
 
 mod core;
 mod crews;

@@ -12,8 +12,18 @@ use super::{Answer, Batch, Notice, Now, Refusal, Report, Ticks};
 pub(super) enum Lost {
     /// With its worker: a crash.
     Crash,
-    /// By nobody's fault: the hub restarted or goes down, or the worker gave it back.
+    /// By nobody's fault: the hub restarted or goes down.
     GivenBack,
+    /// The worker gave it back.
+    Released,
+}
+
+/// Who ended an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndedBy {
+    /// Its worker, by a report that it may repeat.
+    Worker,
+    Hub,
 }
 
 impl Engine {
@@ -45,16 +55,18 @@ impl Engine {
         match report {
             Report::Heartbeat => return Ok(Answer::Reported { cancel_requested }),
             Report::Complete { result } => self.complete(task, result, now, ticks, batch),
-            Report::Fail { error, retryable } => self.fail(task, error.cut(), retryable, None, now, ticks, batch),
-            Report::Cancelled => self.finish_cancelled(task, "stopped", now, ticks, batch),
-            Report::Release => self.lose(task, Lost::GivenBack, "given back", now, ticks, batch),
+            Report::Fail { error, retryable } => {
+                self.fail(task, error.cut(), retryable, EndedBy::Worker, now, ticks, batch);
+            }
+            Report::Cancelled => self.finish_cancelled(task, EndedBy::Worker, "stopped", now, ticks, batch),
+            Report::Release => self.lose(task, Lost::Released, "given back", now, ticks, batch),
         }
         Ok(Answer::Reported { cancel_requested })
     }
 
     fn complete(&mut self, mut task: Task, result: Json, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
         let task_id = task.task_id;
-        self.end_attempt(&mut task, ticks);
+        self.end_attempt(&mut task, EndedBy::Worker, ticks);
         task.status = Status::Completed;
         let run = task.run.get_or_insert_default();
         run.finished_at = Some(now.wall);
@@ -71,16 +83,16 @@ impl Engine {
         mut task: Task,
         error: Failure,
         retryable: bool,
-        note: Option<&str>,
+        by: EndedBy,
         now: Now,
         ticks: &dyn Ticks,
         batch: &mut Batch,
     ) {
         if task.cancel_requested() {
-            return self.finish_cancelled(task, "failed while stopping", now, ticks, batch);
+            return self.finish_cancelled(task, by, "failed while stopping", now, ticks, batch);
         }
         let task_id = task.task_id;
-        self.end_attempt(&mut task, ticks);
+        self.end_attempt(&mut task, by, ticks);
         let event = if retryable && task.tries < task.max_attempts {
             task.status = Status::Scheduled;
             let delay = task.retry_policy().delay_ms(task.tries, &mut self.random);
@@ -94,13 +106,22 @@ impl Engine {
             run.outcome = Some(Outcome::Error(error));
             Event::Failed
         };
-        let step = Step { note: note.map(Into::into), ..Step::new(task, event) };
-        self.step(Some(task_id), step, now, batch);
+        // Of failures the hub knows this one by itself; the others are in the words of the worker.
+        let note = (by == EndedBy::Hub).then(|| "timeout".into());
+        self.step(Some(task_id), Step { note, ..Step::new(task, event) }, now, batch);
     }
 
-    fn finish_cancelled(&mut self, mut task: Task, note: &str, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    fn finish_cancelled(
+        &mut self,
+        mut task: Task,
+        by: EndedBy,
+        note: &str,
+        now: Now,
+        ticks: &dyn Ticks,
+        batch: &mut Batch,
+    ) {
         let task_id = task.task_id;
-        self.end_attempt(&mut task, ticks);
+        self.end_attempt(&mut task, by, ticks);
         task.status = Status::Cancelled;
         task.run.get_or_insert_default().finished_at = Some(now.wall);
         self.step(Some(task_id), Step::new(task, Event::Cancelled).note(note), now, batch);
@@ -116,11 +137,12 @@ impl Engine {
         ticks: &dyn Ticks,
         batch: &mut Batch,
     ) {
+        let by = if lost == Lost::Released { EndedBy::Worker } else { EndedBy::Hub };
         if task.cancel_requested() {
-            return self.finish_cancelled(task, note, now, ticks, batch);
+            return self.finish_cancelled(task, by, note, now, ticks, batch);
         }
         let task_id = task.task_id;
-        self.end_attempt(&mut task, ticks);
+        self.end_attempt(&mut task, by, ticks);
         task.tries -= 1;
         task.crashes += u32::from(lost == Lost::Crash);
         let event = if task.crashes >= task.max_crashes && lost == Lost::Crash {
@@ -149,15 +171,16 @@ impl Engine {
         }
         let millis = task.timeout_ms().unwrap_or_default();
         let error = Failure::new("timeout", format!("took longer than {millis} ms"));
-        self.fail(task, error, true, Some("timeout"), now, ticks, batch);
+        self.fail(task, error, true, EndedBy::Hub, now, ticks, batch);
     }
 
     /// What every end of an attempt has in common.
-    fn end_attempt(&mut self, task: &mut Task, ticks: &dyn Ticks) {
+    fn end_attempt(&mut self, task: &mut Task, by: EndedBy, ticks: &dyn Ticks) {
         keep_progress(task, ticks);
         let run = task.run.get_or_insert_default();
         run.worker_id = None;
         run.cancel_requested_at = None;
+        run.ended_by_hub = by == EndedBy::Hub;
     }
 }
 
@@ -179,7 +202,9 @@ fn check(report: &Report) -> Result<(), Invalid> {
 
 /// Whether a report repeats the one that ended this attempt, so that a worker may send it again after a cut.
 fn repeats(task: &Task, attempt: u32, report: &Report) -> bool {
+    let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
     task.attempt == attempt
+        && !by_hub
         && match report {
             Report::Complete { .. } => task.status == Status::Completed,
             Report::Cancelled => task.status == Status::Cancelled,

@@ -183,6 +183,9 @@ impl Engine {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
         match task.status {
             Status::Failed | Status::Cancelled if self.draining => return Err(Refusal::Draining),
+            Status::Failed | Status::Cancelled if self.unfinished() >= self.options.tasks_max => {
+                return Err(Refusal::Full);
+            }
             Status::Failed | Status::Cancelled => {}
             Status::Completed => return Err(Refusal::TaskFinished),
             Status::Running => return Err(Refusal::TaskRunning),
@@ -193,7 +196,9 @@ impl Engine {
         next.run_at = None;
         next.tries = 0;
         next.crashes = 0;
-        next.run = None::<Box<Run>>;
+        // All but the attempt starts anew, and who ended that.
+        let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
+        next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
         let step = Step::new(next, Event::Retrying).note("retried by hand");
         Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
     }

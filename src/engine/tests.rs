@@ -43,6 +43,19 @@ enum End {
     GivenBack,
 }
 
+/// Ends the first attempt of a task that the worker `w` runs, with a timeout of 5 s.
+fn end_attempt(desk: &mut Desk, task_id: TaskId, end: End) {
+    match end {
+        End::Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
+        End::Crash => drop(desk.hello("w", 0, &[])),
+        End::Timeout => {
+            desk.pass(5_000);
+            desk.engine.fire(desk.now, &(), 10, &mut desk.batch);
+        }
+        End::GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
+    }
+}
+
 #[test]
 fn how_an_attempt_ends() {
     use End::*;
@@ -55,15 +68,7 @@ fn how_an_attempt_ends() {
         if cancelled {
             desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
         }
-        match end.clone() {
-            Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
-            Crash => drop(desk.hello("w", 0, &[])),
-            Timeout => {
-                desk.pass(5_000);
-                desk.engine.fire(desk.now, &(), 10, &mut desk.batch);
-            }
-            GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
-        }
+        end_attempt(&mut desk, task_id, end.clone());
         let task = desk.task(task_id);
         let got = (task.status, task.tries, task.crashes);
         assert_eq!(got, expected, "{end:?} of {max_attempts} tries, {max_crashes} crashes, cancelled: {cancelled}");
@@ -488,4 +493,138 @@ fn a_key_that_is_used_again_after_it_expired_is_a_young_one() {
     assert!(matches!(submit(&mut desk, 0), Answer::Submitted { .. }));
     submit(&mut desk, 5_000);
     assert!(matches!(submit(&mut desk, 0), Answer::Replayed { .. }));
+}
+
+#[test]
+fn what_is_said_of_an_attempt_that_the_hub_ended_is_refused() {
+    // It was acknowledged as if it repeated the report that had ended the attempt; there had been none.
+    use End::*;
+    for (end, max_attempts, max_crashes, cancelled) in [
+        (Timeout, 1, 3, false),
+        (Timeout, 2, 3, false),
+        (Timeout, 1, 3, true),
+        (Crash, 1, 1, false),
+        (Crash, 1, 3, true),
+        (GivenBack, 1, 3, true),
+    ] {
+        let mut desk = Desk::new();
+        let new = NewTask { timeout_ms: Some(5_000), ..NewTask::new("t") };
+        let task_id = desk.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
+        desk.hello("w", 1, &[]);
+        desk.round();
+        if cancelled {
+            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        }
+        end_attempt(&mut desk, task_id, end.clone());
+        desk.commit();
+        for said in [complete(), fail(true), fail(false), Report::Cancelled, Report::Release] {
+            let got = desk.report(task_id, 1, said.clone());
+            assert_eq!(got.unwrap_err(), Refusal::LeaseLost, "{said:?} after {end:?}, cancelled: {cancelled}");
+        }
+        // The record says so, and so it is the same after a restart.
+        assert!(desk.task(task_id).run().is_some_and(|run| run.ended_by_hub), "{end:?}");
+    }
+    // The next attempt ends by itself.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(5_000), max_attempts: Some(2), ..NewTask::new("t") });
+    desk.hello("w", 2, &[]);
+    desk.round();
+    end_attempt(&mut desk, task_id, Timeout);
+    desk.pass(600_000);
+    desk.hello("w", 2, &[]);
+    desk.round();
+    desk.report(task_id, 2, fail(true)).unwrap();
+    assert!(desk.report(task_id, 2, fail(true)).is_ok());
+}
+
+#[test]
+fn a_worker_that_fell_silent_is_told_to_stop_what_it_lost() {
+    // Its socket stayed open, so nothing told it: it worked on at what another had by then, and took more beside it.
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask::new("t"));
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.pass(10_000);
+    let stops = |notices: &[Notice]| -> Vec<(TaskId, u32, Option<String>)> {
+        let stop = |notice: &Notice| match notice {
+            Notice::Stop { worker_id, task_id, attempt, reason } if worker_id.as_str() == "w" => {
+                Some((*task_id, *attempt, reason.as_deref().map(str::to_owned)))
+            }
+            _ => None,
+        };
+        notices.iter().filter_map(stop).collect()
+    };
+    assert_eq!(stops(&desk.round()), [(task_id, 1, Some("lease lost".to_owned()))]);
+    assert_eq!(desk.status(task_id), Status::Pending);
+    // It is heard again, and is still at it: its place is free once it has let go.
+    desk.heard("w");
+    assert_eq!(runs(&desk.round()), []);
+    assert_eq!(desk.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::LeaseLost);
+    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+    // One that is away has no socket to be told by.
+    desk.left("w");
+    desk.pass(5_000);
+    assert_eq!(stops(&desk.round()), []);
+    assert_eq!(desk.status(task_id), Status::Pending);
+}
+
+#[test]
+fn a_retry_by_hand_is_refused_where_a_submission_is() {
+    // It went past the bound on unfinished tasks, which is what bounds the memory.
+    let mut desk = Desk::with(Options { tasks_max: 2, ..Options::default() });
+    let [first, second] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
+    desk.decide(Command::Cancel { task_id: first, reason: None }).unwrap();
+    desk.submit(NewTask::new("t"));
+    desk.commit();
+    assert_eq!(desk.decide(Command::Retry { task_id: first }).unwrap_err(), Refusal::Full);
+    assert!(desk.changes().is_empty());
+    assert_eq!(desk.decide(Command::Retry { task_id: second }).unwrap_err(), Refusal::TaskNotFinished);
+    desk.decide(Command::Cancel { task_id: second, reason: None }).unwrap();
+    desk.decide(Command::Retry { task_id: first }).unwrap();
+    assert_eq!(desk.status(first), Status::Pending);
+}
+
+#[test]
+fn workers_of_different_crews_take_turns() {
+    // Whoever stood in the crew that was made first got everything, until it was full.
+    let mut desk = Desk::new();
+    desk.hello_for("all", "*", "default", 4, &[]);
+    desk.hello_for("only", "t", "default", 4, &[]);
+    desk.claim("http", 100, 7);
+    desk.decide(Command::Unclaim { ticket: 7 }).unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        let task_id = desk.submit(NewTask::new("t"));
+        taken.extend(runs(&desk.round()).into_iter().map(|(_, worker_id)| worker_id));
+        desk.report(task_id, 1, complete()).unwrap();
+    }
+    assert_eq!(taken, ["all", "only", "all", "only", "all", "only"]);
+    // The emptiest first, so of six at once each gets three.
+    for _ in 0..6 {
+        desk.submit(NewTask::new("t"));
+    }
+    let mut taken: Vec<String> = runs(&desk.round()).into_iter().map(|(_, worker_id)| worker_id).collect();
+    taken.sort();
+    assert_eq!(taken, ["all", "all", "all", "only", "only", "only"]);
+}
+
+#[test]
+fn open_claims_share_what_comes() {
+    // The claim that had waited longest took all that it had room for.
+    let mut desk = Desk::new();
+    desk.claim("w", 100, 1);
+    desk.claim("x", 100, 2);
+    for _ in 0..6 {
+        desk.submit(NewTask::new("t"));
+    }
+    let mut shares: Vec<_> = desk
+        .round()
+        .into_iter()
+        .map(|notice| match notice {
+            Notice::Claimed { ticket, tasks } => (ticket, tasks.len()),
+            other => panic!("{other:?} instead of an answer to a claim"),
+        })
+        .collect();
+    shares.sort();
+    assert_eq!(shares, [(1, 3), (2, 3)]);
 }

@@ -1,8 +1,7 @@
 //! What workers say of themselves and of their attempts, checked; the same on the socket and over plain HTTP.
 
-use crate::engine::{Accepts, Report};
-use crate::http::splice::one_line;
-use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet, Progress};
+use crate::hub::{Accepts, Report};
+use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
 use crate::wire::LogLineBody;
 
 /// The most patterns of types or queues. A worker that takes more than a hundred kinds of work takes all.
@@ -54,11 +53,6 @@ pub(super) fn heartbeat_ms(lease_ms: u64) -> u64 {
     lease_ms * 3 / 10
 }
 
-/// A tick on one line.
-pub(super) fn progress(progress: Option<Progress>) -> Option<Progress> {
-    progress.map(|progress| Progress { details: progress.details.map(one_line), ..progress })
-}
-
 /// Lines as the hub takes them.
 pub(super) fn lines(lines: Vec<LogLineBody>) -> Vec<(Level, String)> {
     lines.into_iter().map(|line| (line.level, line.message)).collect()
@@ -66,16 +60,12 @@ pub(super) fn lines(lines: Vec<LogLineBody>) -> Vec<(Level, String)> {
 
 /// The attempt completed.
 pub(super) fn complete(result: Option<Json>) -> Report {
-    Report::Complete { result: result.map_or_else(Json::null, one_line) }
+    Report::Complete { result: result.unwrap_or_else(Json::null) }
 }
 
 /// The attempt failed.
 pub(super) fn fail(error: Option<Failure>, retryable: Option<bool>) -> Report {
-    let error = error.unwrap_or_else(|| Failure::new("error", ""));
-    Report::Fail {
-        error: Failure { details: error.details.map(one_line), ..error },
-        retryable: retryable.unwrap_or(true),
-    }
+    Report::Fail { error: error.unwrap_or_else(|| Failure::new("error", "")), retryable: retryable.unwrap_or(true) }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::state::LiveLimits;
-use crate::store::Order;
+use crate::hub::Order;
 use crate::task::{Filter, LOG_LINES_MAX};
 use crate::wire::{Code, LiveOp, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
 

@@ -24,6 +24,8 @@ mod live_op;
 #[cfg(test)]
 mod live_tests;
 mod ops;
+#[cfg(test)]
+mod overload_tests;
 mod path;
 mod problem;
 mod query;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::caller::Caller;
 use super::splice;
 use super::state::App;
-use crate::engine::{Link, WorkerState};
+use crate::hub::{Link, WorkerState};
 use crate::telemetry::Depth;
 use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
 

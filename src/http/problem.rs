@@ -3,8 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::engine::Refusal;
-use crate::hub::HubError;
+use crate::hub::{HubError, Refusal};
 use crate::task::{Invalid, InvalidKind};
 use crate::wire::{Code, Problem};
 

@@ -17,8 +17,7 @@ use tokio::time::Instant;
 use super::live_op::{self, Subject, Tasks};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
-use crate::hub::HubError;
-use crate::store::{ChangedSince, ChangedTask, LogRange, Page, Query};
+use crate::hub::{ChangedSince, ChangedTask, HubError, LogRange, Page, Query};
 use crate::task::{Event, Task};
 use crate::telemetry::Delivery;
 use crate::wire::{CloseCode, Code, Problem, RETRY_MS, gone_line, open_task_line};
@@ -423,8 +422,7 @@ impl Session {
     }
 
     fn stats(&mut self) {
-        let stats = serde_json::to_string(&self.app.hub.stats()).expect("counts are plain values");
-        self.lines.push(stats.replacen('{', r#"{"type":"stats","#, 1).into());
+        self.lines.push(self.app.hub.stats_line());
         self.stats_at = Some(Instant::now() + STATS_EVERY);
     }
 

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::store::Stored;
+use crate::hub::Stored;
 use crate::task::Json;
 
 /// The media type of answers.
@@ -103,17 +103,6 @@ fn after_value(object: &[u8], at: usize) -> &[u8] {
     &rest[end..]
 }
 
-/// The text without line breaks between its tokens. Events and messages stand one a line; inside a JSON string a line
-/// break is always escaped, so those that are left mean nothing.
-pub(super) fn one_line(json: Json) -> Json {
-    if !json.bytes().iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        return json;
-    }
-    let spaced: Vec<u8> =
-        json.bytes().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
-    Json::trusted(spaced)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,11 +150,5 @@ mod tests {
         assert_eq!(out, br#"{"tasks":[{},1]}"#);
         with(&mut out, "next_cursor", Some(&Json::trusted("\"c\"")));
         assert_eq!(out, br#"{"tasks":[{},1],"next_cursor":"c"}"#);
-    }
-
-    #[test]
-    fn line_breaks_between_tokens_go() {
-        let json = one_line(Json::parse("{\r\n \"a\\n\": [1,\n2]}").unwrap());
-        assert_eq!(json.as_str(), "{   \"a\\n\": [1, 2]}");
     }
 }

@@ -12,8 +12,7 @@ use super::body::{parse, read_json};
 use super::caller::Caller;
 use super::splice;
 use super::state::App;
-use crate::engine::{Refusal, SubmitKey};
-use crate::hub::{HubError, Principal, Submitted};
+use crate::hub::{HubError, Principal, Refusal, SubmitKey, Submitted};
 use crate::task::{Digest, NewTask};
 use crate::wire::{BatchBody, Code, Problem};
 

@@ -16,8 +16,7 @@ use super::query::WAIT_MS_MAX;
 use super::read::task_id;
 use super::splice;
 use super::state::App;
-use crate::engine::{Refusal, Report};
-use crate::hub::HandedOut;
+use crate::hub::{HandedOut, Refusal, Report};
 use crate::task::{Json, TaskId};
 use crate::wire::{AttemptAnswer, ClaimBody, CompleteBody, FailBody, LogBody, NoBody, Problem, ProgressBody};
 
@@ -79,7 +78,7 @@ pub(super) async fn progress(
     JsonBody(ProgressBody { progress, checkpoint }): JsonBody<ProgressBody>,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    let cancel_requested = app.hub.progress(task_id, attempt, accepts::progress(progress), checkpoint).await?;
+    let cancel_requested = app.hub.progress(task_id, attempt, progress, checkpoint).await?;
     Ok(splice::json_of(&AttemptAnswer { cancel_requested }))
 }
 

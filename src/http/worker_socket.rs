@@ -26,10 +26,11 @@ use super::accepts::{self, accepts};
 use super::caller::{Caller, CountedBy, check_origin};
 use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::worker_http::{text_for, write_task};
-use crate::engine::Report;
-use crate::hub::{HubError, Pushed, Welcome, WorkerLink};
+use crate::hub::{HubError, Pushed, Refusal, Report, Welcome, WorkerLink};
 use crate::task::TaskId;
-use crate::wire::{CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays};
+use crate::wire::{
+    CONCURRENCY_MAX, CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
+};
 
 /// How long a worker may take to introduce itself.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -37,8 +38,6 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// After how many leases of silence the connection counts as dead. Its tasks are gone after one.
 const SILENCE_LEASES_MAX: u32 = 3;
-/// The most tasks a worker may run at once.
-const CONCURRENCY_MAX: u32 = 1_000;
 /// What is read at once. Messages are small; a larger one takes several reads.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 /// What is gathered before it is written.
@@ -106,7 +105,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
-    let mut watch = tokio::time::interval(lease.max(Duration::from_millis(1)));
+    let mut watch = tokio::time::interval((lease / 3).max(Duration::from_millis(1)));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let mut last_heard = Instant::now();
     let mut pushes = Vec::new();
@@ -114,8 +113,11 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         return ending;
     }
     loop {
+        // While too much waits for the writer, this socket is written and not read: its worker waits, and nobody else.
+        let (listens, room) = (link.has_room(), link.room());
         let step = tokio::select! {
-            turn = desk.turn() => Step::Turn(turn),
+            turn = desk.turn(listens) => Step::Turn(turn),
+            () = room, if !listens => Step::Room,
             pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
             _ = watch.tick() => Step::Watch,
         };
@@ -143,6 +145,12 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
                     }
                 }
             }
+            // It is not silent, it is not listened to.
+            Step::Room | Step::Watch if !listens => {
+                last_heard = Instant::now();
+                link.heard();
+            }
+            Step::Room => {}
             Step::Watch if last_heard.elapsed() > lease * SILENCE_LEASES_MAX => {
                 return Ending::Close(CloseCode::NoPong, "nothing was heard");
             }
@@ -153,6 +161,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
 
 enum Step {
     Turn(Turn),
+    Room,
     Pushes(Result<(), HubError>),
     Watch,
 }
@@ -178,7 +187,7 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
                     Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
                         return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
                     }
-                    Err(Refused::Hub(HubError::Refused(crate::engine::Refusal::Draining) | HubError::Stopped)) => {
+                    Err(Refused::Hub(HubError::Refused(Refusal::Draining) | HubError::Stopped)) => {
                         return Err(restarting());
                     }
                     Err(Refused::Hub(error)) => error.into(),
@@ -245,18 +254,19 @@ enum Turn {
 }
 
 impl Desk<'_> {
-    /// Writes as much as goes, and waits for the next message.
-    async fn turn(&mut self) -> Turn {
-        std::future::poll_fn(|cx| self.poll_turn(cx)).await
+    /// Writes as much as goes, and waits for the next message where it `listens`.
+    async fn turn(&mut self, listens: bool) -> Turn {
+        std::future::poll_fn(|cx| self.poll_turn(listens, cx)).await
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_turn(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<Turn> {
         match self.poll_write(cx) {
             Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Other),
             Poll::Ready(Ok(false)) | Poll::Pending => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended(Ending::Gone)),
         }
-        if (self.unflushed || !self.outbox.is_empty()) && self.unanswered > UNANSWERED_MAX {
+        let unheard = (self.unflushed || !self.outbox.is_empty()) && self.unanswered > UNANSWERED_MAX;
+        if !listens || unheard {
             return Poll::Pending;
         }
         Pin::new(&mut *self.socket).poll_next(cx).map(|message| match message {
@@ -333,7 +343,7 @@ fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
             return Some(error_text(None, &Problem::new(Code::InvalidField, "a connection has one hello")));
         }
         WorkerOp::Progress { task_id, attempt, progress, checkpoint } => {
-            (Held { task_id, attempt }, link.progress(task_id, attempt, accepts::progress(progress), checkpoint))
+            (Held { task_id, attempt }, link.progress(task_id, attempt, progress, checkpoint))
         }
         WorkerOp::Log { task_id, attempt, lines } => {
             (Held { task_id, attempt }, link.log(task_id, attempt, accepts::lines(lines)))
@@ -432,7 +442,6 @@ fn broken(error: &axum::Error) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Refusal;
     use crate::hub::HandedOut;
     use crate::task::{Json, Task};
 

@@ -212,7 +212,7 @@ impl Board {
     }
 
     /// A record as JSON, with the newest tick if it is the newest record.
-    fn record(&self, task: &Task) -> Vec<u8> {
+    pub(super) fn record(&self, task: &Task) -> Vec<u8> {
         let task_id = task.task_id;
         let mut out = Vec::with_capacity(640);
         let live = self.live.get(&task_id).filter(|live| live.rev == task.rev);
@@ -305,24 +305,29 @@ impl Board {
 
     /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type.
     pub(super) fn stats(&self, now: Timestamp) -> crate::wire::Stats {
-        let mut counts = self.counts.lock();
-        let of = |counts: &Counts, status| counts.by_status.get(&status).copied().unwrap_or(0);
-        let by_name = |map: &HashMap<Name, UnfinishedCounts>| {
-            map.iter().map(|(name, counts)| (name.to_string(), counts.stats())).collect()
+        // Commits take this lock too, so what is made of the numbers is made without it.
+        let (by_status, by_queue, by_type, rates) = {
+            let mut counts = self.counts.lock();
+            let rates = counts.rates.read(now);
+            (counts.by_status.clone(), counts.by_queue.clone(), counts.by_type.clone(), rates)
+        };
+        let of = |status| by_status.get(&status).copied().unwrap_or(0);
+        let by_name = |map: HashMap<Name, UnfinishedCounts>| {
+            map.into_iter().map(|(name, counts)| (name.to_string(), counts.stats())).collect()
         };
         crate::wire::Stats {
             tasks: crate::wire::TaskCounts {
-                waiting: of(&counts, Status::Waiting),
-                scheduled: of(&counts, Status::Scheduled),
-                pending: of(&counts, Status::Pending),
-                running: of(&counts, Status::Running),
-                completed: of(&counts, Status::Completed),
-                failed: of(&counts, Status::Failed),
-                cancelled: of(&counts, Status::Cancelled),
+                waiting: of(Status::Waiting),
+                scheduled: of(Status::Scheduled),
+                pending: of(Status::Pending),
+                running: of(Status::Running),
+                completed: of(Status::Completed),
+                failed: of(Status::Failed),
+                cancelled: of(Status::Cancelled),
             },
-            queues: by_name(&counts.by_queue),
-            types: by_name(&counts.by_type),
-            rates: counts.rates.read(now),
+            queues: by_name(by_queue),
+            types: by_name(by_type),
+            rates,
             rev: self.rev(),
             ..Default::default()
         }

@@ -1,5 +1,6 @@
 //! The handle: what everyone but the writer holds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission};
 use crate::feed::Feed;
-use crate::store::{Aside, ChangedSince, LogRange, Page, Query, Store, StoreError, Stored};
+use crate::store::{Aside, ChangedSince, LogRange, Order, Page, Query, Store, StoreError, Stored};
 use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Timestamp, Transition};
 use crate::telemetry::Metrics;
 
@@ -71,7 +72,7 @@ impl Hub {
     /// Sends the writer a command and waits for its answer.
     pub(super) async fn ask(&self, command: Command, bound: Bound) -> Result<Answer, HubError> {
         let (sender, answer) = oneshot::channel();
-        self.shared.inbox.push(Request::Command { command, reply: Reply::Caller(sender) }, 0, bound)?;
+        self.shared.inbox.push(Request::Command { command, reply: Reply::Caller(sender) }, bound)?;
         answer.await.unwrap_or(Err(HubError::Stopped))
     }
 
@@ -84,10 +85,9 @@ impl Hub {
     ) -> Result<Submitted, HubError> {
         // Here, and not on the writer's thread: a payload is walked to its end.
         check_submission(&tasks, self.options().engine.payload_bytes_max).map_err(HubError::Refused)?;
-        let bytes = tasks.iter().map(|task| task.payload.as_ref().map_or(0, Json::len) + 512).sum();
         let (sender, answer) = oneshot::channel();
         let command = Command::Submit { tasks, key };
-        self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, bytes, Bound::Held)?;
+        self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
         let submitted = answer.await.unwrap_or(Err(HubError::Stopped))?;
         if submitted.replayed { self.replay(submitted.task_ids).await } else { Ok(submitted) }
     }
@@ -172,12 +172,16 @@ impl Hub {
     /// Has everything committed so far shown by the store's view.
     async fn settle(&self) -> Result<(), HubError> {
         let (sender, settled) = oneshot::channel();
-        self.shared.inbox.push(Request::Settle(sender), 0, Bound::Held)?;
+        self.shared.inbox.push(Request::Settle(sender), Bound::Held)?;
         settled.await.unwrap_or(Err(HubError::Stopped))
     }
 
     /// A page of tasks, running ones with their newest tick.
     pub async fn find(&self, query: Query) -> Result<Page, HubError> {
+        let by_id = query.text.is_none() && query.created_after.is_none() && query.created_before.is_none();
+        if let (true, Some(ids)) = (by_id, &query.filter.task_id) {
+            return self.find_named(ids, &query).await;
+        }
         let _turn = self.shared.long_reads.acquire().await;
         self.settle().await?;
         let mut page = self.shared.read(move |reader| reader.find(&query)).await?;
@@ -185,6 +189,41 @@ impl Hub {
             *record = self.shared.board.refresh(*task_id, std::mem::take(record));
         }
         Ok(page)
+    }
+
+    /// A page of the tasks that a query names. The board and reads by id show what the view does not yet, so nothing has to
+    /// settle: those who come to watch one task each cost the writer nothing.
+    async fn find_named(&self, ids: &BTreeSet<TaskId>, query: &Query) -> Result<Page, HubError> {
+        let board = &self.shared.board;
+        let beyond = |id: &TaskId| match (query.beyond, query.order) {
+            (None, _) => true,
+            (Some(last), Order::NewestFirst) => *id < last,
+            (Some(last), Order::OldestFirst) => *id > last,
+        };
+        let shown: Vec<_> = ids.iter().copied().filter(beyond).map(|id| (id, board.get(id))).collect();
+        let absent: Vec<TaskId> = shown.iter().filter(|(_, task)| task.is_none()).map(|(id, _)| *id).collect();
+        let mut stored = match absent.is_empty() {
+            true => Vec::new(),
+            false => self.shared.read(move |reader| reader.records(&absent)).await?,
+        }
+        .into_iter();
+        let record = |(id, task): (TaskId, Option<Arc<Task>>)| {
+            let record = match task {
+                Some(task) => query.filter.matches(&task).then(|| board.record(&task).into()),
+                None => {
+                    let matches = |record: &Bytes| Task::parse(record).is_ok_and(|task| query.filter.matches(&task));
+                    stored.next().flatten().filter(matches).map(|record| board.refresh(id, record))
+                }
+            };
+            record.map(|record| (id, record))
+        };
+        let mut tasks: Vec<(TaskId, Bytes)> = shown.into_iter().filter_map(record).collect();
+        if query.order == Order::NewestFirst {
+            tasks.reverse();
+        }
+        let more = tasks.len() > query.limit;
+        tasks.truncate(query.limit);
+        Ok(Page { tasks, more })
     }
 
     /// What changed after a `rev`, at most `limit` tasks.
@@ -228,6 +267,11 @@ impl Hub {
             uptime_ms: self.shared.clock.uptime().as_millis() as u64,
             ..self.shared.board.stats(self.shared.clock.now().wall)
         }
+    }
+
+    /// The line that tells those who watch the counts of them: at most a second old, and the same bytes for all.
+    pub fn stats_line(&self) -> Bytes {
+        self.shared.stats_line.get(std::time::Instant::now(), || crate::wire::stats_line(&self.stats()))
     }
 
     /// Every worker the hub knows of, by id.
@@ -292,7 +336,7 @@ impl Hub {
 
     /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
     pub async fn report(&self, task_id: TaskId, attempt: u32, report: Report) -> Result<bool, HubError> {
-        match self.ask(Command::Report { task_id, attempt, report }, Bound::Free).await? {
+        match self.ask(Command::Report { task_id, attempt, report }, Bound::Said).await? {
             Answer::Reported { cancel_requested } => Ok(cancel_requested),
             other => unreachable!("a report is answered as reported, not by {other:?}"),
         }
@@ -309,11 +353,9 @@ impl Hub {
     ) -> Result<bool, HubError> {
         let (sender, kept) = oneshot::channel();
         let waits = checkpoint.is_some();
-        let heard = self
-            .shared
-            .progress(task_id, attempt, progress, checkpoint, waits.then_some(sender))
-            .map_err(HubError::Refused)?;
-        self.renew(task_id, attempt);
+        let kept_by = waits.then_some(sender);
+        let heard = self.shared.progress(task_id, attempt, progress, checkpoint, kept_by, Bound::Said)?;
+        self.renew(task_id, attempt)?;
         if waits {
             kept.await.unwrap_or(Err(HubError::Stopped))?;
         }
@@ -322,15 +364,15 @@ impl Hub {
 
     /// Log lines of a running attempt. Answers whether the attempt was asked to stop. Renews the lease.
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
-        let heard = self.shared.log(task_id, attempt, lines)?;
-        self.renew(task_id, attempt);
+        let heard = self.shared.log(task_id, attempt, lines, Bound::Said)?;
+        self.renew(task_id, attempt)?;
         Ok(heard.cancel_requested)
     }
 
     /// What is said of an attempt renews its lease.
-    fn renew(&self, task_id: TaskId, attempt: u32) {
+    fn renew(&self, task_id: TaskId, attempt: u32) -> Result<(), HubError> {
         let command = Command::Report { task_id, attempt, report: Report::Heartbeat };
-        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+        self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Said)
     }
 
     /// Whether the store takes writes; if not, why, in words.
@@ -369,7 +411,7 @@ impl Hub {
 
     /// Ends the writer once everything that was accepted is written. The store is closed when this returns.
     pub async fn stop(&self) {
-        let _ = self.shared.inbox.push(Request::Stop, 0, Bound::Free);
+        let _ = self.shared.inbox.push(Request::Stop, Bound::Free);
         self.shared.until_stopped().await;
     }
 }
@@ -422,7 +464,7 @@ impl Drop for OpenClaim<'_> {
             report: Report::Release,
         };
         for command in std::iter::once(unclaim).chain(self.take().into_iter().map(release)) {
-            let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+            let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Free);
         }
     }
 }
@@ -435,33 +477,46 @@ impl Shared {
         progress: Option<Progress>,
         checkpoint: Option<Json>,
         kept: Option<oneshot::Sender<Result<(), HubError>>>,
-    ) -> Result<Heard, Refusal> {
-        let progress = progress.map(Progress::checked).transpose().map_err(Refusal::Invalid)?;
+        bound: Bound,
+    ) -> Result<Heard, HubError> {
+        let wrong = |invalid| HubError::Refused(Refusal::Invalid(invalid));
+        let progress = progress.map(Progress::checked).transpose().map_err(wrong)?;
         if let Some(checkpoint) = &checkpoint {
-            crate::task::Invalid::json("checkpoint", checkpoint, crate::task::CHECKPOINT_BYTES_MAX)
-                .map_err(Refusal::Invalid)?;
+            crate::task::Invalid::json("checkpoint", checkpoint, crate::task::CHECKPOINT_BYTES_MAX).map_err(wrong)?;
+            self.check_room(checkpoint.len(), bound)?;
         }
         let heard = match progress {
             Some(progress) => {
-                let heard = self.board.tick(task_id, attempt, progress)?;
+                let heard = self.board.tick(task_id, attempt, progress).map_err(HubError::Refused)?;
                 self.feed.tick(task_id);
                 heard
             }
-            None => self.board.check(task_id, attempt)?,
+            None => self.board.check(task_id, attempt).map_err(HubError::Refused)?,
         };
         if let Some(checkpoint) = checkpoint {
-            let bytes = checkpoint.len();
             let aside = Aside::Checkpoint { task_id, checkpoint };
-            let _ = self.inbox.push(Request::Aside { aside, reply: kept }, bytes, Bound::Free);
+            let _ = self.inbox.push(Request::Aside { aside, reply: kept }, Bound::Free);
         }
         Ok(heard)
     }
 
-    pub(super) fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<Heard, HubError> {
-        let bytes = lines.iter().map(|(_, message)| message.len() + 64).sum();
-        if !self.inbox.has_room(bytes) {
-            return Err(HubError::Overloaded);
+    /// Turns away, before anything of it has been shown, what there is no room for. A socket is not read in that case, so
+    /// what it has said is taken.
+    fn check_room(&self, bytes: usize, bound: Bound) -> Result<(), HubError> {
+        match bound == Bound::Free || self.inbox.has_room_for(bytes) {
+            true => Ok(()),
+            false => Err(HubError::Overloaded),
         }
+    }
+
+    pub(super) fn log(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        lines: Vec<(Level, String)>,
+        bound: Bound,
+    ) -> Result<Heard, HubError> {
+        self.check_room(lines.iter().map(|(_, message)| message.len() + 64).sum(), bound)?;
         // Known but after a restart, or for a second attempt whose first said nothing: one short read then.
         let looked_up = match self.board.log_end_unknown(task_id) {
             true => Some(self.reader.log_end(task_id).map_err(|_| HubError::StorageUnavailable)?),
@@ -471,7 +526,7 @@ impl Shared {
         let pass_on = |lines: Arc<[LogLine]>| {
             self.feed.logs(task_id, &lines);
             let aside = Aside::Logs { task_id, lines };
-            let _ = self.inbox.push(Request::Aside { aside, reply: None }, bytes, Bound::Free);
+            let _ = self.inbox.push(Request::Aside { aside, reply: None }, Bound::Free);
         };
         self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)
     }

@@ -1,20 +1,40 @@
 //! What waits for the writer.
+//!
+//! New work and what workers say of their work have bounds of their own, so that a flood of submissions keeps no result
+//! out. Over HTTP either is turned away when it does not fit, and tried again by whoever sent it. What a worker says over
+//! its socket has no answer that would make it wait; there the socket itself waits: while there is no room, it is not read
+//! ([`Inbox::has_room`], [`Inbox::room`]). That slows the workers that speak, and nobody else.
+//!
+//! The writer takes a round at a time, and a round too has a bound, by number and by bytes: it is what one commit carries.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use crate::engine::{Answer, Command};
+use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
-use crate::task::TaskId;
+use crate::task::{Json, TaskId};
 
 use super::{HubError, Submitted};
 
-/// Requests that may wait at once. At the writer's pace this is well under a second of work.
+/// Requests that may wait at once before new work is turned away. At the writer's pace this is well under a second of work.
 const REQUESTS_MAX: usize = 16_384;
-/// Bytes of payloads and results that may wait at once.
-const BYTES_MAX: usize = 256 << 20;
+/// Bytes of new work that may wait at once: two of the largest batches, and then some.
+const WORK_BYTES_MAX: usize = 192 << 20;
+/// Bytes of what workers say that may wait at once, and of what a broken store left to be said again: some tens of the
+/// largest results, or a second of log lines at the pace of a disk.
+const SAID_BYTES_MAX: usize = 64 << 20;
+/// Requests in one round: at a few microseconds each, some milliseconds of work before the next fsync.
+const ROUND_LEN_MAX: usize = 4_096;
+/// Bytes in one round. A disk writes so much in some tens of milliseconds; more would not make a commit cheaper, only
+/// longer for all who wait for it. A request that is larger by itself, a batch, is a round of its own. What a broken store
+/// left to be tried again is cut in the same way, and comes on top.
+pub(super) const ROUND_BYTES_MAX: usize = 8 << 20;
+/// What a request costs beside the texts in it, and a task beside its payload.
+const REQUEST_BYTES: usize = 256;
+const TASK_BYTES: usize = 512;
 
 /// Something the writer is asked to do.
 pub(super) enum Request {
@@ -46,43 +66,57 @@ pub(super) enum Reply {
     },
 }
 
-/// Whether a request may be turned away when too much waits.
+/// When a request is turned away.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bound {
-    /// New work: turned away.
+    /// New work, and what people ask: when too many requests wait, or too many bytes of new work.
     Held,
-    /// What ends or concerns work that is already here: bounded by the number of leases and sockets, and always taken.
+    /// What a worker says over HTTP: when too many bytes of what workers say wait.
+    Said,
+    /// Never. What a worker says over a socket, which is not read while there is no room; and what is small and bounded by
+    /// the number of sockets and claims: signs of life, and ends.
     Free,
 }
 
-/// The writer's queue: many push, one takes everything.
+/// The writer's queue: many push, one takes.
 #[derive(Default)]
 pub(super) struct Inbox {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Tells those that wait for [`room`](Inbox::room).
+    emptied: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
-    requests: Vec<Request>,
-    bytes: usize,
+    requests: VecDeque<Waiting>,
+    /// Bytes of those that were [`Bound::Held`], and of all others.
+    work_bytes: usize,
+    said_bytes: usize,
+    /// Bytes that the writer took and still keeps.
+    kept_bytes: usize,
     /// The writer is gone; nothing is taken any more.
     closed: bool,
 }
 
+struct Waiting {
+    request: Request,
+    bytes: usize,
+    bound: Bound,
+}
+
 impl Inbox {
-    /// Leaves a request of about `bytes`.
-    pub(super) fn push(&self, request: Request, bytes: usize, bound: Bound) -> Result<(), HubError> {
+    pub(super) fn push(&self, request: Request, bound: Bound) -> Result<(), HubError> {
+        let bytes = request.bytes();
         let mut queue = self.queue.lock();
         if queue.closed {
             return Err(HubError::Stopped);
         }
-        let full = queue.requests.len() >= REQUESTS_MAX || queue.bytes.saturating_add(bytes) > BYTES_MAX;
-        if full && bound == Bound::Held {
+        if !queue.takes(bytes, bound) {
             return Err(HubError::Overloaded);
         }
-        queue.requests.push(request);
-        queue.bytes += bytes;
+        *queue.bytes_of(bound) += bytes;
+        queue.requests.push_back(Waiting { request, bytes, bound });
         let first = queue.requests.len() == 1;
         drop(queue);
         if first {
@@ -91,19 +125,52 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes everything, waiting up to `patience` for something to come.
+    /// Takes what is one round, waiting up to `patience` for something to come.
     pub(super) fn take(&self, patience: Duration) -> Vec<Request> {
         let mut queue = self.queue.lock();
         if queue.requests.is_empty() && !patience.is_zero() {
             self.wake.wait_for(&mut queue, patience);
         }
-        queue.bytes = 0;
-        std::mem::take(&mut queue.requests)
+        let had_room = queue.has_room();
+        let round = queue.take_round();
+        let emptied = !had_room && queue.has_room();
+        drop(queue);
+        if emptied {
+            self.emptied.notify_waiters();
+        }
+        round.into_iter().map(|waiting| waiting.request).collect()
     }
 
-    /// Whether so many bytes more may wait.
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.queue.lock().bytes.saturating_add(bytes) <= BYTES_MAX
+    /// The writer keeps so many bytes of what it took, for it could not write them yet.
+    pub(super) fn keep(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        let had_room = queue.has_room();
+        queue.kept_bytes = bytes;
+        if !had_room && queue.has_room() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Whether a socket may say more.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.lock().has_room()
+    }
+
+    /// Whether this much of what workers say may wait too.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.queue.lock().takes(bytes, Bound::Said)
+    }
+
+    /// Resolves once a socket may say more.
+    pub(super) async fn room(&self) {
+        loop {
+            // Made before the look, so that it hears of what is taken right after.
+            let emptied = self.emptied.notified();
+            if self.has_room() {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Whether nothing waits.
@@ -114,7 +181,191 @@ impl Inbox {
     /// Takes nothing more, and drops what waits: its callers hear that the hub has stopped.
     pub(super) fn close(&self) {
         let mut queue = self.queue.lock();
-        queue.closed = true;
-        queue.requests.clear();
+        *queue = Queue { closed: true, ..Queue::default() };
+        drop(queue);
+        self.emptied.notify_waiters();
+    }
+}
+
+impl Queue {
+    fn takes(&self, bytes: usize, bound: Bound) -> bool {
+        match bound {
+            Bound::Held => {
+                self.requests.len() < REQUESTS_MAX && self.work_bytes.saturating_add(bytes) <= WORK_BYTES_MAX
+            }
+            Bound::Said => self.all_said().saturating_add(bytes) <= SAID_BYTES_MAX,
+            Bound::Free => true,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.all_said() < SAID_BYTES_MAX
+    }
+
+    fn all_said(&self) -> usize {
+        self.said_bytes.saturating_add(self.kept_bytes)
+    }
+
+    fn bytes_of(&mut self, bound: Bound) -> &mut usize {
+        match bound {
+            Bound::Held => &mut self.work_bytes,
+            Bound::Said | Bound::Free => &mut self.said_bytes,
+        }
+    }
+
+    fn take_round(&mut self) -> VecDeque<Waiting> {
+        if self.requests.len() <= ROUND_LEN_MAX && self.work_bytes + self.said_bytes <= ROUND_BYTES_MAX {
+            (self.work_bytes, self.said_bytes) = (0, 0);
+            return std::mem::take(&mut self.requests);
+        }
+        let len = round_len(self.requests.iter().map(|waiting| waiting.bytes));
+        let round: VecDeque<Waiting> = self.requests.drain(..len).collect();
+        for waiting in &round {
+            *self.bytes_of(waiting.bound) -= waiting.bytes;
+        }
+        round
+    }
+}
+
+/// How many of these, from the first, make one round: at least one.
+pub(super) fn round_len(bytes: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0;
+    let fits = bytes.take(ROUND_LEN_MAX).take_while(|bytes| {
+        let first = sum == 0;
+        sum += bytes;
+        first || sum <= ROUND_BYTES_MAX
+    });
+    fits.count()
+}
+
+impl Request {
+    /// About what it holds in memory, and what it brings to a commit.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = match self {
+            Request::Command { command: Command::Submit { tasks, .. }, .. } => {
+                tasks.iter().map(|task| task.payload.as_ref().map_or(0, Json::len) + TASK_BYTES).sum()
+            }
+            Request::Command { command: Command::Report { report, .. }, .. } => match report {
+                Report::Complete { result } => result.len(),
+                Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),
+                Report::Heartbeat | Report::Cancelled | Report::Release => 0,
+            },
+            Request::Aside { aside, .. } => bytes_of_aside(aside),
+            Request::Command { .. } | Request::Settle(_) | Request::Stop => 0,
+        };
+        texts + REQUEST_BYTES
+    }
+}
+
+/// The bytes of what is kept beside the records.
+pub(super) fn bytes_of_aside(aside: &Aside) -> usize {
+    match aside {
+        Aside::Checkpoint { checkpoint, .. } => checkpoint.len(),
+        Aside::Progress { progress, .. } => progress.len(),
+        Aside::Logs { lines, .. } => lines.iter().map(|line| line.message.len() + 64).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::NewTask;
+
+    const MIB: usize = 1 << 20;
+
+    fn id() -> TaskId {
+        TaskId::from_bytes([7; 16])
+    }
+
+    fn json(bytes: usize) -> Json {
+        Json::trusted(format!("\"{}\"", "x".repeat(bytes - 2)))
+    }
+
+    fn report(bytes: usize) -> Request {
+        let report = Report::Complete { result: json(bytes) };
+        Request::Command { command: Command::Report { task_id: id(), attempt: 1, report }, reply: Reply::Nobody }
+    }
+
+    fn work(bytes: usize) -> Request {
+        let tasks = vec![NewTask { payload: Some(json(bytes)), ..NewTask::new("t") }];
+        Request::Command { command: Command::Submit { tasks, key: None }, reply: Reply::Nobody }
+    }
+
+    /// Pushes until something is turned away; answers how many were taken.
+    fn fill(inbox: &Inbox, make: fn(usize) -> Request, bound: Bound) -> usize {
+        let taken = (0..1_000).take_while(|_| inbox.push(make(MIB), bound).is_ok()).count();
+        assert!(taken < 1_000, "there is no bound");
+        taken
+    }
+
+    #[test]
+    fn what_workers_say_is_bounded_in_bytes_apart_from_new_work() {
+        // Reports and checkpoints were always taken, however much waited.
+        let inbox = Inbox::default();
+        assert_eq!(fill(&inbox, report, Bound::Said), 63);
+        assert_eq!(inbox.push(report(MIB), Bound::Said), Err(HubError::Overloaded));
+        assert_eq!(fill(&inbox, work, Bound::Held), 191, "new work has a bound of its own");
+        // A socket has spoken already; it is not read again before there is room.
+        assert!(inbox.has_room());
+        inbox.push(report(MIB), Bound::Free).unwrap();
+        assert!(!inbox.has_room());
+        let mut rounds = 0;
+        while !inbox.take(Duration::ZERO).is_empty() {
+            rounds += 1;
+        }
+        assert!(rounds > 30 && inbox.has_room() && inbox.has_room_for(SAID_BYTES_MAX));
+        assert_eq!(fill(&inbox, work, Bound::Held), 191, "all of it is free again");
+    }
+
+    #[test]
+    fn new_work_keeps_no_result_out() {
+        let inbox = Inbox::default();
+        fill(&inbox, work, Bound::Held);
+        inbox.push(report(MIB), Bound::Said).unwrap();
+        for _ in 0..REQUESTS_MAX {
+            inbox.push(report(2), Bound::Free).unwrap();
+        }
+        assert_eq!(inbox.push(work(2), Bound::Held), Err(HubError::Overloaded));
+        inbox.push(report(2), Bound::Said).unwrap();
+    }
+
+    #[test]
+    fn a_round_is_cut_by_number_and_by_bytes() {
+        // Everything that waited went into one commit, up to 4,096 results of a MiB each.
+        let check = |requests: Vec<Request>, expected: &[usize]| {
+            let inbox = Inbox::default();
+            for request in requests {
+                inbox.push(request, Bound::Free).unwrap();
+            }
+            let rounds = std::iter::from_fn(|| Some(inbox.take(Duration::ZERO).len()).filter(|len| *len > 0));
+            assert_eq!(rounds.collect::<Vec<_>>(), expected);
+        };
+        check((0..4_096).map(|_| report(2)).collect(), &[4_096]);
+        check((0..5_000).map(|_| report(2)).collect(), &[4_096, 904]);
+        check((0..20).map(|_| report(MIB)).collect(), &[7, 7, 6]);
+        check(vec![report(2), work(9 * MIB), report(2), report(2)], &[1, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_socket_waits_for_room_and_hears_of_it() {
+        let inbox = Inbox::default();
+        let room = |inbox: &Inbox| {
+            use futures::FutureExt;
+            inbox.room().now_or_never().is_some()
+        };
+        assert!(room(&inbox));
+        for _ in 0..64 {
+            inbox.push(report(MIB), Bound::Free).unwrap();
+        }
+        assert!(!room(&inbox));
+        let take = || std::thread::scope(|scope| drop(scope.spawn(|| inbox.take(Duration::ZERO)).join()));
+        let (_, ()) = futures::join!(inbox.room(), async { take() });
+        // What the writer took and could not write still counts.
+        inbox.keep(SAID_BYTES_MAX);
+        assert!(!room(&inbox) && inbox.push(report(2), Bound::Said).is_err());
+        let (_, ()) = futures::join!(inbox.room(), async { inbox.keep(0) });
+        inbox.keep(SAID_BYTES_MAX);
+        let (_, ()) = futures::join!(inbox.room(), async { inbox.close() });
+        assert_eq!(inbox.push(report(2), Bound::Free), Err(HubError::Stopped));
     }
 }

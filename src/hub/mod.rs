@@ -22,10 +22,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::engine::Refusal;
 use crate::feed::FeedOptions;
 use crate::task::{Name, TaskId};
 
+// What the methods of a hub take and give, so that who asks one need not know what it is made of.
+pub use crate::engine::{Accepts, Link, Refusal, Report, SubmitKey, WorkerState};
+pub use crate::store::{ChangedSince, ChangedTask, LogRange, Order, Page, Query, Stored};
 pub use handle::Hub;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 

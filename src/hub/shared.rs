@@ -17,6 +17,7 @@ use crate::telemetry::Metrics;
 use super::board::Board;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
+use super::stats::StatsLine;
 use super::{HubError, HubOptions};
 
 /// Reads over many tasks at once: half the connections that the store has for readers.
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) feed: Feed,
     pub(super) reader: Arc<dyn Reader>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) stats_line: StatsLine,
     /// Workers on sockets, by connection.
     links: DashMap<u64, Arc<Mailbox<Push>>>,
     /// Open claims over HTTP, by ticket.
@@ -114,6 +116,7 @@ impl Shared {
             feed,
             reader,
             metrics,
+            stats_line: StatsLine::default(),
             links: DashMap::new(),
             claims: DashMap::new(),
             numbers: AtomicU64::new(1),

@@ -1,7 +1,37 @@
-//! Small counters: unfinished tasks by name, and how many tasks a second.
+//! Small counters: unfinished tasks by name, and how many tasks a second; and the line that tells of them.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::task::{Event, Status, Timestamp};
 use crate::wire;
+
+/// How often the line of counts is written anew, at most.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// The line of counts, the same bytes for everybody who watches them. It is written when somebody asks for it and the one
+/// there is is old, so ten thousand who watch cost one line a second, and nobody costs none.
+#[derive(Default)]
+pub(super) struct StatsLine {
+    newest: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl StatsLine {
+    /// The line, from `write` where it is time for a new one. Who asks meanwhile waits for that.
+    pub(super) fn get(&self, now: Instant, write: impl FnOnce() -> Bytes) -> Bytes {
+        let mut newest = self.newest.lock();
+        if let Some((written, line)) = &*newest
+            && now.saturating_duration_since(*written) < LINE_EVERY
+        {
+            return line.clone();
+        }
+        let line = write();
+        *newest = Some((now, line.clone()));
+        line
+    }
+}
 
 /// How many unfinished tasks of one name there are of each status.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +99,28 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_who_watch_are_given_one_line_a_second() {
+        // Each of them had a line of its own built, under the lock that commits take.
+        let (line, begun) = (StatsLine::default(), Instant::now());
+        let mut written = 0;
+        let mut get = |millis: u64| {
+            let now = begun + Duration::from_millis(millis);
+            let line = line.get(now, || {
+                written += 1;
+                Bytes::from(written.to_string())
+            });
+            (line, written)
+        };
+        for who in 0..10_000 {
+            assert_eq!(get(who / 11), ("1".into(), 1));
+        }
+        assert_eq!(get(1_000), ("2".into(), 2));
+        assert_eq!(get(900), ("2".into(), 2), "who has waited for the lock");
+        assert_eq!(get(1_999), ("2".into(), 2));
+        assert_eq!(get(60_000), ("3".into(), 3), "nothing is written while nobody asks");
+    }
 
     #[test]
     fn rates_forget_after_ten_seconds() {

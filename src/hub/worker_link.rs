@@ -137,16 +137,24 @@ impl WorkerLink {
         Ok(())
     }
 
+    /// Whether the hub can take more of what workers say. While it cannot, whoever holds the link takes nothing from the
+    /// worker, which so waits; what it has said already is always taken.
+    pub fn has_room(&self) -> bool {
+        self.shared.inbox.has_room()
+    }
+
+    /// Resolves once [`has_room`](Self::has_room) holds.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared.clone();
+        async move { shared.inbox.room().await }
+    }
+
     /// A report on an attempt; its answer comes as [`Pushed::Ack`] or [`Pushed::Refused`].
     pub fn report(&self, task_id: TaskId, attempt: u32, report: Report) {
-        let bytes = match &report {
-            Report::Complete { result } => result.len(),
-            _ => 0,
-        };
         let command = Command::Report { task_id, attempt, report };
         let reply = Reply::Link { session: self.session, task_id, attempt };
         // Refused only once the hub has stopped; then the connection ends too.
-        let _ = self.shared.inbox.push(Request::Command { command, reply }, bytes, Bound::Free);
+        let _ = self.shared.inbox.push(Request::Command { command, reply }, Bound::Free);
     }
 
     /// A sign of life. Cheap: call it for every message.
@@ -172,16 +180,16 @@ impl WorkerLink {
         progress: Option<Progress>,
         checkpoint: Option<Json>,
     ) -> Result<(), HubError> {
-        self.shared.progress(task_id, attempt, progress, checkpoint, None).map(|_| ()).map_err(HubError::Refused)
+        self.shared.progress(task_id, attempt, progress, checkpoint, None, Bound::Free).map(|_| ())
     }
 
     /// Log lines of a running attempt.
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<(), HubError> {
-        self.shared.log(task_id, attempt, lines).map(|_| ())
+        self.shared.log(task_id, attempt, lines, Bound::Free).map(|_| ())
     }
 
     fn tell(&self, command: Command) {
-        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, 0, Bound::Free);
+        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Free);
     }
 }
 

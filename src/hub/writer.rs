@@ -1,6 +1,6 @@
 //! The writer: the one loop that owns the truth.
 //!
-//! It is a plain thread. A round takes everything that waits, decides it in order, hands ready tasks to free seats, commits
+//! It is a plain thread. A round takes what waits, up to a bound, decides it in order, hands ready tasks to free seats, commits
 //! all of it at once, and only then shows it on the board, tells the feed, hands out, and answers. So a commit is as large
 //! as the load makes it, one fsync serves everyone who waited, and *nothing is visible before it is durable* holds by the
 //! order of five lines in [`Writer::round`].
@@ -28,7 +28,7 @@ use crate::store::{Aside, Commit, Entry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Task};
 use crate::wire::{gone_line, open_task_line};
 
-use super::inbox::{Reply, Request};
+use super::inbox::{Reply, Request, bytes_of_aside, round_len};
 use super::payloads::Payloads;
 use super::shared::{Body, Given, Push, Shared};
 use super::{HubError, Submitted};
@@ -37,8 +37,6 @@ use super::{HubError, Submitted};
 const HAND_OUTS_MAX: usize = 4_096;
 /// Timers that go off in one round.
 const TIMERS_MAX: usize = 4_096;
-/// Requests decided in one round: at a few microseconds each, some milliseconds of work before the next fsync.
-const REQUESTS_A_ROUND: usize = 4_096;
 /// Events are written into buffers of about this size, which live as long as the last event in them is needed.
 const EVENT_BUFFER_BYTES: usize = 64 << 10;
 /// The view may be this many tasks, or bytes of log, behind before settling is done under load too. So many tasks' rows of
@@ -136,12 +134,8 @@ impl Writer {
             shared.stopped();
         });
         loop {
-            let mut requests = self.shared.inbox.take(self.patience());
-            let mut stop = None;
-            while !requests.is_empty() && stop.is_none() {
-                let rest = requests.split_off(requests.len().min(REQUESTS_A_ROUND));
-                stop = self.round(std::mem::replace(&mut requests, rest));
-            }
+            let requests = self.shared.inbox.take(self.patience());
+            let stop = if requests.is_empty() { None } else { self.round(requests) };
             if self.more || self.due() {
                 self.round(Vec::new());
             }
@@ -190,7 +184,7 @@ impl Writer {
         let now = self.now();
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
         let (mut settlers, mut stop) = (Vec::new(), None);
-        let parked = std::mem::take(&mut self.parked);
+        let parked: Vec<_> = self.parked.drain(..round_len(self.parked.iter().map(Request::bytes))).collect();
         for request in parked.into_iter().chain(requests) {
             match request {
                 Request::Command { command, reply } => {
@@ -218,6 +212,7 @@ impl Writer {
                 self.remember_payloads(&commit);
                 self.give_notice(std::mem::take(&mut batch.notices));
                 self.answer(outcomes, &commit);
+                self.more |= !self.parked.is_empty() && self.broken_until.is_none();
                 for reply in aside_replies {
                     let _ = reply.send(Ok(()));
                 }
@@ -238,6 +233,7 @@ impl Writer {
             }
         }
         self.engine.shed();
+        self.shared.inbox.keep(self.asides_bytes + self.parked.iter().map(Request::bytes).sum::<usize>());
         stop
     }
 
@@ -434,11 +430,7 @@ impl Writer {
     /// Keeps an aside for the next commit. While the store is broken their number is bounded: the oldest go, they are
     /// ticks and log lines.
     fn keep_aside(&mut self, aside: Aside) {
-        self.asides_bytes += match &aside {
-            Aside::Checkpoint { checkpoint, .. } => checkpoint.len(),
-            Aside::Progress { progress, .. } => progress.len(),
-            Aside::Logs { lines, .. } => lines.iter().map(|line| line.message.len() + 64).sum(),
-        };
+        self.asides_bytes += bytes_of_aside(&aside);
         self.asides_since.get_or_insert_with(Instant::now);
         self.asides.push(aside);
         if self.broken_until.is_some() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {

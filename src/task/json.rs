@@ -1,4 +1,9 @@
 //! JSON text that passes through the hub unread: payloads, results, checkpoints.
+//!
+//! Records, events and messages stand one a line, and they carry such texts as they are. So a [`Json`] is one line: line
+//! breaks between its tokens become spaces where it is made, whoever makes it. Inside a string a line break is always
+//! escaped, so nothing is lost. A payload alone is kept as it came ([`Json::parse_verbatim`], [`Json::present_verbatim`]):
+//! it is promised byte for byte, it may be signed, and it stands in no record and no event.
 
 use std::fmt;
 
@@ -10,7 +15,7 @@ use serde_json::value::RawValue;
 /// The deepest nesting of a payload, result or checkpoint. Readers in other languages give up soon after.
 pub const PAYLOAD_DEPTH_MAX: usize = 128;
 
-/// One JSON value as the text it came in, byte for byte. Cloning shares the bytes.
+/// One JSON value as the text it came in, on one line. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Json(Bytes);
 
@@ -40,25 +45,44 @@ impl Json {
         Json(Bytes::from_static(b"null"))
     }
 
-    /// Text that is known to be one JSON value: the hub's own, or read from the store.
+    /// Text that is known to be one JSON value on one line: the hub's own, or read from the store.
     pub fn trusted(text: impl Into<Bytes>) -> Json {
         Json(text.into())
     }
 
     /// Checks that `text` is one JSON value.
     pub fn parse(text: &str) -> Result<Json, JsonError> {
+        Json::parse_verbatim(text).map(Json::one_line)
+    }
+
+    /// As [`parse`](Self::parse), with the line breaks it came with: for a payload.
+    pub fn parse_verbatim(text: &str) -> Result<Json, JsonError> {
         let raw: &RawValue = serde_json::from_str(text).map_err(|_| JsonError::Malformed)?;
         Ok(Json(Bytes::copy_from_slice(raw.get().as_bytes())))
     }
 
     /// The JSON of any value that serde can write. Values that are no JSON (a map with structured keys) are an error.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Json, serde_json::Error> {
-        Ok(Json(serde_json::to_vec(value)?.into()))
+        // Serde writes none, but passes on those of a raw value.
+        Ok(Json(serde_json::to_vec(value)?.into()).one_line())
     }
 
     /// For fields in which `null` is a value and not an absence: `deserialize_with` this, and `default`.
     pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
         Json::deserialize(deserializer).map(Some)
+    }
+
+    /// As [`present`](Self::present), with the line breaks it came with: for a payload.
+    pub fn present_verbatim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+        verbatim(deserializer).map(Some)
+    }
+
+    fn one_line(self) -> Json {
+        let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        if !self.0.iter().any(breaks) {
+            return self;
+        }
+        Json(self.0.iter().map(|byte| if breaks(byte) { b' ' } else { *byte }).collect())
     }
 
     /// The value, read as `T`.
@@ -131,9 +155,13 @@ impl Serialize for Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Ok(Json(Bytes::from(Box::<str>::from(raw).into_string())))
+        verbatim(deserializer).map(Json::one_line)
     }
+}
+
+fn verbatim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(Json(Bytes::from(Box::<str>::from(raw).into_string())))
 }
 
 #[cfg(test)]
@@ -150,6 +178,20 @@ mod tests {
         let holder: Holder = serde_json::from_str(text).unwrap();
         assert_eq!(holder.payload.as_str(), r#"{"b" : 1.0e3,  "a":"é\u00e9"}"#);
         assert_eq!(serde_json::to_string(&holder).unwrap(), text);
+    }
+
+    #[test]
+    fn a_text_is_one_line_wherever_it_comes_from() {
+        // Handlers in the hub's own program gave theirs past the edges where line breaks were taken out, and a result
+        // over several lines broke the event stream that carried it.
+        let text = "{\r\n \"a\\n\": [1,\n2]}";
+        let expected = "{   \"a\\n\": [1, 2]}";
+        let raw = RawValue::from_string(text.to_owned()).unwrap();
+        let read: Json = serde_json::from_str(text).unwrap();
+        for json in [Json::parse(text).unwrap(), Json::of(&raw).unwrap(), read] {
+            assert_eq!(json.as_str(), expected);
+        }
+        assert_eq!(Json::parse_verbatim(text).unwrap().as_str(), text, "a payload is kept as it came");
     }
 
     #[test]

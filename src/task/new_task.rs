@@ -49,7 +49,7 @@ pub struct NewTask {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Any JSON, kept byte for byte.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
     /// −100…100, higher first.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -68,6 +68,9 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Why the newest failed try failed, while another follows.
     pub last_error: Option<Failure>,
+    /// The hub ended the newest attempt: it took too long, or was lost with its worker. What its worker says of it later
+    /// repeats no report that was accepted.
+    pub ended_by_hub: bool,
 }
 
 /// What a final task left.
@@ -149,6 +152,7 @@ impl Task {
             None => {}
         }
         object.some("last_error", run.and_then(|r| r.last_error.as_ref()));
+        object.some("ended_by_hub", run.filter(|r| r.ended_by_hub).map(|_| true));
         object.display("created_at", &self.created_at);
         object.some("run_at", self.run_at);
         object.some("started_at", run.and_then(|r| r.started_at));
@@ -207,6 +211,7 @@ impl From<TaskView> for Task {
             progress: view.progress.as_ref().and_then(|progress: &Progress| Json::of(progress).ok()),
             outcome,
             last_error: view.last_error,
+            ended_by_hub: view.ended_by_hub,
         };
         Task {
             task_id: view.task_id,
@@ -318,6 +323,7 @@ mod tests {
                 progress: Some(Json::trusted(r#"{"percentage":50,"current":1,"total":2}"#)),
                 outcome: Some(Outcome::Error(Failure::new("exit", "no \u{1}"))),
                 last_error: Some(Failure::new("exit", "earlier")),
+                ended_by_hub: true,
             })),
         }
     }

@@ -52,6 +52,9 @@ pub struct TaskView {
     /// Why the newest failed try failed, while another follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Failure>,
+    /// The hub ended the newest attempt: it took too long, or was lost with its worker.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_by_hub: bool,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
@@ -72,7 +75,7 @@ pub struct TaskView {
     #[serde(default)]
     pub tick: u64,
     /// Only where one task is asked for by its id, or handed to a worker.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
 }
 

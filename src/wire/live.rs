@@ -288,6 +288,12 @@ pub fn open_task_line(out: &mut Vec<u8>, event: Event, rev: u64) {
     out.extend_from_slice(b",\"task\":");
 }
 
+/// The line that tells of counts and rates.
+pub fn stats_line(stats: &Stats) -> Bytes {
+    let counts = serde_json::to_string(stats).expect("counts are plain values");
+    counts.replacen('{', r#"{"type":"stats","#, 1).into()
+}
+
 /// The line that tells of a deletion.
 pub fn gone_line(task_id: TaskId, rev: u64) -> Bytes {
     format!(r#"{{"type":"gone","task_id":"{task_id}","rev":{rev}}}"#).into()

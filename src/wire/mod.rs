@@ -10,6 +10,7 @@ mod worker;
 
 pub use live::{
     CloseCode, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, gone_line, open_task_line,
+    stats_line,
 };
 pub use problem::{Code, Problem};
 pub use rest::{
@@ -17,8 +18,8 @@ pub use rest::{
     TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
 };
 pub use worker::{
-    CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody, WorkerHello, WorkerOp,
-    WorkerSays,
+    CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody,
+    WorkerHello, WorkerOp, WorkerSays,
 };
 
 /// How long clients should wait before they come back after a goodbye, in milliseconds, as the bounds of the wait.

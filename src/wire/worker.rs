@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::{Failure, Json, Level, Progress, TaskId, TaskView};
 
+/// The most tasks a worker may run at once.
+pub const CONCURRENCY_MAX: u32 = 1_000;
+
 /// A worker introducing itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerHello {

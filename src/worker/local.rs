@@ -251,7 +251,8 @@ impl Local {
                         tokio::time::sleep(READ_AGAIN).await;
                     }
                 },
-                () = poll_fn(|cx| outbox.poll(cx)) => {
+                // With too much waiting for the writer handlers wait too; it is looked at again with the next heartbeat.
+                () = poll_fn(|cx| outbox.poll(cx)), if self.link.has_room() => {
                     outbox.take(&mut news);
                     for news in news.drain(..) {
                         self.take(news);

@@ -68,11 +68,10 @@ use crate::dial::{BadUrl, HubUrl};
 use crate::task::{Json, NameError, Pattern, RESULT_BYTES_MAX};
 use crate::wire::WorkerHello;
 
+pub use crate::wire::CONCURRENCY_MAX;
+
 /// What a registered function comes down to.
 type Handler = Arc<dyn Fn(Context) -> BoxFuture<'static, Result<Json, TaskFailure>> + Send + Sync>;
-
-/// The most tasks a worker may run at once.
-pub const CONCURRENCY_MAX: u32 = 1_000;
 
 /// Runs tasks with the functions registered with it.
 pub struct Worker {

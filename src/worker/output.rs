@@ -120,12 +120,7 @@ impl Output {
         if !self.open.is_empty() {
             self.open.push(b'\n');
         }
-        let start = self.open.len();
         write(&mut self.open).expect("plain data is written to memory");
-        // JSON text that is passed on may have line breaks between its parts, and only there.
-        if self.open[start..].contains(&b'\n') {
-            self.open[start..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-        }
         if self.open.len() >= TEXT_BYTES {
             self.close();
         }
@@ -166,7 +161,7 @@ mod tests {
         let ops: Vec<WorkerSays> = texts[0].split('\n').map(|line| serde_json::from_str(line).unwrap()).collect();
         let words: Vec<_> = ops.iter().map(|says| says.op.as_str()).collect();
         assert_eq!(words, ["complete", "cancelled", "release", "fail", "heartbeat"]);
-        assert_eq!(ops[0].result.as_ref().unwrap().as_str(), "{   \"a\": \"x\\ny\",\r   \"b\": 1e400 }");
+        assert_eq!(ops[0].result.as_ref().unwrap().as_str(), "{   \"a\": \"x\\ny\",    \"b\": 1e400 }");
         assert_eq!(ops[3].error.as_ref().unwrap().kind.len(), Failure::KIND_CHARS_MAX);
         assert_eq!(ops[3].retryable, Some(false));
         assert!(output.is_empty());

@@ -207,6 +207,9 @@ async fn silence_loses_the_lease_and_a_heartbeat_keeps_it() {
     })
     .await;
     assert_eq!(hub.task(&kept).await["status"], "running");
+    // It is told to stop, and reads that when it reads again.
+    let stop = json!({"type": "cancel", "task_id": lost, "attempt": 1, "reason": "lease lost"});
+    assert_eq!(silent.expect("cancel").await, stop);
     silent.say(of(&lost, 1, "complete", json!({}))).await;
     // What it said late is refused; and heard of again, it gets work again.
     let told = [silent.next_of_either("refused", "run").await, silent.next_of_either("refused", "run").await];

@@ -7,8 +7,8 @@
 //! * Every step is one of the table, fills in exactly what it should, and has a cause: the command it came with, or a
 //!   timer that was due on the clock it belongs to. What is due has happened when the timers have fired.
 //! * `rev` has no holes, `updated_at` and attempts never go back, ids grow, one run ends once.
-//! * A hand-out is the best task for that seat, to the emptiest worker of its crew; no seat and task that fit each other
-//!   are left.
+//! * A hand-out is the best task for that seat, and of all who take that task to the emptiest; no seat and task that fit
+//!   each other are left.
 //! * A refusal has changed nothing, and was right. Nothing is answered that is not in the store.
 //! * After a failed commit the engine is what the store says.
 //! * What was acknowledged is there in the end, or was deleted by somebody.
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
 use taskhub::task::{
-    Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Status, Task,
-    TaskId,
+    Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Run, Status,
+    Task, TaskId,
 };
 
 use super::world::{Live, Store};
@@ -44,7 +44,7 @@ pub struct Checker {
     deadlines: HashMap<(TaskId, u32), u64, IdHasher>,
     /// When a running attempt was last spoken of.
     signs: HashMap<(TaskId, u32), Sign, IdHasher>,
-    /// How attempts ended by a report, as decided.
+    /// How attempts ended, as decided; not those that were released.
     ends: HashMap<(TaskId, u32), End, IdHasher>,
     /// What this round decided, to be forgotten if its commit fails.
     undecided: Vec<Undo>,
@@ -87,6 +87,8 @@ enum End {
     Completed,
     Failed,
     Cancelled,
+    /// By no report: it took too long, or was lost.
+    ByHub,
 }
 
 enum Undo {
@@ -197,6 +199,9 @@ impl Checker {
                 let expected = match self.tasks.get(task_id).map(|task| task.status) {
                     None => Err(Refusal::TaskNotFound),
                     Some(Status::Failed | Status::Cancelled) if self.draining => Err(Refusal::Draining),
+                    Some(Status::Failed | Status::Cancelled) if self.open.len() >= self.options.tasks_max => {
+                        Err(Refusal::Full)
+                    }
                     Some(Status::Failed | Status::Cancelled) => Ok(()),
                     Some(Status::Completed) => Err(Refusal::TaskFinished),
                     Some(Status::Running) => Err(Refusal::TaskRunning),
@@ -206,7 +211,8 @@ impl Checker {
                 if expected.is_ok() {
                     let (_, task) = self.one_step(changes, *task_id, Event::Retrying, now);
                     assert_eq!((task.status, task.tries, task.crashes), (Status::Pending, 0, 0));
-                    assert!(task.run.is_none() && task.run_at.is_none(), "a retry by hand starts anew");
+                    let anew = |run: &Run| *run == Run { ended_by_hub: run.ended_by_hub, ..Run::default() };
+                    assert!(task.run().is_none_or(anew) && task.run_at.is_none(), "a retry by hand starts anew");
                     self.is_answered_with(result, &task);
                 }
             }
@@ -289,6 +295,7 @@ impl Checker {
                 assert_eq!(changes.len(), running.len());
                 for change in changes {
                     assert!(running.remove(&change.task.task_id), "given back twice");
+                    self.ended(change.task.task_id, change.task.attempt, End::ByHub);
                     self.lost(change, Lost::GivenBack, now, live);
                 }
             }
@@ -410,6 +417,7 @@ impl Checker {
                 self.step(change, now);
                 self.signs.insert((task_id, attempt), Sign { heard: now.mono, restored: false });
             } else {
+                self.ended(task_id, attempt, End::ByHub);
                 self.lost(change, self.signs[&(task_id, attempt)].loss(), now, live);
             }
         }
@@ -500,7 +508,9 @@ impl Checker {
             if resent && before.status != Status::Pending {
                 assert!(!refused, "the same report of {task_id} was accepted before, and must be acknowledged again");
             }
-            if said.is_none() || before.attempt != attempt || (said == Some(End::Completed) && said != ended) {
+            let by_hub = ended == Some(End::ByHub);
+            if said.is_none() || before.attempt != attempt || (said == Some(End::Completed) && said != ended) || by_hub
+            {
                 assert!(refused, "{report:?} of attempt {attempt} of {task_id} was acknowledged, and is not so");
             }
             return;
@@ -552,6 +562,10 @@ impl Checker {
                 return self.lost(change, Lost::GivenBack, now, live);
             }
         };
+        self.ended(task_id, attempt, end);
+    }
+
+    fn ended(&mut self, task_id: TaskId, attempt: u32, end: End) {
         self.ends.insert((task_id, attempt), end);
         self.undecided.push(Undo::End((task_id, attempt)));
     }
@@ -577,6 +591,7 @@ impl Checker {
                         station.ending.insert((task_id, before.attempt));
                     }
                     stops.push((task_id, before.attempt));
+                    self.ended(task_id, before.attempt, End::ByHub);
                     self.failed(change, true, now, live);
                     if let Some(Outcome::Error(error)) = change.task.run().and_then(|run| run.outcome.as_ref()) {
                         assert_eq!(error.kind, "timeout");
@@ -589,7 +604,13 @@ impl Checker {
                         until <= now.mono,
                         "{task_id} was taken from {worker_id}, which has until {until}: {now:?}"
                     );
+                    let station = self.stations.get_mut(worker_id).expect("who runs something is known");
+                    if station.link == Link::Socket {
+                        station.ending.insert((task_id, before.attempt));
+                        stops.push((task_id, before.attempt));
+                    }
                     let how = self.signs[&(task_id, before.attempt)].loss();
+                    self.ended(task_id, before.attempt, End::ByHub);
                     self.lost(change, how, now, live);
                 }
                 other => panic!("a timer made {task_id} leave {other}"),
@@ -602,7 +623,7 @@ impl Checker {
                 other => panic!("a timer made {other:?}"),
             })
             .collect();
-        assert_eq!(told, stops, "whoever took too long is told to stop");
+        assert_eq!(told, stops, "whoever took too long, or lost its lease on an open socket, is told to stop");
         if !all {
             return;
         }
@@ -683,13 +704,14 @@ impl Checker {
                     let claim = &self.claims[&ticket];
                     assert_eq!(claim.worker_id, worker_id);
                     let filled = filled.entry(ticket).or_default();
+                    let load = *filled;
                     *filled += 1;
                     assert!(*filled <= claim.wanted, "more than was claimed");
                     // Whoever waits for an answer is there.
                     let accepts = self.claims[&ticket].accepts.clone();
                     self.comes_by_http(&worker_id, &accepts, now);
                     self.present(&worker_id, now);
-                    (accepts, 0)
+                    (accepts, load)
                 }
                 None => {
                     assert_eq!(runs.next(), Some((worker_id.clone(), task_id)), "handed out, and nobody is told");
@@ -701,9 +723,13 @@ impl Checker {
             assert!(takes(&accepts, &before), "{worker_id} does not take {task_id}");
             assert_eq!(self.best(&accepts), Some(task_id), "another task was next in line");
             for (other_id, other) in &self.stations {
-                if other.accepts == accepts && self.must_take(other_id, now) {
+                if takes(&other.accepts, &before) && self.must_take(other_id, now) {
                     assert!(self.load(other_id) >= load, "{other_id} is emptier than {worker_id}");
                 }
+            }
+            for (other, claim) in self.claims.iter().filter(|(_, claim)| takes(&claim.accepts, &before)) {
+                let has = filled.get(other).copied().unwrap_or(0);
+                assert!(has >= claim.wanted.min(load), "claim {other} has less than {worker_id}");
             }
             assert_eq!(
                 (task.attempt, task.tries, task.crashes),
@@ -1106,7 +1132,7 @@ impl Checker {
             // What was decided and never committed is forgotten.
             store.tasks.get(task_id).is_some_and(|task| match end {
                 End::Completed => task.status == Status::Completed,
-                End::Failed | End::Cancelled => task.attempt > *attempt || task.status != Status::Running,
+                End::Failed | End::Cancelled | End::ByHub => task.attempt > *attempt || task.status != Status::Running,
             })
         });
     }

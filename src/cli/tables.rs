@@ -1,0 +1,120 @@
+//! What the commands that ask once print for people: whole texts, from what the hub answered and the time it is.
+
+use super::show::{self, Table};
+use crate::task::{Status, TaskView, Timestamp, Transition};
+use crate::wire::{QueueStats, Stats, WorkerView};
+
+/// What a text is made for.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    pub(super) now: Timestamp,
+    pub(super) colours: bool,
+    /// Of the terminal, if there is one.
+    pub(super) width: Option<usize>,
+}
+
+impl Look {
+    /// For standard output as it is, now.
+    pub(super) fn here() -> Look {
+        Look { now: Timestamp::now(), colours: show::colours(), width: show::terminal_width() }
+    }
+}
+
+/// `list`: a line a task.
+pub(super) fn tasks(tasks: &[TaskView], look: Look) -> String {
+    let mut table = Table::new(&["TASK", "STATUS", "DONE", "AGE", "QUEUE", "TYPE", "TITLE"], &[2, 3]);
+    for task in tasks {
+        table.row([
+            task.task_id.to_string(),
+            show::status(task.status, 0, look.colours),
+            show::cut(&show::short_progress(task.progress.as_ref()), 12),
+            show::age(task.created_at, look.now),
+            task.queue.to_string(),
+            task.task_type.to_string(),
+            show::plain(task.title.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.text(look.width)
+}
+
+/// `get`: everything about one task, and its history if it was asked for.
+pub(super) fn task(task: &TaskView, history: Option<&[Transition]>, look: Look) -> String {
+    let mut text = show::task(task, look.now, look.colours);
+    if let Some(history) = history {
+        let mut table = Table::new(&["AT", "EVENT", "STATUS", "ATTEMPT", "WORKER", "NOTE"], &[3]);
+        for step in history {
+            table.row([
+                step.at.to_string(),
+                step.event.as_str().to_owned(),
+                step.status.to_string(),
+                step.attempt.to_string(),
+                step.worker_id.as_ref().map(|worker| worker.to_string()).unwrap_or_default(),
+                show::plain(step.note.as_deref().unwrap_or_default()),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.text(look.width));
+    }
+    text
+}
+
+/// `stats`: counts, and unfinished tasks of each queue and type.
+pub(super) fn stats(stats: &Stats, look: Look) -> String {
+    let counts = &stats.tasks;
+    let mut text = format!(
+        "up {}   rev {}   {} workers   {} sockets\n\n",
+        show::span(stats.uptime_ms),
+        stats.rev,
+        stats.workers,
+        stats.sockets
+    );
+    let numbers = [
+        counts.waiting,
+        counts.scheduled,
+        counts.pending,
+        counts.running,
+        counts.completed,
+        counts.failed,
+        counts.cancelled,
+    ];
+    let rates = [None, None, Some(stats.rates.created), None]
+        .into_iter()
+        .chain([stats.rates.completed, stats.rates.failed, stats.rates.cancelled].map(Some));
+    let mut table = Table::new(&["STATUS", "TASKS", "A SECOND"], &[1, 2]);
+    for ((status, count), rate) in Status::ALL.into_iter().zip(numbers).zip(rates) {
+        // New tasks mostly are ready at once: that line shows how many come.
+        let rate = rate.map(|rate| format!("{rate:.1}")).unwrap_or_default();
+        table.row([show::status(status, 0, look.colours), count.to_string(), rate]);
+    }
+    text.push_str(&table.text(None));
+    for (head, lines) in [("QUEUE", &stats.queues), ("TYPE", &stats.types)] {
+        if lines.is_empty() {
+            continue;
+        }
+        let mut table = Table::new(&[head, "WAITING", "SCHEDULED", "PENDING", "RUNNING"], &[1, 2, 3, 4]);
+        for (name, QueueStats { waiting, scheduled, pending, running }) in lines {
+            let counts = [waiting, scheduled, pending, running].map(u64::to_string);
+            table.row(std::iter::once(name.clone()).chain(counts));
+        }
+        text.push('\n');
+        text.push_str(&table.text(None));
+    }
+    text
+}
+
+/// `workers`: a line a worker.
+pub(super) fn workers(workers: &[WorkerView], look: Look) -> String {
+    let mut table = Table::new(&["WORKER", "LINK", "RUNS", "OF", "HEARD", "QUEUES", "TYPES"], &[2, 3, 4]);
+    for worker in workers {
+        table.row([
+            worker.worker_id.clone(),
+            if worker.draining { format!("{}, draining", worker.link) } else { worker.link.clone() },
+            worker.running.len().to_string(),
+            worker.concurrency.to_string(),
+            show::age(worker.last_heard_at, look.now),
+            worker.queues.join(" "),
+            worker.task_types.join(" "),
+        ]);
+    }
+    table.text(look.width)
+}
