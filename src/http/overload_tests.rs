@@ -143,8 +143,8 @@ async fn who_watches_named_tasks_does_not_wait_for_the_writer() {
         let page = tokio::time::timeout(PATIENCE, hub.find(query)).await.expect("nothing settles").unwrap();
         let found: Vec<TaskId> = page.tasks.iter().map(|(id, _)| *id).collect();
         assert_eq!((found, page.more), (expected.iter().map(|at| ids[*at]).collect(), more));
-        for (id, record) in page.tasks {
-            assert_eq!(Task::parse(&record).unwrap().task_id, id);
+        for (id, record) in &page.tasks {
+            assert_eq!(Task::parse(record).unwrap().task_id, *id);
         }
     };
     check(query(&ids, None), &[3, 2, 0], false).await;

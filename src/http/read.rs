@@ -15,7 +15,7 @@ use super::path::Path;
 use super::query::Params;
 use super::state::App;
 use super::{cursor, splice};
-use crate::hub::{HubError, LogRange, Order, Page, Query, Refusal, Stored, Until};
+use crate::hub::{HubError, LogRange, Order, Query, Refusal, Stored, Until};
 use crate::task::{Json, LOG_LINES_MAX, Status, TaskId};
 use crate::wire::{Code, History, LogList, Problem};
 
@@ -42,7 +42,7 @@ pub(super) async fn list(
     let query = list_query(query.as_deref(), &list)?;
     // A filter that names no task needs no look.
     let none = query.filter.task_id.as_ref().is_some_and(|ids| ids.is_empty());
-    let page = if none { Page::default() } else { app.hub.find(query).await? };
+    let page = if none { Arc::default() } else { app.hub.find(query).await? };
     let mut text = Vec::with_capacity(page.tasks.iter().map(|(_, record)| record.len() + 1).sum::<usize>() + 80);
     splice::list(&mut text, "tasks", page.tasks.iter().map(|(_, record)| record));
     let next = page.tasks.last().filter(|_| page.more).map(|(id, _)| format!("\"{}\"", cursor::encode(*id, &list)));

@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use super::live_op::{self, Subject, Tasks};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
-use crate::hub::{ChangedSince, ChangedTask, HubError, LogRange, Page, Query};
-use crate::task::{Event, Task};
+use crate::hub::{HubError, LogRange, Missed, Page, Query};
+use crate::task::Task;
 use crate::telemetry::Delivery;
-use crate::wire::{CloseCode, Code, Problem, RETRY_MS, gone_line, open_task_line};
+use crate::wire::{CloseCode, Code, Problem, RETRY_MS};
 
 /// What is taken from the feed at once: enough to fill packets, and little enough that what waits behind it can still be
 /// replaced by something newer.
@@ -28,8 +28,6 @@ const TAKE_BYTES: usize = 32 << 10;
 /// The most tasks, and about the most bytes, in one message of a snapshot.
 const PAGE_LEN_MAX: usize = 100;
 const PAGE_BYTES: usize = 32 << 10;
-/// Changed tasks read at once for a client that resumes.
-const RESUME_STEP: usize = 1_000;
 /// A client that missed more than this gets a snapshot: it is the shorter way.
 const RESUME_LEN_MAX: usize = 100_000;
 /// A mark follows what was sent after this long. The contract says within a second.
@@ -230,18 +228,18 @@ impl Session {
         while self.pass_on(out).await? != Taken::Nothing {}
         let rev = self.app.hub.rev();
         let missed = match &tasks.since {
-            None => Ok(Missed::Snapshot(None)),
+            None => Ok(CatchUp::Snapshot(None)),
             Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
-                Ok(Missed::Snapshot(Some("epoch")))
+                Ok(CatchUp::Snapshot(Some("epoch")))
             }
             Some(since) => self.missed(since.rev, tasks).await,
         };
         match missed {
-            Ok(Missed::Lines(lines)) => {
+            Ok(CatchUp::Lines(lines)) => {
                 self.lines.push(subscribed(id, name, Mode::Resumed, rev));
                 self.resume(tasks, lines, rev, out).await?;
             }
-            Ok(Missed::Snapshot(reset)) => match self.find(tasks).await {
+            Ok(CatchUp::Snapshot(reset)) => match self.find(tasks).await {
                 Ok(page) => {
                     self.lines.push(subscribed(id, name, Mode::Snapshot, rev));
                     self.lines.extend(reset.map(|reason| reset_line(name, reason)));
@@ -260,21 +258,22 @@ impl Session {
     }
 
     /// What changed after `rev` and is meant; or that a snapshot is the only way.
-    async fn missed(&self, rev: u64, tasks: &Tasks) -> Result<Missed, HubError> {
+    async fn missed(&self, rev: u64, asked: &Tasks) -> Result<CatchUp, HubError> {
         let (mut lines, mut read) = (Vec::new(), 0);
-        let mut rev = rev;
+        let mut after = rev;
         loop {
-            match self.app.hub.changed_since(rev, RESUME_STEP).await? {
-                ChangedSince::TooOld => return Ok(Missed::Snapshot(Some("too_old"))),
-                ChangedSince::Known { changes, more } => {
-                    rev = changes.last().map_or(rev, |last| last.rev);
-                    read += changes.len();
-                    lines.extend(changes.iter().filter_map(|change| missed_line(change, tasks)));
+            match &*self.app.hub.missed_since(after).await? {
+                Missed::TooOld => return Ok(CatchUp::Snapshot(Some("too_old"))),
+                Missed::Known { tasks, rev, more } => {
+                    after = *rev;
+                    read += tasks.len();
+                    let meant = tasks.iter().filter(|missed| asked.filter.matches_unchanging(&missed.task));
+                    lines.extend(meant.map(|missed| missed.line.clone()));
                     if !more {
-                        return Ok(Missed::Lines(lines));
+                        return Ok(CatchUp::Lines(lines));
                     }
                     if read >= RESUME_LEN_MAX {
-                        return Ok(Missed::Snapshot(Some("too_old")));
+                        return Ok(CatchUp::Snapshot(Some("too_old")));
                     }
                 }
             }
@@ -301,7 +300,7 @@ impl Session {
         self.flush(out).await
     }
 
-    async fn find(&self, tasks: &Tasks) -> Result<Page, HubError> {
+    async fn find(&self, tasks: &Tasks) -> Result<Arc<Page>, HubError> {
         let query = Query {
             filter: (*tasks.filter).clone(),
             text: None,
@@ -313,7 +312,7 @@ impl Session {
         };
         // A filter that names no task needs no look.
         if query.filter.task_id.as_ref().is_some_and(|ids| ids.is_empty()) {
-            return Ok(Page::default());
+            return Ok(Arc::default());
         }
         self.app.hub.find(query).await
     }
@@ -489,7 +488,7 @@ impl Drop for Session {
 }
 
 /// How a subscription catches up.
-enum Missed {
+enum CatchUp {
     Lines(Vec<Bytes>),
     /// With a snapshot; and why, where the client had hoped for less.
     Snapshot(Option<&'static str>),
@@ -535,18 +534,19 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A snapshot in messages of a handy size; at least one.
-fn snapshot_lines(name: &str, page: &Page) -> Vec<Bytes> {
-    let mut lines = Vec::new();
-    let mut left = &page.tasks[..];
-    loop {
+/// A snapshot in messages of a handy size; at least one. Each is made when it is asked for, so that a client that is slow
+/// to take them holds one.
+fn snapshot_lines(name: &str, page: &Page) -> impl Iterator<Item = Bytes> {
+    let mut rest = Some(&page.tasks[..]);
+    std::iter::from_fn(move || {
+        let left = rest.take()?;
         let mut bytes = 0;
         let fits = left.iter().take(PAGE_LEN_MAX).take_while(|(_, record)| {
             let room = bytes < PAGE_BYTES;
             bytes += record.len();
             room
         });
-        let (now, rest) = left.split_at(fits.count());
+        let (now, beyond) = left.split_at(fits.count());
         let mut line = format!(r#"{{"type":"snapshot","sub":{},"tasks":["#, quoted(name)).into_bytes();
         for (at, (_, record)) in now.iter().enumerate() {
             if at > 0 {
@@ -554,40 +554,15 @@ fn snapshot_lines(name: &str, page: &Page) -> Vec<Bytes> {
             }
             line.extend_from_slice(record);
         }
-        let more = !rest.is_empty();
+        let more = !beyond.is_empty();
         line.extend_from_slice(format!(r#"],"more":{more}"#).as_bytes());
         if !more && page.more {
             line.extend_from_slice(br#","truncated":true"#);
         }
         line.push(b'}');
-        lines.push(line.into());
-        if !more {
-            return lines;
-        }
-        left = rest;
-    }
-}
-
-/// The line that tells of a missed change, if the filter means its task.
-fn missed_line(change: &ChangedTask, tasks: &Tasks) -> Option<Bytes> {
-    let task = match Task::parse(&change.record) {
-        Ok(task) if tasks.filter.matches_unchanging(&task) => task,
-        Ok(_) => return None,
-        Err(error) => {
-            tracing::error!(task.id = %change.task_id, %error, "a stored record cannot be read");
-            return None;
-        }
-    };
-    Some(if change.gone { gone_line(change.task_id, change.rev) } else { task_line(&task, &change.record) })
-}
-
-/// A record that is sent for its state, not for the step that led there.
-fn task_line(task: &Task, record: &[u8]) -> Bytes {
-    let mut line = Vec::with_capacity(record.len() + 80);
-    open_task_line(&mut line, Event::of(task.status), task.rev);
-    line.extend_from_slice(record);
-    line.push(b'}');
-    line.into()
+        rest = more.then_some(beyond);
+        Some(line.into())
+    })
 }
 
 #[cfg(test)]
@@ -602,11 +577,9 @@ mod tests {
     }
 
     fn check(page: Page, expected: &[(usize, bool, bool)]) {
-        let lines = snapshot_lines("a \"b\"", &page);
-        let shapes: Vec<_> = lines
-            .iter()
+        let shapes: Vec<_> = snapshot_lines("a \"b\"", &page)
             .map(|line| {
-                let value: serde_json::Value = serde_json::from_slice(line).unwrap();
+                let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
                 assert_eq!((&value["type"], &value["sub"]), (&"snapshot".into(), &"a \"b\"".into()));
                 let truncated = value.get("truncated").is_some_and(|truncated| truncated == true);
                 (value["tasks"].as_array().unwrap().len(), value["more"] == true, truncated)
@@ -630,7 +603,7 @@ mod tests {
             subscribed(None, "a", Mode::Snapshot, 5),
             reset_line("a", "epoch"),
             bye_line(),
-            gone_line(TaskId::from_bytes([1; 16]), 3),
+            crate::wire::gone_line(TaskId::from_bytes([1; 16]), 3),
         ] {
             serde_json::from_slice::<serde_json::Value>(&line).unwrap();
         }

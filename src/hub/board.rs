@@ -295,7 +295,11 @@ impl Board {
     /// The newest tick's event of each running task that matches.
     /// At most of records up to `rev`: a client that has not seen a later one yet would take it for known.
     pub(super) fn progress_lines(&self, filter: &Filter, rev: u64) -> Vec<Bytes> {
-        let running: Vec<TaskId> = self.live.iter().map(|live| *live.key()).collect();
+        // Who names tasks is answered without a look at the others.
+        let running: Vec<TaskId> = match &filter.task_id {
+            Some(ids) => ids.iter().copied().collect(),
+            None => self.live.iter().map(|live| *live.key()).collect(),
+        };
         running
             .into_iter()
             .filter(|id| self.tasks.get(id).is_some_and(|task| filter.matches(&task)))

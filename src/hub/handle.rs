@@ -11,12 +11,13 @@ use tokio::time::Instant;
 
 use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission};
 use crate::feed::Feed;
-use crate::store::{Aside, ChangedSince, LogRange, Order, Page, Query, Store, StoreError, Stored};
+use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Timestamp, Transition};
 use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
 use super::inbox::{Bound, Reply, Request};
+use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Clock, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
@@ -177,18 +178,24 @@ impl Hub {
     }
 
     /// A page of tasks, running ones with their newest tick.
-    pub async fn find(&self, query: Query) -> Result<Page, HubError> {
+    pub async fn find(&self, query: Query) -> Result<Arc<Page>, HubError> {
         let by_id = query.text.is_none() && query.created_after.is_none() && query.created_before.is_none();
         if let (true, Some(ids)) = (by_id, &query.filter.task_id) {
-            return self.find_named(ids, &query).await;
+            return self.find_named(ids, &query).await.map(Arc::new);
         }
-        let _turn = self.shared.long_reads.acquire().await;
-        self.settle().await?;
-        let mut page = self.shared.read(move |reader| reader.find(&query)).await?;
-        for (task_id, record) in &mut page.tasks {
-            *record = self.shared.board.refresh(*task_id, std::mem::take(record));
-        }
-        Ok(page)
+        let hub = self.clone();
+        let read = {
+            let query = query.clone();
+            move || async move {
+                hub.settle().await?;
+                let mut page = hub.shared.read(move |reader| reader.find(&query)).await?;
+                for (task_id, record) in &mut page.tasks {
+                    *record = hub.shared.board.refresh(*task_id, std::mem::take(record));
+                }
+                Ok(Arc::new(page))
+            }
+        };
+        self.shared.pages.get(query, read).await
     }
 
     /// A page of the tasks that a query names. The board and reads by id show what the view does not yet, so nothing has to
@@ -226,11 +233,15 @@ impl Hub {
         Ok(Page { tasks, more })
     }
 
-    /// What changed after a `rev`, at most `limit` tasks.
-    pub async fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, HubError> {
-        let _turn = self.shared.long_reads.acquire().await;
-        self.settle().await?;
-        self.shared.read(move |reader| reader.changed_since(rev, limit)).await
+    /// What changed after a `rev`; at most a thousand tasks at once.
+    pub async fn missed_since(&self, rev: u64) -> Result<Arc<Missed>, HubError> {
+        let hub = self.clone();
+        let read = move || async move {
+            hub.settle().await?;
+            let missed = move |reader: &dyn Reader| Ok(Missed::of(reader.changed_since(rev, MISSED_STEP)?, rev));
+            hub.shared.read(missed).await.map(Arc::new)
+        };
+        self.shared.missed.get(rev, read).await
     }
 
     /// The steps of a task, oldest first. `None`: there is no such task.

@@ -7,10 +7,12 @@
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
 
 mod board;
+mod gather;
 mod handle;
 mod inbox;
 mod mailbox;
 mod meter;
+mod missed;
 mod payloads;
 mod shared;
 mod stats;
@@ -27,8 +29,9 @@ use crate::task::{Name, TaskId};
 
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
 pub use crate::engine::{Accepts, Link, Refusal, Report, SubmitKey, WorkerState};
-pub use crate::store::{ChangedSince, ChangedTask, LogRange, Order, Page, Query, Stored};
+pub use crate::store::{LogRange, Order, Page, Query, Stored};
 pub use handle::Hub;
+pub use missed::{Missed, MissedTask};
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 
 /// Who is calling. An open hub has one kind of caller, who may do everything.

@@ -10,13 +10,15 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::engine::{Now, Refusal};
 use crate::feed::Feed;
-use crate::store::{Reader, StoreError};
+use crate::store::{Page, Query, Reader, StoreError};
 use crate::task::{Json, Task, TaskId, Timestamp};
 use crate::telemetry::Metrics;
 
 use super::board::Board;
+use super::gather::Gather;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
+use super::missed::Missed;
 use super::stats::StatsLine;
 use super::{HubError, HubOptions};
 
@@ -40,7 +42,8 @@ pub(super) struct Shared {
     /// The next connection or ticket.
     numbers: AtomicU64,
     /// Reads over many tasks take turns, so that the store's few readers are never all busy with them.
-    pub(super) long_reads: Semaphore,
+    pub(super) pages: Arc<Gather<Query, Arc<Page>>>,
+    pub(super) missed: Arc<Gather<u64, Arc<Missed>>>,
     broken: RwLock<Option<String>>,
     pub(super) draining: AtomicBool,
     /// Set once watchers and workers should be told goodbye.
@@ -107,6 +110,7 @@ impl Shared {
         metrics: Arc<Metrics>,
         reader: Arc<dyn Reader>,
     ) -> Shared {
+        let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
         Shared {
             options,
             epoch,
@@ -120,7 +124,8 @@ impl Shared {
             links: DashMap::new(),
             claims: DashMap::new(),
             numbers: AtomicU64::new(1),
-            long_reads: Semaphore::new(LONG_READS_MAX),
+            pages: Arc::new(Gather::new(long_reads.clone())),
+            missed: Arc::new(Gather::new(long_reads)),
             broken: RwLock::new(None),
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),

@@ -176,7 +176,7 @@ impl Stored {
 }
 
 /// Which tasks, in which order, from where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Query {
     pub filter: Filter,
     /// Case-insensitive text in title, type or id.
