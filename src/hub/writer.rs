@@ -214,6 +214,7 @@ impl Writer {
         let (commit, lines) = encode(&mut batch, asides);
         match self.commit(&commit) {
             Ok(()) => {
+                // The feed before those who asked: whoever has an answer and then looks at the stream finds it there.
                 self.publish(&commit, lines);
                 self.remember_payloads(&commit);
                 self.give_notice(std::mem::take(&mut batch.notices));

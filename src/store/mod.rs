@@ -124,6 +124,9 @@ pub trait Reader: Send + Sync {
     /// A task with everything about it.
     fn task(&self, task_id: TaskId) -> Result<Option<Stored>, StoreError>;
 
+    /// The same where it is known without a query, as of a task that was submitted a moment ago; never blocks.
+    fn task_at_hand(&self, task_id: TaskId) -> Option<Stored>;
+
     /// What a worker needs beside the record, for each of these tasks: payload and newest checkpoint.
     fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<HandOut>, StoreError>;
 
