@@ -99,7 +99,7 @@ pub trait Store: Send {
     /// everything waits as before.
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError>;
 
-    /// How many tasks wait to be settled, and how many bytes the log holds for them.
+    /// How many tasks wait to be settled, and how many bytes of commits are held for them.
     fn unsettled(&self) -> (usize, usize);
 
     /// The newest record of a task.

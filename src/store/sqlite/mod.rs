@@ -369,8 +369,8 @@ impl Store for SqliteStore {
         // On disk. Nothing below can fail.
         let first_row = self.next_row;
         let mut staging = self.shared.staging.write();
-        for (row, body) in (first_row..).zip(self.encoder.rows()) {
-            staging.row(row, body.len());
+        for (row, bytes) in (first_row..).zip(self.encoder.sizes()) {
+            staging.row(row, bytes);
         }
         for (Entry { change, record }, line) in commit.changes.iter().zip(self.encoder.lines()) {
             let record = StagedRecord {
