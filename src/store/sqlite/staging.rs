@@ -15,8 +15,8 @@ use bytes::Bytes;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, Task, TaskId, Timestamp};
 
-/// Room for so many tasks is kept when all are settled: some 5 MiB.
-const TASKS_KEPT: usize = 16_384;
+/// Room for so many tasks is kept when all are settled: some 300 KiB.
+const TASKS_KEPT: usize = 1_024;
 
 /// What waits to be settled.
 #[derive(Default)]
