@@ -7,7 +7,7 @@ use crate::connection::{Connection, last_task_id};
 use crate::floor::Floor;
 use crate::hub::{Folder, Hub};
 use crate::report::{Report, Row, quantile};
-use crate::roles::{now_ns, pause};
+use crate::roles::{PAUSE, now_ns};
 use crate::socket::Socket;
 
 pub const NAMES: [&str; 3] =
@@ -24,7 +24,7 @@ pub async fn run(report: &mut Report, floor: &Floor) -> Outcome {
 
     let (mut started, mut waited) = (Vec::new(), Vec::new());
     for sample in 0..WARM_UP + SAMPLES {
-        pause().await;
+        tokio::time::sleep(PAUSE).await;
         let begun = Instant::now();
         let task_id = submit(&mut connection).await?;
         let answer = connection.get(&format!("/api/v1/tasks/{task_id}?wait_ms=10000")).await?;
@@ -69,7 +69,7 @@ pub async fn run(report: &mut Report, floor: &Floor) -> Outcome {
     socket.until(&["subscribed"]).await?;
     let mut seen = Vec::new();
     for sample in 0..WARM_UP + SAMPLES {
-        pause().await;
+        tokio::time::sleep(PAUSE).await;
         let begun = Instant::now();
         let task_id = submit(&mut connection).await?;
         socket.until(&["task.completed", &task_id]).await?;

@@ -136,7 +136,11 @@ impl Hub {
 
     /// A task with its newest tick, its payload and its result. `None`: there is no such task.
     pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
-        let stored = self.shared.read(move |reader| reader.task(task_id)).await?;
+        // A task that just ended is at hand, and whoever waited for it need not wait for another thread.
+        let stored = match self.shared.reader.task_at_hand(task_id) {
+            Some(stored) => Some(stored),
+            None => self.shared.read(move |reader| reader.task(task_id)).await?,
+        };
         Ok(stored.map(|stored| Stored { record: self.shared.board.refresh(task_id, stored.record), ..stored }))
     }
 

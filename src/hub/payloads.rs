@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::task::{IdHasher, Json, TaskId};
 
 /// Bytes of payloads kept. A task whose payload is not here is read from the store when it is handed out.
-const BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 2 << 20;
 /// What an entry costs beside its payload.
 const ENTRY_BYTES: usize = 96;
 

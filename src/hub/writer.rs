@@ -39,8 +39,8 @@ const HAND_OUTS_MAX: usize = 4_096;
 const TIMERS_MAX: usize = 4_096;
 /// Events are written into buffers of about this size, which live as long as the last event in them is needed.
 const EVENT_BUFFER_BYTES: usize = 64 << 10;
-/// The view may be this many tasks, or bytes of log, behind before settling is done under load too. So many tasks' rows of
-/// the log, some 10 MiB, still fit between two checkpoints and into the store's cache: more are written twice and read back.
+/// The view may be this many tasks, or bytes of what was committed, behind before settling is done under load too. Much of
+/// what a flood brings has run by then, and is written to the view once; what waits for it, some 10 MiB, stays in memory.
 const UNSETTLED_TASKS_MAX: usize = 5_000;
 const UNSETTLED_BYTES_MAX: usize = 32 << 20;
 /// Tasks settled in one step, about a millisecond of work.
@@ -208,6 +208,7 @@ impl Writer {
         let (commit, lines) = encode(&mut batch, asides);
         match self.commit(&commit) {
             Ok(()) => {
+                // The feed before those who asked: whoever has an answer and then looks at the stream finds it there.
                 self.publish(&commit, lines);
                 self.remember_payloads(&commit);
                 self.give_notice(std::mem::take(&mut batch.notices));

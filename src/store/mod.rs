@@ -99,7 +99,7 @@ pub trait Store: Send {
     /// everything waits as before.
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError>;
 
-    /// How many tasks wait to be settled, and how many bytes the log holds for them.
+    /// How many tasks wait to be settled, and how many bytes of commits are held for them.
     fn unsettled(&self) -> (usize, usize);
 
     /// The newest record of a task.
@@ -123,6 +123,9 @@ pub trait Store: Send {
 pub trait Reader: Send + Sync {
     /// A task with everything about it.
     fn task(&self, task_id: TaskId) -> Result<Option<Stored>, StoreError>;
+
+    /// The same where it is known without a query, as of a task that was submitted a moment ago; never blocks.
+    fn task_at_hand(&self, task_id: TaskId) -> Option<Stored>;
 
     /// What a worker needs beside the record, for each of these tasks: payload and newest checkpoint.
     fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<HandOut>, StoreError>;

@@ -239,6 +239,10 @@ impl World {
             assert_eq!(stored.record, known.record);
             assert_eq!(stored.payload, known.payload);
             assert_eq!(stored.result, known.result);
+            if let Some(at_hand) = reader.task_at_hand(task_id) {
+                let said = (&at_hand.record, &at_hand.payload, &at_hand.result);
+                assert_eq!(said, (&known.record, &known.payload, &known.result));
+            }
             assert_eq!(store.task(task_id).unwrap().as_ref(), Some(&*known.task));
             assert_eq!(reader.history(task_id).unwrap(), known.history);
             let end = known.logs.last().map_or(0, |line| line.seq);
@@ -255,6 +259,7 @@ impl World {
         for gone in &self.gone {
             let task_id = gone.task_id;
             assert!(reader.task(task_id).unwrap().is_none());
+            assert!(reader.task_at_hand(task_id).is_none());
             assert!(store.task(task_id).unwrap().is_none());
             assert_eq!(reader.history(task_id).unwrap(), []);
             assert_eq!(reader.logs(task_id, LogRange::Tail(9)).unwrap(), []);
@@ -384,6 +389,8 @@ fn settling_goes_from_the_oldest_and_tells_the_newest_revs() {
         store.append(&commit).unwrap();
         let (tasks, bytes) = store.unsettled();
         assert_eq!(tasks, 3);
+        let at_hand = |task_id| store.reader().task_at_hand(task_id).is_some();
+        assert!(at_hand(a) && at_hand(c));
 
         assert_eq!(store.settle(1).unwrap(), [(a, 4)]);
         assert_eq!(store.unsettled(), (2, bytes));
@@ -392,6 +399,7 @@ fn settling_goes_from_the_oldest_and_tells_the_newest_revs() {
         assert!(tasks == 1 && 0 < fewer && fewer < bytes, "the first commit left the log");
         assert_eq!(store.settle(9).unwrap(), [(c, 3)]);
         assert_eq!(store.unsettled(), (0, 0));
+        assert!(store.reader().task_at_hand(a).is_none(), "the view has it");
         world.check_by_id(store);
         world.check_view(store);
     });

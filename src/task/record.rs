@@ -352,7 +352,8 @@ mod tests {
 
     #[test]
     fn a_waiting_record_stays_small() {
-        assert!(size_of::<Task>() <= 152, "{}", size_of::<Task>());
+        // With the two counts of its `Arc` that is 160, a size the allocator has; the next is 192.
+        assert!(size_of::<Task>() <= 144, "{}", size_of::<Task>());
     }
 
     #[test]

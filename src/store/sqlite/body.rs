@@ -4,7 +4,8 @@
 //! [`ROW_BYTES_MAX`]. Rows stand on their own; reading them in order gives the commits back.
 //!
 //! ```text
-//! row      = version: u8 (1), checksum of the rest: u64 little endian, item*
+//! row      = version: u8, checksum of the rest: u64 little endian, the rest
+//! rest     = item* in version 1; in version 2 the same, packed: its length: u32 little endian, an LZ4 block
 //! item     = tag: u8, fields
 //! change   = 1, flags: u8, task_id, rev, at, record, line (unless gone), payload (if flagged), result (if flagged)
 //! key      = 2, key: 16, body: 16, expires_at, count, task_id*
@@ -16,6 +17,9 @@
 //! Numbers are LEB128; texts and JSON are a length and their bytes; a `task_id` is its 16 bytes; times are milliseconds
 //! since 1970. `line` is the [`Transition`] as JSON, the way it goes into the history.
 //!
+//! Rows of many changes are packed. Records repeat each other, so little is left, and packing takes less time than carrying
+//! those bytes through the database, its write-ahead log and the disk, and away again. A single change is not worth it.
+//!
 //! Rows live for as long as it takes to settle them, so nothing but a crash of this version is between writing and
 //! reading: the version byte is there for the hub that is upgraded after a crash.
 
@@ -24,20 +28,30 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 
 use crate::store::{Aside, Commit, Entry, KeyEntry};
 use crate::task::{ChangeKind, Json, Level, LogLine, TaskId, Timestamp, Transition};
 
 const VERSION: u8 = 1;
+const VERSION_PACKED: u8 = 2;
 /// Version and checksum.
 const HEADER_BYTES: usize = 9;
+/// The length of what is packed.
+const UNPACKED_LEN_BYTES: usize = 4;
 
 /// A row that has reached this size takes no further item: SQLite copies a row whole, and refuses one over 1 GB. A
 /// single item is a few MiB at most, so no row is much larger.
 const ROW_BYTES_MAX: usize = 8 << 20;
 
+/// Rows from this size on are packed: beyond a page of the database.
+const PACKED_FROM: usize = 8 << 10;
+
+/// The most that a byte of an LZ4 block can stand for.
+const UNPACKED_BYTES_A_BYTE: usize = 255;
+
 /// A buffer that has grown beyond this is given back after the commit.
-const BUFFER_BYTES_KEPT: usize = 1 << 20;
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
 mod tag {
     pub const CHANGE: u8 = 1;
@@ -61,15 +75,24 @@ const LEVELS: [Level; 5] = [Level::Trace, Level::Debug, Level::Info, Level::Warn
 #[derive(Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
-    rows: Vec<Range<usize>>,
+    packed: Vec<u8>,
+    rows: Vec<Row>,
     lines: Vec<Range<usize>>,
+}
+
+/// Where a row stands.
+enum Row {
+    Plain(Range<usize>),
+    Packed { row: Range<usize>, unpacked: usize },
 }
 
 impl Encoder {
     /// Writes a commit in place of the one before.
     pub fn encode(&mut self, commit: &Commit) {
-        self.bytes.clear();
-        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
+        for buffer in [&mut self.bytes, &mut self.packed] {
+            buffer.clear();
+            buffer.shrink_to(BUFFER_BYTES_KEPT);
+        }
         self.rows.clear();
         self.lines.clear();
         let mut start = self.start_row();
@@ -90,7 +113,18 @@ impl Encoder {
 
     /// The rows of the commit.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.rows.iter().map(|row| &self.bytes[row.clone()])
+        self.rows.iter().map(|row| match row {
+            Row::Plain(row) => &self.bytes[row.clone()],
+            Row::Packed { row, .. } => &self.packed[row.clone()],
+        })
+    }
+
+    /// How many bytes each row stands for: as many are held in memory until it is settled.
+    pub fn sizes(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.rows.iter().map(|row| match row {
+            Row::Plain(row) => row.len(),
+            Row::Packed { unpacked, .. } => *unpacked,
+        })
     }
 
     /// The history line of each change, in order; empty for a deletion.
@@ -113,10 +147,22 @@ impl Encoder {
     }
 
     fn finish_row(&mut self, start: usize) {
-        let sum = checksum(&self.bytes[start + HEADER_BYTES..]);
-        self.bytes[start] = VERSION;
-        self.bytes[start + 1..start + HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
-        self.rows.push(start..self.bytes.len());
+        let items = start + HEADER_BYTES..self.bytes.len();
+        if items.len() < PACKED_FROM {
+            seal(&mut self.bytes[start..], VERSION);
+            self.rows.push(Row::Plain(start..items.end));
+            return;
+        }
+        let (items, start) = (&self.bytes[items], self.packed.len());
+        let block = start + HEADER_BYTES + UNPACKED_LEN_BYTES;
+        self.packed.resize(block + get_maximum_output_size(items.len()), 0);
+        let len = compress_into(items, &mut self.packed[block..]).expect("there is room for the worst case");
+        self.packed.truncate(block + len);
+        let unpacked = items.len();
+        let header = u32::try_from(unpacked).expect("a row is some MiB at most").to_le_bytes();
+        self.packed[block - UNPACKED_LEN_BYTES..block].copy_from_slice(&header);
+        seal(&mut self.packed[start..], VERSION_PACKED);
+        self.rows.push(Row::Packed { row: start..self.packed.len(), unpacked });
     }
 
     fn change(&mut self, entry: &Entry) {
@@ -181,6 +227,13 @@ impl Encoder {
             }
         }
     }
+}
+
+/// Writes the header of a row.
+fn seal(row: &mut [u8], version: u8) {
+    let sum = checksum(&row[HEADER_BYTES..]);
+    row[0] = version;
+    row[1..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
 fn millis(at: Timestamp) -> u64 {
@@ -276,6 +329,7 @@ pub(super) enum Damage {
     /// Written by a version of the hub that this one does not know.
     Version(u8),
     Checksum,
+    Packed,
     Short,
     Number,
     Flags(u8),
@@ -289,6 +343,7 @@ impl std::fmt::Display for Damage {
         match self {
             Damage::Version(version) => write!(f, "unknown version {version}"),
             Damage::Checksum => f.write_str("wrong checksum"),
+            Damage::Packed => f.write_str("cannot be unpacked"),
             Damage::Short => f.write_str("ends too early"),
             Damage::Number => f.write_str("a number is too large"),
             Damage::Flags(flags) => write!(f, "unknown flags {flags:#04x}"),
@@ -302,14 +357,26 @@ impl std::fmt::Display for Damage {
 /// Reads a row. Never panics, whatever it is given.
 pub(super) fn decode(row: Bytes) -> Result<Vec<Item>, Damage> {
     let version = *row.first().ok_or(Damage::Short)?;
-    if version != VERSION {
+    if version != VERSION && version != VERSION_PACKED {
         return Err(Damage::Version(version));
     }
     let sum = row.get(1..HEADER_BYTES).ok_or(Damage::Short)?;
     if checksum(&row[HEADER_BYTES..]).to_le_bytes() != sum {
         return Err(Damage::Checksum);
     }
-    decode_items(row.slice(HEADER_BYTES..))
+    let rest = row.slice(HEADER_BYTES..);
+    decode_items(if version == VERSION_PACKED { unpack(&rest)? } else { rest })
+}
+
+fn unpack(rest: &[u8]) -> Result<Bytes, Damage> {
+    let (len, block) = rest.split_first_chunk().ok_or(Damage::Short)?;
+    let len = u32::from_le_bytes(*len) as usize;
+    // No memory is taken on the word of a length.
+    if len > block.len().saturating_mul(UNPACKED_BYTES_A_BYTE) {
+        return Err(Damage::Packed);
+    }
+    let items = decompress(block, len).map_err(|_| Damage::Packed)?;
+    if items.len() == len { Ok(items.into()) } else { Err(Damage::Packed) }
 }
 
 fn decode_items(items: Bytes) -> Result<Vec<Item>, Damage> {
@@ -503,6 +570,7 @@ mod tests {
         let rows = rows(&commit);
         assert!(rows.len() > 2);
         assert!(rows.iter().all(|row| row.len() < ROW_BYTES_MAX + (4 << 20)));
+        assert!(rows.iter().all(|row| row[0] == VERSION_PACKED));
         let items: Vec<_> = rows.into_iter().flat_map(|row| decode(row).unwrap()).collect();
         check_same(&commit, &items);
     }
@@ -528,8 +596,8 @@ mod tests {
     #[test]
     fn an_unknown_version_is_named() {
         let mut row = rows(&commit(1, 1))[0].to_vec();
-        row[0] = 2;
-        assert_eq!(decode(row.into()).unwrap_err(), Damage::Version(2));
+        row[0] = 3;
+        assert_eq!(decode(row.into()).unwrap_err(), Damage::Version(3));
         assert_eq!(decode(Bytes::new()).unwrap_err(), Damage::Short);
     }
 
@@ -560,11 +628,15 @@ mod tests {
             flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
             noise in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            let mut items = rows(&commit(seed, 2)).remove(0).slice(HEADER_BYTES..).to_vec();
+            let row = rows(&commit(seed, 2)).remove(0);
+            let rest = row.slice(HEADER_BYTES..);
+            let mut items = if row[0] == VERSION_PACKED { unpack(&rest).unwrap() } else { rest }.to_vec();
             for (at, byte) in flips {
                 let at = at.index(items.len());
                 items[at] = byte;
             }
+            let _ = unpack(&items);
+            let _ = unpack(&noise);
             let _ = decode_items(items.into());
             let _ = decode_items(noise.into());
         }

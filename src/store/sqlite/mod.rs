@@ -91,14 +91,14 @@ impl Drop for FolderLock {
 pub struct SqliteOptions {
     /// Connections for reading, so also the most queries at once; more wait. Default 4.
     pub readers_max: usize,
-    /// Page cache of the writer; each reader has a quarter of it. Default 8 MiB: what is read again is mostly
-    /// the end of the tree and of the log, and the kernel has the rest.
+    /// Page cache of the writer; each reader has half of it. Default 2 MiB: what is read again is mostly the end of the
+    /// trees and of the log, and the kernel has the rest. Four times as much made settling no faster.
     pub cache_bytes: usize,
 }
 
 impl Default for SqliteOptions {
     fn default() -> SqliteOptions {
-        SqliteOptions { readers_max: 4, cache_bytes: 8 << 20 }
+        SqliteOptions { readers_max: 4, cache_bytes: 2 << 20 }
     }
 }
 
@@ -182,7 +182,7 @@ impl SqliteStore {
                 Ok((row.get(0)?, rev as u64, last_id))
             })
             .step("read the state")?;
-        let pool = Pool::new(place, options.readers_max, options.cache_bytes >> 12);
+        let pool = Pool::new(place, options.readers_max, options.cache_bytes >> 11);
         let mut store = SqliteStore {
             conn,
             shared: Arc::new(Shared { staging: RwLock::default(), pool }),
@@ -369,8 +369,8 @@ impl Store for SqliteStore {
         // On disk. Nothing below can fail.
         let first_row = self.next_row;
         let mut staging = self.shared.staging.write();
-        for (row, body) in (first_row..).zip(self.encoder.rows()) {
-            staging.row(row, body.len());
+        for (row, bytes) in (first_row..).zip(self.encoder.sizes()) {
+            staging.row(row, bytes);
         }
         for (Entry { change, record }, line) in commit.changes.iter().zip(self.encoder.lines()) {
             let record = StagedRecord {

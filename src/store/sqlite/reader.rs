@@ -23,23 +23,38 @@ pub(super) struct Shared {
     pub pool: Pool,
 }
 
+/// What the staging knows of a task.
+enum AtHand {
+    Gone,
+    /// All there is: the view does not know the task yet.
+    Whole(Stored),
+    /// The newest record. What does not change with each is in the view.
+    Beside(Stored),
+}
+
+impl Shared {
+    fn staged(&self, task_id: TaskId) -> Option<AtHand> {
+        let staging = self.staging.read();
+        let staged = staging.get(task_id)?;
+        let record = staged.record.as_ref()?;
+        if record.gone {
+            return Some(AtHand::Gone);
+        }
+        let stored =
+            Stored { record: record.bytes.clone(), payload: staged.payload.clone(), result: staged.result.clone() };
+        Some(if record.in_view { AtHand::Beside(stored) } else { AtHand::Whole(stored) })
+    }
+}
+
 impl Reader for Shared {
     fn task(&self, task_id: TaskId) -> Result<Option<Stored>, StoreError> {
         const STEP: &str = "read a task";
-        let mut newer = None;
-        if let Some(staged) = self.staging.read().get(task_id)
-            && let Some(record) = &staged.record
-        {
-            if record.gone {
-                return Ok(None);
-            }
-            let stored =
-                Stored { record: record.bytes.clone(), payload: staged.payload.clone(), result: staged.result.clone() };
-            if !record.in_view {
-                return Ok(Some(stored));
-            }
-            newer = Some(stored);
-        }
+        let newer = match self.staged(task_id) {
+            Some(AtHand::Gone) => return Ok(None),
+            Some(AtHand::Whole(stored)) => return Ok(Some(stored)),
+            Some(AtHand::Beside(stored)) => Some(stored),
+            None => None,
+        };
         let conn = self.pool.checkout()?;
         let mut statement = conn
             .prepare_cached(
@@ -63,6 +78,13 @@ impl Reader for Shared {
                 result: newer.result.or(found.result),
             }),
         })
+    }
+
+    fn task_at_hand(&self, task_id: TaskId) -> Option<Stored> {
+        match self.staged(task_id)? {
+            AtHand::Whole(stored) => Some(stored),
+            AtHand::Beside(_) | AtHand::Gone => None,
+        }
     }
 
     fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<HandOut>, StoreError> {

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, Task, TaskId, Timestamp};
 
-/// Room for so many tasks is kept when all are settled: some 5 MiB.
-const TASKS_KEPT: usize = 16_384;
+/// Room for so many tasks is kept when all are settled: some 300 KiB.
+const TASKS_KEPT: usize = 1_024;
 
 /// What waits to be settled.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub(super) struct Staging {
     keys: HashMap<Digest, KeyEntry>,
     /// The keys above and their rows, oldest first; a key that was given twice stands here twice.
     key_order: VecDeque<(i64, Digest)>,
-    /// The rows that are in the log, with their bytes.
+    /// The rows that are in the log, with the bytes that each stands for.
     rows: VecDeque<(i64, usize)>,
     bytes: usize,
 }
@@ -168,7 +168,7 @@ impl Staging {
         self.keys.get(&key)
     }
 
-    /// Tasks that wait, and bytes of the rows that hold them.
+    /// Tasks that wait, and bytes of what was committed of them.
     pub fn size(&self) -> (usize, usize) {
         (self.tasks.len(), self.bytes)
     }
