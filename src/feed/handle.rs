@@ -126,10 +126,11 @@ impl Feed {
     /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
     pub fn start(truth: Arc<dyn Truth>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        let inboxes = (0..shards).map(|_| Arc::new(Inbox::new(options.inbox_len_max, rev))).collect::<Box<[_]>>();
+        // What is told once for the whole feed is told by the first shard, so that one never rests.
+        let inbox = |number| Arc::new(Inbox::new(options.inbox_len_max, number > 0, rev));
+        let inboxes = (0..shards).map(inbox).collect::<Box<[_]>>();
         let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
         for (number, inbox) in inboxes.iter().enumerate() {
-            // What is told once for the whole feed is told by the first shard.
             let watches = (number == 0).then(|| watches.clone());
             let pace = Pace { max_hz: options.max_hz, ping: options.ping };
             let shard = Shard::new(number, rev, pace, truth.clone(), meter.clone(), pulses.clone(), watches);

@@ -26,6 +26,8 @@ pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Notify,
     len_max: usize,
+    /// Without clients there is nothing to do for the shard.
+    rests: bool,
     /// The shard has put everything up to this `rev` into the outboxes of its clients.
     handed_rev: AtomicU64,
     /// Clients of the shard. Without any, nobody needs to hear of ticks.
@@ -41,16 +43,19 @@ pub(super) struct Waiting {
     pub batches: Vec<Batch>,
     len: usize,
     pub merged: Option<Merged>,
+    /// Up to here transitions went by while there was no client.
+    pub passed_rev: Option<u64>,
     /// Each running task once.
     pub ticks: Vec<TaskId>,
     closed: bool,
 }
 
 impl Waiting {
-    /// The last of it.
+    /// The last of what is in it.
     pub fn rev(&self) -> Option<u64> {
-        let newest = self.batches.last().and_then(|batch| batch.steps.last());
-        newest.map(|published| published.rev).or_else(|| self.merged.as_ref().map(|merged| merged.rev))
+        let newest = self.batches.last().and_then(|batch| batch.steps.last()).map(|published| published.rev);
+        let merged = self.merged.as_ref().map(|merged| merged.rev);
+        newest.max(merged).max(self.passed_rev)
     }
 
     /// When the oldest of it was published.
@@ -132,11 +137,12 @@ impl Merged {
 }
 
 impl Inbox {
-    pub fn new(len_max: usize, rev: u64) -> Inbox {
+    pub fn new(len_max: usize, rests: bool, rev: u64) -> Inbox {
         Inbox {
             waiting: Mutex::default(),
             wake: Notify::new(),
             len_max,
+            rests,
             handed_rev: AtomicU64::new(rev),
             clients: AtomicUsize::new(0),
             busy_since: Mutex::default(),
@@ -146,6 +152,11 @@ impl Inbox {
     pub fn publish(&self, batch: &Arc<[Published]>) {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
+            return;
+        }
+        // A client that comes now asks after this, and is told from then on.
+        if self.rests && !self.has_clients() {
+            waiting.passed_rev = batch.last().map(|last| last.rev);
             return;
         }
         waiting.len += batch.len();
@@ -237,7 +248,7 @@ mod tests {
 
     #[test]
     fn beyond_its_bound_it_keeps_the_newest_of_each_task() {
-        let inbox = Inbox::new(3, 0);
+        let inbox = Inbox::new(3, false, 0);
         let pending = published(1, id(1), None, Status::Pending);
         let running = published(3, id(1), Some(&pending), Status::Running);
         let other = published(2, id(2), None, Status::Pending);
@@ -262,7 +273,7 @@ mod tests {
 
     #[test]
     fn after_the_end_nothing_is_kept() {
-        let inbox = Inbox::new(3, 0);
+        let inbox = Inbox::new(3, false, 0);
         inbox.tick(id(1));
         inbox.close();
         inbox.tick(id(1));

@@ -181,6 +181,7 @@ impl Shard {
             self.sweep_rev = merged.rev;
             self.sweep_since.extend(merged.since);
         }
+        self.sweep_rev = self.sweep_rev.max(waiting.passed_rev.unwrap_or(0));
         for task_id in self.ticks(take(&mut waiting.ticks), now) {
             self.progress(task_id, now);
             self.tell_if_full(now, inbox).await;

@@ -88,7 +88,7 @@ impl World {
     fn new(inbox_len_max: usize) -> World {
         let (board, pulses) = (Arc::<Board>::default(), Arc::<Pulses>::default());
         World {
-            inbox: Arc::new(Inbox::new(inbox_len_max, 0)),
+            inbox: Arc::new(Inbox::new(inbox_len_max, inbox_len_max == 20, 0)),
             shard: Shard::new(0, 0, PACE, board.clone(), Arc::new(()), pulses.clone(), Some(Arc::default())),
             board,
             pulses,
