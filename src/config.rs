@@ -1,6 +1,7 @@
 //! What can be set on a hub: every field with its default, as an argument or in the environment.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::engine;
 use crate::feed::FeedOptions;
 use crate::http::{HttpLimits, LiveLimits};
 use crate::hub::HubOptions;
-use crate::task::PAYLOAD_BYTES_MAX;
+use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
 
 /// `taskhub serve`.
@@ -72,9 +73,66 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_SOCKETS_MAX", default_value_t = 100_000, value_name = "COUNT")]
     pub sockets_max: usize,
 
+    #[command(flatten)]
+    pub live: LiveConfig,
+
     /// How log lines look. What is logged is set by TASKHUB_LOG, such as `info,taskhub::hub=debug`
     #[arg(long, env = "TASKHUB_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// Bounds of live clients: browsers and programs that watch.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+#[command(next_help_heading = "Live clients")]
+pub struct LiveConfig {
+    /// The most live clients of one caller: of one address, as long as the hub knows no users
+    #[arg(long, env = "TASKHUB_LIVE_PER_CALLER_MAX", default_value_t = LIVE.per_caller_max, value_name = "COUNT")]
+    pub live_per_caller_max: usize,
+
+    /// The most subscriptions of one client
+    #[arg(long, env = "TASKHUB_LIVE_SUBSCRIPTIONS_MAX", default_value_t = LIVE.subscriptions_max, value_name = "COUNT")]
+    pub live_subscriptions_max: usize,
+
+    /// The most values in one filter, at most 1000
+    #[arg(long, env = "TASKHUB_LIVE_FILTER_VALUES_MAX", default_value_t = LIVE.filter_values_max, value_name = "COUNT")]
+    pub live_filter_values_max: usize,
+
+    /// The largest message of a client, in bytes
+    #[arg(long, env = "TASKHUB_LIVE_MESSAGE_MAX", default_value_t = LIVE.message_bytes_max, value_name = "BYTES")]
+    pub live_message_max: usize,
+
+    /// The most messages of a client in a second; one that sends more is closed
+    #[arg(long, env = "TASKHUB_LIVE_RATE_MAX", default_value_t = LIVE.messages_per_s_max, value_name = "COUNT")]
+    pub live_rate_max: u32,
+
+    /// After how long a client that never said a word is closed
+    #[arg(long, env = "TASKHUB_LIVE_HELLO_TIME", default_value = "60s", value_name = "TIME", value_parser = duration)]
+    pub live_hello_time: Duration,
+
+    /// How often clients are pinged and told a mark; one that is silent for two pings is closed
+    #[arg(long, env = "TASKHUB_LIVE_PING", default_value = "25s", value_name = "TIME", value_parser = duration)]
+    pub live_ping: Duration,
+
+    /// After how long a client that takes nothing of what waits for it is closed
+    #[arg(long, env = "TASKHUB_LIVE_STALL", default_value = "15s", value_name = "TIME", value_parser = duration)]
+    pub live_stall: Duration,
+}
+
+const LIVE: LiveLimits = LiveLimits::DEFAULT;
+
+impl Default for LiveConfig {
+    fn default() -> LiveConfig {
+        LiveConfig {
+            live_per_caller_max: LIVE.per_caller_max,
+            live_subscriptions_max: LIVE.subscriptions_max,
+            live_filter_values_max: LIVE.filter_values_max,
+            live_message_max: LIVE.message_bytes_max,
+            live_rate_max: LIVE.messages_per_s_max,
+            live_hello_time: LIVE.hello_time,
+            live_ping: FeedOptions::default().ping,
+            live_stall: LIVE.stall,
+        }
+    }
 }
 
 /// Where tasks are kept.
@@ -105,6 +163,7 @@ impl Default for ServeConfig {
             tasks_max: engine::Options::default().tasks_max,
             connections_max: 20_000,
             sockets_max: 100_000,
+            live: LiveConfig::default(),
             log_format: LogFormat::default(),
         }
     }
@@ -133,7 +192,12 @@ impl ServeConfig {
                 ..engine::Options::default()
             },
             retain: self.retain,
-            feed: FeedOptions { max_hz: self.max_hz, goodbye: self.goodbye, ..FeedOptions::default() },
+            feed: FeedOptions {
+                max_hz: self.max_hz,
+                ping: self.live.live_ping,
+                goodbye: self.goodbye,
+                ..FeedOptions::default()
+            },
         }
     }
 
@@ -144,7 +208,15 @@ impl ServeConfig {
 
     /// What live clients have to keep to.
     pub fn live_limits(&self) -> LiveLimits {
-        LiveLimits::default()
+        LiveLimits {
+            per_caller_max: self.live.live_per_caller_max,
+            subscriptions_max: self.live.live_subscriptions_max,
+            filter_values_max: self.live.live_filter_values_max,
+            message_bytes_max: self.live.live_message_max,
+            messages_per_s_max: self.live.live_rate_max,
+            hello_time: self.live.live_hello_time,
+            stall: self.live.live_stall,
+        }
     }
 
     /// Refuses what cannot work or would be careless; the text says what to do.
@@ -161,6 +233,9 @@ impl ServeConfig {
             ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
             ("--goodbye", self.goodbye, Duration::ZERO, Duration::from_secs(600)),
             ("--retain", self.retain, Duration::from_secs(1), Duration::from_secs(3_650 * 86_400)),
+            ("--live-hello-time", self.live.live_hello_time, Duration::from_millis(100), Duration::from_secs(3_600)),
+            ("--live-ping", self.live.live_ping, Duration::from_millis(100), Duration::from_secs(600)),
+            ("--live-stall", self.live.live_stall, Duration::from_millis(100), Duration::from_secs(600)),
         ] {
             if value < min || value > max {
                 let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
@@ -172,10 +247,23 @@ impl ServeConfig {
             ("--tasks-max", self.tasks_max),
             ("--connections-max", self.connections_max),
             ("--sockets-max", self.sockets_max),
+            ("--live-per-caller-max", self.live.live_per_caller_max),
+            ("--live-subscriptions-max", self.live.live_subscriptions_max),
+            ("--live-filter-values-max", self.live.live_filter_values_max),
+            ("--live-rate-max", self.live.live_rate_max as usize),
         ] {
             if value == 0 {
                 return Err(format!("{name} must be at least 1"));
             }
+        }
+        if self.live.live_filter_values_max > FILTER_VALUES_MAX {
+            return Err(format!("--live-filter-values-max must be at most {FILTER_VALUES_MAX}"));
+        }
+        // Less would not hold the smallest subscription, and more is held for each client that is half way through one.
+        const MESSAGE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 20;
+        if !MESSAGE_BYTES.contains(&self.live.live_message_max) {
+            let (min, max) = (MESSAGE_BYTES.start(), MESSAGE_BYTES.end());
+            return Err(format!("--live-message-max must be from {min} to {max}"));
         }
         // Beyond this a payload is held several times over while it is read, kept and handed out.
         const PAYLOAD_MAX: usize = 64 << 20;
@@ -235,9 +323,19 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused() {
-        for wrong in
-            ["--listen 8080", "--retain soon", "--lease 1ms", "--max-hz 0", "--payload-max 0", "--store paper", "x"]
-        {
+        for wrong in [
+            "--listen 8080",
+            "--retain soon",
+            "--lease 1ms",
+            "--max-hz 0",
+            "--payload-max 0",
+            "--store paper",
+            "--live-rate-max 0",
+            "--live-ping 1ms",
+            "--live-filter-values-max 1001",
+            "--live-message-max 10",
+            "x",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse("--drain-timeout 1m").unwrap().drain_timeout, Duration::from_secs(60));

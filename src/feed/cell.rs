@@ -9,6 +9,7 @@
 //! A message that the pipe took only in part is finished before anything else is written: its rest stands here.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
@@ -39,7 +40,7 @@ pub enum End {
 
 /// What a shard and its client share.
 pub(super) struct Cell {
-    pipe: Option<Box<dyn Pipe>>,
+    pipe: Option<Arc<dyn Pipe>>,
     state: Mutex<State>,
     /// Something was heard since the shard last looked.
     heard: AtomicBool,
@@ -56,7 +57,7 @@ pub(super) struct State {
 }
 
 impl Cell {
-    pub fn new(outbox: Outbox, pipe: Option<Box<dyn Pipe>>) -> Cell {
+    pub fn new(outbox: Outbox, pipe: Option<Arc<dyn Pipe>>) -> Cell {
         let state = State { outbox, flows: false, rest: Bytes::new(), end: None };
         Cell { pipe, state: Mutex::new(state), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
     }

@@ -44,7 +44,7 @@ impl Client {
         scope: Scope,
         hz_max: f64,
         limits: OutboxLimits,
-        pipe: Option<Box<dyn Pipe>>,
+        pipe: Option<Arc<dyn Pipe>>,
         inbox: Arc<Inbox>,
         log_readers: Arc<LogReaders>,
     ) -> Client {

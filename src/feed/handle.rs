@@ -178,7 +178,7 @@ impl Feed {
 
     /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see
     /// [`Client::flow`].
-    pub fn attach(&self, scope: Scope, pipe: Option<Box<dyn Pipe>>) -> Client {
+    pub fn attach(&self, scope: Scope, pipe: Option<Arc<dyn Pipe>>) -> Client {
         let parts = &*self.parts;
         let id = parts.clients_made.fetch_add(1, Ordering::Relaxed);
         let inbox = parts.inboxes[id as usize % parts.inboxes.len()].clone();

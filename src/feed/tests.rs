@@ -104,7 +104,7 @@ impl World {
         self.piped(limits, None)
     }
 
-    fn piped(&mut self, limits: OutboxLimits, pipe: Option<Box<dyn Pipe>>) -> Client {
+    fn piped(&mut self, limits: OutboxLimits, pipe: Option<Arc<dyn Pipe>>) -> Client {
         self.clients_made += 1;
         Client::new(self.clients_made, Scope::All, 10.0, limits, pipe, self.inbox.clone(), self.log_readers.clone())
     }
@@ -271,7 +271,7 @@ struct Room {
     bytes: Mutex<(usize, Vec<u8>)>,
 }
 
-impl Pipe for Arc<Room> {
+impl Pipe for Room {
     fn write(&self, bytes: &[u8]) -> std::io::Result<usize> {
         let (room, taken) = &mut *self.bytes.lock();
         let len = bytes.len().min(*room);
@@ -474,7 +474,7 @@ fn converge(seed: u64) -> (u64, u64, u64) {
                 collapsed_max: *random.choice(&[7, 1_000]).unwrap(),
             };
             let pipe = random.bool().then(Arc::<Room>::default);
-            Reader::new(world.piped(limits, pipe.clone().map(|pipe| Box::new(pipe) as Box<dyn Pipe>)), pipe)
+            Reader::new(world.piped(limits, pipe.clone().map(|pipe| pipe as Arc<dyn Pipe>)), pipe)
         })
         .collect();
 

@@ -62,7 +62,7 @@ async fn refuse(app: Arc<App>, wire: Arc<Wire>, early: Bytes, code: CloseCode, r
 /// and then is done in a box.
 fn run(app: Arc<App>, guard: SocketGuard, wire: Arc<Wire>, early: Bytes) -> impl Future<Output = ()> + Send {
     let mut socket = Socket::new(wire.clone(), early, &app.live);
-    let mut session = Session::new(app, Some(Box::new(wire)));
+    let mut session = Session::new(app, Some(wire));
     async move {
         let Err(ending) = serve(&mut socket, &mut session).await;
         let rest = session.stop();

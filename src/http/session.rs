@@ -72,7 +72,7 @@ pub(super) struct Session {
 
 impl Session {
     /// For a carrier that the feed may write to by itself, where there is a `pipe`.
-    pub(super) fn new(app: Arc<App>, pipe: Option<Box<dyn Pipe>>) -> Session {
+    pub(super) fn new(app: Arc<App>, pipe: Option<Arc<dyn Pipe>>) -> Session {
         let client = app.hub.feed().attach(Scope::All, pipe);
         let marked_at = Instant::now();
         let mark_at = marked_at + app.hub.options().feed.ping;

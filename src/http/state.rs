@@ -87,17 +87,21 @@ pub struct LiveLimits {
     pub messages_per_s_max: u32,
 }
 
+impl LiveLimits {
+    pub const DEFAULT: LiveLimits = LiveLimits {
+        per_caller_max: 50_000,
+        subscriptions_max: 64,
+        filter_values_max: FILTER_VALUES_MAX,
+        stall: Duration::from_secs(15),
+        hello_time: Duration::from_secs(60),
+        message_bytes_max: 64 << 10,
+        messages_per_s_max: 200,
+    };
+}
+
 impl Default for LiveLimits {
     fn default() -> LiveLimits {
-        LiveLimits {
-            per_caller_max: 50_000,
-            subscriptions_max: 64,
-            filter_values_max: FILTER_VALUES_MAX,
-            stall: Duration::from_secs(15),
-            hello_time: Duration::from_secs(60),
-            message_bytes_max: 64 << 10,
-            messages_per_s_max: 200,
-        }
+        LiveLimits::DEFAULT
     }
 }
 

@@ -17,6 +17,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -126,7 +127,7 @@ impl Wire {
         /// What stands in between can no longer be replaced by something newer.
         const BETWEEN_BYTES: usize = 16 << 10;
         let (ours, mut theirs) = UnixStream::pair()?;
-        let _ = socket2::SockRef::from(&ours).set_send_buffer_size(BETWEEN_BYTES);
+        let _ = SockRef::from(&ours).set_send_buffer_size(BETWEEN_BYTES);
         tokio::spawn(async move {
             let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut theirs).await;
         });
@@ -172,8 +173,17 @@ impl Wire {
     }
 }
 
-impl Pipe for Arc<Wire> {
+impl Pipe for Wire {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.try_write(bytes)
+        match self {
+            // Past the runtime's own note of whether there is room: one more place in memory to look at for each of
+            // thousands of clients. Only the second try lets it know that there is none.
+            Wire::Tcp(stream) => match SockRef::from(stream).send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.try_write(bytes),
+                taken => taken,
+            },
+            #[cfg(unix)]
+            Wire::Joined(stream) => stream.try_write(bytes),
+        }
     }
 }
