@@ -293,9 +293,9 @@ impl Metrics {
         self.feed_lag_seconds.set(lag.as_secs_f64());
     }
 
-    /// A live client fell behind, and so many transitions were merged.
-    pub fn collapsed(&self, transitions: u64) {
-        self.outbox_collapses.inc();
+    /// So many live clients fell behind, and so many transitions were merged.
+    pub fn collapsed(&self, clients: u64, transitions: u64) {
+        self.outbox_collapses.inc_by(clients);
         self.outbox_collapsed.inc_by(transitions);
     }
 

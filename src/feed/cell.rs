@@ -62,7 +62,16 @@ impl Cell {
         Cell { pipe, state: Mutex::new(state), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
     }
 
-    /// To change what waits. Whoever puts something in calls [`State::stop`] before, and [`wake`](Self::wake) after.
+    /// Puts something in the outbox, past the shard's sweeps.
+    pub fn put(&self, lines: impl FnOnce(&mut Outbox)) {
+        let mut state = self.state.lock();
+        state.flows = false;
+        lines(&mut state.outbox);
+        drop(state);
+        self.wake();
+    }
+
+    /// For whoever holds the client; for others to look only.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -72,7 +81,7 @@ impl Cell {
     }
 
     /// Says that there may be something to take. Many calls before the client looks are one.
-    pub fn wake(&self) {
+    fn wake(&self) {
         self.wake.wake();
     }
 
@@ -87,6 +96,7 @@ impl Cell {
     pub fn tell(&self, sweep: &mut Sweep, node: Node, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
         let mut state = self.state.lock();
         if state.flows {
+            // So far everything went past the outbox. From here on it may have to know up to where.
             let message = sweep.message(node, mark);
             let taken = self.write(&mut state, &message);
             if taken > 0 {
@@ -105,8 +115,8 @@ impl Cell {
         None
     }
 
-    /// Writes a message that need not arrive, if the client flows; everything up to `rev` was handed over. Answers whether
-    /// it is on its way.
+    /// Writes a message that is not worth a place in the outbox, if the client flows; everything up to `rev` was handed over.
+    /// Answers whether it is on its way.
     pub fn mention(&self, message: &Bytes, rev: u64) -> bool {
         let mut state = self.state.lock();
         if !state.flows {
@@ -115,10 +125,12 @@ impl Cell {
         state.outbox.told(rev);
         let taken = self.write(&mut state, message);
         if taken < message.len() {
+            // Also when nothing was taken: whoever holds the client finds something to write, and sees how long it takes.
+            state.rest = message.slice(taken..);
             drop(state);
             self.wake();
         }
-        taken > 0
+        true
     }
 
     /// Writes what the pipe takes; unless that is all of it, the flow stops.
@@ -176,12 +188,52 @@ impl State {
         std::mem::take(&mut self.rest)
     }
 
-    /// As [`stop`](Self::stop), by somebody who does not write.
-    pub fn interrupt(&mut self) {
-        self.flows = false;
-    }
-
     pub fn why_end(&self) -> Option<End> {
         self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outbox::OutboxLimits;
+    use super::*;
+
+    /// A pipe that takes so much of each write.
+    struct Takes(usize);
+
+    impl Pipe for Takes {
+        fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes.len().min(self.0)) }
+        }
+    }
+
+    fn flowing(takes: usize) -> Cell {
+        let cell = Cell::new(Outbox::new(OutboxLimits::default(), 0), Some(Arc::new(Takes(takes))));
+        assert!(cell.flow());
+        cell
+    }
+
+    /// A ping that found no room was forgotten, and with it the only chance to see that nobody takes anything.
+    #[test]
+    fn what_found_no_room_is_for_the_holder_to_write() {
+        for (takes, rest) in [(0, "ping"), (1, "ing"), (9, "")] {
+            let cell = flowing(takes);
+            assert!(cell.mention(&"ping".into(), 7));
+            assert_eq!(cell.is_ready(), !rest.is_empty(), "a client that flows on is not woken");
+            assert_eq!(cell.flow(), rest.is_empty(), "the rest comes first");
+            let mut state = cell.lock();
+            assert_eq!((state.stop(), state.outbox.mark(0)), (rest.into(), 7));
+        }
+    }
+
+    #[test]
+    fn who_does_not_flow_is_not_written_to() {
+        let cell = flowing(9);
+        cell.put(|outbox| outbox.progress(super::super::sample::id(1), "tick".into()));
+        assert!(cell.is_ready() && !cell.mention(&"ping".into(), 1) && !cell.flow());
+        cell.lock().outbox.take(&mut Vec::new(), 100);
+        assert!(cell.flow());
+        cell.end(End::Silent);
+        assert!(cell.is_ready() && !cell.flow());
     }
 }

@@ -175,7 +175,10 @@ impl Client {
     pub fn mark(&mut self) -> u64 {
         // In this order: what the shard hands over in between is seen in the outbox, and only makes the mark smaller.
         let handed_rev = self.inbox.handed_rev();
-        self.cell.lock().outbox.mark(handed_rev)
+        let mut state = self.cell.lock();
+        // Of a shard that failed nobody knows what it handed over.
+        let handed_rev = if state.why_end() == Some(End::Lost) { 0 } else { handed_rev };
+        state.outbox.mark(handed_rev)
     }
 }
 

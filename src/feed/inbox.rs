@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::cell::{Cell, End};
+use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
 use super::handle::Published;
 use super::index::{Scope, States};
@@ -28,7 +28,7 @@ pub(super) struct Inbox {
     len_max: usize,
     /// Without clients there is nothing to do for the shard.
     rests: bool,
-    /// The shard has put everything up to this `rev` into the outboxes of its clients.
+    /// The shard has handed everything up to this `rev` to its clients.
     handed_rev: AtomicU64,
     /// Clients of the shard. Without any, nobody needs to hear of ticks.
     clients: AtomicUsize,
@@ -79,15 +79,6 @@ pub(super) enum Op {
     Detach(ClientId),
     /// Everyone is to leave within this time.
     Dismiss(Duration),
-}
-
-impl Op {
-    /// It will not be done: whoever would have been a client by it, ends.
-    pub fn lose(&self) {
-        if let Op::Attach(_, cell) = self {
-            cell.end(End::Lost);
-        }
-    }
 }
 
 pub(super) struct Subscribe {
@@ -156,7 +147,9 @@ impl Inbox {
         }
         // A client that comes now asks after this, and is told from then on.
         if self.rests && !self.has_clients() {
-            waiting.passed_rev = batch.last().map(|last| last.rev);
+            let rev = batch.last().map(|last| last.rev);
+            waiting.passed_rev = rev;
+            self.handed_rev.fetch_max(rev.unwrap_or(0), Ordering::AcqRel);
             return;
         }
         waiting.len += batch.len();
@@ -228,7 +221,7 @@ impl Inbox {
     }
 
     pub fn set_handed_rev(&self, rev: u64) {
-        self.handed_rev.store(rev, Ordering::Release);
+        self.handed_rev.fetch_max(rev, Ordering::AcqRel);
     }
 
     pub fn handed_rev(&self) -> u64 {

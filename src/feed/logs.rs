@@ -4,7 +4,7 @@
 //! reads costs no more than that. Lines are no transitions: too many of them, and the oldest give way to one line that
 //! says how many went. The store keeps them all.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -174,22 +174,13 @@ impl LogReaders {
         let Some(readers) = self.readers.get(&task_id) else { return };
         let Some(task) = task() else { return };
         let events = log_events(task_id, lines);
-        let mut told: Vec<ClientId> = Vec::new();
+        let mut told: HashSet<ClientId> = HashSet::new();
         for reader in readers.iter() {
-            if told.contains(&reader.client_id)
-                || !reader.scope.covers(&task)
-                || !reader.filter.matches_unchanging(&task)
-            {
+            let may_read = reader.scope.covers(&task) && reader.filter.matches_unchanging(&task);
+            if !may_read || !told.insert(reader.client_id) {
                 continue;
             }
-            told.push(reader.client_id);
-            let mut state = reader.cell.lock();
-            state.interrupt();
-            for event in &events {
-                state.outbox.log(event.clone());
-            }
-            drop(state);
-            reader.cell.wake();
+            reader.cell.put(|outbox| events.iter().for_each(|event| outbox.log(event.clone())));
         }
     }
 }

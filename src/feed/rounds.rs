@@ -56,21 +56,25 @@ impl Rounds {
 
     /// Somebody is there to be pinged.
     pub fn begin_pings(&mut self, now: Instant) {
-        self.ping_at.get_or_insert(now + self.ping / PING_STEPS);
+        self.ping_at.get_or_insert(now + self.ping_every());
     }
 
-    /// Of so many seats, those whose turn it is to be pinged.
-    pub fn pings(&mut self, now: Instant, seats: usize) -> Range<usize> {
-        if self.ping_at.take_if(|at| *at <= now).is_none() {
-            return 0..0;
+    /// Of so many seats, those whose turn it is to be pinged. A seat has its turn in the same step of each round, however
+    /// many come and go.
+    pub fn pings(&mut self, now: Instant, seats: usize) -> impl Iterator<Item = usize> + use<> {
+        let due = self.ping_at.take_if(|at| *at <= now);
+        let turn = if due.is_some() { self.ping_step as usize..seats } else { 0..0 };
+        if let Some(at) = due {
+            self.ping_step = (self.ping_step + 1) % PING_STEPS;
+            // From when it was due, so that a round is never longer than it should be; but what was slept through is over.
+            self.ping_at = (seats > 0).then(|| (at + self.ping_every()).max(now));
         }
-        let at = |step: u32| seats * step as usize / PING_STEPS as usize;
-        let turn = at(self.ping_step)..at(self.ping_step + 1);
-        self.ping_step = (self.ping_step + 1) % PING_STEPS;
-        if seats > 0 {
-            self.begin_pings(now);
-        }
-        turn
+        turn.step_by(PING_STEPS as usize)
+    }
+
+    /// Between two steps. Clients count on a ping within `ping`, so a round takes a little less.
+    fn ping_every(&self) -> Duration {
+        (self.ping * 4 / 5 / PING_STEPS).max(Duration::from_millis(1))
     }
 
     /// Everyone leaves within `window`, each at a moment of their own.
@@ -106,19 +110,35 @@ mod tests {
     fn everyone_is_pinged_once_a_round() {
         let mut now = Instant::now();
         let mut rounds = Rounds::new(Duration::from_secs(25));
-        assert_eq!((rounds.next_at(), rounds.pings(now, 7)), (None, 0..0));
+        assert_eq!((rounds.next_at(), rounds.pings(now, 7).count()), (None, 0));
         rounds.begin_pings(now);
         let mut pings = [0; 1_007];
         for _ in 0..3 * PING_STEPS {
             now = rounds.next_at().unwrap();
-            let turn = rounds.pings(now, pings.len());
+            let turn: Vec<usize> = rounds.pings(now, pings.len()).collect();
             assert!(turn.len() <= 11);
-            turn.for_each(|seat| pings[seat] += 1);
+            turn.into_iter().for_each(|seat| pings[seat] += 1);
         }
         assert_eq!(pings, [3; 1_007]);
         now = rounds.next_at().unwrap();
-        rounds.pings(now, 0);
+        assert_eq!(rounds.pings(now, 0).count(), 0);
         assert_eq!(rounds.next_at(), None, "nobody is there");
+    }
+
+    /// Turns were shares of the seats there were, so that a crowd that came in the middle of a round had others skipped.
+    #[test]
+    fn who_comes_in_the_middle_of_a_round_delays_nobody() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(Duration::from_secs(25));
+        rounds.begin_pings(start);
+        let mut pinged_at = vec![start; 1_000];
+        for step in 0..3 * PING_STEPS {
+            let now = rounds.next_at().unwrap() + Duration::from_millis(3);
+            for seat in rounds.pings(now, if step < 50 { 1_000 } else { 10_000 }).filter(|seat| *seat < 1_000) {
+                assert!(now - pinged_at[seat] <= Duration::from_secs(25), "seat {seat}");
+                pinged_at[seat] = now;
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the future; it only chooses when. Everything else is plain functions of what came in and of `now`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::client::{ClientId, SubNumber};
 use super::handle::{Meter, Published, Tick, Truth};
 use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{Hit, Index, Seat, States, Sub, SubKey};
+use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
 use super::sweep::{Line, LineKind, Node, ROOT, Sweep, Told, ping_message, text_message};
@@ -23,13 +24,15 @@ use super::throttle::{self, Throttle};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
-/// A sweep is handed over when its lines have this many bytes: enough to fill packets, and little enough that what comes
-/// after can still be replaced where a client is slow.
-const SWEEP_BYTES: usize = 32 << 10;
 /// A client of whom nothing was heard between so many pings is gone.
 const SILENT_PINGS: u8 = 2;
-/// After this many clients a shard lets the other futures of its core have a turn: about a millisecond of writing.
-const CLIENTS_PER_TURN: usize = 128;
+/// After so much work a shard lets the other futures of its core have a turn: about a millisecond. A unit is what it takes
+/// to give a line to a client.
+const WORK_PER_TURN: usize = 16_384;
+/// What it takes to write to a client.
+const WRITE_WORK: usize = 128;
+/// What it takes to do what a client asks, beside what grows with its filter.
+const OP_WORK: usize = 32;
 
 pub(super) struct Shard {
     number: usize,
@@ -50,7 +53,7 @@ pub(super) struct Shard {
     /// Paces single clients that asked for less.
     clients: Throttle<(ClientId, TaskId), Tick>,
     /// Ticked, but their newest transition has not been handed over yet.
-    early: Vec<TaskId>,
+    early: HashSet<TaskId>,
     hits: Vec<Hit>,
     /// What is being handed over now: all of it after `rev`, and up to `sweep_rev`.
     sweep: Sweep,
@@ -62,6 +65,8 @@ pub(super) struct Shard {
     /// Seats that may be owed a mark.
     owed: Vec<Seat>,
     rounds: Rounds,
+    /// Since others had a turn.
+    work: usize,
 }
 
 /// How fast things are told.
@@ -102,8 +107,8 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
         if AssertUnwindSafe(shard.round(&mut waiting, now, &inbox)).catch_unwind().await.is_err() {
             // Nobody knows what its clients were told. They come back, and resume.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
-            waiting.ops.iter().for_each(Op::lose);
             shard = shard.anew(rev);
+            waiting.ops.into_iter().for_each(|op| shard.lose(op, now));
             inbox.set_handed_rev(rev);
         }
         inbox.set_idle();
@@ -134,7 +139,7 @@ impl Shard {
             seat_of: HashMap::new(),
             tasks: Throttle::default(),
             clients: Throttle::default(),
-            early: Vec::new(),
+            early: HashSet::new(),
             hits: Vec::new(),
             sweep: Sweep::default(),
             sweep_rev: rev,
@@ -142,6 +147,7 @@ impl Shard {
             touched: Vec::new(),
             owed: Vec::new(),
             rounds: Rounds::new(pace.ping),
+            work: 0,
         }
     }
 
@@ -151,7 +157,18 @@ impl Shard {
             seated.cell.end(End::Lost);
         }
         self.pulses.clear_all(self.number);
-        Shard::new(self.number, rev, self.pace, self.truth, self.meter, self.pulses, self.watches)
+        self.watches.iter().for_each(|watches| watches.tell_all());
+        let anew = Shard::new(self.number, rev, self.pace, self.truth, self.meter, self.pulses, self.watches);
+        Shard { rounds: self.rounds, ..anew }
+    }
+
+    /// What was asked of the shard before it failed. Who would have become a client by it, ends.
+    fn lose(&mut self, op: Op, now: Instant) {
+        match op {
+            Op::Attach(_, cell) => cell.end(End::Lost),
+            Op::Dismiss(window) => self.rounds.leave(now, window),
+            Op::Subscribe(_) | Op::Unsubscribe(..) | Op::Detach(_) => {}
+        }
     }
 
     pub fn next_at(&self) -> Option<Instant> {
@@ -161,12 +178,15 @@ impl Shard {
     /// Does all that came in, and what is due.
     pub async fn round(&mut self, waiting: &mut Waiting, now: Instant, inbox: &Inbox) {
         while let Some(op) = waiting.ops.pop_front() {
+            let places = if let Op::Subscribe(subscribe) = &op { subscribe.filter.values_len() } else { 0 };
             self.op(op, now);
+            self.breathe(OP_WORK + 4 * places).await;
         }
         for batch in take(&mut waiting.batches) {
             for published in batch.steps.iter() {
                 self.step(published, published.states(), LineKind::Transition { rev: published.rev });
                 self.sweep_rev = published.rev;
+                self.breathe(self.hits.len()).await;
                 self.tell_if_full(now, inbox).await;
             }
             self.sweep_since.push(batch.since);
@@ -176,6 +196,7 @@ impl Shard {
             tasks.sort_by_key(|task| task.newest.rev);
             for task in &tasks {
                 self.step(&task.newest, task.states, LineKind::Merged { len: task.len });
+                self.breathe(self.hits.len()).await;
                 self.tell_if_full(now, inbox).await;
             }
             self.sweep_rev = merged.rev;
@@ -184,6 +205,7 @@ impl Shard {
         self.sweep_rev = self.sweep_rev.max(waiting.passed_rev.unwrap_or(0));
         for task_id in self.ticks(take(&mut waiting.ticks), now) {
             self.progress(task_id, now);
+            self.breathe(self.hits.len()).await;
             self.tell_if_full(now, inbox).await;
         }
         while let Some(((client_id, task_id), tick)) = self.clients.due(now) {
@@ -218,9 +240,7 @@ impl Shard {
                 {
                     seated.subs.reserve_exact(1);
                     seated.subs.push((sub, self.index.insert(Sub { seat, filter, scope, hz })));
-                    let mut state = seated.cell.lock();
-                    state.interrupt();
-                    state.outbox.hold();
+                    seated.cell.put(Outbox::hold);
                 }
                 // Nobody minds if the client has left in the meantime.
                 let _ = done.send(());
@@ -283,7 +303,7 @@ impl Shard {
     /// The tasks whose progress is to be told: those that just ticked, those that were early, and those whose turn has
     /// come.
     fn ticks(&mut self, ticked: Vec<TaskId>, now: Instant) -> Vec<TaskId> {
-        let mut ready = take(&mut self.early);
+        let mut ready: Vec<TaskId> = take(&mut self.early).into_iter().collect();
         for task_id in &ready {
             // Told now in any case; the offer is for what comes after to be paced from here.
             self.tasks.offer(*task_id, (), self.interval(), now);
@@ -315,9 +335,7 @@ impl Shard {
         let Some(tick) = self.truth.progress(task_id) else { return };
         if tick.rev > self.sweep_rev {
             // The transition is on its way, and the look is repeated right after it.
-            if !self.early.contains(&task_id) {
-                self.early.push(task_id);
-            }
+            self.early.insert(task_id);
             return;
         }
         if !self.tasks.is_news(task_id, (tick.rev, tick.tick)) {
@@ -355,7 +373,7 @@ impl Shard {
     }
 
     async fn tell_if_full(&mut self, now: Instant, inbox: &Inbox) {
-        if self.sweep.bytes() >= SWEEP_BYTES {
+        if self.sweep.is_full() {
             self.tell(now, inbox).await;
         }
     }
@@ -366,10 +384,8 @@ impl Shard {
         let mark = mark_line(rev);
         let mut all = Told::default();
         let mut touched = take(&mut self.touched);
-        for (at, seat) in touched.drain(..).enumerate() {
-            if at % CLIENTS_PER_TURN == CLIENTS_PER_TURN - 1 {
-                tokio::task::yield_now().await;
-            }
+        for seat in touched.drain(..) {
+            self.breathe(WRITE_WORK).await;
             let Some(seated) = &mut self.seats[seat as usize] else { continue };
             let node = std::mem::replace(&mut seated.node, ROOT);
             let with_mark = now.duration_since(seated.marked_at) >= MARK_WITH;
@@ -379,9 +395,8 @@ impl Shard {
             all.add(&told);
             if with_mark {
                 (seated.owed, seated.marked_at) = (false, now);
-            } else if !std::mem::replace(&mut seated.owed, true) {
-                self.owed.push(seat);
-                self.rounds.owe_mark(now);
+            } else {
+                self.owe_mark(seat, now);
             }
         }
         self.touched = touched;
@@ -394,40 +409,55 @@ impl Shard {
         }
     }
 
+    /// The client in this seat is told a mark soon.
+    fn owe_mark(&mut self, seat: Seat, now: Instant) {
+        if let Some(seated) = &mut self.seats[seat as usize]
+            && !std::mem::replace(&mut seated.owed, true)
+        {
+            self.owed.push(seat);
+            self.rounds.owe_mark(now);
+        }
+    }
+
+    /// Lets the other futures of this core have a turn, once enough was done.
+    async fn breathe(&mut self, work: usize) {
+        self.work += work;
+        if self.work >= WORK_PER_TURN {
+            self.work = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Says marks, pings and goodbyes that are due.
     async fn on_time(&mut self, now: Instant) {
         if self.rounds.mark_is_due(now) {
             let mark = text_message([mark_line(self.rev)].iter());
-            for (at, seat) in take(&mut self.owed).into_iter().enumerate() {
-                if at % CLIENTS_PER_TURN == CLIENTS_PER_TURN - 1 {
-                    tokio::task::yield_now().await;
-                }
-                let Some(seated) = &mut self.seats[seat as usize] else { continue };
-                if !seated.owed {
-                    continue;
-                }
+            for seat in take(&mut self.owed) {
+                let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.owed) else { continue };
+                seated.owed = false;
                 if seated.cell.mention(&mark, self.rev) {
-                    (seated.owed, seated.marked_at) = (false, now);
+                    seated.marked_at = now;
                 } else {
-                    self.owed.push(seat);
-                    self.rounds.owe_mark(now);
+                    self.owe_mark(seat, now);
                 }
+                self.breathe(WRITE_WORK).await;
             }
         }
-        let turn = self.rounds.pings(now, self.seats.len());
-        if !turn.is_empty() {
-            let ping = ping_message(&mark_line(self.rev));
-            for seated in self.seats[turn].iter_mut().flatten().filter(|seated| seated.cell.has_pipe()) {
-                // One that is not told by the feed is being told by its holder, who sees whether anything is taken.
-                let is_told = seated.cell.mention(&ping, self.rev);
-                seated.silent = if seated.cell.take_heard() || !is_told { 0 } else { seated.silent + 1 };
-                if is_told {
-                    seated.marked_at = now;
-                }
+        let ping = ping_message(&mark_line(self.rev));
+        for seat in self.rounds.pings(now, self.seats.len()) {
+            let Some(seated) = self.seats[seat].as_mut().filter(|seated| seated.cell.has_pipe()) else { continue };
+            if seated.cell.mention(&ping, self.rev) {
+                seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
+                (seated.owed, seated.marked_at) = (false, now);
                 if seated.silent >= SILENT_PINGS {
                     seated.cell.end(End::Silent);
                 }
+            } else {
+                // Its holder writes just now, and sees whether anything is taken.
+                seated.silent = 0;
+                self.owe_mark(seat as Seat, now);
             }
+            self.breathe(WRITE_WORK).await;
         }
         for seated in self.seats[self.rounds.leavers(now, self.seats.len())].iter().flatten() {
             seated.cell.end(End::Dismissed);

@@ -43,9 +43,16 @@ pub struct Told {
     pub transitions: u64,
     pub progress: u64,
     pub bytes: u64,
-    /// Transitions that were merged.
+    /// Messages that tell of transitions which were merged, and of how many.
+    pub lags: u64,
     pub collapsed: u64,
 }
+
+/// A sweep is handed over when its lines have this many bytes: enough to fill packets, and little enough that what comes
+/// after can still be replaced where a client is slow.
+const SWEEP_BYTES: usize = 32 << 10;
+/// Or when there are so many nodes: clients whose filters overlap in many ways stand at one each.
+const SWEEP_NODES: usize = 64 << 10;
 
 #[derive(Default)]
 pub(super) struct Sweep {
@@ -60,6 +67,8 @@ struct Place {
     parent: Node,
     /// The last line given here; of the root, none.
     line: u32,
+    /// How many stand here.
+    readers: u32,
     /// The child that was made last, and for which line.
     child: Node,
     child_line: u32,
@@ -73,6 +82,7 @@ impl Told {
         self.transitions += other.transitions;
         self.progress += other.progress;
         self.bytes += other.bytes;
+        self.lags += other.lags;
         self.collapsed += other.collapsed;
     }
 }
@@ -87,24 +97,25 @@ impl Sweep {
         self.lines.push(line);
     }
 
-    /// Bytes of all its lines.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether it is time to hand it over.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= SWEEP_BYTES || self.nodes.len() >= SWEEP_NODES
     }
 
     /// Where somebody at `node` stands who gets the newest line as well.
     pub fn step(&mut self, node: Node) -> Node {
         let line = self.lines.len() as u32;
+        let next = self.nodes.len() as Node;
         let place = &mut self.nodes[node as usize];
+        place.readers = place.readers.saturating_sub(1);
         // Lines are counted from 1 here, so that 0 means none.
         if place.child_line != line {
-            let child = self.nodes.len() as Node;
-            let place = &mut self.nodes[node as usize];
-            (place.child, place.child_line) = (child, line);
+            (place.child, place.child_line) = (next, line);
             self.nodes.push(Place { parent: node, line: line - 1, ..Place::default() });
-            return child;
         }
-        place.child
+        let child = self.nodes[node as usize].child;
+        self.nodes[child as usize].readers += 1;
+        child
     }
 
     /// The message for everyone who stands at `node`; with `mark`, if there is one, as its last line.
@@ -118,7 +129,10 @@ impl Sweep {
         let lag = (collapsed > 0).then(|| lag_line(collapsed));
         let lines = path.iter().map(|line| &self.lines[*line as usize].bytes);
         let message = text_message(lag.iter().chain(lines).chain(mark));
-        self.nodes[node as usize].messages[which] = Some(message.clone());
+        // For the next who stands here. A message for one is not kept: ten thousand of them would be many.
+        if self.nodes[node as usize].readers > 1 {
+            self.nodes[node as usize].messages[which] = Some(message.clone());
+        }
         message
     }
 
@@ -135,6 +149,7 @@ impl Sweep {
                 LineKind::Progress => told.progress += 1,
                 LineKind::Merged { len } => {
                     told.transitions += 1;
+                    told.lags = 1;
                     told.collapsed += len;
                 }
             }
@@ -244,6 +259,6 @@ mod tests {
         let node = sweep.step(node);
         let (message, told) = (sweep.message(node, None), sweep.told(node));
         assert_eq!(message.slice(2..), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
-        assert_eq!(told, Told { transitions: 2, progress: 1, bytes: 3, collapsed: 7 });
+        assert_eq!(told, Told { transitions: 2, progress: 1, bytes: 3, lags: 1, collapsed: 7 });
     }
 }

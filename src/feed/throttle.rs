@@ -18,6 +18,8 @@ pub(super) struct Throttle<K, V> {
 #[derive(Debug)]
 struct Pace<V> {
     interval: Duration,
+    /// When it ends. An older end in the heap is not this one's.
+    end: Instant,
     /// Told when the interval ends.
     waiting: Option<V>,
     /// `(rev, tick)` of what was told last.
@@ -34,16 +36,23 @@ where
 }
 
 impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
-    /// Gives the value back if it may be told now; else keeps it, in place of one that was kept before.
+    /// Gives the value back if it may be told now; else keeps it, in place of one that was kept before. A shorter interval
+    /// than the last one holds at once.
     pub fn offer(&mut self, key: K, value: V, interval: Duration, now: Instant) -> Option<V> {
         match self.paces.get_mut(&key) {
             Some(pace) => {
                 pace.waiting = Some(value);
+                if interval < pace.interval {
+                    pace.end = pace.end - pace.interval + interval;
+                    self.ends.push(Reverse((pace.end, key)));
+                }
+                pace.interval = interval;
                 None
             }
             None => {
-                self.paces.insert(key, Pace { interval, waiting: None, told: (0, 0) });
-                self.ends.push(Reverse((now + interval, key)));
+                let end = now + interval;
+                self.paces.insert(key, Pace { interval, end, waiting: None, told: (0, 0) });
+                self.ends.push(Reverse((end, key)));
                 Some(value)
             }
         }
@@ -60,10 +69,11 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
             && at <= now
         {
             self.ends.pop();
-            let pace = self.paces.get_mut(&key).expect("every end belongs to a pace");
+            let Some(pace) = self.paces.get_mut(&key).filter(|pace| pace.end == at) else { continue };
             match pace.waiting.take() {
                 Some(value) => {
-                    self.ends.push(Reverse((now + pace.interval, key)));
+                    pace.end = now + pace.interval;
+                    self.ends.push(Reverse((pace.end, key)));
                     return Some((key, value));
                 }
                 None => {
@@ -92,10 +102,13 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
     }
 }
 
-/// The time between two tellings at `hz` a second; at most a day.
+/// The longest time between two tellings. A key is kept for as long, also when nobody wants it any more: clients come and
+/// go, and what they leave behind must not pile up.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// The time between two tellings at `hz` a second; at most a minute.
 pub(super) fn interval(hz: f64) -> Duration {
-    const DAY: Duration = Duration::from_secs(86_400);
-    Duration::try_from_secs_f64(1.0 / hz).map_or(DAY, |interval| interval.min(DAY))
+    Duration::try_from_secs_f64(1.0 / hz).map_or(INTERVAL_MAX, |interval| interval.min(INTERVAL_MAX))
 }
 
 #[cfg(test)]
@@ -142,6 +155,22 @@ mod tests {
         assert_eq!(told.last(), Some(&99_999));
     }
 
+    /// A client that raised its rate was paced by the old one until its interval ended.
+    #[test]
+    fn a_shorter_interval_holds_at_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut throttle = Throttle::default();
+        assert_eq!(throttle.offer("a", 1, Duration::from_secs(60), at(0)), Some(1));
+        assert_eq!(throttle.offer("a", 2, EVERY, at(10)), None);
+        assert_eq!((throttle.next_at(), throttle.due(at(99))), (Some(at(100)), None));
+        assert_eq!(throttle.due(at(100)), Some(("a", 2)));
+        assert_eq!(throttle.offer("a", 3, EVERY, at(150)), None);
+        assert_eq!(throttle.due(at(200)), Some(("a", 3)));
+        assert_eq!((throttle.due(at(300)), throttle.due(at(60_000))), (None, None));
+        assert!(throttle.paces.is_empty() && throttle.ends.is_empty());
+    }
+
     #[test]
     fn what_was_forgotten_is_not_told() {
         let now = Instant::now();
@@ -166,7 +195,7 @@ mod tests {
     #[test]
     fn intervals() {
         assert_eq!(interval(10.0), Duration::from_millis(100));
-        assert_eq!(interval(0.0), Duration::from_secs(86_400));
-        assert_eq!(interval(f64::MIN_POSITIVE), Duration::from_secs(86_400));
+        assert_eq!(interval(0.0), INTERVAL_MAX);
+        assert_eq!(interval(f64::MIN_POSITIVE), INTERVAL_MAX);
     }
 }

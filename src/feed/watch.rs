@@ -32,6 +32,13 @@ impl Watches {
     }
 }
 
+impl Watches {
+    /// Somebody lost track of what was told: everyone is to look again.
+    pub fn tell_all(&self) {
+        self.revs.iter().for_each(|sender| sender.send_modify(|_| ()));
+    }
+}
+
 /// Waits for the transitions of one task. Watch first, look at the task second: then no change falls between them.
 pub struct Watch {
     task_id: TaskId,

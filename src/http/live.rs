@@ -24,7 +24,7 @@ use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
-use crate::wire::{CloseCode, LIVE_PROTOCOL, LiveOp, Problem};
+use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
 
 /// How long the other side may take to close, once it was told.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -37,23 +37,23 @@ pub(super) async fn connect(
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
     check_origin(&headers)?;
-    let known = upgrade.allows(LIVE_PROTOCOL);
-    let guard = app.open_socket(SocketKind::Live, by);
-    // A browser cannot read why a handshake was refused. So it is accepted, told, and closed.
-    Ok(match guard {
-        Ok(guard) if known => upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early)),
-        Ok(_) => upgrade.accept(LIVE_PROTOCOL, move |wire, early| {
-            refuse(app, wire, early, CloseCode::UnknownProtocol, "none of these protocols is known")
-        }),
-        Err(crowded) => upgrade
-            .accept(LIVE_PROTOCOL, move |wire, early| refuse(app, wire, early, crowded.close_code(), crowded.words())),
-    })
-}
-
-async fn refuse(app: Arc<App>, wire: Arc<Wire>, early: Bytes, code: CloseCode, reason: &'static str) {
-    let mut socket = Socket::new(wire, early, &app.live);
-    let ending = socket.end(Bytes::new(), Ending::Close(code, reason));
-    let _ = tokio::time::timeout(CLOSE_TIME, ending).await;
+    let (code, reason) = match app.open_socket(SocketKind::Live, by) {
+        Ok(guard) if upgrade.allows(LIVE_PROTOCOL) => {
+            return Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early)));
+        }
+        Ok(_) => (CloseCode::UnknownProtocol, "none of these protocols is known"),
+        Err(crowded) => (crowded.close_code(), crowded.words()),
+    };
+    // A browser cannot read why a handshake was refused. So it is accepted, told, and closed; as long as not too many are.
+    let Some(refusal) = app.refuse_socket() else {
+        return Err(Problem::new(Code::Overloaded, reason));
+    };
+    Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| async move {
+        let mut socket = Socket::new(wire, early, &app.live);
+        let ending = socket.end(Bytes::new(), Ending::Close(code, reason));
+        let _ = tokio::time::timeout(CLOSE_TIME, ending).await;
+        drop(refusal);
+    }))
 }
 
 /// Serves a client to its end.
@@ -82,7 +82,7 @@ async fn serve(socket: &mut Socket, session: &mut Session) -> Result<Infallible,
         let wake_at = [session.stats_at(), hello_at].into_iter().flatten().min();
         let mut alarm = wake_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
         tokio::select! {
-            () = socket.readable() => {}
+            readable = socket.readable() => readable?,
             () = session.ready() => {}
             () = async { alarm.as_mut().expect("there is one").await }, if alarm.is_some() => {}
         }
@@ -115,6 +115,7 @@ async fn talk(socket: &mut Socket, session: &mut Session) -> Result<bool, Ending
 async fn listen(socket: &mut Socket, session: &mut Session) -> Result<bool, Ending> {
     let (mut buffer, mut asked) = (Vec::new(), false);
     while let Read::Some = socket.read(&mut buffer)? {
+        tokio::task::consume_budget().await;
         session.set_heard();
         let mut bytes = &mut buffer[..];
         while let Some(heard) = socket.next(&mut bytes)? {
@@ -139,6 +140,11 @@ async fn listen(socket: &mut Socket, session: &mut Session) -> Result<bool, Endi
 async fn hear(text: &str, session: &mut Session, socket: &mut Socket) -> Result<(), Ending> {
     let mut rest = text;
     while !rest.trim_ascii_start().is_empty() {
+        // A message may hold thousands.
+        tokio::task::consume_budget().await;
+        if rest.len() < text.len() {
+            socket.count()?;
+        }
         let Some(said) = first::<LiveOp>(&mut rest) else {
             return Err(Ending::Close(CloseCode::BadMessage, "not JSON"));
         };

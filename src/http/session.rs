@@ -468,7 +468,7 @@ impl Session {
             self.app.hub.metrics().delivered(delivery, lines, bytes);
         }
         if let Some(merged) = merged {
-            self.app.hub.metrics().collapsed(merged);
+            self.app.hub.metrics().collapsed(1, merged);
             self.set_lags(true);
         }
     }

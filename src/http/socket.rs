@@ -29,6 +29,8 @@ pub(super) struct Socket {
     early: Bytes,
     /// Nothing that comes now can be understood.
     is_broken: bool,
+    /// What is left of a message that the other side was too slow to take.
+    unsent: Bytes,
     /// The other side may take this long to take anything.
     stall: Duration,
     rate: Rate,
@@ -47,13 +49,12 @@ impl Socket {
     pub(super) fn new(wire: Arc<Wire>, early: Bytes, limits: &LiveLimits) -> Socket {
         let LiveLimits { message_bytes_max, stall, .. } = *limits;
         let (inbound, rate) = (Inbound::new(message_bytes_max), Rate::new(limits.messages_per_s_max, Instant::now()));
-        Socket { wire, inbound, message_bytes_max, early, is_broken: false, stall, rate }
+        Socket { wire, inbound, message_bytes_max, early, is_broken: false, unsent: Bytes::new(), stall, rate }
     }
 
     /// Resolves when there may be something to read. May be dropped and called again.
-    pub(super) async fn readable(&self) {
-        // An error shows again in the read that follows.
-        let _ = std::future::poll_fn(|context| self.wire.poll_readable(context)).await;
+    pub(super) async fn readable(&self) -> Result<(), Ending> {
+        std::future::poll_fn(|context| self.wire.poll_readable(context)).await.map_err(|_| Ending::Gone)
     }
 
     /// Reads what is there, at most some kilobytes, into `buffer`.
@@ -84,25 +85,36 @@ impl Socket {
                 Broken::TooBig { .. } => Ending::Close(CloseCode::TooBig, "too big"),
             }
         })?;
-        if heard.is_some() && !self.rate.allows(Instant::now()) {
-            return Err(Ending::Close(CloseCode::RateLimited, "too many messages"));
+        if heard.is_some() {
+            self.count()?;
         }
         Ok(heard)
     }
 
-    pub(super) async fn pong(&self, payload: &[u8]) -> Result<(), Ending> {
+    /// Counts a message; and each operation of a message but its first.
+    pub(super) fn count(&mut self) -> Result<(), Ending> {
+        match self.rate.allows(Instant::now()) {
+            true => Ok(()),
+            false => Err(Ending::Close(CloseCode::RateLimited, "too many messages")),
+        }
+    }
+
+    pub(super) async fn pong(&mut self, payload: &[u8]) -> Result<(), Ending> {
         self.write(&pong_frame(payload)).await
     }
 
     /// Writes all of it, as long as the other side takes anything at all.
-    pub(super) async fn write(&self, mut bytes: &[u8]) -> Result<(), Ending> {
+    pub(super) async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Ending> {
         while !bytes.is_empty() {
             match self.wire.try_write(bytes) {
                 Ok(taken) => bytes = &bytes[taken..],
-                Err(error) if is_full(&error) => {
-                    let room = tokio::time::timeout(self.stall, self.wire.writable()).await;
-                    room.map_err(|_| Ending::Close(CloseCode::TooSlow, "too slow"))?.map_err(|_| Ending::Gone)?;
-                }
+                Err(error) if is_full(&error) => match tokio::time::timeout(self.stall, self.wire.writable()).await {
+                    Ok(room) => room.map_err(|_| Ending::Gone)?,
+                    Err(_) => {
+                        self.unsent = Bytes::copy_from_slice(bytes);
+                        return Err(Ending::Close(CloseCode::TooSlow, "too slow"));
+                    }
+                },
                 Err(_) => return Err(Ending::Gone),
             }
         }
@@ -112,7 +124,7 @@ impl Socket {
     /// Says why, after the `rest` of what was being said, and waits until the other side has heard it; else its last
     /// frames would be cut off.
     pub(super) async fn end(&mut self, rest: Bytes, ending: Ending) {
-        let mut last = rest.to_vec();
+        let mut last = [std::mem::take(&mut self.unsent), rest].concat();
         match ending {
             Ending::Gone => return,
             Ending::Close(code, reason) => {
@@ -126,12 +138,19 @@ impl Socket {
         if self.write(&last).await.is_err() || matches!(ending, Ending::Answer(_)) {
             return;
         }
+        self.wire.shut();
+        // What was left of the message that broke a rule is none.
+        self.is_broken |= !matches!(ending, Ending::Close(CloseCode::Restarting | CloseCode::NoPong, _));
         // Closing while bytes arrive resets the connection, and the close code is lost.
         let (mut buffer, mut left) = (Vec::new(), FRAME_FACTOR * self.message_bytes_max);
         loop {
             match self.read(&mut buffer) {
                 Err(_) => return,
-                Ok(Read::Nothing) => self.readable().await,
+                Ok(Read::Nothing) => {
+                    if self.readable().await.is_err() {
+                        return;
+                    }
+                }
                 Ok(Read::Some) => match left.checked_sub(buffer.len()) {
                     Some(less) if !self.closes(&mut buffer) => left = less,
                     _ => return,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::{DashMap, Entry};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -24,6 +24,8 @@ pub struct App {
     /// Live clients by caller.
     open_by: DashMap<CountedBy, usize>,
     sockets: TaskTracker,
+    /// Room for sockets that are told why they are refused.
+    refusals: Arc<Semaphore>,
     /// Room for bodies that are arriving, in units of [`BODY_UNIT_BYTES`].
     arriving: Semaphore,
 }
@@ -31,6 +33,8 @@ pub struct App {
 /// All bodies that are arriving at one time hold at most this much memory, in bytes; more are refused as overloaded.
 /// Eight of the largest batches, or five hundred payloads at their limit.
 const ARRIVING_BYTES_MAX: usize = 512 << 20;
+/// The most sockets at once that are only told why they are refused: each takes a moment, and a file descriptor.
+const REFUSALS_MAX: usize = 256;
 /// Bodies are counted in units of this many bytes. Smaller ones are not counted: connections bound them.
 const BODY_UNIT_BYTES: usize = 64 << 10;
 
@@ -151,7 +155,8 @@ impl App {
     pub fn new(hub: Hub, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
         let (open, open_by, sockets) = (AtomicUsize::new(0), DashMap::new(), TaskTracker::new());
         let arriving = Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
-        Arc::new(App { hub, limits, live, open, open_by, sockets, arriving })
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Arc::new(App { hub, limits, live, open, open_by, sockets, refusals, arriving })
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped.
@@ -174,6 +179,11 @@ impl App {
             guard.by = Some(Box::new(by));
         }
         Ok(guard)
+    }
+
+    /// Room for a socket that is only told why it is refused.
+    pub(super) fn refuse_socket(&self) -> Option<OwnedSemaphorePermit> {
+        self.refusals.clone().try_acquire_owned().ok()
     }
 
     /// Room for a body of at most so many bytes while it arrives. `None` when too many large ones do already.

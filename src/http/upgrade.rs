@@ -6,8 +6,10 @@
 //! is then served like any other connection, and costs a copy.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -21,6 +23,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::feed::Pipe;
@@ -80,6 +83,7 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let is_known = self.allows(protocol);
         let Upgrade { on_upgrade, accept, protocols } = self;
         tokio::spawn(async move {
             // Whoever gave up before the answer arrived has nobody to be told.
@@ -92,8 +96,11 @@ impl Upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        if protocols.is_some_and(|offered| offers(&offered, protocol)) {
-            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        // A browser that offers protocols and hears of none breaks off, and never learns why it was refused.
+        let offered = protocols.as_ref().and_then(|offered| offered.split(',').next()).unwrap_or_default().trim();
+        let chosen = if is_known { protocol } else { offered };
+        if let (Some(_), Ok(chosen)) = (&protocols, HeaderValue::from_str(chosen)) {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
         }
         response
     }
@@ -106,8 +113,9 @@ fn offers(offered: &str, protocol: &str) -> bool {
 /// The connection of a socket.
 pub(super) enum Wire {
     Tcp(TcpStream),
+    /// With what ends the copying when it is dropped.
     #[cfg(unix)]
-    Joined(UnixStream),
+    Joined(UnixStream, #[expect(dead_code, reason = "only to be dropped")] oneshot::Sender<()>),
 }
 
 impl Wire {
@@ -126,12 +134,23 @@ impl Wire {
     fn join(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
         /// What stands in between can no longer be replaced by something newer.
         const BETWEEN_BYTES: usize = 16 << 10;
+        /// How long the other side may take for our last words.
+        const LAST_WORDS: Duration = Duration::from_secs(2);
         let (ours, mut theirs) = UnixStream::pair()?;
         let _ = SockRef::from(&ours).set_send_buffer_size(BETWEEN_BYTES);
+        let (held, dropped) = oneshot::channel();
+        let mut carried = TokioIo::new(upgraded);
         tokio::spawn(async move {
-            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut theirs).await;
+            let ended = async {
+                let _ = dropped.await;
+                tokio::time::sleep(LAST_WORDS).await;
+            };
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut carried, &mut theirs) => {}
+                () = ended => {}
+            }
         });
-        Ok((Wire::Joined(ours), Bytes::new()))
+        Ok((Wire::Joined(ours, held), Bytes::new()))
     }
 
     #[cfg(not(unix))]
@@ -143,7 +162,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.try_read(bytes),
             #[cfg(unix)]
-            Wire::Joined(stream) => stream.try_read(bytes),
+            Wire::Joined(stream, _) => stream.try_read(bytes),
         }
     }
 
@@ -151,8 +170,17 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.try_write(bytes),
             #[cfg(unix)]
-            Wire::Joined(stream) => stream.try_write(bytes),
+            Wire::Joined(stream, _) => stream.try_write(bytes),
         }
+    }
+
+    /// Says that nothing more follows.
+    pub(super) fn shut(&self) {
+        let _ = match self {
+            Wire::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Wire::Joined(stream, _) => SockRef::from(stream).shutdown(Shutdown::Write),
+        };
     }
 
     /// Ready when there may be something to read. For one future only.
@@ -160,7 +188,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.poll_read_ready(context),
             #[cfg(unix)]
-            Wire::Joined(stream) => stream.poll_read_ready(context),
+            Wire::Joined(stream, _) => stream.poll_read_ready(context),
         }
     }
 
@@ -168,7 +196,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.writable().await,
             #[cfg(unix)]
-            Wire::Joined(stream) => stream.writable().await,
+            Wire::Joined(stream, _) => stream.writable().await,
         }
     }
 }
@@ -183,7 +211,7 @@ impl Pipe for Wire {
                 taken => taken,
             },
             #[cfg(unix)]
-            Wire::Joined(stream) => stream.try_write(bytes),
+            Wire::Joined(stream, _) => stream.try_write(bytes),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::telemetry::{Delivery, Metrics};
 
 impl Meter for Metrics {
     fn told(&self, told: Told) {
-        let Told { transitions, progress, bytes, collapsed } = told;
+        let Told { transitions, progress, bytes, lags, collapsed } = told;
         for (delivery, lines) in [(Delivery::Transition, transitions), (Delivery::Progress, progress)] {
             if lines > 0 {
                 self.delivered(delivery, lines, 0);
@@ -16,8 +16,8 @@ impl Meter for Metrics {
         if bytes > 0 {
             self.delivered(Delivery::Transition, 0, bytes);
         }
-        if collapsed > 0 {
-            self.collapsed(collapsed);
+        if lags > 0 {
+            self.collapsed(lags, collapsed);
         }
     }
 

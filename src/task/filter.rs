@@ -102,6 +102,13 @@ fn non_empty<T>(
 }
 
 impl Filter {
+    /// Values of the lists by which it is looked up.
+    pub fn values_len(&self) -> usize {
+        self.task_id.as_ref().map_or(0, BTreeSet::len)
+            + self.user_id.as_ref().map_or(0, BTreeSet::len)
+            + self.labels.values().map(BTreeSet::len).sum::<usize>()
+    }
+
     /// Whether the record is meant.
     pub fn matches(&self, task: &Task) -> bool {
         self.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status)) && self.matches_unchanging(task)
