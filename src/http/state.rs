@@ -47,8 +47,8 @@ pub(super) const FRAME_FACTOR: usize = 4;
 pub struct HttpLimits {
     /// The largest payload, in bytes of JSON text; the hub's own limit, from which those of bodies follow.
     pub payload_bytes_max: usize,
-    /// The most WebSockets and event streams at once. Beyond it they are refused as overloaded. One costs some 10 KB
-    /// and a file descriptor.
+    /// The most WebSockets and event streams at once. Beyond it they are refused as overloaded. One that is idle
+    /// costs some 2 KB, what the kernel holds, and a file descriptor.
     pub sockets_max: usize,
 }
 
