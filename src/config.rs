@@ -37,6 +37,10 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_RETAIN", default_value = "24h", value_name = "TIME", value_parser = duration)]
     pub retain: Duration,
 
+    /// How long deleted tasks are remembered, for clients that were cut off and resume
+    #[arg(long, env = "TASKHUB_TOMBSTONES", default_value = "10m", value_name = "TIME", value_parser = duration)]
+    pub tombstones: Duration,
+
     /// How long running tasks may still run once the hub was told to end
     #[arg(long, env = "TASKHUB_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Duration,
@@ -154,6 +158,7 @@ impl Default for ServeConfig {
             data: "./data".into(),
             store: StoreKind::default(),
             retain: Duration::from_secs(24 * 3_600),
+            tombstones: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(30),
             goodbye: Duration::from_secs(2),
             lease: Duration::from_secs(10),
@@ -192,6 +197,7 @@ impl ServeConfig {
                 ..engine::Options::default()
             },
             retain: self.retain,
+            tombstones: self.tombstones,
             feed: FeedOptions {
                 max_hz: self.max_hz,
                 ping: self.live.live_ping,
@@ -233,6 +239,7 @@ impl ServeConfig {
             ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
             ("--goodbye", self.goodbye, Duration::ZERO, Duration::from_secs(600)),
             ("--retain", self.retain, Duration::from_secs(1), Duration::from_secs(3_650 * 86_400)),
+            ("--tombstones", self.tombstones, Duration::from_secs(1), Duration::from_secs(30 * 86_400)),
             ("--live-hello-time", self.live.live_hello_time, Duration::from_millis(100), Duration::from_secs(3_600)),
             ("--live-ping", self.live.live_ping, Duration::from_millis(100), Duration::from_secs(600)),
             ("--live-stall", self.live.live_stall, Duration::from_millis(100), Duration::from_secs(600)),

@@ -72,12 +72,19 @@ pub struct HubOptions {
     pub engine: crate::engine::Options,
     /// How long final tasks are kept.
     pub retain: Duration,
+    /// How long what was deleted is remembered, for clients that resume.
+    pub tombstones: Duration,
     pub feed: FeedOptions,
 }
 
 impl Default for HubOptions {
     fn default() -> HubOptions {
-        HubOptions { engine: Default::default(), retain: Duration::from_secs(24 * 3_600), feed: FeedOptions::default() }
+        HubOptions {
+            engine: Default::default(),
+            retain: Duration::from_secs(24 * 3_600),
+            tombstones: Duration::from_secs(600),
+            feed: FeedOptions::default(),
+        }
     }
 }
 

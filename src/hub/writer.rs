@@ -58,8 +58,6 @@ const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// are more.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_STEP: usize = 512;
-/// How long a deleted task is told of to those who resume.
-const TOMBSTONES_MS: u64 = 10 * 60_000;
 
 /// The loop's own state.
 pub(super) struct Writer {
@@ -489,7 +487,8 @@ impl Writer {
         }
         if self.swept.elapsed() >= SWEEP_EVERY {
             let now = self.now().wall;
-            let before = crate::task::Timestamp::from_millis(now.as_millis() - TOMBSTONES_MS as i64);
+            let kept_ms = self.shared.options.tombstones.as_millis() as i64;
+            let before = crate::task::Timestamp::from_millis(now.as_millis() - kept_ms);
             match self.store.sweep(now, before, SWEEP_STEP) {
                 Ok(rows) if rows >= SWEEP_STEP => {}
                 Ok(_) => self.swept = Instant::now(),
