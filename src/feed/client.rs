@@ -128,6 +128,7 @@ impl Client {
 
     /// Drops waiting log lines of a task up to `seq`: they were read from the hub.
     pub fn logs_known(&self, task_id: TaskId, seq: u64) {
+        self.log_readers.known(self.id, task_id, seq);
         self.cell.lock().outbox.logs_known(task_id, seq);
     }
 

@@ -171,9 +171,16 @@ impl Feed {
         }
     }
 
-    /// A task wrote lines, oldest first. Costs a look-up where nobody reads its log.
-    pub fn logs(&self, task_id: TaskId, lines: &[LogLine]) {
-        self.parts.log_readers.tell(task_id, lines, || self.parts.truth.task(task_id));
+    /// A task wrote lines, oldest first; they are told by the next [`tell_logs`](Self::tell_logs). Costs a look-up where
+    /// nobody reads its log, and never more than a note.
+    pub fn logs(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
+        self.parts.log_readers.note(task_id, lines);
+    }
+
+    /// Tells the lines that were written. To be called after [`logs`](Self::logs), when no lock is held any more: it may take
+    /// a moment for each reader.
+    pub fn tell_logs(&self) {
+        self.parts.log_readers.tell_noted(|task_id| self.parts.truth.task(task_id));
     }
 
     /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see

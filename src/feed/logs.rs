@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
@@ -133,10 +134,17 @@ fn skipped_line(skipped: usize, last: &LogEvent) -> Bytes {
     LogEvent::new(last.task_id, std::slice::from_ref(&line)).expect("one line").line
 }
 
+/// Log lines that wait to be told while somebody else tells. Beyond it, who brings more waits for their turn.
+const LOGS_UNTOLD_MAX: usize = 1_024;
+
 /// Who reads the log of which task.
 #[derive(Default)]
 pub(super) struct LogReaders {
     readers: DashMap<TaskId, Vec<LogReader>>,
+    /// In the order they were written.
+    untold: Mutex<VecDeque<(TaskId, Arc<[LogLine]>)>>,
+    /// Held by whoever tells.
+    telling: Mutex<()>,
 }
 
 struct LogReader {
@@ -145,6 +153,8 @@ struct LogReader {
     cell: Arc<Cell>,
     filter: Arc<Filter>,
     scope: Scope,
+    /// Up to here it has the lines from elsewhere.
+    known: u64,
 }
 
 impl LogReaders {
@@ -156,6 +166,7 @@ impl LogReaders {
                 cell: cell.clone(),
                 filter: filter.clone(),
                 scope: scope.clone(),
+                known: 0,
             });
         }
     }
@@ -169,8 +180,46 @@ impl LogReaders {
         }
     }
 
+    /// A client has the lines of a task up to `seq` from elsewhere.
+    pub fn known(&self, client_id: ClientId, task_id: TaskId, seq: u64) {
+        if let Some(mut readers) = self.readers.get_mut(&task_id) {
+            readers
+                .iter_mut()
+                .filter(|reader| reader.client_id == client_id)
+                .for_each(|reader| reader.known = reader.known.max(seq));
+        }
+    }
+
+    /// Notes lines that are to be told, if anyone reads this log. Short, as it may be called under a lock that keeps the lines
+    /// of a task in order.
+    pub fn note(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
+        if self.readers.contains_key(&task_id) {
+            self.untold.lock().push_back((task_id, lines.clone()));
+        }
+    }
+
+    /// Tells what was noted, in order; or leaves that to whoever does so just now.
+    pub fn tell_noted(&self, task: impl Fn(TaskId) -> Option<Arc<Task>>) {
+        let is_full = |untold: usize| untold > LOGS_UNTOLD_MAX;
+        loop {
+            let untold = self.untold.lock().len();
+            if untold == 0 {
+                return;
+            }
+            let Some(turn) = self.telling.try_lock().or_else(|| is_full(untold).then(|| self.telling.lock())) else {
+                return;
+            };
+            loop {
+                let Some((task_id, lines)) = self.untold.lock().pop_front() else { break };
+                self.tell(task_id, &lines, || task(task_id));
+            }
+            // What was noted after the last look, by somebody who saw that it was our turn, is looked for once more.
+            drop(turn);
+        }
+    }
+
     /// Hands the lines to everyone who reads this log. `task` is asked for the record only if there is anyone.
-    pub fn tell(&self, task_id: TaskId, lines: &[LogLine], task: impl FnOnce() -> Option<Arc<Task>>) {
+    fn tell(&self, task_id: TaskId, lines: &[LogLine], task: impl FnOnce() -> Option<Arc<Task>>) {
         let Some(readers) = self.readers.get(&task_id) else { return };
         let Some(task) = task() else { return };
         let events = log_events(task_id, lines);
@@ -180,7 +229,10 @@ impl LogReaders {
             if !may_read || !told.insert(reader.client_id) {
                 continue;
             }
-            reader.cell.put(|outbox| events.iter().for_each(|event| outbox.log(event.clone())));
+            let news = events.iter().filter(|event| event.last_seq > reader.known);
+            if news.clone().next().is_some() {
+                reader.cell.put(|outbox| news.for_each(|event| outbox.log(event.clone())));
+            }
         }
     }
 }

@@ -574,6 +574,11 @@ async fn next_lines(client: &mut Client) -> Vec<String> {
     take(client)
 }
 
+fn logs<const N: usize>(feed: &Feed, task_id: TaskId, lines: [LogLine; N]) {
+    feed.logs(task_id, &lines.into());
+    feed.tell_logs();
+}
+
 fn log_line(seq: u64) -> LogLine {
     LogLine { seq, at: Timestamp::from_millis(0), attempt: 1, level: Level::Info, message: format!("line {seq}") }
 }
@@ -649,18 +654,20 @@ async fn logs_go_to_those_who_may_read_them() {
     for client in [&mut reader, &mut other, &mut stranger] {
         client.release("a");
     }
-    feed.logs(id(1), &[log_line(1), log_line(2)]);
-    feed.logs(id(1), &[log_line(3)]);
-    feed.logs(id(2), &[log_line(1)]);
+    logs(&feed, id(1), [log_line(1), log_line(2)]);
+    logs(&feed, id(1), [log_line(3)]);
+    logs(&feed, id(2), [log_line(1)]);
     reader.logs_known(id(1), 2);
     reader.release("b");
+    // Written before the hub was read, and told only now.
+    logs(&feed, id(1), [log_line(2)]);
     let lines = next_lines(&mut reader).await;
     assert_eq!(lines.len(), 1, "once, though two subscriptions ask: {lines:?}");
     assert!(lines[0].starts_with(&format!(r#"{{"type":"log","task_id":"{}","lines":[{{"seq":3,"#, id(1))), "{lines:?}");
     assert!(other.ready().now_or_never().is_none() && stranger.ready().now_or_never().is_none());
     reader.unsubscribe("a");
     drop(reader);
-    feed.logs(id(1), &[log_line(4)]);
+    logs(&feed, id(1), [log_line(4)]);
 }
 
 /// A board that cannot be asked about one task.

@@ -543,7 +543,10 @@ impl Shared {
             let aside = Aside::Logs { task_id, lines };
             let _ = self.inbox.push(Request::Aside { aside, reply: None }, Bound::Free);
         };
-        self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)
+        let heard =
+            self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)?;
+        self.feed.tell_logs();
+        Ok(heard)
     }
 }
 
