@@ -1,6 +1,9 @@
 //! A shard: the clients of one core, who wants what among them, and how fast.
 //!
-//! [`run`] is the future; it only chooses when. Everything else is plain functions of what came in and of `now`.
+//! [`run`] is the future; it chooses when. A *round* then goes through all that came in, in order: what clients asked, steps,
+//! ticks. Each line finds its audience and moves it on in the [`Sweep`]; when the sweep is full, or everything was looked
+//! at, it is told: each client gets its message, or has its lines queued. Last comes what is due by the clock. A round
+//! depends on what came in and on `now`, and awaits nothing but a turn for other futures.
 
 use std::collections::{HashMap, HashSet};
 use std::mem::take;
