@@ -10,7 +10,7 @@ use super::routes;
 use crate::task::{FilterSpec, NewTask, Progress, RetryPolicy, Status};
 use crate::wire::{
     BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LiveOp, LiveSays, LogBody,
-    LogLineBody, NoBody, ProgressBody, WorkerSays,
+    LogLineBody, NoBody, ProgressBody, Stats, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -146,6 +146,17 @@ fn bodies_are_documented_field_by_field() {
     }
     let statuses: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
     assert_eq!(schema("Status")["enum"], serde_json::json!(statuses));
+}
+
+#[test]
+fn counts_are_documented_field_by_field() {
+    let written = keys(&serde_json::to_value(Stats::default()).unwrap());
+    for document in [openapi(), asyncapi()] {
+        let schema = &document["components"]["schemas"]["Stats"];
+        let required = schema["required"].as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned);
+        assert_eq!(keys(&schema["properties"]), written);
+        assert_eq!(required.collect::<BTreeSet<_>>(), written);
+    }
 }
 
 #[test]
