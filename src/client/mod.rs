@@ -25,6 +25,7 @@ mod news;
 mod picture;
 mod rest;
 mod subscription;
+mod watch;
 
 pub use error::ClientError;
 pub use follower::{Follower, Step};
@@ -32,3 +33,4 @@ pub use live::Live;
 pub use news::{LiveEvent, LiveStatus, TaskEvent};
 pub use rest::{Changed, Client, ListQuery, Order};
 pub use subscription::{SubId, Subscribe};
+pub use watch::{TaskNews, TaskWatch};
