@@ -101,3 +101,45 @@ async fn the_page_says_when_the_hub_is_away_and_catches_up_by_itself() {
     page.errors.retain(|error| !error.contains("WebSocket connection") && !error.contains("net::ERR"));
     page.close().await;
 }
+
+/// What the page says of its connection, with a hub that is only words.
+#[tokio::test]
+async fn the_page_says_how_far_it_is_behind() {
+    let hub = TestHub::start().await;
+    let mut page = Browser::start().await.open(&hub.url).await;
+    let said = page
+        .look(
+            "(async () => {
+                const { connectionView } = await import('/views/connection.js');
+                const [word, banner] = [document.createElement('p'), document.createElement('p')];
+                let status, stats;
+                const hub = { status: 'live', on: (_, fn) => (status = fn), stats: (fn) => (stats = fn) };
+                const nothing = () => {};
+                connectionView({ hub, word, banner, announce: nothing, now: () => Date.now(), signIn: nothing });
+                const said = [];
+                const see = () => said.push(`${word.innerText || word.textContent}: ${banner.textContent.split('. ')[0]}`);
+                for (const feed_lag_ms of [0, 1000, 3400, 5100, 900]) {
+                    stats({ feed_lag_ms });
+                    see();
+                }
+                stats({ feed_lag_ms: 2000 });
+                status({ status: 'offline', reason: 'deaf', retry_ms: 9000 });
+                see();
+                status({ status: 'live' });
+                see();
+                return said;
+            })()",
+        )
+        .await;
+    let expected = [
+        "Live: ",
+        "Live: ",
+        "Behind: Live updates are 3 s behind",
+        "Behind: Live updates are 5 s behind",
+        "Live: ",
+        "Reconnecting: Live updates have stopped coming",
+        "Live: ",
+    ];
+    assert_eq!(said, json!(expected));
+    page.close().await;
+}
