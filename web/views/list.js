@@ -88,6 +88,8 @@ export function listView({ hub, announce, now }) {
 
   function place(at) {
     reorder = false;
+    // Where everything changes, saying of each that it just has says nothing.
+    list.classList.toggle('busy', transitions_n * PLACE_MS > CALM * Math.max(PLACE_MS, at - placed_at));
     placed_at = at;
     waiting_n = transitions_n = 0;
     const view = select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order, limit });
