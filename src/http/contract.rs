@@ -227,6 +227,7 @@ fn close_codes_are_documented() {
     let document = asyncapi();
     let text = document["info"]["description"].as_str().unwrap();
     for code in [
+        CloseCode::BrokenProtocol,
         CloseCode::TooBig,
         CloseCode::Restarting,
         CloseCode::TooSlow,
