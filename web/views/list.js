@@ -1,6 +1,6 @@
 // The live list. Messages only mark what changed; once a frame the rows in sight are brought up to date, and only a
-// transition can move one. While the pointer moves over the list, rows change but do not move, so that what you are
-// about to click stays where it is.
+// transition can move one. While the pointer moves over the list, or the keyboard goes through it, rows change but do
+// not move, so that what you are about to click stays where it is.
 //
 // Only the rows in sight, and some around them, are in the document; the list is as tall as if all were. A thousand
 // changes a second then cost what those few rows cost, and not what a thousand rows do.
@@ -31,7 +31,7 @@ const PAGE = 200;
 /** Progress reports a second and task: what an eye can follow in a list, at a cost a page can have all day. */
 const PROGRESS_HZ = 4;
 
-/** The pointer holds the order for this long after its last move. */
+/** The pointer, or a key, holds the order for this long after its last move. */
 const HOLD_MS = 2_500;
 
 /** A pause in typing that means "search for it". */
@@ -64,7 +64,7 @@ export function listView({ hub, announce, now }) {
 
   const overview = overviewView({ onToggle: toggle });
   const bar = filtersView({ onChange: change });
-  const list = h('ol', { class: 'rows', onpointermove: hold, onpointerleave: release });
+  const list = h('ol', { class: 'rows', onpointermove: hold, onpointerleave: release, onkeydown: hold, onfocusin: hold });
   const news = h('button', { type: 'button', class: 'news', hidden: true, onclick: release });
   const hint = h('p', { class: 'hint', hidden: true });
   const foot = h('p', { class: 'foot' });
@@ -277,7 +277,8 @@ export function listView({ hub, announce, now }) {
     draw();
   }
 
-  function hold({ pointerType }) {
+  /** For a mouse that moves, and for who goes through the rows with the keyboard; a finger scrolls. */
+  function hold({ pointerType = 'mouse' }) {
     if (pointerType !== 'mouse' || filters.q) return;
     held_until = now() + HOLD_MS;
   }
