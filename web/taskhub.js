@@ -86,6 +86,7 @@ class Hub extends Rest {
   #heard_at = 0;
   #begun_anew = false; // what was known is forgotten, since this connection is on another history of the same name
   #marked_at = 0; // when the hub last said how far it has told, or was asked to tell something
+  #said = false; // the hub has heard a word of this connection
   #asked = false; // a ping is out
   #outbox = []; // requests that wait for their turn
   #free_at = 0; // when the requests so far are paid for
@@ -262,10 +263,15 @@ class Hub extends Rest {
     if (this.#greeted && !this.#awaited.size && this.status !== 'live') this.#say('live');
   }
 
-  /** Waits for a word from the hub; asks for one; gives the connection up. A late timer (a laptop that slept) asks first. */
+  /**
+   * Waits for a word from the hub; asks for one; gives the connection up. A late timer (a laptop that slept) asks first.
+   * So does a client that had nothing to say yet: the hub closes those who never say a word.
+   */
   #listen() {
-    const quiet_ms = this.#options.timers.now() - this.#heard_at;
-    if (quiet_ms < this.#ping_ms) return this.#after(this.#ping_ms - quiet_ms, () => this.#listen());
+    const now = this.#options.timers.now();
+    const quiet_ms = now - this.#heard_at;
+    const is_mute = !this.#said && now - this.#greeted_at >= this.#ping_ms;
+    if (quiet_ms < this.#ping_ms && !is_mute) return this.#after(this.#ping_ms - quiet_ms, () => this.#listen());
     if (this.#asked) return this.#lost({ reason: 'silent' });
     this.#asked = true;
     this.#request({ op: 'ping' });
@@ -301,7 +307,7 @@ class Hub extends Rest {
   #drop() {
     const socket = this.#socket;
     this.#socket = this.#bye = undefined;
-    this.#greeted = this.behind = this.#asked = false;
+    this.#greeted = this.behind = this.#asked = this.#said = false;
     this.#greeted_at = 0;
     this.#options.timers.clearTimeout(this.#timer);
     this.#options.timers.clearTimeout(this.#sending);
@@ -349,6 +355,7 @@ class Hub extends Rest {
       }
       this.#free_at = from + this.#each_ms;
       this.#socket.send(JSON.stringify(this.#outbox.shift()));
+      this.#said = true;
     }
   }
 

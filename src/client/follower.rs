@@ -88,6 +88,8 @@ pub struct Follower {
     heard_at: u64,
     /// When the hub last said how far it has told, or was asked to tell something.
     marked_at: u64,
+    /// The hub has heard a word of this connection.
+    said: bool,
     /// A ping is out.
     asked: bool,
     /// Requests that wait for their turn.
@@ -131,6 +133,7 @@ impl Follower {
             now_ms,
             heard_at: now_ms,
             marked_at: now_ms,
+            said: false,
             asked: false,
             outbox: VecDeque::new(),
             free_at_us: 0,
@@ -353,7 +356,7 @@ impl Follower {
         (self.connected, self.asked, self.behind) = (false, false, false);
         (self.greeted_at, self.timer, self.send_at) = (None, None, None);
         self.outbox.clear();
-        self.free_at_us = 0;
+        (self.free_at_us, self.said) = (0, false);
         for sub in self.subs.values_mut() {
             (sub.live, sub.fresh, sub.again_at) = (false, None, None);
         }
@@ -399,6 +402,7 @@ impl Follower {
             self.free_at_us = from + self.request_us;
             self.steps.push_back(Step::Send(serde_json::to_string(op).expect("a request is plain data")));
             self.outbox.pop_front();
+            self.said = true;
         }
     }
 
@@ -474,10 +478,11 @@ impl Follower {
     }
 
     /// Waits for a word from the hub; asks for one; gives the connection up. A late timer (a machine that slept) asks
-    /// first.
+    /// first. So does a client that had nothing to say yet: the hub closes those who never say a word.
     fn listen(&mut self, now_ms: u64) {
         let quiet_ms = now_ms.saturating_sub(self.heard_at);
-        if quiet_ms < self.ping_ms {
+        let is_mute = !self.said && self.greeted_at.is_some_and(|at| now_ms - at >= self.ping_ms);
+        if quiet_ms < self.ping_ms && !is_mute {
             self.timer = Some((self.heard_at + self.ping_ms, Timer::Silence));
         } else if self.asked {
             self.lost(now_ms, None, "silent");
