@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::news::{LiveEvent, LiveStatus, TaskEvent};
+use super::outbox::Outbox;
 use super::picture::{Picture, matches};
 use super::subscription::{SubId, Subscribe, Subscription};
 use crate::dial::{Backoff, is_refusal};
@@ -28,10 +29,6 @@ const HELLO_MS_MAX: u64 = 10_000;
 /// Used until the hub has said its own. After one of these without a word it is asked, after two it is left; and after
 /// two without a mark, though it says one in each, it talks and does not tell: another connection may fare better.
 const PING_MS: u64 = 25_000;
-/// Messages a second that a hub takes, until it has said its own number. A client keeps to half of it.
-const MESSAGES_PER_S: u64 = 200;
-/// Requests that are worth this much time are sent at once, the others at their pace.
-const BURST_US: u64 = 1_000_000;
 /// Closed for what this client said or cannot take: it would say the same again. Protocol broken, message too big.
 const OUR_FAULT: [u16; 2] = [1002, 1009];
 /// Records held at once; beyond, the ones that ended longest ago leave.
@@ -92,12 +89,7 @@ pub struct Follower {
     said: bool,
     /// A ping is out.
     asked: bool,
-    /// Requests that wait for their turn.
-    outbox: VecDeque<LiveOp>,
-    /// When the requests so far are paid for, what one costs, and when the next of those that wait may go.
-    free_at_us: u64,
-    request_us: u64,
-    send_at: Option<u64>,
+    outbox: Outbox,
     ping_ms: u64,
     bye: Option<(u16, Option<[u64; 2]>)>,
     timer: Option<(u64, Timer)>,
@@ -135,10 +127,7 @@ impl Follower {
             marked_at: now_ms,
             said: false,
             asked: false,
-            outbox: VecDeque::new(),
-            free_at_us: 0,
-            request_us: 2 * BURST_US / MESSAGES_PER_S,
-            send_at: None,
+            outbox: Outbox::new(),
             ping_ms: PING_MS,
             bye: None,
             timer: None,
@@ -214,12 +203,8 @@ impl Follower {
     pub fn unsubscribe(&mut self, sub: SubId) {
         let Some(ended) = self.subs.remove(&sub) else { return };
         self.events.retain(|event| !matches!(event, LiveEvent::Of(of, _) if *of == sub));
-        if self.greeted_at.is_some() {
-            let name = Some(sub.name());
-            match self.outbox.iter().position(|op| op.op == "subscribe" && op.sub == name) {
-                Some(waiting) => drop(self.outbox.remove(waiting)),
-                None => drop(self.request(LiveOp { op: "unsubscribe".into(), sub: name, ..LiveOp::default() })),
-            }
+        if self.greeted_at.is_some() && !self.outbox.withdraw(&sub.name()) {
+            self.request(LiveOp { op: "unsubscribe".into(), sub: Some(sub.name()), ..LiveOp::default() });
         }
         for task_id in &ended.members {
             self.release(task_id);
@@ -240,15 +225,13 @@ impl Follower {
     /// When to call [`tick`](Self::tick) at the latest.
     pub fn deadline_ms(&self) -> Option<u64> {
         let again = self.subs.values().filter_map(|sub| sub.again_at).min();
-        [self.timer.map(|(at, _)| at), again, self.send_at].into_iter().flatten().min()
+        [self.timer.map(|(at, _)| at), again, self.outbox.due_at()].into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        if self.send_at.is_some_and(|at| at <= now_ms) {
-            self.send();
-        }
+        self.send();
         let due: Vec<_> = self
             .subs
             .iter()
@@ -354,9 +337,9 @@ impl Follower {
             self.steps.push_back(Step::Close);
         }
         (self.connected, self.asked, self.behind) = (false, false, false);
-        (self.greeted_at, self.timer, self.send_at) = (None, None, None);
-        self.outbox.clear();
-        (self.free_at_us, self.said) = (0, false);
+        (self.greeted_at, self.timer) = (None, None);
+        self.outbox.begin(None);
+        self.said = false;
         for sub in self.subs.values_mut() {
             (sub.live, sub.fresh, sub.again_at) = (false, None, None);
         }
@@ -381,27 +364,15 @@ impl Follower {
 
     fn request(&mut self, op: LiveOp) -> u64 {
         self.ids += 1;
-        self.outbox.push_back(LiveOp { id: Some(self.ids), ..op });
-        if self.send_at.is_none() {
-            self.send();
-        }
+        self.outbox.push(LiveOp { id: Some(self.ids), ..op });
+        self.send();
         self.ids
     }
 
-    /// Sends what waits: a second's worth at once, then at the pace that leaves the hub no reason to close (4005).
+    /// Sends what waits and may go.
     fn send(&mut self) {
-        self.send_at = None;
-        let now_us = self.now_ms * 1_000;
-        while let Some(op) = self.outbox.front() {
-            let from = self.free_at_us.max(now_us);
-            let due = (from + self.request_us).saturating_sub(BURST_US);
-            if due > now_us {
-                self.send_at = Some(due.div_ceil(1_000));
-                return;
-            }
-            self.free_at_us = from + self.request_us;
-            self.steps.push_back(Step::Send(serde_json::to_string(op).expect("a request is plain data")));
-            self.outbox.pop_front();
+        while let Some(op) = self.outbox.next(self.now_ms) {
+            self.steps.push_back(Step::Send(serde_json::to_string(&op).expect("a request is plain data")));
             self.said = true;
         }
     }
@@ -432,8 +403,7 @@ impl Follower {
         self.begun_anew = false;
         self.epoch = Some(hello.epoch);
         self.ping_ms = hello.ping_ms.unwrap_or(PING_MS);
-        let messages_per_s = hello.limits.and_then(|limits| limits.messages_per_s).unwrap_or(MESSAGES_PER_S);
-        self.request_us = BURST_US / (messages_per_s / 2).max(1);
+        self.outbox.begin(hello.limits.and_then(|limits| limits.messages_per_s));
         self.greeted_at = Some(now_ms);
         self.listen(now_ms);
         if let Some(token) = self.token.clone() {
@@ -715,62 +685,5 @@ fn ended(code: &str, detail: &str) -> TaskEvent {
 mod transcripts;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HELLO: &str = r#"{"type":"hello","epoch":"e1","rev":1,"ping_ms":1000}"#;
-    const ANSWER: &str = r#"{"type":"subscribed","sub":"s1","mode":"snapshot","rev":1}
-        {"type":"snapshot","sub":"s1","tasks":[],"more":false} {"type":"mark","rev":1}"#;
-
-    fn sent(follower: &mut Follower) -> Vec<String> {
-        std::iter::from_fn(|| follower.step())
-            .filter_map(|step| if let Step::Send(text) = step { Some(text) } else { None })
-            .collect()
-    }
-
-    #[test]
-    fn a_reader_that_was_away_does_not_take_the_hub_for_deaf() {
-        let mut follower = Follower::new(0, || 0.5);
-        follower.subscribe(Subscribe::default());
-        follower.heard(0, HELLO);
-        follower.heard(0, ANSWER);
-        // Its marks waited in the socket, behind this.
-        follower.awake(1_900);
-        follower.heard(1_900, r#"{"type":"lag","collapsed":7}"#);
-        follower.awake(60_000);
-        follower.heard(60_000, r#"{"type":"lag","collapsed":7}"#);
-        assert_eq!(follower.status(), LiveStatus::Live);
-        // And now there is none, though it reads.
-        for at in [60_900, 61_800] {
-            follower.heard(at, r#"{"type":"lag","collapsed":7}"#);
-        }
-        assert_eq!(follower.status(), LiveStatus::Live);
-        follower.heard(62_100, r#"{"type":"lag","collapsed":7}"#);
-        assert_eq!(follower.status(), LiveStatus::Offline);
-    }
-
-    #[test]
-    fn who_only_counts_has_no_marks_to_miss() {
-        let mut follower = Follower::new(0, || 0.5);
-        follower.subscribe(Subscribe { stats: true, ..Subscribe::default() });
-        follower.heard(0, HELLO);
-        for second in 1..100 {
-            follower.heard(second * 900, r#"{"type":"pong"}"#);
-        }
-        assert!(follower.greeted_at.is_some());
-    }
-
-    #[test]
-    fn a_fresh_token_is_sent_at_once_and_with_each_hello() {
-        let mut follower = Follower::new(0, || 0.5);
-        follower.set_token(Some("old".into()));
-        follower.heard(0, HELLO);
-        assert_eq!(sent(&mut follower), [r#"{"op":"hello","id":1,"token":"old"}"#]);
-        follower.refresh("new".into());
-        assert_eq!(sent(&mut follower), [r#"{"op":"refresh","id":2,"token":"new"}"#]);
-        follower.lost(10, Some(4004), "");
-        follower.tick(1_000);
-        follower.heard(1_000, HELLO);
-        assert_eq!(sent(&mut follower), [r#"{"op":"hello","id":3,"token":"new"}"#]);
-    }
-}
+#[path = "follower_tests.rs"]
+mod tests;

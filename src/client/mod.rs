@@ -22,6 +22,7 @@ mod error;
 mod follower;
 mod live;
 mod news;
+mod outbox;
 mod picture;
 mod rest;
 mod subscription;
