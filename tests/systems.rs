@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use kit::{PATIENCE, TestHub, eventually, id, in_time, millis};
 use serde_json::json;
 use taskhub::Hub;

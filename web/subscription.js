@@ -80,9 +80,15 @@ export class Subscription {
     return this.members.has(task_id) || !!this.#fresh?.has(task_id);
   }
 
+  isLive() {
+    return this.#live;
+  }
+
+  /** Answers whether it can be built upon: what it was resumed from may be void by now. */
   begin(mode) {
     this.#live = true;
     if (mode === 'snapshot') this.void();
+    return mode === 'snapshot' || this.mark !== undefined || !!this.request.stats;
   }
 
   /** Where it could resume is no place any more; a snapshot follows. */
@@ -199,6 +205,7 @@ export class TaskHandle {
   #watch; // the subscription for its state
   #tail; // the subscription for its log
   #gone = false;
+  #ended_rev; // of the end that was told
 
   constructor(hub, task_id, handles) {
     this.task_id = task_id;
@@ -209,6 +216,8 @@ export class TaskHandle {
   /**
    * - `change`: `fn(task, event)`, its record when first known and after each transition.
    * - `progress`: `fn(progress, task)`. - `log`: `fn(lines)`, the last 100 first.
+   * - `final`: `fn(task)`, when it is completed, failed or cancelled, once for each end: also one before this was called,
+   *   and another after a retry by hand. A large result is not in it (`result_omitted`); `hub.get()` has it.
    * - `gone`: `fn()`, deleted, not visible, or there is no such task. - `error`: `fn(HubError)`, nothing more will come.
    *
    * Returns a function that stops listening.
@@ -222,13 +231,19 @@ export class TaskHandle {
       const log = ({ lines }) => this.#listeners.emit('log', lines);
       this.#tail ??= this.#hub.subscribe({ filter, snapshot: { limit: 1 }, logs: { tail: 100 } }, { log });
     }
+    let listens = true;
+    const { task } = this;
+    // Nobody will tell it of an end that others have heard of already.
+    if (kind === 'final' && task?.rev === this.#ended_rev) queueMicrotask(() => listens && task && guarded(fn, task));
     return () => {
+      listens = false;
       off();
       if (!this.#listeners.has('log')) this.#tail = this.#tail?.close();
       if (this.#listeners.size) return;
       this.#watch = this.#watch?.close();
       this.task = undefined; // nobody keeps it up to date now
       this.#gone = false;
+      this.#ended_rev = undefined;
       if (this.#handles.get(this.task_id) === this) this.#handles.delete(this.task_id);
     };
   }
@@ -266,6 +281,9 @@ export class TaskHandle {
       this.#listeners.emit('progress', task.progress, task);
     } else if (task) {
       this.#listeners.emit('change', task, event);
+      if (!isFinal(task) || task.rev === this.#ended_rev) return;
+      this.#ended_rev = task.rev;
+      this.#listeners.emit('final', task);
     }
   }
 }

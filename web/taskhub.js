@@ -33,8 +33,17 @@ const STEADY_MS = 10_000;
 /** An attempt that has not heard the hub's hello by now is given up. */
 const HELLO_MS_MAX = 10_000;
 
-/** Used until the hub has said its own. After one of these without a word it is asked, after two it is left. */
+/**
+ * Used until the hub has said its own. After one of these without a word it is asked, after two it is left; and after
+ * two without a mark, though it says one in each, it talks and does not tell: another connection may fare better.
+ */
 const PING_MS = 25_000;
+
+/** Messages a second that a hub takes, until it has said its own number. A client keeps to half of it. */
+const MESSAGES_PER_S = 200;
+
+/** Closed for what this client said or cannot take: it would say the same again. Protocol broken, message too big. */
+const OUR_FAULT = new Set([1002, 1009]);
 
 /** Refusals of a subscription that mean "not now": it is asked for again. */
 const NOT_NOW = new Set(['rate_limited', 'overloaded', 'draining', 'storage_unavailable', 'internal']);
@@ -75,7 +84,14 @@ class Hub extends Rest {
   #failures = 0; // attempts in a row that did not hold
   #greeted_at = 0;
   #heard_at = 0;
+  #begun_anew = false; // what was known is forgotten, since this connection is on another history of the same name
+  #marked_at = 0; // when the hub last said how far it has told, or was asked to tell something
+  #said = false; // the hub has heard a word of this connection
   #asked = false; // a ping is out
+  #outbox = []; // requests that wait for their turn
+  #free_at = 0; // when the requests so far are paid for
+  #each_ms = 2_000 / MESSAGES_PER_S; // what a request costs
+  #sending; // the timer for the outbox
   #ping_ms = PING_MS;
   #timer; // the one thing awaited: the next attempt, the hello, or a word from the hub
 
@@ -131,7 +147,7 @@ class Hub extends Rest {
   }
 
   /**
-   * One task: `.on('change' | 'progress' | 'log' | 'gone' | 'error', fn)` and `.finished()`. It takes one of the 64
+   * One task: `.on('change' | 'progress' | 'log' | 'final' | 'gone' | 'error', fn)` and `.finished()`. It takes one of the 64
    * subscriptions while somebody listens, two with its log.
    */
   task(task_id) {
@@ -179,24 +195,27 @@ class Hub extends Rest {
     const socket = (this.#socket = new WebSocket(url.href, [SUBPROTOCOL]));
     const mine = (fn) => (event) => socket === this.#socket && fn(event);
     socket.onmessage = mine(({ data }) => {
-      this.#heard_at = this.#options.timers.now();
+      const now = this.#options.timers.now();
+      // A page that slept did not hear the marks that were said.
+      if (now - this.#heard_at >= 2 * this.#ping_ms) this.#marked_at = now;
+      this.#heard_at = now;
       this.#asked = false;
       for (const line of data.split('\n')) {
         const message = line && parsed(line);
         if (message && socket === this.#socket) this.#take(message);
       }
+      if (socket === this.#socket && this.#isDeaf(now)) this.#lost({ reason: 'deaf' });
     });
     socket.onclose = mine(({ code, reason }) => this.#lost({ close_code: code, reason }));
     this.#after(HELLO_MS_MAX, () => this.#lost({ reason: 'no answer' }));
   }
 
-  #greet({ epoch, ping_ms = PING_MS }) {
-    if (this.epoch !== undefined && this.epoch !== epoch) {
-      this.#tasks.clear();
-      for (const subscription of this.#subscriptions.values()) subscription.renew();
-    }
+  #greet({ epoch, ping_ms = PING_MS, limits = {} }) {
+    if (this.epoch !== undefined && this.epoch !== epoch) this.#beginAnew();
     this.epoch = epoch;
+    this.#begun_anew = false;
     this.#ping_ms = ping_ms;
+    this.#each_ms = 1_000 / Math.max(1, Math.floor((limits.messages_per_s ?? MESSAGES_PER_S) / 2));
     this.#greeted_at = this.#heard_at;
     this.#listen();
     if (!this.#options.token) return this.#resume();
@@ -219,19 +238,50 @@ class Hub extends Rest {
     this.#caughtUp();
   }
 
+  /** Another history: nothing that was told can be built upon. */
+  #beginAnew() {
+    this.#tasks.clear();
+    for (const subscription of this.#subscriptions.values()) subscription.renew();
+  }
+
+  /**
+   * A store was put back to an earlier time, and its numbers are given out a second time: once they differ from what
+   * this client has seen, the hub says so for the first subscription that this shows in.
+   */
+  #reset(subscription, reason) {
+    if (reason === 'epoch' && !this.#begun_anew) {
+      this.#begun_anew = true;
+      this.#beginAnew();
+      // Those that were resumed already are told the rest of a picture that is void.
+      for (const each of this.#subscriptions.values()) if (each !== subscription && each.isLive() && !each.request.stats) this.#ask(each);
+    }
+    subscription?.void();
+  }
+
   #caughtUp(subscription) {
     this.#awaited.delete(subscription);
     if (this.#greeted && !this.#awaited.size && this.status !== 'live') this.#say('live');
   }
 
-  /** Waits for a word from the hub; asks for one; gives the connection up. A late timer (a laptop that slept) asks first. */
+  /**
+   * Waits for a word from the hub; asks for one; gives the connection up. A late timer (a laptop that slept) asks first.
+   * So does a client that had nothing to say yet: the hub closes those who never say a word.
+   */
   #listen() {
-    const quiet_ms = this.#options.timers.now() - this.#heard_at;
-    if (quiet_ms < this.#ping_ms) return this.#after(this.#ping_ms - quiet_ms, () => this.#listen());
+    const now = this.#options.timers.now();
+    const quiet_ms = now - this.#heard_at;
+    const is_mute = !this.#said && now - this.#greeted_at >= this.#ping_ms;
+    if (quiet_ms < this.#ping_ms && !is_mute) return this.#after(this.#ping_ms - quiet_ms, () => this.#listen());
     if (this.#asked) return this.#lost({ reason: 'silent' });
     this.#asked = true;
     this.#request({ op: 'ping' });
     this.#after(this.#ping_ms, () => this.#listen());
+  }
+
+  /** It is heard, and has not said for too long how far it has told: what is shown may be old. Counts have no marks. */
+  #isDeaf(now) {
+    if (!this.#greeted || now - this.#marked_at < 2 * this.#ping_ms) return false;
+    return [...this.#subscriptions.values()].some(({ request }) => !request.stats);
   }
 
   #lost({ close_code, reason }) {
@@ -240,7 +290,7 @@ class Hub extends Rest {
     this.#drop();
     for (const subscription of this.#subscriptions.values()) subscription.cut();
     close_code = bye?.code ?? close_code;
-    if (close_code >= 4500 && close_code <= 4999) {
+    if ((close_code >= 4500 && close_code <= 4999) || OUR_FAULT.has(close_code)) {
       const detail = `the hub refused the connection (${[close_code, reason].filter(Boolean).join(' ')})`;
       return this.#end('refused', { code: 'refused', detail, close_code, reason });
     }
@@ -257,9 +307,13 @@ class Hub extends Rest {
   #drop() {
     const socket = this.#socket;
     this.#socket = this.#bye = undefined;
-    this.#greeted = this.behind = this.#asked = false;
+    this.#greeted = this.behind = this.#asked = this.#said = false;
     this.#greeted_at = 0;
     this.#options.timers.clearTimeout(this.#timer);
+    this.#options.timers.clearTimeout(this.#sending);
+    this.#sending = undefined;
+    this.#outbox = [];
+    this.#free_at = 0;
     socket?.close(1000);
   }
 
@@ -282,8 +336,27 @@ class Hub extends Rest {
   #request(message) {
     const id = ++this.#ids;
     const { op, ...rest } = message;
-    this.#socket.send(JSON.stringify({ op, id, ...rest }));
+    this.#outbox.push({ op, id, ...rest });
+    if (this.#sending === undefined) this.#send();
     return id;
+  }
+
+  /** Sends what waits: a second's worth at once, then at the pace that leaves the hub no reason to close (4005). */
+  #send() {
+    const { timers } = this.#options;
+    this.#sending = undefined;
+    while (this.#outbox.length) {
+      const now = timers.now();
+      const from = Math.max(this.#free_at, now);
+      const wait_ms = Math.ceil(from - now - (1_000 - this.#each_ms));
+      if (wait_ms > 0) {
+        this.#sending = timers.setTimeout(() => this.#send(), wait_ms);
+        return;
+      }
+      this.#free_at = from + this.#each_ms;
+      this.#socket.send(JSON.stringify(this.#outbox.shift()));
+      this.#said = true;
+    }
   }
 
   // Subscriptions.
@@ -303,14 +376,21 @@ class Hub extends Rest {
   #ask(subscription) {
     const { name, request, mark } = subscription;
     const since = mark === undefined ? undefined : { epoch: this.epoch, rev: mark };
+    this.#marked_at = this.#options.timers.now();
     subscription.asked = this.#request({ op: 'subscribe', sub: name, ...request, ...(since && { since, snapshot: undefined }) });
   }
 
   #remove(subscription) {
     if (!this.#subscriptions.delete(subscription.name)) return;
-    if (this.#greeted) this.#request({ op: 'unsubscribe', sub: subscription.name });
+    if (this.#greeted) this.#unask(subscription.name);
     for (const task_id of subscription.members) this.#release(task_id);
     this.#caughtUp(subscription);
+  }
+
+  #unask(name) {
+    const waiting = this.#outbox.findIndex(({ op, sub }) => op === 'subscribe' && sub === name);
+    if (waiting >= 0) this.#outbox.splice(waiting, 1);
+    else this.#request({ op: 'unsubscribe', sub: name });
   }
 
   /** Forgets a task that is in nobody's picture. */
@@ -327,9 +407,11 @@ class Hub extends Rest {
       this.user_id = message.user_id;
       if (message.id === undefined) this.#greet(message); // else it answers a token
     } else if (type === 'subscribed') {
-      subscription?.begin(message.mode);
+      const begun = subscription?.begin(message.mode);
+      if (begun === false) this.#ask(subscription);
       if (subscription?.request.stats) this.#caughtUp(subscription);
     } else if (type === 'snapshot') {
+      this.#marked_at = this.#heard_at; // a long one has no mark before its end
       subscription?.snapshot(message);
       this.#makeRoom();
     } else if (type === 'task') {
@@ -350,6 +432,7 @@ class Hub extends Rest {
       if (this.#stats) this.#stats.last = message;
       for (const fn of this.#stats?.listeners ?? []) guarded(fn, message);
     } else if (type === 'mark') {
+      this.#marked_at = this.#heard_at;
       for (const each of this.#subscriptions.values()) if (each.marked(message.rev)) this.#caughtUp(each);
       if (this.behind) {
         this.behind = false;
@@ -360,7 +443,7 @@ class Hub extends Rest {
       this.#say(this.status);
       this.#listeners.emit('lag', message);
     } else if (type === 'reset') {
-      subscription?.void();
+      this.#reset(subscription, message.reason);
     } else if (type === 'error') {
       this.#complaint(message);
     } else if (type === 'bye') {

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use taskhub::cli::{Bars, Endings};
 use taskhub::client::{Client, LiveEvent, Subscribe, TaskEvent};

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use futures::StreamExt;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json};
 use super::{Bars, Endings, HubArgs};

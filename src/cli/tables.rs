@@ -61,8 +61,12 @@ pub(super) fn task(task: &TaskView, history: Option<&[Transition]>, look: Look) 
 /// `stats`: counts, and unfinished tasks of each queue and type.
 pub(super) fn stats(stats: &Stats, look: Look) -> String {
     let counts = &stats.tasks;
+    let lag = match stats.feed_lag_ms {
+        0..=1_000 => String::new(),
+        behind => format!("   live updates are {:.1} s behind", behind as f64 / 1_000.0),
+    };
     let mut text = format!(
-        "up {}   rev {}   {} workers   {} sockets\n\n",
+        "up {}   rev {}   {} workers   {} sockets{lag}\n\n",
         show::span(stats.uptime_ms),
         stats.rev,
         stats.workers,

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use futures::StreamExt;
 use serde::Serialize;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json};

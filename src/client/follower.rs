@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::news::{LiveEvent, LiveStatus, TaskEvent};
+use super::outbox::Outbox;
 use super::picture::{Picture, matches};
 use super::subscription::{SubId, Subscribe, Subscription};
 use crate::dial::{Backoff, is_refusal};
@@ -25,8 +26,11 @@ use crate::wire::{LiveHello, LiveOp, LiveSays, Since};
 
 /// An attempt that has not heard the hub's hello by then is given up.
 const HELLO_MS_MAX: u64 = 10_000;
-/// Used until the hub has said its own. After one of these without a word it is asked, after two it is left.
+/// Used until the hub has said its own. After one of these without a word it is asked, after two it is left; and after
+/// two without a mark, though it says one in each, it talks and does not tell: another connection may fare better.
 const PING_MS: u64 = 25_000;
+/// Closed for what this client said or cannot take: it would say the same again. Protocol broken, message too big.
+const OUR_FAULT: [u16; 2] = [1002, 1009];
 /// Records held at once; beyond, the ones that ended longest ago leave.
 const TASKS_MAX: usize = 10_000;
 /// Refusals of a subscription that mean "not now": it is asked for again.
@@ -62,6 +66,8 @@ pub struct Follower {
     behind: bool,
     /// The history the hub is on.
     epoch: Option<String>,
+    /// What was known of that history is forgotten, since this connection is on another of the same name.
+    begun_anew: bool,
     picture: Picture,
     tasks_max: usize,
     subs: BTreeMap<SubId, Subscription>,
@@ -74,9 +80,16 @@ pub struct Follower {
     connected: bool,
     /// Requests may be sent.
     greeted_at: Option<u64>,
+    /// As last told.
+    now_ms: u64,
     heard_at: u64,
+    /// When the hub last said how far it has told, or was asked to tell something.
+    marked_at: u64,
+    /// The hub has heard a word of this connection.
+    said: bool,
     /// A ping is out.
     asked: bool,
+    outbox: Outbox,
     ping_ms: u64,
     bye: Option<(u16, Option<[u64; 2]>)>,
     timer: Option<(u64, Timer)>,
@@ -99,6 +112,7 @@ impl Follower {
             status: LiveStatus::Connecting,
             behind: false,
             epoch: None,
+            begun_anew: false,
             picture: Picture::default(),
             tasks_max: TASKS_MAX,
             subs: BTreeMap::new(),
@@ -108,8 +122,12 @@ impl Follower {
             backoff: Backoff::new(500, 15_000),
             connected: false,
             greeted_at: None,
+            now_ms,
             heard_at: now_ms,
+            marked_at: now_ms,
+            said: false,
             asked: false,
+            outbox: Outbox::new(),
             ping_ms: PING_MS,
             bye: None,
             timer: None,
@@ -125,6 +143,14 @@ impl Follower {
     /// Sends this token after each hello.
     pub fn set_token(&mut self, token: Option<String>) {
         self.token = token;
+    }
+
+    /// Sends a fresh token before the old one runs out, and with each hello from now on.
+    pub fn refresh(&mut self, token: String) {
+        self.token = Some(token.clone());
+        if self.greeted_at.is_some() {
+            self.request(LiveOp { op: "refresh".into(), token: Some(token), ..LiveOp::default() });
+        }
     }
 
     /// Holds at most this many records (10,000).
@@ -177,7 +203,7 @@ impl Follower {
     pub fn unsubscribe(&mut self, sub: SubId) {
         let Some(ended) = self.subs.remove(&sub) else { return };
         self.events.retain(|event| !matches!(event, LiveEvent::Of(of, _) if *of == sub));
-        if self.greeted_at.is_some() {
+        if self.greeted_at.is_some() && !self.outbox.withdraw(&sub.name()) {
             self.request(LiveOp { op: "unsubscribe".into(), sub: Some(sub.name()), ..LiveOp::default() });
         }
         for task_id in &ended.members {
@@ -199,11 +225,13 @@ impl Follower {
     /// When to call [`tick`](Self::tick) at the latest.
     pub fn deadline_ms(&self) -> Option<u64> {
         let again = self.subs.values().filter_map(|sub| sub.again_at).min();
-        [self.timer.map(|(at, _)| at), again].into_iter().flatten().min()
+        [self.timer.map(|(at, _)| at), again, self.outbox.due_at()].into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.send();
         let due: Vec<_> = self
             .subs
             .iter()
@@ -228,13 +256,14 @@ impl Follower {
 
     /// The reader was busy elsewhere until now: what it did not read it cannot hold against the hub.
     pub fn awake(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.marked_at += now_ms.saturating_sub(self.heard_at);
         self.heard_at = now_ms;
     }
 
     /// A text came in: one or more messages, one a line. What is not understood is ignored: a newer hub may say more.
     pub fn heard(&mut self, now_ms: u64, text: &str) {
-        self.heard_at = now_ms;
-        self.asked = false;
+        self.hear(now_ms);
         // Objects, not lines: a result keeps the line breaks it came with.
         for object in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
             let says = object.and_then(|object| LiveSays::parse(object.get()));
@@ -244,12 +273,29 @@ impl Follower {
                 Err(why) => tracing::debug!(%why, "the hub said something that is not understood"),
             }
         }
+        self.leave_if_deaf();
     }
 
     /// A frame came in that is no text: somebody is there.
     pub fn heard_frame(&mut self, now_ms: u64) {
-        self.heard_at = now_ms;
-        self.asked = false;
+        self.hear(now_ms);
+        self.leave_if_deaf();
+    }
+
+    fn hear(&mut self, now_ms: u64) {
+        // A machine that slept did not hear the marks that were said.
+        if now_ms.saturating_sub(self.heard_at) >= 2 * self.ping_ms {
+            self.marked_at = now_ms;
+        }
+        (self.now_ms, self.heard_at, self.asked) = (now_ms, now_ms, false);
+    }
+
+    /// It is heard, and has not said for too long how far it has told: what is shown may be old. Counts have no marks.
+    fn leave_if_deaf(&mut self) {
+        let told = self.now_ms.saturating_sub(self.marked_at) < 2 * self.ping_ms;
+        if self.greeted_at.is_some() && !told && self.subs.values().any(|sub| !sub.request.stats) {
+            self.lost(self.now_ms, None, "deaf");
+        }
     }
 
     /// The hub will never talk to us, as the attempt to open a socket has shown.
@@ -260,13 +306,14 @@ impl Follower {
 
     /// The socket closed, with this code if there was one; or could not be opened.
     pub fn lost(&mut self, now_ms: u64, close_code: Option<u16>, reason: &str) {
+        self.now_ms = now_ms;
         let held_ms = self.greeted_at.map_or(0, |at| now_ms.saturating_sub(at));
         let bye = self.bye.take();
         self.cut();
         let close_code = bye.map(|(code, _)| code).or(close_code);
         let words = [close_code.map(|code| code.to_string()).unwrap_or_default(), reason.to_owned()];
         let reason = words.join(" ").trim().to_owned();
-        if close_code.is_some_and(is_refusal) {
+        if close_code.is_some_and(|code| is_refusal(code) || OUR_FAULT.contains(&code)) {
             return self.end(&reason);
         }
         let random = (self.random)();
@@ -278,7 +325,7 @@ impl Follower {
 
     fn open(&mut self, now_ms: u64) {
         self.connected = true;
-        self.heard_at = now_ms;
+        (self.now_ms, self.heard_at) = (now_ms, now_ms);
         self.timer = Some((now_ms + HELLO_MS_MAX, Timer::Hello));
         self.steps.push_back(Step::Open);
     }
@@ -291,6 +338,8 @@ impl Follower {
         }
         (self.connected, self.asked, self.behind) = (false, false, false);
         (self.greeted_at, self.timer) = (None, None);
+        self.outbox.begin(None);
+        self.said = false;
         for sub in self.subs.values_mut() {
             (sub.live, sub.fresh, sub.again_at) = (false, None, None);
         }
@@ -315,9 +364,17 @@ impl Follower {
 
     fn request(&mut self, op: LiveOp) -> u64 {
         self.ids += 1;
-        let op = LiveOp { id: Some(self.ids), ..op };
-        self.steps.push_back(Step::Send(serde_json::to_string(&op).expect("a request is plain data")));
+        self.outbox.push(LiveOp { id: Some(self.ids), ..op });
+        self.send();
         self.ids
+    }
+
+    /// Sends what waits and may go.
+    fn send(&mut self) {
+        while let Some(op) = self.outbox.next(self.now_ms) {
+            self.steps.push_back(Step::Send(serde_json::to_string(&op).expect("a request is plain data")));
+            self.said = true;
+        }
     }
 
     fn ask(&mut self, sub: SubId) {
@@ -334,21 +391,19 @@ impl Follower {
             stats: request.stats.then_some(true),
             ..LiveOp::default()
         };
+        self.marked_at = self.now_ms;
         let id = self.request(op);
         self.subs.get_mut(&sub).expect("just found").asked = Some(id);
     }
 
     fn greet(&mut self, now_ms: u64, hello: LiveHello) {
         if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) {
-            // Another history: nothing that was told can be built upon.
-            self.picture.clear();
-            for sub in self.subs.values_mut() {
-                sub.void();
-                sub.seqs.clear();
-            }
+            self.begin_anew();
         }
+        self.begun_anew = false;
         self.epoch = Some(hello.epoch);
         self.ping_ms = hello.ping_ms.unwrap_or(PING_MS);
+        self.outbox.begin(hello.limits.and_then(|limits| limits.messages_per_s));
         self.greeted_at = Some(now_ms);
         self.listen(now_ms);
         if let Some(token) = self.token.clone() {
@@ -365,11 +420,39 @@ impl Follower {
         self.caught_up(None);
     }
 
+    /// Another history: nothing that was told can be built upon.
+    fn begin_anew(&mut self) {
+        self.picture.clear();
+        for sub in self.subs.values_mut() {
+            sub.void();
+            sub.seqs.clear();
+        }
+    }
+
+    /// A store was put back to an earlier time, and its numbers are given out a second time: once they differ from what
+    /// a client has seen, the hub says so for the first subscription that this shows in.
+    fn reset(&mut self, sub: SubId, epoch: bool) {
+        if epoch && !self.begun_anew {
+            self.begun_anew = true;
+            self.begin_anew();
+            // Those that were resumed already are told the rest of a picture that is void.
+            let resumed =
+                |(id, each): (&SubId, &Subscription)| (*id != sub && each.live && !each.request.stats).then_some(*id);
+            for id in self.subs.iter().filter_map(resumed).collect::<Vec<_>>() {
+                self.ask(id);
+            }
+        }
+        if let Some(sub) = self.subs.get_mut(&sub) {
+            sub.void();
+        }
+    }
+
     /// Waits for a word from the hub; asks for one; gives the connection up. A late timer (a machine that slept) asks
-    /// first.
+    /// first. So does a client that had nothing to say yet: the hub closes those who never say a word.
     fn listen(&mut self, now_ms: u64) {
         let quiet_ms = now_ms.saturating_sub(self.heard_at);
-        if quiet_ms < self.ping_ms {
+        let is_mute = !self.said && self.greeted_at.is_some_and(|at| now_ms - at >= self.ping_ms);
+        if quiet_ms < self.ping_ms && !is_mute {
             self.timer = Some((self.heard_at + self.ping_ms, Timer::Silence));
         } else if self.asked {
             self.lost(now_ms, None, "silent");
@@ -402,6 +485,7 @@ impl Follower {
             LiveSays::Hello(hello) if hello.id.is_none() => self.greet(now_ms, hello),
             LiveSays::Subscribed { sub, resumed } => self.subscribed(&sub, resumed),
             LiveSays::Snapshot { sub, tasks, more, truncated } => {
+                self.marked_at = now_ms; // a long one has no mark before its end
                 self.snapshot(&sub, tasks, more, truncated);
                 self.make_room();
             }
@@ -439,17 +523,16 @@ impl Follower {
                     self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Stats(stats.clone())));
                 }
             }
-            LiveSays::Mark { rev } => self.marked(rev),
+            LiveSays::Mark { rev } => {
+                self.marked_at = now_ms;
+                self.marked(rev);
+            }
             LiveSays::Lag { collapsed } => {
                 self.behind = true;
                 self.say(None, None);
                 self.events.push_back(LiveEvent::Lag { collapsed });
             }
-            LiveSays::Reset { sub } => {
-                if let Some(sub) = self.subs.get_mut(&SubId::named(&sub)) {
-                    sub.void();
-                }
-            }
+            LiveSays::Reset { sub, epoch } => self.reset(SubId::named(&sub), epoch),
             LiveSays::Error { id, code, detail } => self.complaint(now_ms, id, code, detail),
             LiveSays::Bye { code, retry_ms } => self.bye = Some((code, retry_ms)),
             LiveSays::Hello(_) | LiveSays::Unsubscribed { .. } | LiveSays::Pong | LiveSays::Unknown => {}
@@ -464,6 +547,9 @@ impl Follower {
             self.caught_up(Some(sub));
         } else if !resumed {
             subscription.void();
+        } else if subscription.mark.is_none() {
+            // What it was resumed from is void by now.
+            self.ask(sub);
         }
     }
 
@@ -597,3 +683,7 @@ fn ended(code: &str, detail: &str) -> TaskEvent {
 #[cfg(test)]
 #[path = "transcripts.rs"]
 mod transcripts;
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -24,7 +24,6 @@ const CLOSE_MS_MAX: Duration = Duration::from_millis(500);
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use futures::StreamExt;
 /// use taskhub::client::{Client, LiveEvent, Subscribe, TaskEvent};
 ///
 /// let mut live = Client::new("http://127.0.0.1:8080")?.live();
@@ -67,6 +66,16 @@ impl Live {
     /// Watches something more. At most 64 at a time.
     pub fn subscribe(&mut self, request: Subscribe) -> SubId {
         self.follower.subscribe(request)
+    }
+
+    /// Sends a fresh token before the old one runs out, and with each connection from now on.
+    pub fn refresh(&mut self, token: impl Into<String>) {
+        self.follower.refresh(token.into());
+    }
+
+    /// The next thing that is new; `None` once the hub has refused the connection. Nothing is lost when it is dropped.
+    pub async fn next(&mut self) -> Option<LiveEvent> {
+        std::future::poll_fn(|cx| self.poll_next_unpin(cx)).await
     }
 
     /// Ends a subscription; nothing more is told of it.

@@ -22,9 +22,11 @@ mod error;
 mod follower;
 mod live;
 mod news;
+mod outbox;
 mod picture;
 mod rest;
 mod subscription;
+mod watch;
 
 pub use error::ClientError;
 pub use follower::{Follower, Step};
@@ -32,3 +34,4 @@ pub use live::Live;
 pub use news::{LiveEvent, LiveStatus, TaskEvent};
 pub use rest::{Changed, Client, ListQuery, Order};
 pub use subscription::{SubId, Subscribe};
+pub use watch::{TaskNews, TaskWatch};

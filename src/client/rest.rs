@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientError, Live};
+use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
 use crate::task::{LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
 use crate::wire::{CancelBody, Code, History, LogList, Problem, Stats, TaskList, WorkerList, WorkerView};
@@ -138,7 +138,8 @@ impl Client {
         self.call(self.request(Method::GET, &format!("tasks/{task_id}"))).await
     }
 
-    /// The task once it is completed, failed or cancelled, however long that takes.
+    /// The task once it is completed, failed or cancelled, however long that takes. It fails when the hub goes away;
+    /// [`TaskWatch::finished`] comes back.
     pub async fn wait(&self, task_id: TaskId) -> Result<TaskView, ClientError> {
         loop {
             let task = self.wait_ms(task_id, WAIT_MS).await?;
@@ -214,6 +215,11 @@ impl Client {
     /// The live stream. It connects when it is first polled.
     pub fn live(&self) -> Live {
         Live::new(self.url.clone(), self.token.clone())
+    }
+
+    /// One task: what happens to it, and how it ends. It connects when it is first polled.
+    pub fn task(&self, task_id: TaskId) -> TaskWatch {
+        TaskWatch::new(self.clone(), task_id)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

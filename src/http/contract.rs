@@ -10,7 +10,7 @@ use super::routes;
 use crate::task::{FilterSpec, NewTask, Progress, RetryPolicy, Status};
 use crate::wire::{
     BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LiveOp, LiveSays, LogBody,
-    LogLineBody, NoBody, ProgressBody, WorkerSays,
+    LogLineBody, NoBody, ProgressBody, Stats, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -149,6 +149,17 @@ fn bodies_are_documented_field_by_field() {
 }
 
 #[test]
+fn counts_are_documented_field_by_field() {
+    let written = keys(&serde_json::to_value(Stats::default()).unwrap());
+    for document in [openapi(), asyncapi()] {
+        let schema = &document["components"]["schemas"]["Stats"];
+        let required = schema["required"].as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned);
+        assert_eq!(keys(&schema["properties"]), written);
+        assert_eq!(required.collect::<BTreeSet<_>>(), written);
+    }
+}
+
+#[test]
 fn examples_of_bodies_are_taken() {
     fn check<T: DeserializeOwned>(example: &Value) {
         serde_json::from_value::<T>(example.clone()).unwrap_or_else(|why| panic!("{example}: {why}"));
@@ -216,6 +227,7 @@ fn close_codes_are_documented() {
     let document = asyncapi();
     let text = document["info"]["description"].as_str().unwrap();
     for code in [
+        CloseCode::BrokenProtocol,
         CloseCode::TooBig,
         CloseCode::Restarting,
         CloseCode::TooSlow,

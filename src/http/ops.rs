@@ -1,6 +1,7 @@
 //! For those who run the hub: how much there is, who works, whether it is well.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -12,6 +13,10 @@ use super::state::App;
 use crate::hub::{Link, WorkerState};
 use crate::telemetry::Depth;
 use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
+
+/// A feed that is further behind is no live stream any more: whoever looks at the hub from outside is to know. Ten times
+/// what a page begins to complain of, and far beyond what a burst of commits costs.
+const FEED_LAG_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /api/v1/stats`.
 pub(super) async fn stats(State(app): State<Arc<App>>, Caller(_): Caller) -> Response {
@@ -48,13 +53,23 @@ pub(super) async fn healthz() -> Response {
     splice::json(StatusCode::OK, r#"{"status":"ok"}"#)
 }
 
-/// `GET /readyz`: the hub takes new work.
+/// `GET /readyz`: the hub takes new work, and tells of it.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     if app.hub.is_draining() {
         return Err(Problem::new(Code::Draining, "the hub is going down and takes no new work"));
     }
     app.hub.storage().map_err(|why| Problem::new(Code::StorageUnavailable, why))?;
+    keeps_up(app.hub.feed().lag())?;
     Ok(splice::json(StatusCode::OK, r#"{"status":"ready"}"#))
+}
+
+/// Whether live clients hear of what happens while it matters.
+fn keeps_up(lag: Duration) -> Result<(), Problem> {
+    if lag <= FEED_LAG_MAX {
+        return Ok(());
+    }
+    let detail = format!("the feed is behind: what was committed {} s ago is not told yet", lag.as_secs());
+    Err(Problem::new(Code::Overloaded, detail))
 }
 
 /// `GET /metrics`, in the OpenMetrics text format that Prometheus reads.
@@ -82,4 +97,19 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     metrics.set_rev(stats.rev);
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_that_is_far_behind_is_not_ready() {
+        for ms in [0, 1_000, 10_000] {
+            assert_eq!(keeps_up(Duration::from_millis(ms)), Ok(()));
+        }
+        let problem = keeps_up(Duration::from_millis(12_400)).unwrap_err();
+        assert_eq!((problem.status, problem.code), (503, Code::Overloaded));
+        assert_eq!(problem.detail, "the feed is behind: what was committed 12 s ago is not told yet");
+    }
 }

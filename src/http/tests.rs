@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use futures::FutureExt;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -391,6 +392,30 @@ async fn those_who_run_it_can_look() {
     api.get("/healthz").await.expect(200);
     api.post("/api/v1/tasks", r#"{"task_type":"t"}"#).await.problem(503, "draining");
     api.post("/api/v1/worker/claim", json!({"worker_id": "w1"})).await.problem(503, "draining");
+}
+
+#[tokio::test]
+async fn a_feed_that_stands_still_is_counted() {
+    let api = Api::start();
+    assert_eq!(api.get("/api/v1/stats").await.expect(200).body["feed_lag_ms"], 0);
+    // This test and the shards share one thread: while it spins here, nobody is told anything.
+    // The writer has one of its own, and needs no more than to be asked.
+    let _ = api.post("/api/v1/tasks", json!({"task_type": "t"})).now_or_never();
+    let begun = Instant::now();
+    while api.app.hub.stats().feed_lag_ms < 20 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the lag is not counted");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let line: Value = serde_json::from_slice(&api.app.hub.stats_line()).unwrap();
+    assert!(line["feed_lag_ms"].as_u64() >= Some(20), "{line}");
+    api.get("/readyz").await.expect(200);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while api.app.hub.stats().feed_lag_ms > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is told in the end");
 }
 
 #[tokio::test]

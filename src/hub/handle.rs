@@ -280,6 +280,7 @@ impl Hub {
             sockets: self.shared.metrics.sockets(),
             epoch: self.shared.epoch.clone(),
             uptime_ms: self.shared.clock.uptime().as_millis() as u64,
+            feed_lag_ms: self.feed().lag().as_millis() as u64,
             ..self.shared.board.stats(self.shared.clock.now().wall)
         }
     }

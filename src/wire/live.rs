@@ -114,6 +114,8 @@ pub enum LiveSays {
     },
     Reset {
         sub: String,
+        /// The history is another one than it was resumed from, though it has the same name: a store was put back.
+        epoch: bool,
     },
     Unsubscribed {
         sub: String,
@@ -142,7 +144,16 @@ pub struct LiveHello {
     pub rev: u64,
     pub ping_ms: Option<u64>,
     #[serde(default)]
+    pub limits: Option<HelloLimits>,
+    #[serde(default)]
     pub user_id: Option<String>,
+}
+
+/// Of what the hub's first word says that a client has to keep to, what this one looks at.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct HelloLimits {
+    #[serde(default)]
+    pub messages_per_s: Option<u64>,
 }
 
 impl LiveSays {
@@ -161,6 +172,8 @@ impl LiveSays {
             sub: String,
             #[serde(default)]
             mode: String,
+            #[serde(default)]
+            reason: String,
             #[serde(default)]
             tasks: Vec<TaskView>,
             #[serde(default)]
@@ -243,7 +256,10 @@ impl LiveSays {
             "stats" => LiveSays::Stats(from_str(line)?),
             "mark" => LiveSays::Mark { rev: from_str::<OfMark>(line)?.rev },
             "lag" => LiveSays::Lag { collapsed: from_str::<OfLag>(line)?.collapsed },
-            "reset" => LiveSays::Reset { sub: from_str::<OfSub>(line)?.sub },
+            "reset" => {
+                let OfSub { sub, reason, .. } = from_str(line)?;
+                LiveSays::Reset { sub, epoch: reason == "epoch" }
+            }
             "unsubscribed" => LiveSays::Unsubscribed { sub: from_str::<OfSub>(line)?.sub },
             "pong" => LiveSays::Pong,
             "error" => {

@@ -9,8 +9,8 @@ mod rest;
 mod worker;
 
 pub use live::{
-    CloseCode, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, gone_line, open_task_line,
-    stats_line,
+    CloseCode, HelloLimits, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, gone_line,
+    open_task_line, stats_line,
 };
 pub use problem::{Code, Problem};
 pub use rest::{

@@ -127,6 +127,9 @@ pub struct Stats {
     pub epoch: String,
     pub rev: u64,
     pub uptime_ms: u64,
+    /// How long the oldest transition has waited that was not handed to every live client; 0 when all were told all.
+    #[serde(default)]
+    pub feed_lag_ms: u64,
 }
 
 /// `GET /workers`.

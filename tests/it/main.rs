@@ -3,6 +3,7 @@
 mod bad_input;
 mod browser;
 mod cancel;
+mod client;
 mod crash_poison;
 mod dashboard;
 mod docs;

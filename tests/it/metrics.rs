@@ -39,6 +39,7 @@ async fn the_numbers_follow_what_happens() {
     assert_eq!(sample(r#"taskhub_tasks{status="completed"}"#), 1.0);
     assert_eq!(sample(r#"taskhub_queue_tasks{queue="slow",status="pending"}"#), 1.0);
     assert_eq!(sample("taskhub_rev"), 4.0);
+    assert!(sample("taskhub_feed_lag_seconds") < 1.0);
     assert_eq!(sample(r#"taskhub_sockets{kind="worker"}"#), 1.0);
     for part in ["taskhub_transitions", "taskhub_commit_seconds", "taskhub_task_seconds", "taskhub_commit_changes"] {
         assert!(samples.keys().any(|name| name.starts_with(part)), "no {part}");

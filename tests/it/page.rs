@@ -101,3 +101,82 @@ async fn the_page_says_when_the_hub_is_away_and_catches_up_by_itself() {
     page.errors.retain(|error| !error.contains("WebSocket connection") && !error.contains("net::ERR"));
     page.close().await;
 }
+
+/// What the page says of its connection, with a hub that is only words.
+#[tokio::test]
+async fn the_page_says_how_far_it_is_behind() {
+    let hub = TestHub::start().await;
+    let mut page = Browser::start().await.open(&hub.url).await;
+    let said = page
+        .look(
+            "(async () => {
+                const { connectionView } = await import('/views/connection.js');
+                const [word, banner] = [document.createElement('p'), document.createElement('p')];
+                let status, stats;
+                const hub = { status: 'live', on: (_, fn) => (status = fn), stats: (fn) => (stats = fn) };
+                const nothing = () => {};
+                connectionView({ hub, word, banner, announce: nothing, now: () => Date.now(), signIn: nothing });
+                const said = [];
+                const see = () => said.push(`${word.innerText || word.textContent}: ${banner.textContent.split('. ')[0]}`);
+                for (const feed_lag_ms of [0, 1000, 3400, 5100, 900]) {
+                    stats({ feed_lag_ms });
+                    see();
+                }
+                stats({ feed_lag_ms: 2000 });
+                status({ status: 'offline', reason: 'deaf', retry_ms: 9000 });
+                see();
+                status({ status: 'live' });
+                see();
+                return said;
+            })()",
+        )
+        .await;
+    let expected = [
+        "Live: ",
+        "Live: ",
+        "Behind: Live updates are 3 s behind",
+        "Behind: Live updates are 5 s behind",
+        "Live: ",
+        "Reconnecting: Live updates have stopped coming",
+        "Live: ",
+    ];
+    assert_eq!(said, json!(expected));
+    page.close().await;
+}
+
+/// A thousand rows stood in the document and were moved about in it: a frame took a third of a second.
+#[tokio::test]
+async fn a_busy_hub_leaves_the_page_usable() {
+    let hub = TestHub::start().await;
+    let mut page = Browser::start().await.open(&hub.url).await;
+    page.until("document.querySelector('#connection')?.innerText === 'Live'").await;
+    page.look("globalThis.frames = 0; (function frame() { frames++; requestAnimationFrame(frame); })(), 0").await;
+    const BATCHES: usize = 4;
+    const BATCH: usize = 300;
+    for batch in 0..BATCHES {
+        let task = |n: usize| json!({"task_type": "report", "title": format!("Invoice {}", batch * BATCH + n)});
+        let tasks: Vec<_> = (0..BATCH).map(task).collect();
+        hub.post("/api/v1/tasks/batch", json!({ "tasks": tasks })).await.expect(201);
+        page.until(&format!(
+            "document.querySelector('ol.rows').innerText.includes('Invoice {}')",
+            (batch + 1) * BATCH - 1
+        ))
+        .await;
+        let rows = page.look("document.querySelectorAll('ol.rows a.row').length").await;
+        assert!(rows.as_u64() < Some(100), "{rows} rows are in the document");
+    }
+    assert!(page.look("frames").await.as_u64() > Some(20), "it draws");
+    let foot = page.text(".foot").await;
+    assert_eq!(foot, "The newest 1,000 are shown; there are more.");
+
+    // It is as long as if all rows were there, and those in sight always are.
+    let newest = BATCHES * BATCH - 1;
+    page.look("location.hash = '#/?order=created'").await;
+    page.until(&format!("document.querySelector('ol.rows').innerText.includes('Invoice {newest}')")).await;
+    page.look("scrollTo(0, document.body.scrollHeight)").await;
+    page.until(&format!("document.querySelector('ol.rows').innerText.includes('Invoice {}')", newest - 999)).await;
+    page.until("document.querySelector('ol.rows li:last-child').getBoundingClientRect().bottom < innerHeight").await;
+    page.look("scrollTo(0, 0)").await;
+    page.until(&format!("document.querySelector('ol.rows').innerText.includes('Invoice {newest}')")).await;
+    page.close().await;
+}

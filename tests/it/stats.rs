@@ -28,6 +28,7 @@ async fn every_state_is_counted() {
     assert_eq!(stats["queues"]["default"], json!({"waiting": 0, "scheduled": 0, "pending": 2, "running": 0}));
     assert_eq!(stats["types"]["later"]["scheduled"], 1);
     assert!(stats["rates"]["created"].as_f64() > Some(0.0), "{stats}");
+    assert!(stats["feed_lag_ms"].as_u64() < Some(1_000), "{stats}");
     hub.restart().await;
     let after = hub.get("/api/v1/stats").await.expect(200);
     assert_eq!((&after["tasks"], &after["rev"], &after["epoch"]), (&expected, &stats["rev"], &stats["epoch"]));

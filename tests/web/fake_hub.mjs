@@ -21,6 +21,11 @@ export class FakeTimers {
     return this.#timers.size;
   }
 
+  /** Time passes, and no timer runs: a machine that sleeps. */
+  sleep(ms) {
+    this.#now += ms;
+  }
+
   /** Lets time pass; timers run at their moment, in order. */
   pass(ms) {
     const until = this.#now + ms;

@@ -109,6 +109,63 @@ test('a handle tells progress, changes and log lines, and takes one subscription
   assert.deepEqual(hub.sent.slice(-2).map(({ op }) => op), ['unsubscribe', 'unsubscribe']);
 });
 
+test('an end is told once to each who listens for it, and once more after a retry', async () => {
+  const hub = new FakeHub();
+  const handle = hub.connect().task('t1');
+  const told = [];
+  handle.on('final', ({ status, rev }) => told.push(`first ${status} ${rev}`));
+  hub.hello();
+  hub.answer([task('t1', 1, { status: 'running' })]);
+  const ended = task('t1', 2, { status: 'failed' });
+  hub.say({ type: 'task', event: 'task.failed', rev: 2, task: ended });
+  const off = handle.on('final', () => told.push('too late to be told'));
+  off();
+  handle.on('final', ({ rev }) => told.push(`late ${rev}`));
+  await settled();
+  hub.close();
+  hub.timers.pass(15_000);
+  hub.hello({ rev: 2 });
+  hub.answer([ended]);
+  assert.deepEqual(told, ['first failed 2', 'late 2']);
+  hub.say({ type: 'task', event: 'task.pending', rev: 3, task: task('t1', 3) });
+  hub.say({ type: 'task', event: 'task.completed', rev: 5, task: task('t1', 5, { status: 'completed' }) });
+  assert.deepEqual(told.slice(2), ['first completed 5', 'late 5']);
+});
+
+test('a fresh token is sent before the old one runs out', async () => {
+  const hub = new FakeHub();
+  const tokens = ['old', 'new'];
+  const client = hub.connect({ token: () => tokens.shift() });
+  hub.hello();
+  await settled();
+  assert.deepEqual(hub.sent, [{ op: 'hello', id: 1, token: 'old' }]);
+  await client.refresh();
+  assert.deepEqual(hub.sent, [{ op: 'refresh', id: 2, token: 'new' }]);
+});
+
+test('a page that slept does not take the hub for deaf', () => {
+  const hub = new FakeHub();
+  hub.connect().subscribe();
+  hub.hello({ ping_ms: 10_000 });
+  hub.answer();
+  hub.timers.sleep(3_600_000);
+  hub.say({ type: 'task', event: 'task.created', rev: 2, task: task('t1', 2) });
+  assert.equal(hub.sockets.length, 1);
+  assert.equal(hub.statuses.at(-1).status, 'live');
+});
+
+test('what is not wanted any more is not asked for, when requests wait for their turn', () => {
+  const hub = new FakeHub();
+  const client = hub.connect();
+  hub.hello({ limits: { messages_per_s: 4 } });
+  const many = [1, 2, 3, 4].map(() => client.subscribe());
+  assert.deepEqual(hub.sent.map(({ sub }) => sub), ['s1', 's2']);
+  many[2].close();
+  many[0].close();
+  hub.timers.pass(2_000);
+  assert.deepEqual(hub.sent.map(({ op, sub }) => `${op} ${sub}`), ['subscribe s4', 'unsubscribe s1']);
+});
+
 test('the iterator gives the picture, then what happens, and closes when it is left', async () => {
   const hub = new FakeHub();
   const client = hub.connect();

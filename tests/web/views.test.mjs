@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { areSet, filtersAddress, readFilters, subscriptionFilter } from '../../web/views/filters.js';
-import { bytes, complaint, percentage, rate, short, span, standing } from '../../web/views/words.js';
+import { behindBy, bytes, complaint, percentage, rate, short, span, standing } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
 
 test('a length of time is said in at most two units', () => {
@@ -27,6 +27,15 @@ test('an age is said in one', () => {
   check(3_599_000, '59m');
   check(86_399_000, '23h');
   check(172_800_000, '2d');
+});
+
+test('the hub is behind when somebody would notice', () => {
+  const check = (ms, expected) => assert.equal(behindBy(ms), expected, String(ms));
+  check(0, '');
+  check(1_000, '');
+  check(1_001, 'Live updates are 1 s behind.');
+  check(3_900, 'Live updates are 3 s behind.');
+  check(75_000, 'Live updates are 1m 15s behind.');
 });
 
 test('sizes and rates keep to the digits that matter', () => {

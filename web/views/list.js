@@ -1,6 +1,9 @@
-// The live list. Messages only mark what changed; once a frame the rows that are shown are brought up to date, and only
-// a transition can move one. While the pointer moves over the list, rows change but do not move, so that what you are
-// about to click stays where it is.
+// The live list. Messages only mark what changed; once a frame the rows in sight are brought up to date, and only a
+// transition can move one. While the pointer moves over the list, or the keyboard goes through it, rows change but do
+// not move, so that what you are about to click stays where it is.
+//
+// Only the rows in sight, and some around them, are in the document; the list is as tall as if all were. A thousand
+// changes a second then cost what those few rows cost, and not what a thousand rows do.
 
 import { Tasks, select } from '../store.js';
 import { atNextFrame, copyButton, h } from './dom.js';
@@ -9,11 +12,18 @@ import { overviewView } from './overview.js';
 import { Row } from './row.js';
 import { complaint, count } from './words.js';
 
-/** Rows on the page until older ones are asked for; also the most tasks the hub gives in one snapshot. */
+/** Rows to be scrolled through until older ones are asked for; also the most tasks the hub gives in one snapshot. */
 const ROWS_MAX = 1_000;
+
+/** Rows in the document above and below those in sight, so that scrolling and the tab key find them there. */
+const AROUND = 15;
 
 /** Rows are moved at most once in this time: calmer to read, and sorting a thousand of them is not free. */
 const PLACE_MS = 200;
+
+/** More transitions than these between two such moments are too many to follow with the eye: then rows stand still for longer. */
+const CALM = 20;
+const PLACE_BUSY_MS = 1_000;
 
 /** Tasks asked for at once beyond the snapshot, and when searching. */
 const PAGE = 200;
@@ -21,7 +31,7 @@ const PAGE = 200;
 /** Progress reports a second and task: what an eye can follow in a list, at a cost a page can have all day. */
 const PROGRESS_HZ = 4;
 
-/** The pointer holds the order for this long after its last move. */
+/** The pointer, or a key, holds the order for this long after its last move. */
 const HOLD_MS = 2_500;
 
 /** A pause in typing that means "search for it". */
@@ -29,7 +39,9 @@ const TYPING_MS = 250;
 
 export function listView({ hub, announce, now }) {
   const tasks = new Tasks();
-  const rows = new Map(); // task_id → Row
+  const rows = new Map(); // task_id → Row, of those in the document
+  let row_px; // the height of a row with its line, which style.css decides
+  let order = []; // the tasks of all rows, in their order
   const changed = new Set(); // task_ids
   let filters = readFilters('');
   let subscription;
@@ -48,10 +60,11 @@ export function listView({ hub, announce, now }) {
   let stats;
   let typing;
   let waiting_n = 0;
+  let transitions_n = 0; // since rows were moved
 
   const overview = overviewView({ onToggle: toggle });
   const bar = filtersView({ onChange: change });
-  const list = h('ol', { class: 'rows', onpointermove: hold, onpointerleave: release });
+  const list = h('ol', { class: 'rows', onpointermove: hold, onpointerleave: release, onkeydown: hold, onfocusin: hold });
   const news = h('button', { type: 'button', class: 'news', hidden: true, onclick: release });
   const hint = h('p', { class: 'hint', hidden: true });
   const foot = h('p', { class: 'foot' });
@@ -63,7 +76,7 @@ export function listView({ hub, announce, now }) {
   const draw = atNextFrame(() => {
     if (!shown || !ready) return;
     const at = now();
-    const free_at = Math.max(held_until, placed_at + PLACE_MS);
+    const free_at = Math.max(held_until, placed_at + (transitions_n > CALM ? PLACE_BUSY_MS : PLACE_MS));
     if (reorder && at >= free_at) place(at);
     else for (const task_id of changed) if (tasks.get(task_id)) rows.get(task_id)?.update(tasks.get(task_id), at);
     changed.clear();
@@ -75,26 +88,49 @@ export function listView({ hub, announce, now }) {
 
   function place(at) {
     reorder = false;
+    // Where everything changes, saying of each that it just has says nothing.
+    list.classList.toggle('busy', transitions_n * PLACE_MS > CALM * Math.max(PLACE_MS, at - placed_at));
     placed_at = at;
-    waiting_n = 0;
+    waiting_n = transitions_n = 0;
     const view = select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order, limit });
-    const wanted = new Set(view.tasks.map(({ task_id }) => task_id));
+    order = view.tasks;
+    reveal(at);
+    news.hidden = true;
+    drawAround(view.total);
+  }
+
+  /** Has the rows around what is in sight in the document, and no others. */
+  function reveal(at) {
+    row_px ??= parseFloat(getComputedStyle(list).getPropertyValue('--row')) + 1;
+    const above_px = -list.getBoundingClientRect().top; // the one thing read from the layout, before anything is written
+    const first = Math.max(0, Math.min(Math.floor(above_px / row_px), order.length - 1) - AROUND);
+    const end = Math.min(order.length, Math.max(0, Math.ceil((above_px + innerHeight) / row_px)) + AROUND);
+    const near = order.slice(first, end);
+    const wanted = new Set(near.map(({ task_id }) => task_id));
     for (const [task_id, row] of rows) {
       if (wanted.has(task_id)) continue;
       row.element.remove();
       rows.delete(task_id);
     }
     let next = list.firstChild;
-    for (const task of view.tasks) {
-      let row = rows.get(task.task_id);
-      if (row) row.update(task, at);
-      else rows.set(task.task_id, (row = new Row(task, at)));
+    near.forEach(({ task_id }, n) => {
+      let row = rows.get(task_id);
+      const task = tasks.get(task_id);
+      if (row) task && row.update(task, at);
+      else rows.set(task_id, (row = new Row(task ?? near[n], at)));
+      row.place(first + n + 1, order.length);
       if (row.element === next) next = next.nextSibling;
       else list.insertBefore(row.element, next);
-    }
-    news.hidden = true;
-    drawAround(view.total);
+    });
+    list.style.paddingBlock = `${first * row_px}px ${(order.length - first - near.length) * row_px}px`;
   }
+
+  const scrolled = atNextFrame(() => shown && ready && reveal(now()));
+  addEventListener('scroll', scrolled, { passive: true });
+  addEventListener('resize', () => {
+    row_px = undefined;
+    scrolled();
+  });
 
   function drawAround(total) {
     const n = Math.min(total, limit);
@@ -126,6 +162,7 @@ export function listView({ hub, announce, now }) {
 
   function told(event) {
     const { type } = event;
+    if (type !== 'progress') transitions_n++;
     if (type === 'snapshot') {
       tasks.clear();
       for (const task of [...event.tasks, ...(running?.tasks ?? [])]) tasks.apply(task);
@@ -240,7 +277,8 @@ export function listView({ hub, announce, now }) {
     draw();
   }
 
-  function hold({ pointerType }) {
+  /** For a mouse that moves, and for who goes through the rows with the keyboard; a finger scrolls. */
+  function hold({ pointerType = 'mouse' }) {
     if (pointerType !== 'mouse' || filters.q) return;
     held_until = now() + HOLD_MS;
   }
@@ -275,7 +313,7 @@ export function listView({ hub, announce, now }) {
       element.hidden = false;
       if (stats) overview.update(stats);
       apply(readFilters(query));
-      requestAnimationFrame(() => scrollTo(0, scroll_y));
+      requestAnimationFrame(() => scrollTo(0, scroll_y)); // rows follow it
     },
 
     hide() {

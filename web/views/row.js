@@ -22,6 +22,8 @@ export class Row {
   #user = h('span', { class: 'user' });
   #age = h('time');
   #link;
+  #position;
+  #of;
   #touched; // the timer that ends it
 
   constructor(task, now) {
@@ -68,6 +70,15 @@ export class Row {
       setText(this.#percent, `${Math.floor(percent)}%`);
     }
     this.tick(now);
+  }
+
+  /** Says to those who cannot see it where in the whole list it stands; the document has only a part. */
+  place(position, of) {
+    if (this.#position === position && this.#of === of) return;
+    this.#position = position;
+    this.#of = of;
+    this.element.setAttribute('aria-posinset', position);
+    this.element.setAttribute('aria-setsize', of);
   }
 
   #touch() {

@@ -39,6 +39,9 @@ export function short(ms) {
   return `${Math.floor(s / 86_400)}d`;
 }
 
+/** How far the hub's live updates are behind; nothing while nobody would notice. */
+export const behindBy = (lag_ms) => (lag_ms <= 1_000 ? '' : `Live updates are ${span(Math.floor(lag_ms / 1_000) * 1_000).replace('.0', '')} behind.`);
+
 /** 14:02:11, on this clock. */
 export const time = (at) => clock.format(new Date(at));
 
