@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::feed::FeedOptions;
 use crate::http::{HttpLimits, LiveLimits};
-use crate::hub::HubOptions;
+use crate::hub::{FeedOptions, HubOptions};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
 

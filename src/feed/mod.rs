@@ -45,6 +45,8 @@ mod handle;
 mod inbox;
 mod index;
 mod logs;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod pulses;
 mod rounds;
@@ -56,6 +58,8 @@ mod sweep;
 mod tests;
 mod throttle;
 mod watch;
+#[cfg(test)]
+mod world;
 
 pub use cell::{End, Pipe};
 pub use client::Client;

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::feed::FeedOptions;
+pub use crate::feed::FeedOptions;
 use crate::task::{Name, TaskId};
 
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.

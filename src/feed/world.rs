@@ -1,0 +1,145 @@
+//! A shard and all around it, driven by hand, for the tests of the feed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use parking_lot::Mutex;
+
+use super::cell::Pipe;
+use super::client::Client;
+use super::handle::{Published, Tick, Truth};
+use super::inbox::Inbox;
+use super::index::Scope;
+use super::logs::LogReaders;
+use super::outbox::OutboxLimits;
+use super::pulses::Pulses;
+use super::sample::task;
+use super::shard::{Pace, Shard};
+use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
+
+/// The board: what is committed, ahead of what the feed has told.
+#[derive(Default)]
+pub struct Board {
+    pub tasks: Mutex<BTreeMap<TaskId, (Arc<Task>, u64)>>,
+}
+
+impl Truth for Board {
+    fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
+        Some(self.tasks.lock().get(&task_id)?.0.clone())
+    }
+
+    fn progress(&self, task_id: TaskId) -> Option<Tick> {
+        let tasks = self.tasks.lock();
+        let (task, tick) = tasks.get(&task_id)?;
+        let line = format!("p {task_id} {} {tick}", task.rev).into();
+        (task.status == Status::Running && *tick > 0).then_some(Tick { rev: task.rev, tick: *tick, line })
+    }
+}
+
+impl Board {
+    /// Applies a step, and gives what is to be published.
+    pub fn step(&self, rev: u64, task_id: TaskId, status: Option<Status>) -> Published {
+        let mut tasks = self.tasks.lock();
+        let prev = tasks.get(&task_id).map(|(task, _)| task.clone());
+        let (task, kind, line) = match status {
+            Some(status) => {
+                let next = Arc::new(Task { rev, ..task(task_id, status) });
+                tasks.insert(task_id, (next.clone(), 0));
+                (next, ChangeKind::Transition(Event::Pending), format!("t {task_id} {rev} {status}"))
+            }
+            None => {
+                let last = tasks.remove(&task_id).expect("only what exists is deleted").0;
+                (last, ChangeKind::Gone, format!("g {task_id} {rev}"))
+            }
+        };
+        Published { rev, kind, task, prev, line: line.into() }
+    }
+
+    pub fn tick(&self, task_id: TaskId) {
+        self.tasks.lock().get_mut(&task_id).expect("only what exists ticks").1 += 1;
+    }
+}
+
+pub fn filter(json: &str) -> Arc<Filter> {
+    Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
+}
+
+pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25) };
+
+/// A shard and all around it, driven by hand.
+pub struct World {
+    pub board: Arc<Board>,
+    pub inbox: Arc<Inbox>,
+    pub pulses: Arc<Pulses>,
+    pub shard: Shard,
+    pub log_readers: Arc<LogReaders>,
+    pub now: Instant,
+    pub rev: u64,
+    /// Applied to the board, and not published yet.
+    pub committed: Vec<Published>,
+    pub clients_made: u64,
+}
+
+impl World {
+    pub fn new(inbox_len_max: usize) -> World {
+        let (board, pulses) = (Arc::<Board>::default(), Arc::<Pulses>::default());
+        World {
+            inbox: Arc::new(Inbox::new(inbox_len_max, inbox_len_max == 20, 0)),
+            shard: Shard::new(0, 0, PACE, board.clone(), Arc::new(()), pulses.clone(), Some(Arc::default())),
+            board,
+            pulses,
+            log_readers: Arc::default(),
+            now: Instant::now(),
+            rev: 0,
+            committed: Vec::new(),
+            clients_made: 0,
+        }
+    }
+
+    pub fn client(&mut self, limits: OutboxLimits) -> Client {
+        self.piped(limits, None)
+    }
+
+    pub fn piped(&mut self, limits: OutboxLimits, pipe: Option<Arc<dyn Pipe>>) -> Client {
+        self.clients_made += 1;
+        Client::new(self.clients_made, Scope::All, 10.0, limits, pipe, self.inbox.clone(), self.log_readers.clone())
+    }
+
+    pub fn commit(&mut self, task_id: TaskId, status: Option<Status>) {
+        self.rev += 1;
+        self.committed.push(self.board.step(self.rev, task_id, status));
+    }
+
+    pub fn publish(&mut self) {
+        if !self.committed.is_empty() {
+            self.inbox.publish(&std::mem::take(&mut self.committed).into());
+        }
+    }
+
+    pub fn tick(&mut self, task_id: TaskId) {
+        self.board.tick(task_id);
+        if self.pulses.set(task_id, 1) != 0 {
+            self.inbox.tick(task_id);
+        }
+    }
+
+    /// What [`run`](super::shard::run) does each time it wakes.
+    pub fn sweep(&mut self) {
+        let mut waiting = self.inbox.take().unwrap();
+        let mut round = std::pin::pin!(self.shard.round(&mut waiting, self.now, &self.inbox));
+        while round.as_mut().now_or_never().is_none() {}
+        self.inbox.set_idle();
+    }
+
+    pub fn after_ms(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+        self.sweep();
+    }
+}
+
+pub fn text(line: Bytes) -> String {
+    String::from_utf8(line.to_vec()).unwrap()
+}
