@@ -13,6 +13,7 @@
 //! Choices are seeded, threads are not: a seed brings the same use, and mostly the same failure.
 
 mod ledger;
+mod slow;
 mod watcher;
 
 use std::collections::{BTreeMap, HashMap};

@@ -27,6 +27,10 @@ pub struct Watcher {
     /// Lines in short, for whoever looks for a failure.
     pub said: Vec<String>,
     pub wants_to_open: bool,
+    /// `task` lines that came by themselves: task, `rev` and length.
+    pub records: Vec<(TaskId, u64, usize)>,
+    /// What the last connection was closed with.
+    pub close_code: Option<u16>,
     epoch: String,
     now_ms: u64,
     /// Of this connection.
@@ -147,6 +151,8 @@ impl Watcher {
             beliefs: Vec::new(),
             said: Vec::new(),
             wants_to_open: true,
+            records: Vec::new(),
+            close_code: None,
             epoch: String::new(),
             now_ms: 0,
             heard: Heard::default(),
@@ -320,7 +326,8 @@ impl Watcher {
             0x89 => connection.out.extend([0x8A, 0x80, 0, 0, 0, 0]),
             0x88 => {
                 let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                assert!(matches!(code, Some(4001)), "closed with {code:?}");
+                assert!(matches!(code, Some(4001 | 4002)), "closed with {code:?}");
+                self.close_code = code;
                 self.cut(code);
             }
             other => panic!("a frame of kind {other:x}"),
@@ -401,6 +408,7 @@ impl Watcher {
                 assert_eq!((task["rev"].as_u64(), task["tick"].as_u64().map(|_| ())), (Some(rev), Some(())));
                 let is_final = matches!(task["status"].as_str(), Some("completed" | "failed" | "cancelled"));
                 self.live(id(task), rev, 0, is_final, &says);
+                self.records.push((id(task), rev, says.to_string().len()));
                 self.subs.values_mut().for_each(|view| {
                     view.learn(rev, task["tick"].as_u64().expect("a tick"), task);
                 });
