@@ -12,6 +12,10 @@
 //! `TASKHUB_MODEL_RUNS` sets how many runs there are. A failure prints its seed; `TASKHUB_SEED` runs that one alone.
 //! Choices are seeded, threads are not: a seed brings the same use, and mostly the same failure.
 
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod kill;
 mod ledger;
 mod slow;
 mod watcher;
