@@ -521,6 +521,78 @@ async fn a_hub_that_ends_says_goodbye() {
 }
 
 #[tokio::test]
+async fn everyone_hears_the_goodbye_also_who_comes_late() {
+    let config = ServeConfig { goodbye: Duration::from_millis(300), ..ServeConfig::for_trial() };
+    let test = TestHub::with_config(config, LiveLimits::default(), FeedOptions::default().ping).await;
+    let mut sockets = Vec::new();
+    for n in 0..60 {
+        let mut socket = test.socket().await;
+        // Some flow, and some never asked for anything.
+        if n % 2 == 0 {
+            socket.subscribe(json!({})).await;
+        }
+        sockets.push(socket);
+    }
+    test.hub.drain(Duration::ZERO).await;
+    let mut late = test.socket_of(&[]).await;
+    assert_eq!(late.next().await["type"], "hello");
+    // Whoever comes after the others were told to leave does not wait for a turn: there is none to come.
+    sockets.insert(0, late);
+    for mut socket in sockets {
+        assert_eq!(socket.event().await, json!({"type": "bye", "code": 4001, "retry_ms": [500, 15_000]}));
+        assert_eq!(socket.event().await, json!({"close": 4001}));
+    }
+}
+
+/// As many ticks as a thread can make, of one task. Who watches it gets few of them, and the last; who watches another
+/// does not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runaway_worker_costs_its_watchers_little_and_others_nothing() {
+    const TICKS: u32 = 100_000;
+    let test = TestHub::start().await;
+    let runaway = {
+        test.submit("runaway").await;
+        test.claim().await
+    };
+    let calm = {
+        test.submit("calm").await;
+        test.claim().await
+    };
+    let (mut of_runaway, mut of_calm) = (test.socket().await, test.socket().await);
+    of_runaway.subscribe(json!({"task_type": ["runaway"]})).await;
+    of_calm.subscribe(json!({"task_type": ["calm"]})).await;
+    let begun = std::time::Instant::now();
+    let hub = test.hub.clone();
+    let ticking = tokio::spawn(async move {
+        for n in 1..=TICKS {
+            // The writer keeps the attempt's lease; when it has too much to do, it says so, and the tick counts anyhow.
+            let _ = hub.progress(runaway.0, runaway.1, Some(Progress::of(n.into(), TICKS.into())), None).await;
+        }
+    });
+    let mut calm_ticks = 0;
+    while !ticking.is_finished() {
+        calm_ticks += 1;
+        test.tick(calm, f64::from(calm_ticks % 100)).await;
+        let told = of_calm.event().await;
+        assert_eq!((&told["type"], &told["task_id"]), (&json!("progress"), &json!(calm.0)), "each its own, and soon");
+        assert_eq!(told["tick"], calm_ticks);
+    }
+    ticking.await.unwrap();
+    let (mut told, mut last) = (0, 0);
+    while last < u64::from(TICKS) {
+        let line = of_runaway.event().await;
+        assert_eq!(line["type"], "progress", "{line}");
+        assert!(line["tick"].as_u64().unwrap() > last);
+        (told, last) = (told + 1, line["tick"].as_u64().unwrap());
+    }
+    let most = begun.elapsed().as_secs_f64() * test.hub.options().feed.max_hz + 2.0;
+    assert!(f64::from(told) <= most, "{told} lines, and at most {most} were allowed");
+    test.complete(runaway).await;
+    let line = of_runaway.event().await;
+    assert_eq!((&line["event"], &line["task"]["progress"]["current"]), (&json!("task.completed"), &json!(TICKS)));
+}
+
+#[tokio::test]
 async fn a_silent_socket_is_closed_and_one_that_answers_is_not() {
     let test = TestHub::with(LiveLimits::default(), Duration::from_millis(300)).await;
     // Both get pings; only the one that is read answers them.
