@@ -45,7 +45,13 @@ impl Setup {
         let address = listener.local_addr().unwrap();
         let bounds = Bounds { connections_max: 100, drain: Duration::ZERO };
         tokio::spawn(run(listener, app, bounds, std::future::pending()));
-        let task = |n: usize| NewTask { queue: Some(format!("q{}", n % QUEUES)), ..NewTask::new("t") };
+        // Together much more than may be on its way to a client.
+        let description = Some("x".repeat(1_500));
+        let task = |n: usize| NewTask {
+            queue: Some(format!("q{}", n % QUEUES)),
+            description: description.clone(),
+            ..NewTask::new("t")
+        };
         let tasks = (0..200).map(task).collect();
         let submitted = hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
         let mut ledger = Ledger::default();
@@ -151,6 +157,7 @@ async fn who_reads_little_stays_and_ends_with_the_newest_of_each_task() {
         }
     }
     let in_flight = 2 * RECEIVE_BYTES + 2 * UNSENT_BYTES + MESSAGE_BYTES;
+    eprintln!("{stale_bytes} stale bytes of {in_flight}, {new} new records, {:?}", slow.counts);
     assert!(stale_bytes <= in_flight, "{stale_bytes} bytes were stale, and {in_flight} may be on their way");
     assert!(new <= 200, "{new} records that were the newest of 200 tasks");
     let told = (fast.records.len(), slow.records.len());

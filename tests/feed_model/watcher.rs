@@ -466,6 +466,8 @@ impl Watcher {
     }
 
     fn mark(&mut self, rev: u64) {
+        // A browser resumes from any mark, so none may come before what it marks.
+        assert!(self.follower.is_some() || self.subs[EVENTS].subscribed, "a mark of nothing: {rev}");
         let heard = &mut self.heard;
         assert!(heard.marked.is_none_or(|marked| marked <= rev), "mark {rev} after {:?}", heard.marked);
         (heard.marked, heard.resuming) = (Some(rev), false);
