@@ -491,7 +491,7 @@ impl Follower {
             }
             LiveSays::Task { event, task } => {
                 let Some(task) = self.picture.apply(*task) else { return };
-                self.changed(&task, event);
+                self.changed(&task, event, None);
                 self.release(&task.task_id);
                 self.make_room();
             }
@@ -559,15 +559,20 @@ impl Follower {
         if subscription.fresh.is_none() {
             subscription.void();
         }
+        let mut news = Vec::new();
         let fresh = subscription.fresh.as_mut().expect("just made");
         for task in tasks {
             let task_id = task.task_id;
-            self.picture.apply(task);
+            news.extend(self.picture.apply(task));
             // What is known is perhaps newer than the snapshot, or gone since.
             if self.picture.get(&task_id).is_some_and(|known| matches(&subscription.request.filter, known)) {
                 fresh.insert(task_id);
             }
         }
+        for task in &news {
+            self.changed(task, Some(Event::of(task.status)), Some(sub));
+        }
+        let subscription = self.subs.get_mut(&sub).expect("it is still there");
         if more {
             return;
         }
@@ -580,10 +585,19 @@ impl Follower {
         self.tell(sub, TaskEvent::Snapshot { tasks, truncated });
     }
 
-    fn changed(&mut self, task: &Arc<TaskView>, event: Option<Event>) {
+    /// A record is newer than what was known. One that came in the snapshot `of` a subscription is news to the others
+    /// as well, if it is from after their marks: their own line of it is still on its way, and will be ignored.
+    fn changed(&mut self, task: &Arc<TaskView>, event: Option<Event>, of: Option<SubId>) {
         let task_id = task.task_id;
         for (sub, subscription) in &mut self.subs {
-            if subscription.request.stats {
+            let is_meant = match subscription.mark {
+                _ if of.is_none() => true,
+                _ if of == Some(*sub) => false,
+                Some(mark) => subscription.holds(&task_id) || task.rev > mark,
+                // Either it is caught up with its snapshot, or its snapshot is still to come.
+                None => subscription.live,
+            };
+            if subscription.request.stats || !is_meant {
                 continue;
             }
             let inside = matches(&subscription.request.filter, task);

@@ -115,6 +115,10 @@ fn write_event(out: &mut Vec<u8>, line: &[u8], epoch: &str) {
             out.extend_from_slice(part);
         }
     }
+    if kind == b"reset" {
+        // What was shown is void, and so is the place it could be resumed from, until the next mark.
+        out.extend_from_slice(b"id:\n");
+    }
     for part in [b"event: ", kind, b"\ndata: ", line, b"\n\n"] {
         out.extend_from_slice(part);
     }
@@ -147,9 +151,10 @@ mod tests {
         let mut out = Vec::new();
         write_event(&mut out, br#"{"type":"progress","task_id":"x"}"#, "e1");
         write_event(&mut out, br#"{"type":"mark","rev":42}"#, "e1");
+        write_event(&mut out, br#"{"type":"reset","sub":"events"}"#, "e1");
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "event: progress\ndata: {\"type\":\"progress\",\"task_id\":\"x\"}\n\nid: e1:42\nevent: mark\ndata: {\"type\":\"mark\",\"rev\":42}\n\n"
+            "event: progress\ndata: {\"type\":\"progress\",\"task_id\":\"x\"}\n\nid: e1:42\nevent: mark\ndata: {\"type\":\"mark\",\"rev\":42}\n\nid:\nevent: reset\ndata: {\"type\":\"reset\",\"sub\":\"events\"}\n\n"
         );
     }
 

@@ -34,7 +34,14 @@ impl TestHub {
     }
 
     async fn with(live: LiveLimits, ping: Duration) -> TestHub {
-        let config = ServeConfig::for_trial();
+        TestHub::with_config(ServeConfig::for_trial(), live, ping).await
+    }
+
+    async fn limited(live: LiveLimits) -> TestHub {
+        TestHub::with(live, FeedOptions::default().ping).await
+    }
+
+    async fn with_config(config: ServeConfig, live: LiveLimits, ping: Duration) -> TestHub {
         let mut options = config.hub_options();
         options.feed.ping = ping;
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), options).unwrap();
@@ -367,6 +374,122 @@ async fn what_is_no_json_closes() {
     assert_eq!(close_code_of_unknown_protocol(&test.address).await, 4505);
 }
 
+fn ping_of(len: usize) -> String {
+    let ping = r#"{"op":"ping"}"#;
+    format!("{ping}{}", " ".repeat(len - ping.len()))
+}
+
+#[tokio::test]
+async fn a_message_of_just_the_limit_passes() {
+    for message_bytes_max in [125, 126, 4_096, 65_535, 65_536] {
+        let test = TestHub::limited(LiveLimits { message_bytes_max, ..LiveLimits::default() }).await;
+        let mut socket = test.socket().await;
+        socket.say_text(ping_of(message_bytes_max)).await;
+        assert_eq!(socket.event().await, json!({"type": "pong"}), "{message_bytes_max}");
+        socket.say_text(ping_of(message_bytes_max + 1)).await;
+        assert_eq!(socket.event().await, json!({"close": 1009}), "{message_bytes_max}");
+    }
+}
+
+#[tokio::test]
+async fn subscriptions_and_filters_are_bounded() {
+    let live = LiveLimits { subscriptions_max: 3, filter_values_max: 4, ..LiveLimits::default() };
+    let test = TestHub::limited(live).await;
+    let mut socket = test.socket().await;
+    let subscribe = |sub: &str, values: usize| {
+        let queues: Vec<String> = (0..values).map(|n| format!("q{n}")).collect();
+        json!({"op": "subscribe", "sub": sub, "filter": {"queue": queues}})
+    };
+    for sub in ["a", "b", "c"] {
+        socket.say(subscribe(sub, 4)).await;
+        assert_eq!(socket.until("mark").await[0]["type"], "subscribed", "as many as may be");
+    }
+    socket.say(subscribe("d", 4)).await;
+    let error = socket.event().await;
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("limit_exceeded")), "one too many");
+    socket.say(subscribe("c", 4)).await;
+    assert_eq!(socket.until("mark").await[0]["type"], "subscribed", "in place of another");
+    socket.say(subscribe("c", 5)).await;
+    assert_eq!(socket.event().await["code"], "limit_exceeded", "one value too many");
+    socket.say(json!({"op": "unsubscribe", "sub": "a"})).await;
+    assert_eq!(socket.event().await["type"], "unsubscribed");
+    socket.say(subscribe("d", 1)).await;
+    assert_eq!(socket.until("mark").await[0]["type"], "subscribed", "there is room again");
+}
+
+#[tokio::test]
+async fn one_caller_has_only_so_many_clients() {
+    let test = TestHub::limited(LiveLimits { per_caller_max: 2, ..LiveLimits::default() }).await;
+    let events = format!("http://{}/api/v1/events", test.address);
+    let first = test.socket().await;
+    let stream = reqwest::get(&events).await.unwrap();
+    assert_eq!(stream.status(), 200);
+    assert_eq!(test.socket_of(&[]).await.next().await, json!({"close": 4504}));
+    assert_eq!(reqwest::get(&events).await.unwrap().status(), 503);
+    drop(first);
+    is_let_in(&test).await;
+    drop(stream);
+    is_let_in(&test).await;
+}
+
+#[tokio::test]
+async fn the_hub_has_only_so_many_sockets() {
+    let config = ServeConfig { sockets_max: 2, ..ServeConfig::for_trial() };
+    let test = TestHub::with_config(config, LiveLimits::default(), FeedOptions::default().ping).await;
+    let (first, _second) = (test.socket().await, test.socket().await);
+    assert_eq!(test.socket_of(&[]).await.next().await, json!({"close": 4006}));
+    drop(first);
+    is_let_in(&test).await;
+}
+
+/// A client is let in once the one that left has been noticed.
+async fn is_let_in(test: &TestHub) {
+    let knocking = async {
+        loop {
+            let word = test.socket_of(&[]).await.next().await;
+            if word["type"] == "hello" {
+                break;
+            }
+            assert!(word["close"] == 4504 || word["close"] == 4006, "{word}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, knocking).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn who_says_too_much_is_closed() {
+    let test = TestHub::limited(LiveLimits { messages_per_s_max: 5, ..LiveLimits::default() }).await;
+    let mut socket = test.socket().await;
+    for _ in 0..5 {
+        socket.socket.feed(Message::text(ping_of(20))).await.unwrap();
+    }
+    socket.socket.flush().await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(socket.event().await["type"], "pong", "so many at once are no flood");
+    }
+    // Control frames count as well. Some may have been earned in the meantime, but not so many.
+    for _ in 0..200 {
+        socket.socket.feed(Message::Ping(Vec::new().into())).await.unwrap();
+    }
+    socket.socket.flush().await.unwrap();
+    assert_eq!(socket.event().await, json!({"close": 4005}));
+}
+
+#[tokio::test]
+async fn who_never_says_a_word_is_closed() {
+    let test = TestHub::limited(LiveLimits { hello_time: Duration::from_millis(200), ..LiveLimits::default() }).await;
+    let (mut silent, mut hums) = (test.socket().await, test.socket().await);
+    let mut talks = test.socket().await;
+    talks.say(json!({"op": "ping"})).await;
+    assert_eq!(talks.event().await["type"], "pong");
+    // A frame that asks for nothing is no word.
+    hums.socket.send(Message::Pong(Vec::new().into())).await.unwrap();
+    assert_eq!(silent.event().await, json!({"close": 4003}));
+    assert_eq!(hums.event().await, json!({"close": 4003}));
+    talks.say(json!({"op": "ping"})).await;
+    assert_eq!(talks.event().await["type"], "pong", "whoever has said something stays");
+}
+
 /// The library refuses an answer without any of the protocols it offered; a browser does not, and neither do we here.
 async fn close_code_of_unknown_protocol(address: &str) -> u16 {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -395,6 +518,78 @@ async fn a_hub_that_ends_says_goodbye() {
     tokio::spawn(async move { hub.drain(Duration::ZERO).await });
     assert_eq!(socket.event().await, json!({"type": "bye", "code": 4001, "retry_ms": [500, 15_000]}));
     assert_eq!(socket.event().await, json!({"close": 4001}));
+}
+
+#[tokio::test]
+async fn everyone_hears_the_goodbye_also_who_comes_late() {
+    let config = ServeConfig { goodbye: Duration::from_millis(300), ..ServeConfig::for_trial() };
+    let test = TestHub::with_config(config, LiveLimits::default(), FeedOptions::default().ping).await;
+    let mut sockets = Vec::new();
+    for n in 0..60 {
+        let mut socket = test.socket().await;
+        // Some flow, and some never asked for anything.
+        if n % 2 == 0 {
+            socket.subscribe(json!({})).await;
+        }
+        sockets.push(socket);
+    }
+    test.hub.drain(Duration::ZERO).await;
+    let mut late = test.socket_of(&[]).await;
+    assert_eq!(late.next().await["type"], "hello");
+    // Whoever comes after the others were told to leave does not wait for a turn: there is none to come.
+    sockets.insert(0, late);
+    for mut socket in sockets {
+        assert_eq!(socket.event().await, json!({"type": "bye", "code": 4001, "retry_ms": [500, 15_000]}));
+        assert_eq!(socket.event().await, json!({"close": 4001}));
+    }
+}
+
+/// As many ticks as a thread can make, of one task. Who watches it gets few of them, and the last; who watches another
+/// does not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runaway_worker_costs_its_watchers_little_and_others_nothing() {
+    const TICKS: u32 = 100_000;
+    let test = TestHub::start().await;
+    let runaway = {
+        test.submit("runaway").await;
+        test.claim().await
+    };
+    let calm = {
+        test.submit("calm").await;
+        test.claim().await
+    };
+    let (mut of_runaway, mut of_calm) = (test.socket().await, test.socket().await);
+    of_runaway.subscribe(json!({"task_type": ["runaway"]})).await;
+    of_calm.subscribe(json!({"task_type": ["calm"]})).await;
+    let begun = std::time::Instant::now();
+    let hub = test.hub.clone();
+    let ticking = tokio::spawn(async move {
+        for n in 1..=TICKS {
+            // The writer keeps the attempt's lease; when it has too much to do, it says so, and the tick counts anyhow.
+            let _ = hub.progress(runaway.0, runaway.1, Some(Progress::of(n.into(), TICKS.into())), None).await;
+        }
+    });
+    let mut calm_ticks = 0;
+    while !ticking.is_finished() {
+        calm_ticks += 1;
+        test.tick(calm, f64::from(calm_ticks % 100)).await;
+        let told = of_calm.event().await;
+        assert_eq!((&told["type"], &told["task_id"]), (&json!("progress"), &json!(calm.0)), "each its own, and soon");
+        assert_eq!(told["tick"], calm_ticks);
+    }
+    ticking.await.unwrap();
+    let (mut told, mut last) = (0, 0);
+    while last < u64::from(TICKS) {
+        let line = of_runaway.event().await;
+        assert_eq!(line["type"], "progress", "{line}");
+        assert!(line["tick"].as_u64().unwrap() > last);
+        (told, last) = (told + 1, line["tick"].as_u64().unwrap());
+    }
+    let most = begun.elapsed().as_secs_f64() * test.hub.options().feed.max_hz + 2.0;
+    assert!(f64::from(told) <= most, "{told} lines, and at most {most} were allowed");
+    test.complete(runaway).await;
+    let line = of_runaway.event().await;
+    assert_eq!((&line["event"], &line["task"]["progress"]["current"]), (&json!("task.completed"), &json!(TICKS)));
 }
 
 #[tokio::test]

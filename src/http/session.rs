@@ -355,6 +355,8 @@ impl Session {
                 Subject::Stats => None,
             })
             .collect();
+        // While the first subscription only begins, nothing was sent that a mark could stand for.
+        let stands_for_something = !subs.is_empty();
         for (name, tasks) in subs {
             match self.find(&tasks).await {
                 Ok(page) => {
@@ -366,7 +368,9 @@ impl Session {
             }
         }
         self.set_lags(false);
-        self.mark();
+        if stands_for_something {
+            self.mark();
+        }
         self.flush(out).await
     }
 
