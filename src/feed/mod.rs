@@ -46,7 +46,7 @@ mod inbox;
 mod index;
 mod logs;
 #[cfg(test)]
-mod model;
+mod model_tests;
 mod outbox;
 mod pulses;
 mod rounds;
