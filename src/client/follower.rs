@@ -179,7 +179,7 @@ impl Follower {
         self.names += 1;
         let sub = SubId::of(self.names);
         if self.status == LiveStatus::Refused {
-            self.tell(sub, ended("refused", "the hub refused the connection"));
+            self.tell(sub, TaskEvent::ended("refused", "the hub refused the connection"));
             return sub;
         }
         let subscription = Subscription {
@@ -350,7 +350,7 @@ impl Follower {
         let reason = format!("the hub refused the connection ({reason})");
         self.say(None, Some(reason.clone()));
         for sub in std::mem::take(&mut self.subs).into_keys() {
-            self.tell(sub, ended("refused", &reason));
+            self.tell(sub, TaskEvent::ended("refused", &reason));
         }
     }
 
@@ -688,10 +688,6 @@ impl Follower {
             }
         }
     }
-}
-
-fn ended(code: &str, detail: &str) -> TaskEvent {
-    TaskEvent::Ended { code: code.into(), detail: detail.into() }
 }
 
 #[cfg(test)]

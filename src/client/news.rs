@@ -73,3 +73,9 @@ pub enum TaskEvent {
         detail: String,
     },
 }
+
+impl TaskEvent {
+    pub(super) fn ended(code: &str, detail: &str) -> TaskEvent {
+        TaskEvent::Ended { code: code.into(), detail: detail.into() }
+    }
+}
