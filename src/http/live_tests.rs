@@ -536,12 +536,15 @@ async fn everyone_hears_the_goodbye_also_who_comes_late() {
     test.hub.drain(Duration::ZERO).await;
     let mut late = test.socket_of(&[]).await;
     assert_eq!(late.next().await["type"], "hello");
-    // Whoever comes after the others were told to leave does not wait for a turn: there is none to come.
     sockets.insert(0, late);
+    let bye = json!({"type": "bye", "code": 4001, "retry_ms": [500, 15_000]});
     for mut socket in sockets {
-        assert_eq!(socket.event().await, json!({"type": "bye", "code": 4001, "retry_ms": [500, 15_000]}));
-        assert_eq!(socket.event().await, json!({"close": 4001}));
+        assert_eq!((socket.event().await, socket.event().await), (bye.clone(), json!({"close": 4001})));
     }
+    // Whoever comes when all the others have left has no turn to wait for.
+    let mut last = test.socket_of(&[]).await;
+    assert_eq!(last.next().await["type"], "hello");
+    assert_eq!((last.event().await, last.event().await), (bye, json!({"close": 4001})));
 }
 
 /// As many ticks as a thread can make, of one task. Who watches it gets few of them, and the last; who watches another
