@@ -37,13 +37,14 @@ impl Caller {
 
     /// A few tasks are submitted, run, and mostly completed. Answers whether the hub was there to its end.
     async fn work(&self, round: usize) -> Option<()> {
-        let task = |n: usize| json!({"task_type": if n % 2 == 0 { "even" } else { "odd" }, "max_crashes": 100});
+        let task =
+            |n: usize| json!({"task_type": if n.is_multiple_of(2) { "even" } else { "odd" }, "max_crashes": 100});
         self.post("tasks/batch", json!({"tasks": (0..3).map(task).collect::<Vec<_>>()})).await?;
         let claimed = self.post("worker/claim", json!({"worker_id": format!("w{round}"), "max": 2})).await?;
         for given in claimed["tasks"].as_array()? {
             let path = format!("tasks/{}/attempts/{}", given["task"]["task_id"].as_str()?, given["attempt"]);
             self.post(&format!("{path}/progress"), json!({"progress": {"percentage": round % 100}})).await?;
-            if round % 3 > 0 {
+            if !round.is_multiple_of(3) {
                 self.post(&format!("{path}/complete"), json!({"result": round})).await?;
             }
         }
