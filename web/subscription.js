@@ -24,12 +24,14 @@ export class Subscription {
   #readers = new Set();
   #tasks;
   #remove;
+  #tell_others;
 
-  constructor(name, request, handlers = {}, tasks, remove) {
+  constructor(name, request, handlers = {}, tasks, remove, tell_others) {
     Object.assign(this, { name, request });
     this.#handlers = handlers;
     this.#tasks = tasks;
     this.#remove = remove;
+    this.#tell_others = tell_others;
   }
 
   /** The tasks in the picture, in no particular order. */
@@ -40,9 +42,15 @@ export class Subscription {
   /** Takes tasks from `hub.list()` or `hub.get()` into the picture, so that their progress is told too. */
   include(tasks) {
     for (const task of tasks) {
-      this.#tasks.apply(task);
+      this.#take(task);
       if (matches(this.request.filter, this.#tasks.get(task.task_id) ?? {})) this.members.add(task.task_id);
     }
+  }
+
+  /** A record that was asked for here. Where it is newer than what was known, it may be news to other subscriptions. */
+  #take(task) {
+    const news = this.#tasks.apply(task);
+    if (news) this.#tell_others(news);
   }
 
   /** Ends the subscription. */
@@ -111,7 +119,7 @@ export class Subscription {
   snapshot({ tasks, more, truncated = false }) {
     if (!this.#fresh) this.void();
     for (const task of tasks) {
-      this.#tasks.apply(task);
+      this.#take(task);
       const known = this.#tasks.get(task.task_id); // perhaps newer than the snapshot, perhaps gone since
       if (known && matches(this.request.filter, known)) this.#fresh.add(task.task_id);
     }
@@ -120,6 +128,15 @@ export class Subscription {
     this.#fresh = undefined;
     this.#ready = true;
     this.#tell({ ...this.#picture(), truncated });
+  }
+
+  /**
+   * Whether a record that another subscription asked for is news here: it is, if it is from after the mark. Its own line is
+   * still on its way, and will be ignored.
+   */
+  misses({ task_id, rev }) {
+    if (this.mark === undefined) return this.#live; // caught up with its snapshot, or its snapshot is still to come
+    return this.holds(task_id) || rev > this.mark;
   }
 
   changed(task, event) {

@@ -363,7 +363,13 @@ class Hub extends Rest {
 
   #add(request, handlers) {
     const name = `s${++this.#names}`;
-    const subscription = new Subscription(name, request, handlers, this.#tasks, () => this.#remove(subscription));
+    const remove = () => this.#remove(subscription);
+    const tell_others = (task) => {
+      for (const each of this.#subscriptions.values()) {
+        if (each !== subscription && each.misses(task)) each.changed(task, `task.${task.status}`);
+      }
+    };
+    const subscription = new Subscription(name, request, handlers, this.#tasks, remove, tell_others);
     if (this.status === 'closed' || this.status === 'refused') {
       queueMicrotask(() => subscription.fail({ code: this.status, detail: `the connection is ${this.status}` }));
       return subscription;
