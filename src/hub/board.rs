@@ -65,6 +65,8 @@ struct Live {
     unkept: bool,
     /// The number of the last log line; `None` until it was looked up.
     log_end: Option<u64>,
+    /// When the writer was last told that the attempt lives, on the monotonic clock.
+    renewed_ms: u64,
 }
 
 /// Whether a running task has ticked since its newest transition was decided.
@@ -162,6 +164,7 @@ impl Board {
                 line: None,
                 unkept: since,
                 log_end,
+                renewed_ms: 0,
             };
             self.live.insert(task.task_id, live);
             if since {
@@ -238,6 +241,16 @@ impl Board {
     pub(super) fn check(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
         let live = self.held(task_id, attempt)?;
         Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+    }
+
+    /// Whether it is time to tell the writer that an attempt lives, which then counts as done; at most once in `every_ms`.
+    pub(super) fn renews(&self, task_id: TaskId, attempt: u32, now_ms: u64, every_ms: u64) -> bool {
+        let Ok(mut live) = self.held(task_id, attempt) else { return false };
+        let is_due = live.renewed_ms == 0 || now_ms.saturating_sub(live.renewed_ms) >= every_ms;
+        if is_due {
+            live.renewed_ms = now_ms;
+        }
+        is_due
     }
 
     /// Whether the number of the last log line of a running task has to be looked up before more can be numbered.
@@ -416,4 +429,36 @@ fn progress_line(task_id: TaskId, live: &Live) -> Option<Bytes> {
         json.as_str()
     );
     Some(line.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::engine::Accepts;
+    use crate::hub::{Hub, HubOptions, Principal};
+    use crate::store::in_memory;
+    use crate::task::{Name, NewTask, PatternSet, Progress};
+
+    /// Each tick of an attempt without a socket was a command of its own to the writer.
+    #[tokio::test]
+    async fn an_attempt_that_ticks_without_end_is_renewed_now_and_then() {
+        let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
+        hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await.unwrap();
+        let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+        let handed = hub.claim(Name::new("w"), accepts, 1, Duration::from_secs(60)).await.unwrap();
+        let (task_id, attempt) = (handed[0].task.task_id, handed[0].task.attempt);
+
+        hub.progress(task_id, attempt, Some(Progress::percent(1.0)), None).await.unwrap();
+        let board = &hub.shared().board;
+        let renewed_ms = board.live.get(&task_id).unwrap().renewed_ms;
+        assert!(renewed_ms > 0, "the first tick renews");
+        assert!(!board.renews(task_id, attempt, renewed_ms + 499, 500));
+        assert!(board.renews(task_id, attempt, renewed_ms + 500, 500));
+        assert!(!board.renews(task_id, attempt, renewed_ms + 999, 500));
+        assert!(
+            !board.renews(task_id, attempt + 1, renewed_ms + 9_000, 500),
+            "another attempt is no matter of this one"
+        );
+    }
 }

@@ -385,8 +385,14 @@ impl Hub {
         Ok(heard.cancel_requested)
     }
 
-    /// What is said of an attempt renews its lease.
+    /// What is said of an attempt renews its lease; so often in the time of one, that a worker which ticks without end costs
+    /// the writer no more than another.
     fn renew(&self, task_id: TaskId, attempt: u32) -> Result<(), HubError> {
+        const RENEWALS_A_LEASE: u64 = 20;
+        let every_ms = self.options().engine.lease_ms / RENEWALS_A_LEASE;
+        if !self.shared.board.renews(task_id, attempt, self.shared.clock.now().mono, every_ms) {
+            return Ok(());
+        }
         let command = Command::Report { task_id, attempt, report: Report::Heartbeat };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Said)
     }
