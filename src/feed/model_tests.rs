@@ -197,7 +197,7 @@ fn learn(view: &mut BTreeMap<TaskId, Known>, task_id: TaskId, rev: u64, tick: u6
 #[test]
 fn every_picture_converges() {
     let (mut lagged, mut restarts, mut flowed) = (0, 0, 0);
-    for seed in 0..1_000 {
+    for seed in 0..3_000 {
         let (l, r, f) = converge(seed);
         (lagged, restarts, flowed) = (lagged + l, restarts + r, flowed + f);
     }
