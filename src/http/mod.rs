@@ -6,7 +6,7 @@
 //!   problems of what the hub says no to.
 //! * Records reach clients as the bytes they were written in (`splice`); they are never read and written again.
 //! * A socket is owned by one future. It is counted, and waited for when the hub goes down, through
-//!   [`App::open_socket`].
+//!   `App::open_socket`.
 
 mod accepts;
 mod body;
