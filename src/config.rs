@@ -262,6 +262,10 @@ impl ServeConfig {
                 return Err(format!("{name} must be at least 1"));
             }
         }
+        // Clients that only watch counts say their first word when a ping is due.
+        if self.live.live_hello_time <= self.live.live_ping {
+            return Err("--live-hello-time must be longer than --live-ping".into());
+        }
         if self.live.live_filter_values_max > FILTER_VALUES_MAX {
             return Err(format!("--live-filter-values-max must be at most {FILTER_VALUES_MAX}"));
         }

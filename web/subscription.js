@@ -14,6 +14,7 @@ const EVENTS_WAITING_MAX = 1_024;
 export class Subscription {
   members = new Set();
   asked; // the id of its request
+  catching_up = false; // it was asked for, and no mark has come since: what was missed may be long
   mark; // where it can resume
   #fresh; // the snapshot that is coming in, or undefined
   #live = false; // `subscribed` has been heard on this socket
@@ -181,6 +182,7 @@ export class Subscription {
 
   marked(rev) {
     if (!this.#live || this.#fresh || this.request.stats) return false;
+    this.catching_up = false;
     this.mark = rev;
     return true;
   }

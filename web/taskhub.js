@@ -281,7 +281,8 @@ class Hub extends Rest {
   /** It is heard, and has not said for too long how far it has told: what is shown may be old. Counts have no marks. */
   #isDeaf(now) {
     if (!this.#greeted || now - this.#marked_at < 2 * this.#ping_ms) return false;
-    return [...this.#subscriptions.values()].some(({ request }) => !request.stats);
+    const subscriptions = [...this.#subscriptions.values()].filter(({ request }) => !request.stats);
+    return subscriptions.length > 0 && !subscriptions.some(({ catching_up }) => catching_up);
   }
 
   #lost({ close_code, reason }) {
@@ -383,20 +384,23 @@ class Hub extends Rest {
     const { name, request, mark } = subscription;
     const since = mark === undefined ? undefined : { epoch: this.epoch, rev: mark };
     this.#marked_at = this.#options.timers.now();
+    subscription.catching_up = true;
     subscription.asked = this.#request({ op: 'subscribe', sub: name, ...request, ...(since && { since, snapshot: undefined }) });
   }
 
   #remove(subscription) {
     if (!this.#subscriptions.delete(subscription.name)) return;
-    if (this.#greeted) this.#unask(subscription.name);
+    if (this.#greeted) this.#unask(subscription);
     for (const task_id of subscription.members) this.#release(task_id);
     this.#caughtUp(subscription);
   }
 
-  #unask(name) {
+  #unask(subscription) {
+    const { name } = subscription;
     const waiting = this.#outbox.findIndex(({ op, sub }) => op === 'subscribe' && sub === name);
     if (waiting >= 0) this.#outbox.splice(waiting, 1);
-    else this.#request({ op: 'unsubscribe', sub: name });
+    // One that waits to be asked for anew may stand at the hub already.
+    if (waiting < 0 || subscription.isLive()) this.#request({ op: 'unsubscribe', sub: name });
   }
 
   /** Forgets a task that is in nobody's picture. */
@@ -462,7 +466,8 @@ class Hub extends Rest {
     if (!subscription) return this.#listeners.emit('error', new HubError(message));
     if (NOT_NOW.has(message.code)) {
       const { timers, random } = this.#options;
-      const again = () => this.#greeted && subscription.asked === message.id && this.#ask(subscription);
+      const stands = () => this.#greeted && this.#subscriptions.get(subscription.name) === subscription;
+      const again = () => stands() && subscription.asked === message.id && this.#ask(subscription);
       timers.setTimeout(again, Math.round((0.5 + random()) * 1_000));
       return;
     }

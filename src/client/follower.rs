@@ -183,6 +183,7 @@ impl Follower {
             return sub;
         }
         let subscription = Subscription {
+            catching_up: false,
             request,
             asked: None,
             again_at: None,
@@ -203,7 +204,8 @@ impl Follower {
     pub fn unsubscribe(&mut self, sub: SubId) {
         let Some(ended) = self.subs.remove(&sub) else { return };
         self.events.retain(|event| !matches!(event, LiveEvent::Of(of, _) if *of == sub));
-        if self.greeted_at.is_some() && !self.outbox.withdraw(&sub.name()) {
+        // One that waits to be asked for anew may stand at the hub already.
+        if self.greeted_at.is_some() && (!self.outbox.withdraw(&sub.name()) || ended.live) {
             self.request(LiveOp { op: "unsubscribe".into(), sub: Some(sub.name()), ..LiveOp::default() });
         }
         for task_id in &ended.members {
@@ -293,7 +295,8 @@ impl Follower {
     /// It is heard, and has not said for too long how far it has told: what is shown may be old. Counts have no marks.
     fn leave_if_deaf(&mut self) {
         let told = self.now_ms.saturating_sub(self.marked_at) < 2 * self.ping_ms;
-        if self.greeted_at.is_some() && !told && self.subs.values().any(|sub| !sub.request.stats) {
+        let mut subs = self.subs.values().filter(|sub| !sub.request.stats).peekable();
+        if self.greeted_at.is_some() && !told && subs.peek().is_some() && !subs.any(|sub| sub.catching_up) {
             self.lost(self.now_ms, None, "deaf");
         }
     }
@@ -393,7 +396,8 @@ impl Follower {
         };
         self.marked_at = self.now_ms;
         let id = self.request(op);
-        self.subs.get_mut(&sub).expect("just found").asked = Some(id);
+        let subscription = self.subs.get_mut(&sub).expect("just found");
+        (subscription.asked, subscription.catching_up) = (Some(id), true);
     }
 
     fn greet(&mut self, now_ms: u64, hello: LiveHello) {
@@ -644,7 +648,7 @@ impl Follower {
         let mut caught_up = Vec::new();
         for (sub, subscription) in &mut self.subs {
             if subscription.live && subscription.fresh.is_none() && !subscription.request.stats {
-                subscription.mark = Some(rev);
+                (subscription.mark, subscription.catching_up) = (Some(rev), false);
                 caught_up.push(*sub);
             }
         }

@@ -45,6 +45,8 @@ pub(super) struct Subscription {
     pub(super) request: Subscribe,
     /// The id of its newest request.
     pub(super) asked: Option<u64>,
+    /// It was asked for, and no mark has come since: what was missed may be long.
+    pub(super) catching_up: bool,
     /// When it asks again, after a refusal that meant "not now".
     pub(super) again_at: Option<u64>,
     /// Where it can resume.

@@ -119,6 +119,7 @@ struct Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         self.inboxes.iter().for_each(|inbox| inbox.close());
+        self.log_readers.close();
     }
 }
 
@@ -136,13 +137,15 @@ impl Feed {
             let shard = Shard::new(number, rev, pace, truth.clone(), meter.clone(), pulses.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }
+        let log_readers = Arc::<LogReaders>::default();
+        tokio::spawn(log_readers.clone().run());
         let parts = Parts {
             options,
             truth,
             inboxes,
             pulses,
             watches,
-            log_readers: Arc::default(),
+            log_readers,
             clients_made: AtomicU64::new(0),
             published_rev: AtomicU64::new(rev),
         };
@@ -171,16 +174,9 @@ impl Feed {
         }
     }
 
-    /// A task wrote lines, oldest first; they are told by the next [`tell_logs`](Self::tell_logs). Costs a look-up where
-    /// nobody reads its log, and never more than a note.
+    /// A task wrote lines, oldest first. Costs a look-up where nobody reads its log, and never more than a note.
     pub fn logs(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
-        self.parts.log_readers.note(task_id, lines);
-    }
-
-    /// Tells the lines that were written. To be called after [`logs`](Self::logs), when no lock is held any more: it may take
-    /// a moment for each reader.
-    pub fn tell_logs(&self) {
-        self.parts.log_readers.tell_noted(|task_id| self.parts.truth.task(task_id));
+        self.parts.log_readers.note(task_id, lines, || self.parts.truth.task(task_id));
     }
 
     /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see

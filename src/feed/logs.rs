@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
@@ -124,27 +125,59 @@ impl LogQueue {
 
 /// Stands in the place of the last line that is missing.
 fn skipped_line(skipped: usize, last: &LogEvent) -> Bytes {
-    let line = LogLine {
-        seq: last.last_seq,
-        at: last.at,
-        attempt: last.attempt,
-        level: Level::Warn,
-        message: format!("{skipped} lines skipped"),
-    };
-    LogEvent::new(last.task_id, std::slice::from_ref(&line)).expect("one line").line
+    let line =
+        LogLine { seq: last.last_seq, at: last.at, attempt: last.attempt, level: Level::Warn, message: String::new() };
+    LogEvent::new(last.task_id, &[skipped_lines(skipped, line)]).expect("one line").line
 }
 
-/// Log lines that wait to be told while somebody else tells. Beyond it, who brings more waits for their turn.
+/// Stands for so many lines, the last of which is `last`.
+fn skipped_lines(skipped: usize, last: LogLine) -> LogLine {
+    LogLine { level: Level::Warn, message: format!("{skipped} lines skipped"), ..last }
+}
+
+/// Notes of log lines that wait to be told. Beyond it the oldest give way to one line that says how many.
 const LOGS_UNTOLD_MAX: usize = 1_024;
+/// Notes told before others have a turn.
+const LOGS_PER_TURN: usize = 16;
 
 /// Who reads the log of which task.
 #[derive(Default)]
 pub(super) struct LogReaders {
     readers: DashMap<TaskId, Vec<LogReader>>,
-    /// In the order they were written.
-    untold: Mutex<VecDeque<(TaskId, Arc<[LogLine]>)>>,
-    /// Held by whoever tells.
-    telling: Mutex<()>,
+    untold: Mutex<Untold>,
+    wake: Notify,
+}
+
+/// Lines that were written and are to be told, in the order they were written.
+#[derive(Default)]
+struct Untold {
+    notes: VecDeque<(Arc<Task>, Arc<[LogLine]>)>,
+    /// Of each task that lost lines: how many, and the last of them.
+    skipped: HashMap<TaskId, (Arc<Task>, usize, LogLine)>,
+    closed: bool,
+}
+
+impl Untold {
+    fn push(&mut self, task: Arc<Task>, lines: Arc<[LogLine]>) {
+        self.notes.push_back((task, lines));
+        if self.notes.len() > LOGS_UNTOLD_MAX
+            && let Some((task, lines)) = self.notes.pop_front()
+            && let Some(last) = lines.last()
+        {
+            let before = self.skipped.get(&task.task_id).map_or(0, |(_, skipped, _)| *skipped);
+            self.skipped.insert(task.task_id, (task, before + lines.len(), last.clone()));
+        }
+    }
+
+    /// What is to be told next: what stands for lines that were lost comes before those that follow them.
+    fn pop(&mut self) -> Option<(Arc<Task>, Arc<[LogLine]>)> {
+        let next = self.notes.front().map(|(task, _)| task.task_id);
+        let lost = next.or_else(|| self.skipped.keys().next().copied()).and_then(|id| self.skipped.remove(&id));
+        match lost {
+            Some((task, skipped, last)) => Some((task, [skipped_lines(skipped, last)].into())),
+            None => self.notes.pop_front(),
+        }
+    }
 }
 
 struct LogReader {
@@ -190,42 +223,53 @@ impl LogReaders {
         }
     }
 
-    /// Notes lines that are to be told, if anyone reads this log. Short, as it may be called under a lock that keeps the lines
-    /// of a task in order.
-    pub fn note(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
-        if self.readers.contains_key(&task_id) {
-            self.untold.lock().push_back((task_id, lines.clone()));
+    /// Notes lines that are to be told, if anyone reads this log; `task` is asked for the record only then. Short, for it is
+    /// called under the lock that keeps the lines of a task in order.
+    pub fn note(&self, task_id: TaskId, lines: &Arc<[LogLine]>, task: impl FnOnce() -> Option<Arc<Task>>) {
+        if self.readers.contains_key(&task_id)
+            && let Some(task) = task()
+        {
+            self.untold.lock().push(task, lines.clone());
+            self.wake.notify_one();
         }
     }
 
-    /// Tells what was noted, in order; or leaves that to whoever does so just now.
-    pub fn tell_noted(&self, task: impl Fn(TaskId) -> Option<Arc<Task>>) {
-        let is_full = |untold: usize| untold > LOGS_UNTOLD_MAX;
+    /// Tells what is noted, until [`close`](Self::close).
+    pub async fn run(self: Arc<LogReaders>) {
         loop {
-            let untold = self.untold.lock().len();
-            if untold == 0 {
-                return;
-            }
-            let Some(turn) = self.telling.try_lock().or_else(|| is_full(untold).then(|| self.telling.lock())) else {
-                return;
-            };
+            self.wake.notified().await;
+            let mut told = 0;
             loop {
-                let Some((task_id, lines)) = self.untold.lock().pop_front() else { break };
-                self.tell(task_id, &lines, || task(task_id));
+                let next = {
+                    let mut untold = self.untold.lock();
+                    if untold.closed {
+                        return;
+                    }
+                    untold.pop()
+                };
+                let Some((task, lines)) = next else { break };
+                self.tell(&task, &lines);
+                told += 1;
+                if told % LOGS_PER_TURN == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
-            // What was noted after the last look, by somebody who saw that it was our turn, is looked for once more.
-            drop(turn);
         }
     }
 
-    /// Hands the lines to everyone who reads this log. `task` is asked for the record only if there is anyone.
-    fn tell(&self, task_id: TaskId, lines: &[LogLine], task: impl FnOnce() -> Option<Arc<Task>>) {
+    pub fn close(&self) {
+        self.untold.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Hands the lines to everyone who reads this log.
+    fn tell(&self, task: &Task, lines: &[LogLine]) {
+        let task_id = task.task_id;
         let Some(readers) = self.readers.get(&task_id) else { return };
-        let Some(task) = task() else { return };
         let events = log_events(task_id, lines);
         let mut told: HashSet<ClientId> = HashSet::new();
         for reader in readers.iter() {
-            let may_read = reader.scope.covers(&task) && reader.filter.matches_unchanging(&task);
+            let may_read = reader.scope.covers(task) && reader.filter.matches_unchanging(task);
             if !may_read || !told.insert(reader.client_id) {
                 continue;
             }

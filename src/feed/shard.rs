@@ -462,7 +462,8 @@ impl Shard {
             }
             self.breathe(WRITE_WORK).await;
         }
-        for seated in self.seats[self.rounds.leavers(now, self.seats.len())].iter().flatten() {
+        let leavers = self.rounds.leavers(now, self.seats.len());
+        for seated in self.seats.get(leavers).into_iter().flatten().flatten() {
             seated.cell.end(End::Dismissed);
         }
     }

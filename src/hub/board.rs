@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use dashmap::Entry as Slot;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -141,16 +142,21 @@ impl Board {
     fn relive(&self, task: &Task, prev: Option<&Task>) -> Ticked {
         if task.status == Status::Running {
             let run = task.run();
-            let before = self.live.remove(&task.task_id).map(|(_, live)| live);
-            let same = before.as_ref().is_some_and(|live| live.attempt == task.attempt);
-            let log_end = match &before {
+            // In its place: a worker that ticks in between holds its lease all the while.
+            let slot = self.live.entry(task.task_id);
+            let before = match &slot {
+                Slot::Occupied(live) => Some(live.get()),
+                Slot::Vacant(_) => None,
+            };
+            let same = before.is_some_and(|live| live.attempt == task.attempt);
+            let log_end = match before {
                 Some(live) => live.log_end,
                 None if task.attempt == 1 && prev.is_some() => Some(0),
                 None => self.log_ends.lock().remove(&task.task_id),
             };
             let recorded = run.and_then(|run| run.progress.as_ref());
             let progress: Option<Progress> = match before {
-                Some(live) if same => live.progress,
+                Some(live) if same => live.progress.clone(),
                 _ => recorded.and_then(|progress| progress.to().ok()),
             };
             let since = same && progress.as_ref().and_then(|progress| progress.encode().ok()).as_ref() != recorded;
@@ -166,7 +172,7 @@ impl Board {
                 log_end,
                 renewed_ms: 0,
             };
-            self.live.insert(task.task_id, live);
+            drop(slot.insert(live));
             if since {
                 self.unkept.lock().push(task.task_id);
                 return Ticked::Since;

@@ -371,7 +371,7 @@ impl Hub {
         let waits = checkpoint.is_some();
         let kept_by = waits.then_some(sender);
         let heard = self.shared.progress(task_id, attempt, progress, checkpoint, kept_by, Bound::Said)?;
-        self.renew(task_id, attempt)?;
+        self.renew(task_id, attempt);
         if waits {
             kept.await.unwrap_or(Err(HubError::Stopped))?;
         }
@@ -381,20 +381,21 @@ impl Hub {
     /// Log lines of a running attempt. Answers whether the attempt was asked to stop. Renews the lease.
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
         let heard = self.shared.log(task_id, attempt, lines, Bound::Said)?;
-        self.renew(task_id, attempt)?;
+        self.renew(task_id, attempt);
         Ok(heard.cancel_requested)
     }
 
     /// What is said of an attempt renews its lease; so often in the time of one, that a worker which ticks without end costs
     /// the writer no more than another.
-    fn renew(&self, task_id: TaskId, attempt: u32) -> Result<(), HubError> {
+    fn renew(&self, task_id: TaskId, attempt: u32) {
         const RENEWALS_A_LEASE: u64 = 20;
         let every_ms = self.options().engine.lease_ms / RENEWALS_A_LEASE;
         if !self.shared.board.renews(task_id, attempt, self.shared.clock.now().mono, every_ms) {
-            return Ok(());
+            return;
         }
         let command = Command::Report { task_id, attempt, report: Report::Heartbeat };
-        self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Said)
+        // Free, for it is bounded by itself; and what was said before it has been taken already.
+        let _ = self.shared.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Free);
     }
 
     /// Whether the store takes writes; if not, why, in words.
@@ -546,14 +547,12 @@ impl Shared {
         };
         let now = self.clock.now().wall;
         let pass_on = |lines: Arc<[LogLine]>| {
-            self.feed.logs(task_id, &lines);
-            let aside = Aside::Logs { task_id, lines };
+            // In this order: a reader that comes in between finds them in the store, and is not told.
+            let aside = Aside::Logs { task_id, lines: lines.clone() };
             let _ = self.inbox.push(Request::Aside { aside, reply: None }, Bound::Free);
+            self.feed.logs(task_id, &lines);
         };
-        let heard =
-            self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)?;
-        self.feed.tell_logs();
-        Ok(heard)
+        self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)
     }
 }
 
