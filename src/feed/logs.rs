@@ -1,8 +1,9 @@
 //! Log lines on their way to those who asked for the log of a task.
 //!
 //! They go past the shards: a log is asked for by task id, so who gets a line is one look-up, and a task that nobody
-//! reads costs no more than that. Lines are no transitions: too many of them, and the oldest give way to one line that
-//! says how many went. The store keeps them all.
+//! reads costs no more than that. Whoever brings lines leaves a note; a future of the feed tells them, in the order they were
+//! written, so that a log with many readers keeps nobody else waiting. Lines are no transitions: too many of them, and the
+//! oldest give way to one line that says how many went. The store keeps them all.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -338,5 +339,31 @@ mod tests {
         let events = log_events(id(1), &lines);
         assert_eq!(events.iter().map(|e| (e.lines_len, e.last_seq)).collect::<Vec<_>>(), [(4, 4), (3, 7)]);
         assert!(log_events(id(1), &[]).is_empty());
+    }
+
+    #[test]
+    fn notes_are_bounded_and_what_went_is_said() {
+        let task = |n| Arc::new(super::super::sample::task(id(n), crate::task::Status::Running));
+        let line = |seq| LogLine {
+            seq,
+            at: Timestamp::from_millis(0),
+            attempt: 1,
+            level: Level::Info,
+            message: "line".into(),
+        };
+        let mut untold = Untold::default();
+        untold.push(task(2), [line(1)].into());
+        for seq in 0..LOGS_UNTOLD_MAX as u64 {
+            untold.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
+        }
+        untold.push(task(1), [line(9_999)].into());
+        let mut told = Vec::new();
+        while let Some((task, lines)) = untold.pop() {
+            told.push((task.task_id, lines[0].seq, lines[0].message.clone()));
+        }
+        assert_eq!(told.len(), LOGS_UNTOLD_MAX + 2);
+        assert_eq!(told[0], (id(1), 2, "2 lines skipped".into()));
+        assert_eq!((told[1].1, told[LOGS_UNTOLD_MAX].1), (3, 9_999), "the others follow in order");
+        assert_eq!(told[LOGS_UNTOLD_MAX + 1], (id(2), 1, "1 lines skipped".into()), "of a task that said no more");
     }
 }
