@@ -22,7 +22,7 @@ use super::picture::{Picture, matches};
 use super::subscription::{SubId, Subscribe, Subscription};
 use crate::dial::{Backoff, is_refusal};
 use crate::task::{Event, LogLine, TaskId, TaskView};
-use crate::wire::{LiveHello, LiveOp, LiveSays, Since};
+use crate::wire::{LiveHello, LiveOp, LiveSays};
 
 /// An attempt that has not heard the hub's hello by then is given up.
 const HELLO_MS_MAX: u64 = 10_000;
@@ -381,19 +381,8 @@ impl Follower {
     }
 
     fn ask(&mut self, sub: SubId) {
-        let Some(Subscription { request, mark, .. }) = self.subs.get(&sub) else { return };
-        let since = mark.zip(self.epoch.clone()).map(|(rev, epoch)| Since { epoch, rev });
-        let op = LiveOp {
-            op: "subscribe".into(),
-            sub: Some(sub.name()),
-            filter: (!request.stats).then(|| request.filter.clone()),
-            snapshot: request.snapshot.filter(|_| since.is_none()),
-            since,
-            max_hz: request.max_hz,
-            logs: request.logs,
-            stats: request.stats.then_some(true),
-            ..LiveOp::default()
-        };
+        let Some(subscription) = self.subs.get(&sub) else { return };
+        let op = subscription.op(sub, self.epoch.clone());
         self.marked_at = self.now_ms;
         let id = self.request(op);
         let subscription = self.subs.get_mut(&sub).expect("just found");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::task::{FilterSpec, TaskId};
-use crate::wire::{LogsSpec, SnapshotSpec};
+use crate::wire::{LiveOp, LogsSpec, Since, SnapshotSpec};
 
 /// What to watch.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +61,23 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    /// How it is asked for: with a snapshot, or from its mark.
+    pub(super) fn op(&self, sub: SubId, epoch: Option<String>) -> LiveOp {
+        let request = &self.request;
+        let since = self.mark.zip(epoch).map(|(rev, epoch)| Since { epoch, rev });
+        LiveOp {
+            op: "subscribe".into(),
+            sub: Some(sub.name()),
+            filter: (!request.stats).then(|| request.filter.clone()),
+            snapshot: request.snapshot.filter(|_| since.is_none()),
+            since,
+            max_hz: request.max_hz,
+            logs: request.logs,
+            stats: request.stats.then_some(true),
+            ..LiveOp::default()
+        }
+    }
+
     /// Where it could resume is no place any more; a snapshot follows.
     pub(super) fn void(&mut self) {
         self.mark = None;
