@@ -96,17 +96,18 @@ impl Cell {
     pub fn tell(&self, sweep: &mut Sweep, node: Node, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
         let mut state = self.state.lock();
         if state.flows {
-            // So far everything went past the outbox. From here on it may have to know up to where.
             let message = sweep.message(node, mark);
             let taken = self.write(&mut state, &message);
             if taken > 0 {
                 state.outbox.told(rev);
                 if taken < message.len() {
+                    state.rest = message.slice(taken..);
                     drop(state);
                     self.wake();
                 }
                 return Some(sweep.told(node));
             }
+            // So far everything went past the outbox. From here on it has to know up to where.
             state.outbox.told(before);
         }
         sweep.queue(node, &mut state.outbox);
@@ -137,12 +138,7 @@ impl Cell {
     fn write(&self, state: &mut State, message: &Bytes) -> usize {
         let pipe = self.pipe.as_ref().expect("only a client with a pipe flows");
         let taken = pipe.write(message).unwrap_or(0);
-        if taken < message.len() {
-            state.flows = false;
-            if taken > 0 {
-                state.rest = message.slice(taken..);
-            }
-        }
+        state.flows = taken == message.len();
         taken
     }
 

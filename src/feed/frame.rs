@@ -67,6 +67,7 @@ mod tests {
         ] {
             assert_eq!(&*FrameHead::new(Opcode::Text, bytes), head, "{bytes}");
         }
+        assert_eq!(&*FrameHead::new(Opcode::Ping, 0), [0x89, 0]);
         assert_eq!(&*FrameHead::new(Opcode::Pong, 4), [0x8A, 4]);
     }
 }

@@ -446,10 +446,11 @@ impl Shard {
                 self.breathe(WRITE_WORK).await;
             }
         }
-        let ping = ping_message(&mark_line(self.rev));
+        let (rev, mut ping) = (self.rev, None);
         for seat in self.rounds.pings(now, self.seats.len()) {
             let Some(seated) = self.seats[seat].as_mut().filter(|seated| seated.cell.has_pipe()) else { continue };
-            if seated.cell.mention(&ping, self.rev) {
+            let ping = ping.get_or_insert_with(|| ping_message(&mark_line(rev)));
+            if seated.cell.mention(ping, rev) {
                 seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
                 (seated.owed, seated.marked_at) = (false, now);
                 if seated.silent >= SILENT_PINGS {

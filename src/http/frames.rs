@@ -434,11 +434,6 @@ pub fn pong_frame(payload: &[u8]) -> Bytes {
     control_frame(Opcode::Pong, &payload[..payload.len().min(CONTROL_BYTES_MAX)])
 }
 
-/// A ping that carries nothing.
-pub fn ping_frame() -> Bytes {
-    control_frame(Opcode::Ping, &[])
-}
-
 fn control_frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     [&*FrameHead::new(opcode, payload.len()), payload].concat().into()
 }
@@ -649,7 +644,6 @@ mod tests {
 
     #[test]
     fn control_frames_that_are_sent() {
-        assert_eq!(ping_frame(), &[0x89, 0][..]);
         assert_eq!(pong_frame(b"ab"), &[0x8A, 2, b'a', b'b'][..]);
         assert_eq!(close_frame(4001, "hi"), &[0x88, 4, 0x0F, 0xA1, b'h', b'i'][..]);
         // 123 bytes of reason fit; a character is not cut.

@@ -49,6 +49,6 @@ pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 /// What conformance and fuzz tests reach from outside. No part of what the library promises.
 #[doc(hidden)]
 pub mod inside {
-    pub use super::frames::{Broken, Heard, Inbound, close_frame, ping_frame, pong_frame};
+    pub use super::frames::{Broken, Heard, Inbound, close_frame, pong_frame};
     pub use super::query::query_filter;
 }
