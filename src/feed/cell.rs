@@ -1,8 +1,8 @@
 //! What a shard and one of its clients share: the lines that wait, and the way out.
 //!
 //! A client may have a [`Pipe`]: a way out that takes bytes without waiting. It has one writer at a time. While the client
-//! *flows*, nothing waits for it, and its shard writes to the pipe straight from a sweep: no queue, no wake-up. When the
-//! pipe is full, or something has to be said that no sweep says (an answer, a snapshot, log lines), the flow stops. From
+//! *flows*, nothing waits for it, and its shard writes to the pipe when its turn comes: no queue, no wake-up. When the
+//! pipe is full, or something has to be said that is not said in turns (an answer, a snapshot, log lines), the flow stops. From
 //! then on lines wait in the outbox, and whoever holds the [`Client`](super::Client) writes them, until nothing waits and
 //! they let it flow again.
 //!
@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::outbox::Outbox;
-use super::sweep::{Node, Sweep, Told};
+use super::turns::{Owed, Told, Turns};
 
 /// A way out that takes bytes without waiting.
 pub trait Pipe: Send + Sync {
@@ -62,7 +62,7 @@ impl Cell {
         Cell { pipe, state: Mutex::new(state), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
     }
 
-    /// Puts something in the outbox, past the shard's sweeps.
+    /// Puts something in the outbox, past the shard's turns.
     pub fn put(&self, lines: impl FnOnce(&mut Outbox)) {
         let mut state = self.state.lock();
         state.flows = false;
@@ -91,12 +91,12 @@ impl Cell {
         if self.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// From a sweep that hands over everything after `before` and up to `rev`: writes the message of `node` if the client
+    /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a message if the client
     /// flows, else puts its lines in the outbox. Answers what was written.
-    pub fn tell(&self, sweep: &mut Sweep, node: Node, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
+    pub fn tell(&self, turns: &mut Turns, owed: Owed, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
         let mut state = self.state.lock();
         if state.flows {
-            let message = sweep.message(node, mark);
+            let message = turns.message(owed, mark);
             let taken = self.write(&mut state, &message);
             if taken > 0 {
                 state.outbox.told(rev);
@@ -105,12 +105,12 @@ impl Cell {
                     drop(state);
                     self.wake();
                 }
-                return Some(sweep.told(node));
+                return Some(turns.told(owed));
             }
             // So far everything went past the outbox. From here on it has to know up to where.
             state.outbox.told(before);
         }
-        sweep.queue(node, &mut state.outbox);
+        turns.queue(owed, &mut state.outbox);
         drop(state);
         self.wake();
         None

@@ -14,7 +14,7 @@ use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::{Pulses, SHARDS_MAX};
 use super::shard::{self, Pace, Shard};
-use super::sweep::Told;
+use super::turns::Told;
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
 

@@ -32,8 +32,8 @@ pub(super) struct Inbox {
     handed_rev: AtomicU64,
     /// Clients of the shard. Without any, nobody needs to hear of ticks.
     clients: AtomicUsize,
-    /// Since when the shard has been busy with what it took.
-    busy_since: Mutex<Option<Instant>>,
+    /// When the oldest of what the shard took, and did not hand to everybody yet, was published.
+    untold_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -58,10 +58,15 @@ impl Waiting {
         newest.max(merged).max(self.passed_rev)
     }
 
+    /// What was published together: the last `rev` of it, and when that was.
+    pub fn published(&self) -> impl Iterator<Item = (u64, Instant)> {
+        let merged = self.merged.iter().filter_map(|merged| Some((merged.rev, merged.since?)));
+        merged.chain(self.batches.iter().filter_map(|batch| Some((batch.steps.last()?.rev, batch.since))))
+    }
+
     /// When the oldest of it was published.
     fn since(&self) -> Option<Instant> {
-        let merged = self.merged.as_ref().and_then(|merged| merged.since);
-        merged.or_else(|| self.batches.first().map(|batch| batch.since))
+        self.published().next().map(|(_, since)| since)
     }
 }
 
@@ -136,7 +141,7 @@ impl Inbox {
             rests,
             handed_rev: AtomicU64::new(rev),
             clients: AtomicUsize::new(0),
-            busy_since: Mutex::default(),
+            untold_since: Mutex::default(),
         }
     }
 
@@ -205,23 +210,22 @@ impl Inbox {
     pub fn take(&self) -> Option<Waiting> {
         let mut waiting = self.waiting.lock();
         let taken = (!waiting.closed).then(|| take(&mut *waiting))?;
-        *self.busy_since.lock() = taken.since();
+        let mut untold_since = self.untold_since.lock();
+        *untold_since = untold_since.or(taken.since());
         Some(taken)
-    }
-
-    /// What was taken is done.
-    pub fn set_idle(&self) {
-        *self.busy_since.lock() = None;
     }
 
     /// How long the oldest transition has waited that was not handed to every client.
     pub fn lag(&self) -> Duration {
-        let busy_since = *self.busy_since.lock();
-        busy_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
+        let untold_since = *self.untold_since.lock();
+        untold_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    pub fn set_handed_rev(&self, rev: u64) {
+    /// The shard has handed everything up to `rev` to its clients; what it took beyond that was published from `untold_since`
+    /// on.
+    pub fn set_handed(&self, rev: u64, untold_since: Option<Instant>) {
         self.handed_rev.fetch_max(rev, Ordering::AcqRel);
+        *self.untold_since.lock() = untold_since;
     }
 
     pub fn handed_rev(&self) -> u64 {

@@ -14,23 +14,23 @@
 //!
 //! ```text
 //! writer ── publish ──► inbox ─┐                                 ┌─► pipe ─────────────► a socket that takes all
-//! workers ── tick ──► a bit ───┴► shard: index, throttle, sweep ─┼─► outbox ── Client ─► a socket that is full
+//! workers ── tick ──► a bit ───┴► shard: index, throttle, turns ─┼─► outbox ── Client ─► a socket that is full
 //!                                                                └─► outbox ── Client ─► an event stream
 //! ```
 //!
 //! Clients are dealt to *shards*, one a core. A shard is one future that owns the index and the pacing of its clients; it
-//! takes everything that came in and finds who wants it: that is a *sweep*. Clients that get the same lines get the same
-//! message, joined and framed once. Lines are encoded by whoever publishes, so no line can say anything about the one who
-//! reads it.
+//! takes what came in and finds who wants it. They are told in *turns*: first who has been owed something for longest, and
+//! each is told everything up to that moment. Clients that are owed the same lines get the same message, joined and framed
+//! once. Lines are encoded by whoever publishes, so no line can say anything about the one who reads it.
 //!
-//! A client with a [`Pipe`] of which nothing waits is written to right from the sweep; that costs a system call, and no
-//! future is woken. A burst gathers by itself: what is published during a sweep leaves with the next one. When a pipe is
-//! full, or where there is none, lines wait in the client's outbox, and whoever holds the [`Client`] takes them from there
-//! in the other side's own pace. Only there do lines conflate and collapse.
+//! A client with a [`Pipe`] of which nothing waits is written to right when its turn comes; that costs a system call, and
+//! no future is woken. A burst gathers by itself: the longer it takes until a client has its turn again, the more leaves
+//! with it. When a pipe is full, or where there is none, lines wait in the client's outbox, and whoever holds the
+//! [`Client`] takes them from there in the other side's own pace. Only there do lines conflate and collapse.
 //!
-//! Progress never queues. A tick sets a bit beside the task; only the tick that finds it clear leaves a note. When the
-//! task's turn comes the bit is cleared and *then* the newest tick is read from the [`Truth`], so that of a hundred
-//! thousand ticks a second ten are encoded, and always the last.
+//! Progress never queues. A tick sets a bit beside the task; only the tick that finds it clear leaves a note. When the task
+//! may be told again the bit is cleared and *then* the newest tick is read from the [`Truth`], so that of a hundred thousand
+//! ticks a second ten are encoded, and always the last.
 //!
 //! The board is ahead of a shard by what waits in its inbox. A tick of a `rev` that the shard has not handed over yet is
 //! therefore held back until it has: otherwise the client would know a later position than the record that explains it,
@@ -53,10 +53,10 @@ mod rounds;
 #[cfg(test)]
 mod sample;
 mod shard;
-mod sweep;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod turns;
 mod watch;
 #[cfg(test)]
 mod world;
@@ -68,5 +68,5 @@ pub use handle::{Feed, FeedOptions, Meter, Published, Tick, Truth};
 pub use index::Scope;
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events};
 pub use outbox::{OutboxLimits, Taken};
-pub use sweep::{Told, text_message};
+pub use turns::{Told, text_message};
 pub use watch::Watch;

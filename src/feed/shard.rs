@@ -1,11 +1,11 @@
 //! A shard: the clients of one core, who wants what among them, and how fast.
 //!
-//! [`run`] is the future; it chooses when. A *round* then goes through all that came in, in order: what clients asked, steps,
-//! ticks. Each line finds its audience and moves it on in the [`Sweep`]; when the sweep is full, or everything was looked
-//! at, it is told: each client gets its message, or has its lines queued. Last comes what is due by the clock. A round
-//! depends on what came in and on `now`, and awaits nothing but a turn for other futures.
+//! [`run`] is the future; it chooses when. As long as anybody is owed anything it goes on: it takes in what came meanwhile,
+//! in order (what clients asked, steps, ticks), and each line finds its audience, which is owed it from then on; then a few
+//! clients have their [turn](super::turns) and are told all they are owed, or have it queued; then what is due by the clock
+//! is done. Each of these depends on what came in and on `now`, and awaits nothing but a turn for other futures.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use super::index::{Hit, Index, Seat, States, Sub, SubKey};
 use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
-use super::sweep::{Line, LineKind, Node, ROOT, Sweep, Told, ping_message, text_message};
 use super::throttle::{self, Throttle};
+use super::turns::{Line, LineKind, Owed, Told, Turns, ping_message, text_message};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
@@ -34,6 +34,8 @@ const SILENT_PINGS: u8 = 2;
 const WORK_PER_TURN: usize = 16_384;
 /// What it takes to write to a client.
 const WRITE_WORK: usize = 128;
+/// So many clients are told before the shard looks at what came in meanwhile: about a tenth of a millisecond.
+pub(super) const TURNS_AT_ONCE: usize = 16;
 /// What it takes to do what a client asks, beside what grows with its filter.
 const OP_WORK: usize = 32;
 
@@ -45,7 +47,7 @@ pub(super) struct Shard {
     /// Only in the first shard.
     watches: Option<Arc<Watches>>,
     pace: Pace,
-    /// Everything up to here was handed to the clients.
+    /// Everything up to here was taken in, and is owed or was handed to whom it concerns.
     rev: u64,
     index: Index,
     seats: Vec<Option<Seated>>,
@@ -58,15 +60,13 @@ pub(super) struct Shard {
     /// Ticked, but their newest transition has not been handed over yet.
     early: HashSet<TaskId>,
     hits: Vec<Hit>,
-    /// What is being handed over now: all of it after `rev`, and up to `sweep_rev`.
-    sweep: Sweep,
-    sweep_rev: u64,
-    /// When the commits that end in this sweep were published.
-    sweep_since: Vec<Instant>,
-    /// Seats that get something in this sweep.
-    touched: Vec<Seat>,
+    turns: Turns,
+    /// Commits that were not handed to everybody yet: their last `rev`, and when they were published.
+    untold: VecDeque<(u64, Instant)>,
+    /// Written, and not counted yet.
+    told: Told,
     /// Seats that may be owed a mark.
-    owed: Vec<Seat>,
+    unmarked: Vec<Seat>,
     rounds: Rounds,
     /// Since others had a turn.
     work: usize,
@@ -85,11 +85,10 @@ struct Seated {
     client_id: ClientId,
     cell: Arc<Cell>,
     subs: Vec<(SubNumber, SubKey)>,
-    /// Where it stands in this sweep.
-    node: Node,
+    owed: Owed,
     marked_at: Instant,
-    /// It was told something after its last mark, and stands in `Shard::owed`.
-    owed: bool,
+    /// It was told something after its last mark, and stands in `Shard::unmarked`.
+    unmarked: bool,
     /// Pings since something was heard.
     silent: u8,
 }
@@ -97,24 +96,26 @@ struct Seated {
 /// Runs a shard until its inbox is closed.
 pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
     loop {
-        match shard.next_at() {
-            None => inbox.woken().await,
-            Some(at) => tokio::select! {
-                _ = inbox.woken() => {}
-                _ = tokio::time::sleep_until(at.into()) => {}
-            },
+        if !shard.owes() {
+            match shard.next_at() {
+                None => inbox.woken().await,
+                Some(at) => tokio::select! {
+                    _ = inbox.woken() => {}
+                    _ = tokio::time::sleep_until(at.into()) => {}
+                },
+            }
         }
         let Some(mut waiting) = inbox.take() else { return };
-        let rev = waiting.rev().unwrap_or(shard.rev);
+        let rev = waiting.rev();
         let now = tokio::time::Instant::now().into_std();
-        if AssertUnwindSafe(shard.round(&mut waiting, now, &inbox)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(shard.round(&mut waiting, TURNS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
             // Nobody knows what its clients were told. They come back, and resume.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
+            let rev = rev.max(Some(shard.rev)).unwrap_or_default();
             shard = shard.anew(rev);
             waiting.ops.into_iter().for_each(|op| shard.lose(op, now));
-            inbox.set_handed_rev(rev);
+            inbox.set_handed(rev, None);
         }
-        inbox.set_idle();
     }
 }
 
@@ -144,11 +145,10 @@ impl Shard {
             clients: Throttle::default(),
             early: HashSet::new(),
             hits: Vec::new(),
-            sweep: Sweep::default(),
-            sweep_rev: rev,
-            sweep_since: Vec::new(),
-            touched: Vec::new(),
-            owed: Vec::new(),
+            turns: Turns::default(),
+            untold: VecDeque::new(),
+            told: Told::default(),
+            unmarked: Vec::new(),
             rounds: Rounds::new(pace.ping),
             work: 0,
         }
@@ -178,8 +178,26 @@ impl Shard {
         [self.tasks.next_at(), self.clients.next_at(), self.rounds.next_at()].into_iter().flatten().min()
     }
 
-    /// Does all that came in, and what is due.
-    pub async fn round(&mut self, waiting: &mut Waiting, now: Instant, inbox: &Inbox) {
+    /// Whether anybody is owed anything.
+    pub fn owes(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Everything up to here was handed to whom it concerns.
+    fn handed_rev(&self) -> u64 {
+        self.turns.before().unwrap_or(self.rev)
+    }
+
+    /// Takes in what is in `waiting`, tells so many clients, and does what is due.
+    pub async fn round(&mut self, waiting: &mut Waiting, clients: usize, now: Instant, inbox: &Inbox) {
+        self.take_in(waiting, now, inbox).await;
+        self.tell(clients, now, inbox).await;
+        self.on_time(now).await;
+    }
+
+    /// Does what clients asked, and finds out who is owed what came in.
+    async fn take_in(&mut self, waiting: &mut Waiting, now: Instant, inbox: &Inbox) {
+        self.untold.extend(waiting.published());
         while let Some(op) = waiting.ops.pop_front() {
             let places = if let Op::Subscribe(subscribe) = &op { subscribe.filter.values_len() } else { 0 };
             self.op(op, now);
@@ -187,36 +205,32 @@ impl Shard {
         }
         for batch in take(&mut waiting.batches) {
             for published in batch.steps.iter() {
+                self.make_room(now, inbox).await;
                 self.step(published, published.states(), LineKind::Transition { rev: published.rev });
-                self.sweep_rev = published.rev;
+                self.rev = published.rev;
                 self.breathe(self.hits.len()).await;
-                self.tell_if_full(now, inbox).await;
             }
-            self.sweep_since.push(batch.since);
         }
         if let Some(merged) = waiting.merged.take() {
             let mut tasks: Vec<_> = merged.tasks.into_values().collect();
             tasks.sort_by_key(|task| task.newest.rev);
             for task in &tasks {
+                self.make_room(now, inbox).await;
                 self.step(&task.newest, task.states, LineKind::Merged { len: task.len });
                 self.breathe(self.hits.len()).await;
-                self.tell_if_full(now, inbox).await;
             }
-            self.sweep_rev = merged.rev;
-            self.sweep_since.extend(merged.since);
+            self.rev = merged.rev;
         }
-        self.sweep_rev = self.sweep_rev.max(waiting.passed_rev.unwrap_or(0));
+        self.rev = self.rev.max(waiting.passed_rev.unwrap_or(0));
         for task_id in self.ticks(take(&mut waiting.ticks), now) {
+            self.make_room(now, inbox).await;
             self.progress(task_id, now);
             self.breathe(self.hits.len()).await;
-            self.tell_if_full(now, inbox).await;
         }
         while let Some(((client_id, task_id), tick)) = self.clients.due(now) {
+            self.make_room(now, inbox).await;
             self.late_progress(client_id, task_id, tick);
-            self.tell_if_full(now, inbox).await;
         }
-        self.tell(now, inbox).await;
-        self.on_time(now).await;
     }
 
     fn op(&mut self, op: Op, now: Instant) {
@@ -229,7 +243,8 @@ impl Shard {
                     self.rounds.begin_pings(now);
                 }
                 let subs = Vec::new();
-                let seated = Seated { client_id, cell, subs, node: ROOT, marked_at: now, owed: false, silent: 0 };
+                let seated =
+                    Seated { client_id, cell, subs, owed: Owed::default(), marked_at: now, unmarked: false, silent: 0 };
                 let seat = self.free.pop().unwrap_or_else(|| {
                     self.seats.push(None);
                     (self.seats.len() - 1) as Seat
@@ -238,12 +253,14 @@ impl Shard {
                 self.seat_of.insert(client_id, seat);
             }
             Op::Subscribe(Subscribe { client_id, sub, filter, scope, hz, done }) => {
-                if let Some(&seat) = self.seat_of.get(&client_id)
-                    && let Some(seated) = &mut self.seats[seat as usize]
-                {
-                    seated.subs.reserve_exact(1);
-                    seated.subs.push((sub, self.index.insert(Sub { seat, filter, scope, hz })));
-                    seated.cell.put(Outbox::hold);
+                if let Some(&seat) = self.seat_of.get(&client_id) {
+                    // What it is owed so far is not to wait for the snapshot.
+                    self.tell_early(seat, now);
+                    if let Some(seated) = &mut self.seats[seat as usize] {
+                        seated.subs.reserve_exact(1);
+                        seated.subs.push((sub, self.index.insert(Sub { seat, filter, scope, hz })));
+                        seated.cell.put(Outbox::hold);
+                    }
                 }
                 // Nobody minds if the client has left in the meantime.
                 let _ = done.send(());
@@ -261,6 +278,7 @@ impl Shard {
                     && let Some(seated) = self.seats[seat as usize].take()
                 {
                     seated.subs.into_iter().for_each(|(_, key)| self.index.remove(key));
+                    self.turns.settle(seated.owed);
                     self.free.push(seat);
                 }
             }
@@ -282,7 +300,7 @@ impl Shard {
         if self.hits.is_empty() {
             return;
         }
-        self.sweep.push(Line { task_id, kind, bytes: line.clone() });
+        self.turns.push(Line { task_id, kind, bytes: line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             // A tick that still waits is older than this record.
@@ -294,13 +312,11 @@ impl Shard {
         self.hits = hits;
     }
 
-    /// Gives the newest line of the sweep to the client in this seat.
+    /// Owes the newest line to the client in this seat.
     fn give(&mut self, seat: Seat) {
-        let Some(seated) = &mut self.seats[seat as usize] else { return };
-        if seated.node == ROOT {
-            self.touched.push(seat);
+        if let Some(seated) = &mut self.seats[seat as usize] {
+            self.turns.give(seat, &mut seated.owed, self.rev);
         }
-        seated.node = self.sweep.step(seated.node);
     }
 
     /// The tasks whose progress is to be told: those that just ticked, those that were early, and those whose turn has
@@ -336,7 +352,7 @@ impl Shard {
             return;
         }
         let Some(tick) = self.truth.progress(task_id) else { return };
-        if tick.rev > self.sweep_rev {
+        if tick.rev > self.rev {
             // The transition is on its way, and the look is repeated right after it.
             self.early.insert(task_id);
             return;
@@ -344,7 +360,7 @@ impl Shard {
         if !self.tasks.is_news(task_id, (tick.rev, tick.tick)) {
             return;
         }
-        self.sweep.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line.clone() });
+        self.turns.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             let Some(seated) = &self.seats[hit.seat as usize] else { continue };
@@ -371,53 +387,64 @@ impl Shard {
         if self.index.rate(keys, &task).is_none() {
             return;
         }
-        self.sweep.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line });
+        self.turns.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line });
         self.give(seat);
     }
 
-    async fn tell_if_full(&mut self, now: Instant, inbox: &Inbox) {
-        if self.sweep.is_full() {
-            self.tell(now, inbox).await;
+    /// Tells clients until another line may come.
+    async fn make_room(&mut self, now: Instant, inbox: &Inbox) {
+        while self.turns.is_full() {
+            self.tell(TURNS_AT_ONCE, now, inbox).await;
         }
     }
 
-    /// Hands over what was found out.
-    async fn tell(&mut self, now: Instant, inbox: &Inbox) {
-        let (before, rev) = (self.rev, self.sweep_rev);
-        let mark = mark_line(rev);
-        let mut all = Told::default();
-        let mut touched = take(&mut self.touched);
-        for seat in touched.drain(..) {
-            self.breathe(WRITE_WORK).await;
-            let Some(seated) = &mut self.seats[seat as usize] else { continue };
-            let node = std::mem::replace(&mut seated.node, ROOT);
-            let with_mark = now.duration_since(seated.marked_at) >= MARK_WITH;
-            let Some(told) = seated.cell.tell(&mut self.sweep, node, with_mark.then_some(&mark), before, rev) else {
-                continue;
-            };
-            all.add(&told);
-            if with_mark {
-                (seated.owed, seated.marked_at) = (false, now);
-            } else {
-                self.owe_mark(seat, now);
+    /// Tells the next few clients what they are owed.
+    async fn tell(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
+        for _ in 0..clients {
+            let Some(turn) = self.turns.next() else { break };
+            if self.seats[turn.seat as usize].as_ref().is_some_and(|seated| turn.is_for(seated.owed)) {
+                self.tell_seat(turn.seat, turn.before, now);
+                self.breathe(WRITE_WORK).await;
             }
         }
-        self.touched = touched;
-        self.sweep.clear();
-        self.rev = rev;
-        inbox.set_handed_rev(rev);
-        self.meter.told(all);
-        for since in self.sweep_since.drain(..) {
+        let handed_rev = self.handed_rev();
+        let handed = self.untold.partition_point(|(rev, _)| *rev <= handed_rev);
+        for (_, since) in self.untold.drain(..handed) {
             self.meter.told_after(self.number, since.elapsed());
+        }
+        inbox.set_handed(handed_rev, self.untold.front().map(|(_, since)| *since));
+        self.meter.told(take(&mut self.told));
+    }
+
+    /// Tells the client in this seat what it is owed; everything up to `before` was handed to it.
+    fn tell_seat(&mut self, seat: Seat, before: u64, now: Instant) {
+        let Some(seated) = &mut self.seats[seat as usize] else { return };
+        let owed = take(&mut seated.owed);
+        let mark = (now.duration_since(seated.marked_at) >= MARK_WITH).then(|| mark_line(self.rev));
+        let told = seated.cell.tell(&mut self.turns, owed, mark.as_ref(), before, self.rev);
+        self.turns.settle(owed);
+        let Some(told) = told else { return };
+        self.told.add(&told);
+        if mark.is_some() {
+            (seated.unmarked, seated.marked_at) = (false, now);
+        } else {
+            self.owe_mark(seat, now);
+        }
+    }
+
+    /// Tells the client in this seat before its turn.
+    fn tell_early(&mut self, seat: Seat, now: Instant) {
+        if self.seats[seat as usize].as_ref().is_some_and(|seated| !seated.owed.is_nothing()) {
+            self.tell_seat(seat, self.handed_rev(), now);
         }
     }
 
     /// The client in this seat is told a mark soon.
     fn owe_mark(&mut self, seat: Seat, now: Instant) {
         if let Some(seated) = &mut self.seats[seat as usize]
-            && !std::mem::replace(&mut seated.owed, true)
+            && !std::mem::replace(&mut seated.unmarked, true)
         {
-            self.owed.push(seat);
+            self.unmarked.push(seat);
             self.rounds.owe_mark(now);
         }
     }
@@ -435,10 +462,13 @@ impl Shard {
     async fn on_time(&mut self, now: Instant) {
         if self.rounds.mark_is_due(now) {
             let mark = text_message([mark_line(self.rev)].iter());
-            for seat in take(&mut self.owed) {
-                let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.owed) else { continue };
-                seated.owed = false;
-                if seated.cell.mention(&mark, self.rev) {
+            for seat in take(&mut self.unmarked) {
+                let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.unmarked) else {
+                    continue;
+                };
+                seated.unmarked = false;
+                // Who waits for a turn has not been handed everything.
+                if seated.owed.is_nothing() && seated.cell.mention(&mark, self.rev) {
                     seated.marked_at = now;
                 } else {
                     self.owe_mark(seat, now);
@@ -448,11 +478,12 @@ impl Shard {
         }
         let (rev, mut ping) = (self.rev, None);
         for seat in self.rounds.pings(now, self.seats.len()) {
+            self.tell_early(seat as Seat, now);
             let Some(seated) = self.seats[seat].as_mut().filter(|seated| seated.cell.has_pipe()) else { continue };
             let ping = ping.get_or_insert_with(|| ping_message(&mark_line(rev)));
             if seated.cell.mention(ping, rev) {
                 seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
-                (seated.owed, seated.marked_at) = (false, now);
+                (seated.unmarked, seated.marked_at) = (false, now);
                 if seated.silent >= SILENT_PINGS {
                     seated.cell.end(End::Silent);
                 }
@@ -463,9 +494,10 @@ impl Shard {
             }
             self.breathe(WRITE_WORK).await;
         }
-        let leavers = self.rounds.leavers(now, self.seats.len());
-        for seated in self.seats.get(leavers).into_iter().flatten().flatten() {
-            seated.cell.end(End::Dismissed);
+        for seat in self.rounds.leavers(now, self.seats.len()) {
+            self.tell_early(seat as Seat, now);
+            self.seats[seat].iter().for_each(|seated| seated.cell.end(End::Dismissed));
+            self.breathe(WRITE_WORK).await;
         }
     }
 }

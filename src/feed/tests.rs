@@ -8,10 +8,11 @@ use futures::FutureExt;
 use super::cell::End;
 use super::client::Client;
 use super::handle::{Feed, FeedOptions, Tick, Truth};
+use super::inbox::Op;
 use super::index::Scope;
 use super::outbox::OutboxLimits;
 use super::sample::id;
-use super::world::{Board, World, filter, text};
+use super::world::{Board, Room, World, filter, text};
 use crate::task::{Level, LogLine, Status, Task, TaskId, Timestamp};
 
 fn take(client: &mut Client) -> Vec<String> {
@@ -22,8 +23,8 @@ fn take(client: &mut Client) -> Vec<String> {
 
 fn subscribe(world: &mut World, client: &mut Client, json: &str, max_hz: Option<f64>) {
     let done = client.ask_to_subscribe("a", filter(json), max_hz, false);
-    world.sweep();
-    assert!(done.now_or_never().is_some(), "answered in the next sweep");
+    world.until_told();
+    assert!(done.now_or_never().is_some(), "answered in the next round");
     client.release("a");
 }
 
@@ -36,7 +37,7 @@ fn progress_is_paced_and_its_last_tick_told() {
     subscribe(&mut world, &mut slow, "{}", Some(2.0));
     world.commit(id(1), Some(Status::Running));
     world.publish();
-    world.sweep();
+    world.until_told();
     assert_eq!((take(&mut client).len(), take(&mut slow).len()), (1, 1));
 
     let (mut told, mut told_slowly) = (Vec::new(), Vec::new());
@@ -55,6 +56,59 @@ fn progress_is_paced_and_its_last_tick_told() {
     assert_eq!(told_slowly.len(), 3, "one at once, then one every 500 ms");
     let last = format!("p {} 1 100000", id(1));
     assert_eq!((told.last(), told_slowly.last()), (Some(&last), Some(&last)));
+}
+
+/// Clients with pipes, live, and owed the first transition.
+fn owed<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENTS] {
+    let clients = [(); CLIENTS].map(|()| {
+        let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
+        let mut client = world.piped(OutboxLimits::default(), Some(room.clone()));
+        subscribe(world, &mut client, "{}", None);
+        assert!(client.flow());
+        (client, room)
+    });
+    world.commit(id(1), Some(Status::Pending));
+    world.publish();
+    world.round(0);
+    clients
+}
+
+/// Goodbyes are said out of turn, and the last record of a task was left behind.
+#[test]
+fn who_is_dismissed_is_told_first_what_it_is_owed() {
+    let mut world = World::new(100);
+    let [(client, room)] = owed(&mut world);
+    world.inbox.ask(Op::Dismiss(Duration::ZERO));
+    world.round(0);
+    assert_eq!((client.end(), room.lines(b"").len()), (Some(End::Dismissed), 1));
+}
+
+/// Otherwise it would have more turns than others, as long as somebody is always owed something.
+#[test]
+fn who_was_told_early_waits_for_another_turn() {
+    let mut world = World::new(100);
+    let [(_first, _), (mut second, room)] = owed(&mut world);
+    let _done = second.ask_to_subscribe("b", filter("{}"), None, false);
+    world.round(0);
+    assert_eq!(room.lines(b"").len(), 1);
+    world.commit(id(2), Some(Status::Pending));
+    world.publish();
+    world.round(2);
+    second.release("b");
+    assert!(take(&mut second).is_empty(), "its first turn was over");
+    world.round(1);
+    assert_eq!(take(&mut second).len(), 1);
+}
+
+#[test]
+fn the_lag_is_that_of_the_last_who_is_told() {
+    let mut world = World::new(100);
+    let _clients = owed::<2>(&mut world);
+    world.round(1);
+    assert_ne!(world.inbox.lag(), Duration::ZERO);
+    assert_eq!(world.inbox.handed_rev(), 0);
+    world.round(1);
+    assert_eq!((world.inbox.lag(), world.inbox.handed_rev()), (Duration::ZERO, 1));
 }
 
 #[test]
@@ -76,10 +130,10 @@ fn a_tick_never_overtakes_the_transition_it_follows() {
     subscribe(&mut world, &mut client, "{}", None);
     world.commit(id(1), Some(Status::Running));
     world.tick(id(1));
-    world.sweep();
+    world.until_told();
     assert_eq!(take(&mut client), [""; 0], "the board is ahead of the feed");
     world.publish();
-    world.sweep();
+    world.until_told();
     assert_eq!(take(&mut client), [format!("t {} 1 running", id(1)), format!("p {} 1 1", id(1))]);
 }
 
@@ -118,14 +172,14 @@ fn nothing_is_left_of_a_client_that_went() {
     world.publish();
     world.tick(id(1));
     world.tick(id(1));
-    world.sweep();
+    world.until_told();
     drop(client);
     world.after_ms(100);
     let mut next = world.client(OutboxLimits::default());
     world.after_ms(5_000);
     world.commit(id(1), Some(Status::Completed));
     world.publish();
-    world.sweep();
+    world.until_told();
     assert_eq!(take(&mut next), [""; 0], "the next one in this seat has no subscription");
     drop(next);
     assert!(!world.inbox.has_clients());

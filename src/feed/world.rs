@@ -17,7 +17,7 @@ use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::Pulses;
 use super::sample::task;
-use super::shard::{Pace, Shard};
+use super::shard::{Pace, Shard, TURNS_AT_ONCE};
 use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
 
 /// The board: what is committed, ahead of what the feed has told.
@@ -60,6 +60,50 @@ impl Board {
 
     pub fn tick(&self, task_id: TaskId) {
         self.tasks.lock().get_mut(&task_id).expect("only what exists ticks").1 += 1;
+    }
+}
+
+/// A pipe that takes what there is room for; the room comes and goes.
+#[derive(Default)]
+pub struct Room {
+    /// How many bytes more it takes, and those it took.
+    pub bytes: Mutex<(usize, Vec<u8>)>,
+}
+
+impl Pipe for Room {
+    fn write(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        let (room, taken) = &mut *self.bytes.lock();
+        let len = bytes.len().min(*room);
+        *room -= len;
+        taken.extend_from_slice(&bytes[..len]);
+        if len == 0 { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
+    }
+}
+
+impl Room {
+    /// The lines of the whole frames that came through, and of `rest` behind them.
+    pub fn lines(&self, rest: &[u8]) -> Vec<Bytes> {
+        let (_, taken) = &mut *self.bytes.lock();
+        taken.extend_from_slice(rest);
+        let mut lines = Vec::new();
+        while let [first, short, long @ ..] = &taken[..] {
+            let (head, len) = match *short {
+                126 if long.len() >= 2 => (4, usize::from(u16::from_be_bytes([long[0], long[1]]))),
+                126 => break,
+                short => (2, usize::from(short)),
+            };
+            if taken.len() < head + len {
+                break;
+            }
+            if *first == 0x81 {
+                lines.extend(taken[head..head + len].split(|byte| *byte == b'\n').map(Bytes::copy_from_slice));
+            } else {
+                assert_eq!((*first, len), (0x89, 0), "a ping is all else that is said");
+            }
+            taken.drain(..head + len);
+        }
+        assert!(rest.is_empty() || taken.is_empty(), "what is left of a message completes it");
+        lines
     }
 }
 
@@ -126,17 +170,24 @@ impl World {
         }
     }
 
-    /// What [`run`](super::shard::run) does each time it wakes.
-    pub fn sweep(&mut self) {
+    /// What [`run`](super::shard::run) does each time it goes round, with so many clients told.
+    pub fn round(&mut self, clients: usize) {
         let mut waiting = self.inbox.take().unwrap();
-        let mut round = std::pin::pin!(self.shard.round(&mut waiting, self.now, &self.inbox));
+        let mut round = std::pin::pin!(self.shard.round(&mut waiting, clients, self.now, &self.inbox));
         while round.as_mut().now_or_never().is_none() {}
-        self.inbox.set_idle();
+    }
+
+    /// Until nobody is owed anything.
+    pub fn until_told(&mut self) {
+        self.round(TURNS_AT_ONCE);
+        while self.shard.owes() {
+            self.round(TURNS_AT_ONCE);
+        }
     }
 
     pub fn after_ms(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
-        self.sweep();
+        self.until_told();
     }
 }
 

@@ -1,0 +1,414 @@
+//! Whose turn it is, and what they are owed: each message is put together once for all who get the same lines.
+//!
+//! A shard tells its clients in the order in which they began to be owed something. Between two of them it takes in what
+//! was published meanwhile, so a client whose turn comes is told everything up to that moment, and one that was told just
+//! before stands at the end again. Under load a line is therefore with everybody after one round of the queue, and what
+//! gathers in a round leaves together; nothing is collected by a clock.
+//!
+//! Lines come in order, each with its audience. Clients that are owed the same lines stand at the same *node* of a tree; a
+//! line moves each of its audience to the child for that line. When their turns come, clients that stand at one node get one
+//! message: joined once, framed once, and shared. A thousand clients that watch everything stand at a few nodes; a thousand
+//! that watch a task each stand at a thousand, and each message is made for its one reader. Lines and nodes fall off at
+//! the front once nobody in the queue is owed anything as old.
+//!
+//! A message is a whole WebSocket frame: text, not masked, as servers send it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::frame::{FrameHead, Opcode};
+use super::index::Seat;
+use super::outbox::{Outbox, lag_line};
+use crate::task::TaskId;
+
+/// What a client is owed; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owed {
+    node: Node,
+    /// The first line of it.
+    from_line: LineNumber,
+}
+
+/// A place in the tree: which lines somebody is owed. Counted up, never used again.
+type Node = u64;
+/// No line.
+const ROOT: Node = 0;
+
+/// Lines are counted from 1.
+type LineNumber = u64;
+
+/// A line that somebody is owed.
+pub(super) struct Line {
+    pub task_id: TaskId,
+    pub kind: LineKind,
+    pub bytes: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LineKind {
+    Transition {
+        rev: u64,
+    },
+    /// The newest of so many transitions of a task.
+    Merged {
+        len: u64,
+    },
+    Progress,
+}
+
+/// How much of what there is in a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub transitions: u64,
+    pub progress: u64,
+    pub bytes: u64,
+    /// Messages that tell of transitions which were merged, and of how many.
+    pub lags: u64,
+    pub collapsed: u64,
+}
+
+/// Nothing is taken in while lines of this many bytes are owed: enough to fill packets, and little enough that what comes
+/// after can still be replaced where a client is slow.
+const OWED_BYTES_MAX: usize = 32 << 10;
+/// Or while there are so many nodes: clients whose filters overlap in many ways stand at one each.
+const NODES_MAX: usize = 64 << 10;
+/// Room for so many lines and nodes is kept when nobody is owed anything.
+const ROOM_KEPT: usize = 1_024;
+
+#[derive(Default)]
+pub(super) struct Turns {
+    queue: VecDeque<Turn>,
+    /// The last one is the newest of all, the first the oldest that somebody in the queue is owed.
+    lines: VecDeque<Line>,
+    /// How many came before the first.
+    lines_gone: LineNumber,
+    /// Of `lines`.
+    bytes: usize,
+    /// In the order of their lines.
+    places: VecDeque<Place>,
+    /// How many came before the first.
+    places_gone: Node,
+    root: Place,
+}
+
+/// Somebody waits to be told what they are owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub seat: Seat,
+    /// Everything up to this `rev` was handed to them.
+    pub before: u64,
+    from_line: LineNumber,
+}
+
+#[derive(Default)]
+struct Place {
+    parent: Node,
+    /// The last line owed here; of the root, none.
+    line: LineNumber,
+    /// How many stand here.
+    readers: u32,
+    /// The child that was made last, and for which line.
+    child: Node,
+    child_line: LineNumber,
+    told: Option<Told>,
+    /// Without a mark, and with one.
+    messages: [Option<Bytes>; 2],
+}
+
+impl Told {
+    pub fn add(&mut self, other: &Told) {
+        self.transitions += other.transitions;
+        self.progress += other.progress;
+        self.bytes += other.bytes;
+        self.lags += other.lags;
+        self.collapsed += other.collapsed;
+    }
+}
+
+impl Owed {
+    pub fn is_nothing(&self) -> bool {
+        self.node == ROOT
+    }
+}
+
+impl Turn {
+    /// Whether this is the turn to tell `owed`: who was told earlier for another reason waits for a later one.
+    pub fn is_for(&self, owed: Owed) -> bool {
+        !owed.is_nothing() && owed.from_line == self.from_line
+    }
+}
+
+impl Turns {
+    /// A line after the others. It is for those that it is [given](Self::give) to before the next one comes.
+    pub fn push(&mut self, line: Line) {
+        self.bytes += line.bytes.len();
+        self.lines.push_back(line);
+    }
+
+    /// Adds the newest line to what the client in `seat` is owed. If that was nothing, it waits for a turn from here on, and
+    /// everything up to `before` was handed to it.
+    pub fn give(&mut self, seat: Seat, owed: &mut Owed, before: u64) {
+        let line = self.newest();
+        if owed.is_nothing() {
+            owed.from_line = line;
+            self.queue.push_back(Turn { seat, before, from_line: line });
+        }
+        let next = self.places_gone + self.places.len() as Node + 1;
+        let place = self.place(owed.node);
+        place.readers = place.readers.saturating_sub(1);
+        if place.child_line != line {
+            (place.child, place.child_line) = (next, line);
+            self.places.push_back(Place { parent: owed.node, line, ..Place::default() });
+        }
+        owed.node = self.place(owed.node).child;
+        self.place(owed.node).readers += 1;
+    }
+
+    /// Whose turn it is.
+    pub fn next(&mut self) -> Option<Turn> {
+        let turn = self.queue.pop_front();
+        let from_line = turn.map_or(self.newest() + 1, |turn| turn.from_line);
+        while self.lines_gone + 1 < from_line {
+            self.bytes -= self.lines.pop_front().map_or(0, |line| line.bytes.len());
+            self.lines_gone += 1;
+        }
+        while self.places.front().is_some_and(|place| place.line < from_line) {
+            self.places.pop_front();
+            self.places_gone += 1;
+        }
+        if turn.is_none() {
+            self.lines.shrink_to(ROOM_KEPT);
+            self.places.shrink_to(ROOM_KEPT);
+        }
+        turn
+    }
+
+    /// Nobody waits for a turn.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Up to where everything was handed to everybody; where nobody waits there is no such bound.
+    pub fn before(&self) -> Option<u64> {
+        self.queue.front().map(|turn| turn.before)
+    }
+
+    /// Whether somebody is to be told before another line comes.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= OWED_BYTES_MAX || self.places.len() >= NODES_MAX
+    }
+
+    /// The message for everyone who is owed this; with `mark`, if there is one, as its last line. It is kept for the others;
+    /// their mark then is the one of the first, which is true for all of them.
+    pub fn message(&mut self, owed: Owed, mark: Option<&Bytes>) -> Bytes {
+        let which = usize::from(mark.is_some());
+        if let Some(message) = &self.place(owed.node).messages[which] {
+            return message.clone();
+        }
+        let collapsed = self.told(owed).collapsed;
+        let lag = (collapsed > 0).then(|| lag_line(collapsed));
+        let path = self.path(owed);
+        let lines = path.iter().map(|line| &line.bytes);
+        let message = text_message(lag.iter().chain(lines).chain(mark));
+        let place = self.place(owed.node);
+        // A message for one is not kept: ten thousand of them would be many.
+        if place.readers > 1 {
+            place.messages[which] = Some(message.clone());
+        }
+        message
+    }
+
+    /// Somebody is owed this no more.
+    pub fn settle(&mut self, owed: Owed) {
+        let place = self.place(owed.node);
+        place.readers = place.readers.saturating_sub(1);
+        if place.readers == 0 {
+            place.messages = [None, None];
+        }
+    }
+
+    /// What everyone is told who is owed this.
+    pub fn told(&mut self, owed: Owed) -> Told {
+        if let Some(told) = self.place(owed.node).told {
+            return told;
+        }
+        let mut told = Told::default();
+        for line in self.path(owed) {
+            told.bytes += line.bytes.len() as u64;
+            match line.kind {
+                LineKind::Transition { .. } => told.transitions += 1,
+                LineKind::Progress => told.progress += 1,
+                LineKind::Merged { len } => {
+                    told.transitions += 1;
+                    told.lags = 1;
+                    told.collapsed += len;
+                }
+            }
+        }
+        self.place(owed.node).told = Some(told);
+        told
+    }
+
+    /// Puts the lines where they wait.
+    pub fn queue(&self, owed: Owed, outbox: &mut Outbox) {
+        for Line { task_id, kind, bytes } in self.path(owed) {
+            match kind {
+                LineKind::Transition { rev } => outbox.transition(*task_id, *rev, bytes.clone()),
+                LineKind::Merged { len } => outbox.merged(*task_id, bytes.clone(), *len),
+                LineKind::Progress => outbox.progress(*task_id, bytes.clone()),
+            }
+        }
+    }
+
+    /// The lines, in order.
+    fn path(&self, owed: Owed) -> Vec<&Line> {
+        let mut path = Vec::new();
+        let mut at = owed.node;
+        while at != ROOT {
+            let place = &self.places[(at - self.places_gone - 1) as usize];
+            path.push(&self.lines[(place.line - self.lines_gone - 1) as usize]);
+            at = place.parent;
+        }
+        path.reverse();
+        path
+    }
+
+    fn place(&mut self, node: Node) -> &mut Place {
+        if node == ROOT { &mut self.root } else { &mut self.places[(node - self.places_gone - 1) as usize] }
+    }
+
+    /// The number of the newest line.
+    fn newest(&self) -> LineNumber {
+        self.lines_gone + self.lines.len() as u64
+    }
+}
+
+/// Lines, one a line, as a whole frame.
+pub fn text_message<'a>(lines: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let len = lines.clone().map(|line| line.len() + 1).sum::<usize>().saturating_sub(1);
+    let head = FrameHead::new(Opcode::Text, len);
+    let mut message = Vec::with_capacity(head.len() + len);
+    message.extend_from_slice(&head);
+    for (at, line) in lines.enumerate() {
+        if at > 0 {
+            message.push(b'\n');
+        }
+        message.extend_from_slice(line);
+    }
+    message.into()
+}
+
+/// A ping, and a line behind it.
+pub(super) fn ping_message(line: &Bytes) -> Bytes {
+    let parts = [&FrameHead::new(Opcode::Ping, 0), &*FrameHead::new(Opcode::Text, line.len()), line];
+    parts.concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::id;
+    use super::*;
+
+    fn line(kind: LineKind, text: &str) -> Line {
+        Line { task_id: id(1), kind, bytes: text.to_owned().into() }
+    }
+
+    fn transition(rev: u64, text: &str) -> Line {
+        line(LineKind::Transition { rev }, text)
+    }
+
+    /// Says what is owed.
+    fn text(turns: &mut Turns, owed: Owed) -> String {
+        String::from_utf8(turns.message(owed, None).slice(2..).to_vec()).unwrap()
+    }
+
+    /// A line for these seats, of those there are.
+    fn give(turns: &mut Turns, rev: u64, owed: &mut [Owed], seats: &[Seat]) {
+        turns.push(transition(rev, &rev.to_string()));
+        seats.iter().for_each(|&seat| turns.give(seat, &mut owed[seat as usize], rev - 1));
+    }
+
+    #[test]
+    fn who_gets_the_same_lines_shares_one_message() {
+        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 3]);
+        give(&mut turns, 1, &mut owed, &[0, 1]);
+        give(&mut turns, 2, &mut owed, &[1, 2]);
+        give(&mut turns, 3, &mut owed, &[0]);
+        assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["1\n3", "1\n2", "2"]);
+
+        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 2]);
+        give(&mut turns, 4, &mut owed, &[]);
+        give(&mut turns, 5, &mut owed, &[0, 1]);
+        let message = turns.message(owed[0], Some(&"mark".into()));
+        assert_eq!(message.slice(2..), "5\nmark");
+        turns.settle(owed[0]);
+        assert_eq!(turns.message(owed[1], Some(&"mark".into())).as_ptr(), message.as_ptr());
+        turns.settle(owed[1]);
+        assert!(turns.places.iter().all(|place| place.messages == [None, None]), "nobody is left to share it");
+    }
+
+    /// A line that comes while clients are told is told to those whose turn is still to come with the rest; the others stand
+    /// at the end of the queue again.
+    #[test]
+    fn what_comes_in_between_leaves_at_the_next_turn() {
+        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 3]);
+        give(&mut turns, 1, &mut owed, &[0, 1, 2]);
+        let first = turns.next().unwrap();
+        assert_eq!((first.seat, first.before, first.is_for(owed[0])), (0, 0, true));
+        assert_eq!(text(&mut turns, std::mem::take(&mut owed[0])), "1");
+        give(&mut turns, 2, &mut owed, &[0, 1, 2]);
+        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [1, 2]);
+        assert_eq!(turns.before(), Some(1), "the first has the first line, and waits for the second");
+        assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["2", "1\n2", "1\n2"]);
+        assert_eq!((turns.next().unwrap().seat, turns.before()), (0, None));
+        assert_eq!(text(&mut turns, owed[0]), "2");
+    }
+
+    /// Whoever was told out of turn stood twice in the queue from then on, as long as it was never empty.
+    #[test]
+    fn each_has_one_turn() {
+        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 2]);
+        give(&mut turns, 1, &mut owed, &[0, 1]);
+        owed[1] = Owed::default();
+        give(&mut turns, 2, &mut owed, &[1]);
+        let turns: Vec<Turn> = std::iter::from_fn(|| turns.next()).collect();
+        let is_for = |turn: &Turn| (turn.seat, turn.is_for(owed[turn.seat as usize]));
+        assert_eq!(turns.iter().map(is_for).collect::<Vec<_>>(), [(0, true), (1, false), (1, true)]);
+    }
+
+    #[test]
+    fn what_nobody_is_owed_is_gone() {
+        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 2]);
+        let give = |turns: &mut Turns, seat: Seat, owed: &mut Owed| {
+            turns.push(transition(1, &"x".repeat(1_000)));
+            turns.give(seat, owed, 0);
+        };
+        give(&mut turns, 0, &mut owed[0]);
+        while !turns.is_full() {
+            give(&mut turns, 1, &mut owed[1]);
+        }
+        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [0, 1]);
+        assert_eq!((turns.lines.len(), turns.places.len(), turns.bytes), (32, 32, 32_000), "what the last one is owed");
+        assert_eq!(turns.message(owed[1], None).len(), 4 + 32 * 1_001 - 1);
+        give(&mut turns, 0, &mut Owed::default());
+        assert_eq!(turns.next().unwrap().seat, 0);
+        assert_eq!((turns.lines.len(), turns.places.len(), turns.bytes), (1, 1, 1_000));
+        assert_eq!(turns.next(), None);
+        assert_eq!((turns.lines.len(), turns.places.len(), turns.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn merged_lines_are_announced() {
+        let (mut turns, mut owed) = (Turns::default(), Owed::default());
+        for (kind, text) in
+            [(LineKind::Merged { len: 3 }, "a"), (LineKind::Merged { len: 4 }, "b"), (LineKind::Progress, "p")]
+        {
+            turns.push(line(kind, text));
+            turns.give(0, &mut owed, 0);
+        }
+        assert_eq!(text(&mut turns, owed), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
+        let told = Told { transitions: 2, progress: 1, bytes: 3, lags: 1, collapsed: 7 };
+        assert_eq!(turns.told(owed), told);
+    }
+}
