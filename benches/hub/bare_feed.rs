@@ -8,7 +8,10 @@
 
 use std::cell::RefCell;
 use std::io::Write as _;
+use std::net::TcpStream as Socket;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,34 +25,80 @@ use crate::roles::say;
 const REV: &str = r#""rev":"#;
 
 struct Feed {
-    sockets: Vec<std::net::TcpStream>,
+    threads: Vec<Thread>,
+    /// How many sockets were shared out.
+    sockets: usize,
     /// An event, before and after the number of its transition.
     before_rev: String,
     after_rev: String,
     rev: u64,
 }
 
+/// The other end of a thread that writes to a share of the sockets.
+struct Thread {
+    orders: Sender<Order>,
+    done: Receiver<std::io::Result<()>>,
+}
+
+enum Order {
+    Keep(Socket),
+    Tell(Arc<[u8]>),
+}
+
+impl Thread {
+    fn start() -> Thread {
+        let ((orders, to_do), (say_done, done)) = (channel(), channel());
+        std::thread::spawn(move || {
+            let mut sockets = Vec::new();
+            for order in to_do {
+                match order {
+                    Order::Keep(socket) => sockets.push(socket),
+                    Order::Tell(frames) => {
+                        let told = sockets.iter_mut().try_for_each(|socket| socket.write_all(&frames));
+                        if say_done.send(told).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Thread { orders, done }
+    }
+}
+
 impl Feed {
-    /// Sends so many events, together.
+    /// Sends so many events, together. Returns when everyone has them.
     fn tell(&mut self, events: usize) -> Outcome {
         let mut frames = Vec::new();
         for _ in 0..events {
             self.rev += 1;
             push_text(&mut frames, format!("{}{}{}", self.before_rev, self.rev, self.after_rev).as_bytes());
         }
-        for mut socket in &self.sockets {
-            socket.write_all(&frames)?;
+        let frames: Arc<[u8]> = frames.into();
+        for thread in &self.threads {
+            thread.orders.send(Order::Tell(frames.clone()))?;
+        }
+        for thread in &self.threads {
+            thread.done.recv()??;
         }
         Ok(())
     }
+
+    fn keep(&mut self, socket: Socket) -> Outcome {
+        let thread = &self.threads[self.sockets % self.threads.len()];
+        self.sockets += 1;
+        Ok(thread.orders.send(Order::Keep(socket))?)
+    }
 }
 
-/// The role `bare-feed`: tells a line like `event` to all who connected, for each task that is submitted.
-pub async fn bare_feed(event: &str) -> Outcome {
+/// The role `bare-feed`: tells a line like `event` to all who connected, for each task that is submitted. So many threads
+/// write to the sockets.
+pub async fn bare_feed(event: &str, threads: usize) -> Outcome {
     raise_file_limit()?;
     let (before, after) = event.split_once(REV).ok_or("an event without rev")?;
     let feed = Rc::new(RefCell::new(Feed {
-        sockets: Vec::new(),
+        threads: (0..threads).map(|_| Thread::start()).collect(),
+        sockets: 0,
         before_rev: format!("{before}{REV}"),
         after_rev: after.trim_start_matches(|digit: char| digit.is_ascii_digit()).to_owned(),
         rev: 0,
@@ -121,6 +170,5 @@ async fn keep(mut stream: TcpStream, feed: &RefCell<Feed>) -> Outcome {
     stream.write_all(&greeting).await?;
     let socket = stream.into_std()?;
     socket.set_nonblocking(false)?;
-    feed.borrow_mut().sockets.push(socket);
-    Ok(())
+    feed.borrow_mut().keep(socket)
 }

@@ -23,7 +23,7 @@ pub async fn run(role: &str, arguments: &[String]) -> Outcome {
         ("ticker", [address, tasks, ticks]) => progress::ticker(address.parse()?, tasks.parse()?, ticks.parse()?).await,
         ("watchers", [address, watchers]) => progress::watchers(address.parse()?, watchers.parse()?).await,
         ("crowd", [address]) => crowd::crowd(address.parse()?).await,
-        ("bare-feed", [event]) => bare_feed::bare_feed(event).await,
+        ("bare-feed", [event, threads]) => bare_feed::bare_feed(event, threads.parse()?).await,
         ("bare-http", []) => floor::bare_http().await,
         ("bare-echo", []) => floor::bare_echo().await,
         _ => Err(format!("no such role: {role} {arguments:?}").into()),

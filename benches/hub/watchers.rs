@@ -43,6 +43,24 @@ pub struct Side {
 }
 
 impl Side {
+    /// A hub with so many watchers of everything, and an event as it tells it.
+    pub async fn hub(folder: &Folder, watchers: u32) -> Outcome<(Side, String)> {
+        let mut hub = Hub::start(folder).await?;
+        let event = event(&mut hub).await?;
+        let mut crowd = Crowd::start(hub.address)?;
+        crowd.join(vec!["{}".to_owned(); watchers as usize])?;
+        hub.process.until_quiet().await?;
+        Ok((Side { process: hub.process, crowd }, event))
+    }
+
+    /// A bare loop on so many threads, with as many watchers.
+    pub fn bare(event: &str, watchers: u32, threads: usize) -> Outcome<Side> {
+        let mut process = Process::role("bare-feed", &[event, &threads.to_string()])?;
+        let mut crowd = Crowd::start(process.hear()?.parse()?)?;
+        crowd.join(vec!["{}".to_owned(); watchers as usize])?;
+        Ok(Side { process, crowd })
+    }
+
     /// Microseconds of CPU a delivery.
     fn deliver(&mut self, drive: &Drive) -> Outcome<(f64, Delivered)> {
         let before = self.process.cpu()?;
@@ -53,16 +71,10 @@ impl Side {
 }
 
 /// A hub and a bare loop with the same watchers of everything.
-pub async fn both(folder: &Folder, watchers: u32) -> Outcome<(Side, Side)> {
-    let mut hub = Hub::start(folder).await?;
-    let event = event(&mut hub).await?;
-    let mut bare = Process::role("bare-feed", &[&event])?;
-    let mut bare_crowd = Crowd::start(bare.hear()?.parse()?)?;
-    let mut hub_crowd = Crowd::start(hub.address)?;
-    bare_crowd.join(vec!["{}".to_owned(); watchers as usize])?;
-    hub_crowd.join(vec!["{}".to_owned(); watchers as usize])?;
-    hub.process.until_quiet().await?;
-    Ok((Side { process: hub.process, crowd: hub_crowd }, Side { process: bare, crowd: bare_crowd }))
+async fn both(folder: &Folder, watchers: u32) -> Outcome<(Side, Side)> {
+    let (hub, event) = Side::hub(folder, watchers).await?;
+    let bare = Side::bare(&event, watchers, 1)?;
+    Ok((hub, bare))
 }
 
 /// The line that tells of a new task.

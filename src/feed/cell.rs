@@ -110,7 +110,7 @@ impl Cell {
             // So far everything went past the outbox. From here on it has to know up to where.
             state.outbox.told(before);
         }
-        turns.queue(owed, &mut state.outbox);
+        turns.queue_in(owed, &mut state.outbox);
         drop(state);
         self.wake();
         None

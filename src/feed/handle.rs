@@ -14,7 +14,7 @@ use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::{Pulses, SHARDS_MAX};
 use super::shard::{self, Pace, Shard};
-use super::turns::Told;
+use super::turns::{OWED_BYTES_MAX, Told};
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
 
@@ -99,7 +99,7 @@ impl Default for FeedOptions {
     }
 }
 
-/// The feed. Clones are the same feed; with the last one its shards stop.
+/// The feed. Clones are the same feed; with the last one its shards stop, and what was not told by then is not told.
 #[derive(Clone)]
 pub struct Feed {
     parts: Arc<Parts>,
@@ -133,7 +133,7 @@ impl Feed {
         let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
         for (number, inbox) in inboxes.iter().enumerate() {
             let watches = (number == 0).then(|| watches.clone());
-            let pace = Pace { max_hz: options.max_hz, ping: options.ping };
+            let pace = Pace { max_hz: options.max_hz, ping: options.ping, owed_bytes_max: OWED_BYTES_MAX };
             let shard = Shard::new(number, rev, pace, truth.clone(), meter.clone(), pulses.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }

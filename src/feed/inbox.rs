@@ -51,13 +51,6 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// The last of what is in it.
-    pub fn rev(&self) -> Option<u64> {
-        let newest = self.batches.last().and_then(|batch| batch.steps.last()).map(|published| published.rev);
-        let merged = self.merged.as_ref().map(|merged| merged.rev);
-        newest.max(merged).max(self.passed_rev)
-    }
-
     /// What was published together: the last `rev` of it, and when that was.
     pub fn published(&self) -> impl Iterator<Item = (u64, Instant)> {
         let merged = self.merged.iter().filter_map(|merged| Some((merged.rev, merged.since?)));
@@ -113,7 +106,7 @@ pub(super) struct MergedTask {
 }
 
 impl Merged {
-    fn add_batch(&mut self, batch: &Batch) {
+    pub fn add_batch(&mut self, batch: &Batch) {
         self.since.get_or_insert(batch.since);
         batch.steps.iter().for_each(|published| self.add(published));
     }
@@ -206,10 +199,16 @@ impl Inbox {
         self.wake.notified().await;
     }
 
-    /// Everything that waits; `None` once closed.
-    pub fn take(&self) -> Option<Waiting> {
+    /// Everything that waits, or only the ops of it; `None` once closed.
+    pub fn take(&self, only_ops: bool) -> Option<Waiting> {
         let mut waiting = self.waiting.lock();
-        let taken = (!waiting.closed).then(|| take(&mut *waiting))?;
+        if waiting.closed {
+            return None;
+        }
+        if only_ops {
+            return Some(Waiting { ops: take(&mut waiting.ops), ..Waiting::default() });
+        }
+        let taken = take(&mut *waiting);
         let mut untold_since = self.untold_since.lock();
         *untold_since = untold_since.or(taken.since());
         Some(taken)
@@ -251,14 +250,14 @@ mod tests {
         let other = published(2, id(2), None, Status::Pending);
         inbox.publish(&[pending.clone(), other].into());
         inbox.publish(&[running.clone()].into());
-        let waiting = inbox.take().unwrap();
+        let waiting = inbox.take(false).unwrap();
         assert_eq!((waiting.batches.len(), waiting.merged.is_none()), (2, true));
 
         let completed = published(4, id(1), Some(&running), Status::Completed);
         inbox.publish(&[running.clone(), completed].into());
         inbox.publish(&[published(5, id(2), None, Status::Pending), published(6, id(3), None, Status::Pending)].into());
         inbox.publish(&[published(7, id(3), None, Status::Cancelled)].into());
-        let waiting = inbox.take().unwrap();
+        let waiting = inbox.take(false).unwrap();
         assert!(waiting.batches.is_empty());
         let merged = waiting.merged.unwrap();
         assert_eq!((merged.rev, merged.tasks.len()), (7, 3));
@@ -275,7 +274,7 @@ mod tests {
         inbox.close();
         inbox.tick(id(1));
         inbox.publish(&[published(1, id(1), None, Status::Pending)].into());
-        assert!(inbox.take().is_none());
+        assert!(inbox.take(false).is_none());
         assert!(inbox.waiting.lock().ticks.is_empty() && inbox.waiting.lock().batches.is_empty());
     }
 }

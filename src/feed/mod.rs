@@ -32,12 +32,13 @@
 //! may be told again the bit is cleared and *then* the newest tick is read from the [`Truth`], so that of a hundred thousand
 //! ticks a second ten are encoded, and always the last.
 //!
-//! The board is ahead of a shard by what waits in its inbox. A tick of a `rev` that the shard has not handed over yet is
+//! The board is ahead of a shard by what waits in its inbox. A tick of a `rev` that the shard has not looked at yet is
 //! therefore held back until it has: otherwise the client would know a later position than the record that explains it,
 //! and would ignore that record.
 //!
 //! The feed knows nothing of sockets. What a [`Pipe`] is, and who reads a [`Client`], is up to the routes.
 
+mod backlog;
 mod cell;
 mod client;
 mod frame;

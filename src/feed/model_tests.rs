@@ -14,7 +14,8 @@ use super::client::Client;
 use super::handle::Truth;
 use super::outbox::{OutboxLimits, Taken};
 use super::sample::{id, task};
-use super::world::{Board, Room, World, filter, text};
+use super::shard::Pace;
+use super::world::{Board, PACE, Room, World, filter, text};
 use crate::task::{Filter, Status, TaskId};
 
 /// What is known of a task: `rev`, `tick`, and its status unless it was deleted.
@@ -52,6 +53,11 @@ impl Reader {
             snapshot_rev: 0,
             has_left: false,
         }
+    }
+
+    /// How often it lagged and was restarted, and how many lines flowed.
+    fn met(&self) -> (u64, u64, u64) {
+        (self.lagged, self.restarts, self.flowed)
     }
 
     /// Takes once; whether there was anything.
@@ -178,7 +184,8 @@ fn every_picture_converges() {
 fn converge(seed: u64) -> (u64, u64, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let on_failure = PrintOnPanic(seed);
-    let mut world = World::new(*random.choice(&[3, 20, 1_000]).unwrap());
+    let pace = Pace { owed_bytes_max: *random.choice(&[1, 150, 1_000, 32_000]).unwrap(), ..PACE };
+    let mut world = World::with_pace(*random.choice(&[3, 20, 1_000]).unwrap(), pace);
     let ids: Vec<TaskId> = (0..12).map(id).collect();
     let filters: Vec<Arc<Filter>> = [
         "{}".to_owned(),
@@ -190,17 +197,17 @@ fn converge(seed: u64) -> (u64, u64, u64) {
     .iter()
     .map(|json| filter(json))
     .collect();
-    let mut readers: Vec<Reader> = (0..4)
-        .map(|_| {
-            let limits = OutboxLimits {
-                len_max: random.usize(2..20),
-                bytes_max: random.usize(100..2_000),
-                collapsed_max: *random.choice(&[7, 1_000]).unwrap(),
-            };
-            let pipe = random.bool().then(Arc::<Room>::default);
-            Reader::new(world.piped(limits, pipe.clone().map(|pipe| pipe as Arc<dyn Pipe>)), pipe)
-        })
-        .collect();
+    let attach = |world: &mut World, random: &mut fastrand::Rng| {
+        let limits = OutboxLimits {
+            len_max: random.usize(2..20),
+            bytes_max: random.usize(100..2_000),
+            collapsed_max: *random.choice(&[7, 1_000]).unwrap(),
+        };
+        let pipe = random.bool().then(Arc::<Room>::default);
+        Reader::new(world.piped(limits, pipe.clone().map(|pipe| pipe as Arc<dyn Pipe>)), pipe)
+    };
+    let mut readers: Vec<Reader> = (0..4).map(|_| attach(&mut world, &mut random)).collect();
+    let mut left = Vec::new();
 
     for _ in 0..random.usize(50..600) {
         let task_id = *random.choice(&ids).unwrap();
@@ -231,12 +238,17 @@ fn converge(seed: u64) -> (u64, u64, u64) {
             }
             14..=15 => {
                 world.now += Duration::from_millis(*random.choice(&[0, 10, 100, 300]).unwrap());
-                world.round(random.usize(..=4));
+                world.go_on(random.usize(..=4));
             }
             16..=17 => {
                 let bytes_max = *random.choice(&[1, 100, 10_000]).unwrap();
                 reader.read(&world.board, bytes_max);
                 reader.client.flow();
+            }
+            18 if random.u8(..8) == 0 => {
+                // Its seat is free for the next, whatever it was owed.
+                let next = attach(&mut world, &mut random);
+                left.push(std::mem::replace(reader, next).met());
             }
             18 => {
                 reader.read(&world.board, random.usize(..=1));
@@ -251,7 +263,7 @@ fn converge(seed: u64) -> (u64, u64, u64) {
                 }
                 let filter = random.choice(&filters).unwrap().clone();
                 let done = reader.client.ask_to_subscribe(&name, filter.clone(), random.bool().then_some(2.0), false);
-                world.round(random.usize(..=1));
+                world.go_on(random.usize(..=1));
                 assert!(done.now_or_never().is_some());
                 reader.read(&world.board, 0);
                 reader.check_mark(&world.board);
@@ -260,7 +272,7 @@ fn converge(seed: u64) -> (u64, u64, u64) {
                     if status.is_none_or(|status| status.may_become(Status::Pending)) {
                         world.commit(task_id, Some(Status::Pending));
                         world.publish();
-                        world.round(random.usize(..=4));
+                        world.go_on(random.usize(..=4));
                     }
                 }
                 while reader.read(&world.board, 100) {}
@@ -282,10 +294,11 @@ fn converge(seed: u64) -> (u64, u64, u64) {
         reader.check_end(&world.board);
     }
     std::mem::forget(on_failure);
-    let sum = |count: fn(&Reader) -> u64| readers.iter().map(count).sum();
-    (sum(|reader| reader.lagged), sum(|reader| reader.restarts), sum(|reader| reader.flowed))
+    left.extend(readers.iter().map(Reader::met));
+    left.iter().fold((0, 0, 0), |(l, r, f), met| (l + met.0, r + met.1, f + met.2))
 }
 
+/// Says with which seed a run failed.
 struct PrintOnPanic(u64);
 
 impl Drop for PrintOnPanic {

@@ -3,13 +3,18 @@
 //! Each goes round the seats in small steps, so that ten thousand clients are never due at one moment. No clock in here,
 //! `now` is an argument.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+use super::index::Seat;
 
 /// A mark is said with a line if the last one is at least this old, so that most marks cost no message of their own.
 pub(super) const MARK_WITH: Duration = Duration::from_millis(200);
 /// A line without a mark gets one after this long. The contract says within a second.
 const MARK_AFTER: Duration = Duration::from_millis(400);
+/// Room for so many who are owed a mark is kept when nobody is.
+const UNMARKED_KEPT: usize = 1_024;
 /// Steps of one round of pings.
 const PING_STEPS: u32 = 100;
 /// Between two steps of the goodbyes.
@@ -21,7 +26,8 @@ pub(super) struct Rounds {
     ping_step: u32,
     /// Not while nobody is there to be pinged.
     ping_at: Option<Instant>,
-    mark_at: Option<Instant>,
+    /// Who was told something without a mark, and when.
+    unmarked: VecDeque<(Seat, Instant)>,
     leaving: Option<Leaving>,
 }
 
@@ -36,22 +42,28 @@ struct Leaving {
 
 impl Rounds {
     pub fn new(ping: Duration) -> Rounds {
-        Rounds { ping, ping_step: 0, ping_at: None, mark_at: None, leaving: None }
+        Rounds { ping, ping_step: 0, ping_at: None, unmarked: VecDeque::new(), leaving: None }
     }
 
     pub fn next_at(&self) -> Option<Instant> {
         let leave_at = self.leaving.and_then(|leaving| leaving.next_at);
-        [self.ping_at, self.mark_at, leave_at].into_iter().flatten().min()
+        let mark_at = self.unmarked.front().map(|(_, since)| *since + MARK_AFTER);
+        [self.ping_at, mark_at, leave_at].into_iter().flatten().min()
     }
 
     /// Somebody was told something without a mark.
-    pub fn owe_mark(&mut self, now: Instant) {
-        self.mark_at.get_or_insert(now + MARK_AFTER);
+    pub fn owe_mark(&mut self, seat: Seat, now: Instant) {
+        self.unmarked.push_back((seat, now));
     }
 
-    /// Whether the marks that are owed are to be said now.
-    pub fn mark_is_due(&mut self, now: Instant) -> bool {
-        self.mark_at.take_if(|at| *at <= now).is_some()
+    /// Who is due for the mark that it has been owed since then; it may have had one in the meantime.
+    pub fn mark(&mut self, now: Instant) -> Option<(Seat, Instant)> {
+        let is_due = self.unmarked.front().is_some_and(|(_, since)| *since + MARK_AFTER <= now);
+        let due = if is_due { self.unmarked.pop_front() } else { None };
+        if self.unmarked.is_empty() {
+            self.unmarked.shrink_to(UNMARKED_KEPT);
+        }
+        due
     }
 
     /// Somebody is there to be pinged.
@@ -170,13 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_owed_once() {
+    fn marks_follow_in_the_order_they_are_owed() {
         let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
         let mut rounds = Rounds::new(Duration::from_secs(25));
-        rounds.owe_mark(now);
-        rounds.owe_mark(now + Duration::from_millis(100));
-        assert!(!rounds.mark_is_due(now + Duration::from_millis(399)));
-        assert!(rounds.mark_is_due(now + Duration::from_millis(400)));
-        assert_eq!(rounds.next_at(), None);
+        rounds.owe_mark(7, now);
+        rounds.owe_mark(8, at(100));
+        assert_eq!((rounds.next_at(), rounds.mark(at(399))), (Some(at(400)), None));
+        assert_eq!((rounds.mark(at(499)), rounds.mark(at(499))), (Some((7, now)), None));
+        assert_eq!((rounds.mark(at(500)), rounds.next_at()), (Some((8, at(100))), None));
     }
 }

@@ -1,9 +1,9 @@
 //! A shard: the clients of one core, who wants what among them, and how fast.
 //!
-//! [`run`] is the future; it chooses when. As long as anybody is owed anything it goes on: it takes in what came meanwhile,
-//! in order (what clients asked, steps, ticks), and each line finds its audience, which is owed it from then on; then a few
-//! clients have their [turn](super::turns) and are told all they are owed, or have it queued; then what is due by the clock
-//! is done. Each of these depends on what came in and on `now`, and awaits nothing but a turn for other futures.
+//! [`run`] is the future; it chooses when. As long as there is anything to do it [goes on](Shard::go_on): it does what clients
+//! asked, looks at what was published, in order (each line finds its audience, which is owed it from then on), has the next
+//! few clients take their [turn](super::turns), and does what is due by the clock. Each of these depends on what came in and
+//! on `now`, and awaits nothing but that other futures are let in.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::take;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 
+use super::backlog::{Backlog, News};
 use super::cell::{Cell, End};
 use super::client::{ClientId, SubNumber};
 use super::handle::{Meter, Published, Tick, Truth};
@@ -29,9 +30,9 @@ use crate::task::{Status, TaskId};
 
 /// A client of whom nothing was heard between so many pings is gone.
 const SILENT_PINGS: u8 = 2;
-/// After so much work a shard lets the other futures of its core have a turn: about a millisecond. A unit is what it takes
-/// to give a line to a client.
-const WORK_PER_TURN: usize = 16_384;
+/// After so much work a shard lets in the other futures of its core: about a millisecond. A unit is what it takes to give a
+/// line to a client.
+const WORK_AT_ONCE: usize = 16_384;
 /// What it takes to write to a client.
 const WRITE_WORK: usize = 128;
 /// So many clients are told before the shard looks at what came in meanwhile: about a tenth of a millisecond.
@@ -47,8 +48,11 @@ pub(super) struct Shard {
     /// Only in the first shard.
     watches: Option<Arc<Watches>>,
     pace: Pace,
-    /// Everything up to here was taken in, and is owed or was handed to whom it concerns.
+    backlog: Backlog,
+    /// Everything up to here was looked at: it is owed, or was handed, to whom it concerns.
     rev: u64,
+    /// A mark, and its `rev`.
+    mark: (u64, Bytes),
     index: Index,
     seats: Vec<Option<Seated>>,
     free: Vec<Seat>,
@@ -57,28 +61,30 @@ pub(super) struct Shard {
     tasks: Throttle<TaskId, ()>,
     /// Paces single clients that asked for less.
     clients: Throttle<(ClientId, TaskId), Tick>,
-    /// Ticked, but their newest transition has not been handed over yet.
+    /// Ticked, but their newest transition was not looked at yet.
     early: HashSet<TaskId>,
+    /// Whose newest tick is to be looked at next.
+    ready: VecDeque<TaskId>,
     hits: Vec<Hit>,
     turns: Turns,
     /// Commits that were not handed to everybody yet: their last `rev`, and when they were published.
     untold: VecDeque<(u64, Instant)>,
     /// Written, and not counted yet.
     told: Told,
-    /// Seats that may be owed a mark.
-    unmarked: Vec<Seat>,
     rounds: Rounds,
-    /// Since others had a turn.
+    /// Since others were let in.
     work: usize,
 }
 
-/// How fast things are told.
+/// How fast things are told, and how much at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// The most progress ticks of one task that a client is told in a second.
     pub max_hz: f64,
     /// A ping and a mark for everyone, this often.
     pub ping: Duration,
+    /// No line comes while so many bytes are owed.
+    pub owed_bytes_max: usize,
 }
 
 struct Seated {
@@ -87,8 +93,8 @@ struct Seated {
     subs: Vec<(SubNumber, SubKey)>,
     owed: Owed,
     marked_at: Instant,
-    /// It was told something after its last mark, and stands in `Shard::unmarked`.
-    unmarked: bool,
+    /// When it was told something after its last mark.
+    unmarked: Option<Instant>,
     /// Pings since something was heard.
     silent: u8,
 }
@@ -96,7 +102,7 @@ struct Seated {
 /// Runs a shard until its inbox is closed.
 pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
     loop {
-        if !shard.owes() {
+        if !shard.is_busy() {
             match shard.next_at() {
                 None => inbox.woken().await,
                 Some(at) => tokio::select! {
@@ -105,13 +111,13 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
                 },
             }
         }
-        let Some(mut waiting) = inbox.take() else { return };
-        let rev = waiting.rev();
         let now = tokio::time::Instant::now().into_std();
-        if AssertUnwindSafe(shard.round(&mut waiting, TURNS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
+        let Some(mut waiting) = shard.take(now, &inbox) else { return };
+        if AssertUnwindSafe(shard.go_on(&mut waiting, TURNS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
             // Nobody knows what its clients were told. They come back, and resume.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
-            let rev = rev.max(Some(shard.rev)).unwrap_or_default();
+            let untold_rev = shard.untold.back().map_or(0, |(rev, _)| *rev);
+            let rev = shard.rev.max(untold_rev).max(inbox.handed_rev());
             shard = shard.anew(rev);
             waiting.ops.into_iter().for_each(|op| shard.lose(op, now));
             inbox.set_handed(rev, None);
@@ -136,7 +142,9 @@ impl Shard {
             pulses,
             watches,
             pace,
+            backlog: Backlog::default(),
             rev,
+            mark: (rev, mark_line(rev)),
             index: Index::default(),
             seats: Vec::new(),
             free: Vec::new(),
@@ -144,11 +152,11 @@ impl Shard {
             tasks: Throttle::default(),
             clients: Throttle::default(),
             early: HashSet::new(),
+            ready: VecDeque::new(),
             hits: Vec::new(),
-            turns: Turns::default(),
+            turns: Turns::new(pace.owed_bytes_max),
             untold: VecDeque::new(),
             told: Told::default(),
-            unmarked: Vec::new(),
             rounds: Rounds::new(pace.ping),
             work: 0,
         }
@@ -178,9 +186,9 @@ impl Shard {
         [self.tasks.next_at(), self.clients.next_at(), self.rounds.next_at()].into_iter().flatten().min()
     }
 
-    /// Whether anybody is owed anything.
-    pub fn owes(&self) -> bool {
-        !self.turns.is_empty()
+    /// Whether there is something to do now.
+    pub fn is_busy(&self) -> bool {
+        !self.turns.is_empty() || !self.backlog.is_empty() || !self.ready.is_empty()
     }
 
     /// Everything up to here was handed to whom it concerns.
@@ -188,47 +196,58 @@ impl Shard {
         self.turns.before().unwrap_or(self.rev)
     }
 
-    /// Takes in what is in `waiting`, tells so many clients, and does what is due.
-    pub async fn round(&mut self, waiting: &mut Waiting, clients: usize, now: Instant, inbox: &Inbox) {
-        self.take_in(waiting, now, inbox).await;
-        self.tell(clients, now, inbox).await;
-        self.on_time(now).await;
+    /// Takes what came in; as long as not everything was looked at that was taken before, no more than what clients ask.
+    /// `None` once the inbox is closed.
+    pub fn take(&mut self, now: Instant, inbox: &Inbox) -> Option<Waiting> {
+        // What is due for single clients has its chance before there is something new.
+        let is_late = self.turns.is_full() && self.clients.next_at().is_some_and(|at| at <= now);
+        let is_behind = is_late || !self.backlog.is_empty() || !self.ready.is_empty();
+        let mut waiting = inbox.take(is_behind)?;
+        if !is_behind {
+            self.untold.extend(waiting.published());
+            self.backlog.fill(take(&mut waiting.batches), waiting.merged.take(), waiting.passed_rev);
+            self.admit(take(&mut waiting.ticks), now);
+        }
+        Some(waiting)
     }
 
-    /// Does what clients asked, and finds out who is owed what came in.
-    async fn take_in(&mut self, waiting: &mut Waiting, now: Instant, inbox: &Inbox) {
-        self.untold.extend(waiting.published());
+    /// Does what clients asked, looks at what was published, tells so many clients, and does what is due.
+    pub async fn go_on(&mut self, waiting: &mut Waiting, clients: usize, now: Instant, inbox: &Inbox) {
         while let Some(op) = waiting.ops.pop_front() {
             let places = if let Op::Subscribe(subscribe) = &op { subscribe.filter.values_len() } else { 0 };
             self.op(op, now);
             self.breathe(OP_WORK + 4 * places).await;
         }
-        for batch in take(&mut waiting.batches) {
-            for published in batch.steps.iter() {
-                self.make_room(now, inbox).await;
-                self.step(published, published.states(), LineKind::Transition { rev: published.rev });
-                self.rev = published.rev;
-                self.breathe(self.hits.len()).await;
+        self.look(now).await;
+        self.tell(clients, now, inbox).await;
+        self.on_time(now).await;
+    }
+
+    /// Finds out who is owed what, as long as there is room.
+    async fn look(&mut self, now: Instant) {
+        while !self.turns.is_full()
+            && let Some(news) = self.backlog.next()
+        {
+            match news {
+                News::Step(steps, at) => {
+                    let published = &steps[at];
+                    self.step(published, published.states(), LineKind::Transition { rev: published.rev });
+                    self.rev = published.rev;
+                }
+                News::Merged(task) => self.step(&task.newest, task.states, LineKind::Merged { len: task.len }),
+                News::UpTo(rev) => self.rev = self.rev.max(rev),
             }
+            self.breathe(self.hits.len()).await;
         }
-        if let Some(merged) = waiting.merged.take() {
-            let mut tasks: Vec<_> = merged.tasks.into_values().collect();
-            tasks.sort_by_key(|task| task.newest.rev);
-            for task in &tasks {
-                self.make_room(now, inbox).await;
-                self.step(&task.newest, task.states, LineKind::Merged { len: task.len });
-                self.breathe(self.hits.len()).await;
-            }
-            self.rev = merged.rev;
-        }
-        self.rev = self.rev.max(waiting.passed_rev.unwrap_or(0));
-        for task_id in self.ticks(take(&mut waiting.ticks), now) {
-            self.make_room(now, inbox).await;
+        while !self.turns.is_full()
+            && let Some(task_id) = self.ready.pop_front()
+        {
             self.progress(task_id, now);
             self.breathe(self.hits.len()).await;
         }
-        while let Some(((client_id, task_id), tick)) = self.clients.due(now) {
-            self.make_room(now, inbox).await;
+        while !self.turns.is_full()
+            && let Some(((client_id, task_id), tick)) = self.clients.due(now)
+        {
             self.late_progress(client_id, task_id, tick);
         }
     }
@@ -244,7 +263,7 @@ impl Shard {
                 }
                 let subs = Vec::new();
                 let seated =
-                    Seated { client_id, cell, subs, owed: Owed::default(), marked_at: now, unmarked: false, silent: 0 };
+                    Seated { client_id, cell, subs, owed: Owed::default(), marked_at: now, unmarked: None, silent: 0 };
                 let seat = self.free.pop().unwrap_or_else(|| {
                     self.seats.push(None);
                     (self.seats.len() - 1) as Seat
@@ -319,21 +338,20 @@ impl Shard {
         }
     }
 
-    /// The tasks whose progress is to be told: those that just ticked, those that were early, and those whose turn has
-    /// come.
-    fn ticks(&mut self, ticked: Vec<TaskId>, now: Instant) -> Vec<TaskId> {
-        let mut ready: Vec<TaskId> = take(&mut self.early).into_iter().collect();
-        for task_id in &ready {
+    /// The tasks whose progress may be told now: those that just ticked, those that were early, and those that had to wait
+    /// for the hub's rate.
+    fn admit(&mut self, ticked: Vec<TaskId>, now: Instant) {
+        for task_id in take(&mut self.early) {
             // Told now in any case; the offer is for what comes after to be paced from here.
-            self.tasks.offer(*task_id, (), self.interval(), now);
+            self.tasks.offer(task_id, (), self.interval(), now);
+            self.ready.push_back(task_id);
         }
         for task_id in ticked {
             if self.tasks.offer(task_id, (), self.interval(), now).is_some() {
-                ready.push(task_id);
+                self.ready.push_back(task_id);
             }
         }
-        ready.extend(std::iter::from_fn(|| self.tasks.due(now)).map(|(task_id, ())| task_id));
-        ready
+        self.ready.extend(std::iter::from_fn(|| self.tasks.due(now)).map(|(task_id, ())| task_id));
     }
 
     fn interval(&self) -> Duration {
@@ -353,7 +371,7 @@ impl Shard {
         }
         let Some(tick) = self.truth.progress(task_id) else { return };
         if tick.rev > self.rev {
-            // The transition is on its way, and the look is repeated right after it.
+            // The transition is on its way.
             self.early.insert(task_id);
             return;
         }
@@ -391,13 +409,6 @@ impl Shard {
         self.give(seat);
     }
 
-    /// Tells clients until another line may come.
-    async fn make_room(&mut self, now: Instant, inbox: &Inbox) {
-        while self.turns.is_full() {
-            self.tell(TURNS_AT_ONCE, now, inbox).await;
-        }
-    }
-
     /// Tells the next few clients what they are owed.
     async fn tell(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
         for _ in 0..clients {
@@ -420,13 +431,18 @@ impl Shard {
     fn tell_seat(&mut self, seat: Seat, before: u64, now: Instant) {
         let Some(seated) = &mut self.seats[seat as usize] else { return };
         let owed = take(&mut seated.owed);
-        let mark = (now.duration_since(seated.marked_at) >= MARK_WITH).then(|| mark_line(self.rev));
-        let told = seated.cell.tell(&mut self.turns, owed, mark.as_ref(), before, self.rev);
+        if self.mark.0 != self.rev {
+            self.mark = (self.rev, mark_line(self.rev));
+        }
+        // Among merged tasks there is no place to resume from.
+        let is_due = now.duration_since(seated.marked_at) >= MARK_WITH && !self.backlog.is_merged();
+        let mark = is_due.then_some(&self.mark.1);
+        let told = seated.cell.tell(&mut self.turns, owed, mark, before, self.rev);
         self.turns.settle(owed);
         let Some(told) = told else { return };
         self.told.add(&told);
-        if mark.is_some() {
-            (seated.unmarked, seated.marked_at) = (false, now);
+        if is_due {
+            (seated.unmarked, seated.marked_at) = (None, now);
         } else {
             self.owe_mark(seat, now);
         }
@@ -442,17 +458,17 @@ impl Shard {
     /// The client in this seat is told a mark soon.
     fn owe_mark(&mut self, seat: Seat, now: Instant) {
         if let Some(seated) = &mut self.seats[seat as usize]
-            && !std::mem::replace(&mut seated.unmarked, true)
+            && seated.unmarked.is_none()
         {
-            self.unmarked.push(seat);
-            self.rounds.owe_mark(now);
+            seated.unmarked = Some(now);
+            self.rounds.owe_mark(seat, now);
         }
     }
 
-    /// Lets the other futures of this core have a turn, once enough was done.
+    /// Lets in the other futures of this core, once enough was done.
     async fn breathe(&mut self, work: usize) {
         self.work += work;
-        if self.work >= WORK_PER_TURN {
+        if self.work >= WORK_AT_ONCE {
             self.work = 0;
             tokio::task::yield_now().await;
         }
@@ -460,30 +476,34 @@ impl Shard {
 
     /// Says marks, pings and goodbyes that are due.
     async fn on_time(&mut self, now: Instant) {
-        if self.rounds.mark_is_due(now) {
-            let mark = text_message([mark_line(self.rev)].iter());
-            for seat in take(&mut self.unmarked) {
-                let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.unmarked) else {
-                    continue;
-                };
-                seated.unmarked = false;
-                // Who waits for a turn has not been handed everything.
-                if seated.owed.is_nothing() && seated.cell.mention(&mark, self.rev) {
-                    seated.marked_at = now;
-                } else {
-                    self.owe_mark(seat, now);
-                }
-                self.breathe(WRITE_WORK).await;
+        let mut mark = None;
+        for _ in 0..TURNS_AT_ONCE {
+            let Some((seat, since)) = self.rounds.mark(now) else { break };
+            let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.unmarked == Some(since))
+            else {
+                continue;
+            };
+            seated.unmarked = None;
+            let mark = mark.get_or_insert_with(|| text_message([mark_line(self.rev)].iter()));
+            // Who waits for a turn has not been handed everything.
+            if seated.owed.is_nothing() && !self.backlog.is_merged() && seated.cell.mention(mark, self.rev) {
+                seated.marked_at = now;
+            } else {
+                self.owe_mark(seat, now);
             }
+            self.breathe(WRITE_WORK).await;
         }
         let (rev, mut ping) = (self.rev, None);
         for seat in self.rounds.pings(now, self.seats.len()) {
+            if self.seats[seat].as_ref().is_none_or(|seated| !seated.cell.has_pipe()) {
+                continue;
+            }
             self.tell_early(seat as Seat, now);
-            let Some(seated) = self.seats[seat].as_mut().filter(|seated| seated.cell.has_pipe()) else { continue };
+            let Some(seated) = &mut self.seats[seat] else { continue };
             let ping = ping.get_or_insert_with(|| ping_message(&mark_line(rev)));
             if seated.cell.mention(ping, rev) {
                 seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
-                (seated.unmarked, seated.marked_at) = (false, now);
+                (seated.unmarked, seated.marked_at) = (None, now);
                 if seated.silent >= SILENT_PINGS {
                     seated.cell.end(End::Silent);
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 
 use super::cell::End;
@@ -12,7 +13,8 @@ use super::inbox::Op;
 use super::index::Scope;
 use super::outbox::OutboxLimits;
 use super::sample::id;
-use super::world::{Board, Room, World, filter, text};
+use super::shard::Pace;
+use super::world::{Board, PACE, Room, World, filter, text};
 use crate::task::{Level, LogLine, Status, Task, TaskId, Timestamp};
 
 fn take(client: &mut Client) -> Vec<String> {
@@ -69,8 +71,75 @@ fn owed<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENT
     });
     world.commit(id(1), Some(Status::Pending));
     world.publish();
-    world.round(0);
+    world.go_on(0);
     clients
+}
+
+/// A ping has a mark with it.
+const HARDLY_PINGED: Pace = Pace { ping: Duration::from_secs(36_000), ..PACE };
+
+/// The marks among these lines.
+fn marks(lines: Vec<Bytes>) -> Vec<u64> {
+    let mark = |line: String| line.strip_prefix(r#"{"type":"mark","rev":"#)?.strip_suffix('}')?.parse().ok();
+    lines.into_iter().filter_map(|line| mark(text(line))).collect()
+}
+
+#[test]
+fn a_line_without_a_mark_gets_one_within_a_second() {
+    let mut world = World::with_pace(100, HARDLY_PINGED);
+    let [(client, room)] = owed(&mut world);
+    world.after_ms(1_000);
+    assert_eq!(marks(room.lines(b"")), [1]);
+    world.commit(id(2), Some(Status::Pending));
+    world.publish();
+    world.after_ms(100);
+    assert_eq!(room.lines(b"").len(), 1, "too soon for another mark");
+    world.after_ms(300);
+    assert!(room.lines(b"").is_empty());
+    assert!(client.stop().is_empty(), "somebody else writes when it is due");
+    world.after_ms(100);
+    assert!(room.lines(b"").is_empty());
+    assert!(client.flow());
+    world.after_ms(400);
+    assert_eq!(marks(room.lines(b"")), [2]);
+    world.after_ms(10_000);
+    assert!(room.lines(b"").is_empty());
+}
+
+/// A mark that is owed follows 400 ms after the line, though a later line had one in the meantime.
+#[test]
+fn a_mark_that_came_with_a_later_line_is_not_said_again() {
+    let mut world = World::with_pace(100, HARDLY_PINGED);
+    let [(_client, room)] = owed(&mut world);
+    world.after_ms(100);
+    for ms in [200, 200, 200] {
+        world.commit(id(2), Some(Status::Pending));
+        world.publish();
+        world.after_ms(ms / 2);
+        world.commit(id(2), Some(Status::Scheduled));
+        world.publish();
+        world.after_ms(ms / 2);
+    }
+    let told = room.lines(b"");
+    assert_eq!((told.len(), marks(told)), (10, vec![2, 4, 6]));
+}
+
+/// In the middle of merged tasks there is no place to resume from. A client that was told of the first of them had its mark
+/// then, which was that of before, and the next one with a ping.
+#[test]
+fn merged_tasks_are_marked_together() {
+    let mut world = World::with_pace(3, Pace { owed_bytes_max: 1, ..HARDLY_PINGED });
+    let [(_client, room)] = owed(&mut world);
+    world.until_told();
+    room.lines(b"");
+    for task in 1..=5 {
+        world.commit(id(task), Some(Status::Scheduled));
+    }
+    world.publish();
+    world.after_ms(1_000);
+    assert_eq!(marks(room.lines(b"")), [0u64; 0]);
+    world.after_ms(400);
+    assert_eq!(marks(room.lines(b"")), [6]);
 }
 
 /// Goodbyes are said out of turn, and the last record of a task was left behind.
@@ -79,7 +148,7 @@ fn who_is_dismissed_is_told_first_what_it_is_owed() {
     let mut world = World::new(100);
     let [(client, room)] = owed(&mut world);
     world.inbox.ask(Op::Dismiss(Duration::ZERO));
-    world.round(0);
+    world.go_on(0);
     assert_eq!((client.end(), room.lines(b"").len()), (Some(End::Dismissed), 1));
 }
 
@@ -89,14 +158,14 @@ fn who_was_told_early_waits_for_another_turn() {
     let mut world = World::new(100);
     let [(_first, _), (mut second, room)] = owed(&mut world);
     let _done = second.ask_to_subscribe("b", filter("{}"), None, false);
-    world.round(0);
+    world.go_on(0);
     assert_eq!(room.lines(b"").len(), 1);
     world.commit(id(2), Some(Status::Pending));
     world.publish();
-    world.round(2);
+    world.go_on(2);
     second.release("b");
     assert!(take(&mut second).is_empty(), "its first turn was over");
-    world.round(1);
+    world.go_on(1);
     assert_eq!(take(&mut second).len(), 1);
 }
 
@@ -104,10 +173,10 @@ fn who_was_told_early_waits_for_another_turn() {
 fn the_lag_is_that_of_the_last_who_is_told() {
     let mut world = World::new(100);
     let _clients = owed::<2>(&mut world);
-    world.round(1);
+    world.go_on(1);
     assert_ne!(world.inbox.lag(), Duration::ZERO);
     assert_eq!(world.inbox.handed_rev(), 0);
-    world.round(1);
+    world.go_on(1);
     assert_eq!((world.inbox.lag(), world.inbox.handed_rev()), (Duration::ZERO, 1));
 }
 
@@ -120,7 +189,7 @@ fn a_flood_of_ticks_leaves_one_note() {
     for _ in 0..100_000 {
         world.tick(id(1));
     }
-    assert_eq!(world.inbox.take().unwrap().ticks.len(), 1);
+    assert_eq!(world.inbox.take(false).unwrap().ticks.len(), 1);
 }
 
 #[test]
@@ -235,14 +304,14 @@ async fn the_futures_deliver_what_a_plain_thread_publishes() {
 #[tokio::test]
 async fn held_lines_wait_for_the_snapshot() {
     let board = Arc::<Board>::default();
-    let feed = Feed::start(board.clone(), Arc::new(()), 0, FeedOptions::default());
+    let feed = Feed::start(board.clone(), Arc::new(()), 0, FeedOptions { shards: 1, ..FeedOptions::default() });
     let mut client = feed.attach(Scope::All, None);
     client.subscribe("a", filter("{}"), None, false).await;
     client.subscribe("b", filter("{}"), None, false).await;
     client.release("a");
     feed.publish([board.step(1, id(1), Some(Status::Pending))].into());
     let mut watch = feed.attach(Scope::All, None);
-    // Whatever is published before an answer is handed over after it, and before the next one.
+    // What was published before an answer is looked at right after it, and told at once where so few are owed anything.
     watch.subscribe("x", filter("{}"), None, false).await;
     watch.subscribe("y", filter("{}"), None, false).await;
     assert!(client.ready().now_or_never().is_none());

@@ -1,7 +1,7 @@
 //! Whose turn it is, and what they are owed: each message is put together once for all who get the same lines.
 //!
-//! A shard tells its clients in the order in which they began to be owed something. Between two of them it takes in what
-//! was published meanwhile, so a client whose turn comes is told everything up to that moment, and one that was told just
+//! A shard tells its clients in the order in which they began to be owed something. After every few it looks at what was
+//! published meanwhile, so a client whose turn comes is told everything up to that moment, and one that was told just
 //! before stands at the end again. Under load a line is therefore with everybody after one round of the queue, and what
 //! gathers in a round leaves together; nothing is collected by a clock.
 //!
@@ -68,16 +68,16 @@ pub struct Told {
     pub collapsed: u64,
 }
 
-/// Nothing is taken in while lines of this many bytes are owed: enough to fill packets, and little enough that what comes
-/// after can still be replaced where a client is slow.
-const OWED_BYTES_MAX: usize = 32 << 10;
+/// No line comes while lines of this many bytes are owed: enough to fill packets, and little enough that what comes after can
+/// still be replaced where a client is slow.
+pub(super) const OWED_BYTES_MAX: usize = 32 << 10;
 /// Or while there are so many nodes: clients whose filters overlap in many ways stand at one each.
 const NODES_MAX: usize = 64 << 10;
 /// Room for so many lines and nodes is kept when nobody is owed anything.
 const ROOM_KEPT: usize = 1_024;
 
-#[derive(Default)]
 pub(super) struct Turns {
+    bytes_max: usize,
     queue: VecDeque<Turn>,
     /// The last one is the newest of all, the first the oldest that somebody in the queue is owed.
     lines: VecDeque<Line>,
@@ -140,6 +140,19 @@ impl Turn {
 }
 
 impl Turns {
+    pub fn new(bytes_max: usize) -> Turns {
+        Turns {
+            bytes_max,
+            queue: VecDeque::new(),
+            lines: VecDeque::new(),
+            lines_gone: 0,
+            bytes: 0,
+            places: VecDeque::new(),
+            places_gone: 0,
+            root: Place::default(),
+        }
+    }
+
     /// A line after the others. It is for those that it is [given](Self::give) to before the next one comes.
     pub fn push(&mut self, line: Line) {
         self.bytes += line.bytes.len();
@@ -196,7 +209,7 @@ impl Turns {
 
     /// Whether somebody is to be told before another line comes.
     pub fn is_full(&self) -> bool {
-        self.bytes >= OWED_BYTES_MAX || self.places.len() >= NODES_MAX
+        self.bytes >= self.bytes_max || self.places.len() >= NODES_MAX
     }
 
     /// The message for everyone who is owed this; with `mark`, if there is one, as its last line. It is kept for the others;
@@ -251,7 +264,7 @@ impl Turns {
     }
 
     /// Puts the lines where they wait.
-    pub fn queue(&self, owed: Owed, outbox: &mut Outbox) {
+    pub fn queue_in(&self, owed: Owed, outbox: &mut Outbox) {
         for Line { task_id, kind, bytes } in self.path(owed) {
             match kind {
                 LineKind::Transition { rev } => outbox.transition(*task_id, *rev, bytes.clone()),
@@ -261,13 +274,16 @@ impl Turns {
         }
     }
 
-    /// The lines, in order.
+    /// The lines, in order, without the ticks that a later line of the task replaces.
     fn path(&self, owed: Owed) -> Vec<&Line> {
-        let mut path = Vec::new();
+        let mut path: Vec<&Line> = Vec::new();
         let mut at = owed.node;
         while at != ROOT {
             let place = &self.places[(at - self.places_gone - 1) as usize];
-            path.push(&self.lines[(place.line - self.lines_gone - 1) as usize]);
+            let line = &self.lines[(place.line - self.lines_gone - 1) as usize];
+            if line.kind != LineKind::Progress || path.iter().all(|later| later.task_id != line.task_id) {
+                path.push(line);
+            }
             at = place.parent;
         }
         path.reverse();
@@ -331,13 +347,13 @@ mod tests {
 
     #[test]
     fn who_gets_the_same_lines_shares_one_message() {
-        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 3]);
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 3]);
         give(&mut turns, 1, &mut owed, &[0, 1]);
         give(&mut turns, 2, &mut owed, &[1, 2]);
         give(&mut turns, 3, &mut owed, &[0]);
         assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["1\n3", "1\n2", "2"]);
 
-        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 2]);
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
         give(&mut turns, 4, &mut owed, &[]);
         give(&mut turns, 5, &mut owed, &[0, 1]);
         let message = turns.message(owed[0], Some(&"mark".into()));
@@ -352,7 +368,7 @@ mod tests {
     /// at the end of the queue again.
     #[test]
     fn what_comes_in_between_leaves_at_the_next_turn() {
-        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 3]);
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 3]);
         give(&mut turns, 1, &mut owed, &[0, 1, 2]);
         let first = turns.next().unwrap();
         assert_eq!((first.seat, first.before, first.is_for(owed[0])), (0, 0, true));
@@ -368,7 +384,7 @@ mod tests {
     /// Whoever was told out of turn stood twice in the queue from then on, as long as it was never empty.
     #[test]
     fn each_has_one_turn() {
-        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 2]);
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
         give(&mut turns, 1, &mut owed, &[0, 1]);
         owed[1] = Owed::default();
         give(&mut turns, 2, &mut owed, &[1]);
@@ -379,7 +395,7 @@ mod tests {
 
     #[test]
     fn what_nobody_is_owed_is_gone() {
-        let (mut turns, mut owed) = (Turns::default(), [Owed::default(); 2]);
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
         let give = |turns: &mut Turns, seat: Seat, owed: &mut Owed| {
             turns.push(transition(1, &"x".repeat(1_000)));
             turns.give(seat, owed, 0);
@@ -399,8 +415,23 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_is_not_told_beside_what_replaces_it() {
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), Owed::default());
+        let mut give = |owed: &mut Owed, task_id, kind, text: &'static str| {
+            turns.push(Line { task_id, kind, bytes: text.into() });
+            turns.give(0, owed, 0);
+            self::text(&mut turns, *owed)
+        };
+        give(&mut owed, id(1), LineKind::Progress, "tick");
+        give(&mut owed, id(2), LineKind::Progress, "other");
+        assert_eq!(give(&mut owed, id(1), LineKind::Progress, "newer"), "other\nnewer");
+        assert_eq!(give(&mut owed, id(1), LineKind::Transition { rev: 9 }, "step"), "other\nstep");
+        assert_eq!(give(&mut owed, id(1), LineKind::Progress, "after"), "other\nstep\nafter");
+    }
+
+    #[test]
     fn merged_lines_are_announced() {
-        let (mut turns, mut owed) = (Turns::default(), Owed::default());
+        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), Owed::default());
         for (kind, text) in
             [(LineKind::Merged { len: 3 }, "a"), (LineKind::Merged { len: 4 }, "b"), (LineKind::Progress, "p")]
         {

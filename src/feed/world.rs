@@ -18,6 +18,7 @@ use super::outbox::OutboxLimits;
 use super::pulses::Pulses;
 use super::sample::task;
 use super::shard::{Pace, Shard, TURNS_AT_ONCE};
+use super::turns::OWED_BYTES_MAX;
 use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
 
 /// The board: what is committed, ahead of what the feed has told.
@@ -111,7 +112,7 @@ pub fn filter(json: &str) -> Arc<Filter> {
     Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
 }
 
-pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25) };
+pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25), owed_bytes_max: OWED_BYTES_MAX };
 
 /// A shard and all around it, driven by hand.
 pub struct World {
@@ -129,10 +130,14 @@ pub struct World {
 
 impl World {
     pub fn new(inbox_len_max: usize) -> World {
+        World::with_pace(inbox_len_max, PACE)
+    }
+
+    pub fn with_pace(inbox_len_max: usize, pace: Pace) -> World {
         let (board, pulses) = (Arc::<Board>::default(), Arc::<Pulses>::default());
         World {
             inbox: Arc::new(Inbox::new(inbox_len_max, inbox_len_max == 20, 0)),
-            shard: Shard::new(0, 0, PACE, board.clone(), Arc::new(()), pulses.clone(), Some(Arc::default())),
+            shard: Shard::new(0, 0, pace, board.clone(), Arc::new(()), pulses.clone(), Some(Arc::default())),
             board,
             pulses,
             log_readers: Arc::default(),
@@ -170,18 +175,18 @@ impl World {
         }
     }
 
-    /// What [`run`](super::shard::run) does each time it goes round, with so many clients told.
-    pub fn round(&mut self, clients: usize) {
-        let mut waiting = self.inbox.take().unwrap();
-        let mut round = std::pin::pin!(self.shard.round(&mut waiting, clients, self.now, &self.inbox));
-        while round.as_mut().now_or_never().is_none() {}
+    /// What [`run`](super::shard::run) does each time, with so many clients told.
+    pub fn go_on(&mut self, clients: usize) {
+        let mut waiting = self.shard.take(self.now, &self.inbox).unwrap();
+        let mut going = std::pin::pin!(self.shard.go_on(&mut waiting, clients, self.now, &self.inbox));
+        while going.as_mut().now_or_never().is_none() {}
     }
 
-    /// Until nobody is owed anything.
+    /// Until there is nothing to do.
     pub fn until_told(&mut self) {
-        self.round(TURNS_AT_ONCE);
-        while self.shard.owes() {
-            self.round(TURNS_AT_ONCE);
+        self.go_on(TURNS_AT_ONCE);
+        while self.shard.is_busy() {
+            self.go_on(TURNS_AT_ONCE);
         }
     }
 
