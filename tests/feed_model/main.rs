@@ -463,7 +463,7 @@ impl World {
                 behind => behind,
             };
             if difference.is_none() && self.hub.rev() == rev && self.hub.stats().tasks.scheduled == 0 {
-                return;
+                return self.watchers.iter().for_each(|watcher| watcher.check_ahead());
             }
             if begun.elapsed() > PATIENCE / 4 {
                 panic!("at rev {rev}: {}", difference.unwrap_or_default());
