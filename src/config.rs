@@ -119,6 +119,10 @@ pub struct LiveConfig {
     /// After how long a client that takes nothing of what waits for it is closed
     #[arg(long, env = "TASKHUB_LIVE_STALL", default_value = "15s", value_name = "TIME", value_parser = duration)]
     pub live_stall: Duration,
+
+    /// Of how many changed tasks a client that resumes is told; one that missed more gets a reset and a snapshot
+    #[arg(long, env = "TASKHUB_LIVE_RESUME_MAX", default_value_t = LIVE.resume_len_max, value_name = "COUNT")]
+    pub live_resume_max: usize,
 }
 
 const LIVE: LiveLimits = LiveLimits::DEFAULT;
@@ -134,6 +138,7 @@ impl Default for LiveConfig {
             live_hello_time: LIVE.hello_time,
             live_ping: FeedOptions::default().ping,
             live_stall: LIVE.stall,
+            live_resume_max: LIVE.resume_len_max,
         }
     }
 }
@@ -221,6 +226,7 @@ impl ServeConfig {
             messages_per_s_max: self.live.live_rate_max,
             hello_time: self.live.live_hello_time,
             stall: self.live.live_stall,
+            resume_len_max: self.live.live_resume_max,
         }
     }
 
@@ -257,6 +263,7 @@ impl ServeConfig {
             ("--live-subscriptions-max", self.live.live_subscriptions_max),
             ("--live-filter-values-max", self.live.live_filter_values_max),
             ("--live-rate-max", self.live.live_rate_max as usize),
+            ("--live-resume-max", self.live.live_resume_max),
         ] {
             if value == 0 {
                 return Err(format!("{name} must be at least 1"));

@@ -305,6 +305,35 @@ async fn who_resumes_gets_what_was_missed() {
     }
 }
 
+/// Who missed more than a page is told page by page; and where that was begun and cannot be completed, everything starts
+/// anew.
+#[tokio::test]
+async fn what_was_missed_comes_in_pages() {
+    const TASKS: usize = 2_500;
+    let rev = |line: &Value| line["rev"].as_u64().unwrap();
+    for (resume_len_max, is_told) in [(TASKS, true), (2_000, false)] {
+        let test = TestHub::limited(LiveLimits { resume_len_max, ..LiveLimits::default() }).await;
+        let tasks = vec![NewTask::new("t"); TASKS];
+        test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
+        let mut socket = test.socket().await;
+        let since = json!({"epoch": test.hub.epoch(), "rev": 0});
+        socket
+            .say(json!({"op": "subscribe", "sub": "a", "filter": {}, "since": since, "snapshot": {"limit": 10}}))
+            .await;
+        let lines = socket.until("mark").await;
+        assert_eq!((&lines[0]["type"], &lines[0]["mode"]), (&json!("subscribed"), &json!("resumed")));
+        let revs: Vec<u64> = lines.iter().filter(|line| line["type"] == "task").map(rev).collect();
+        let told = if is_told { TASKS as u64 } else { 2_000 };
+        assert_eq!(revs, (1..=told).collect::<Vec<_>>());
+        let rest = &lines[1 + revs.len()..];
+        assert_eq!(kinds(rest), if is_told { vec!["mark"] } else { vec!["reset", "snapshot", "mark"] });
+        assert_eq!(rev(rest.last().unwrap()), TASKS as u64);
+        if !is_told {
+            assert_eq!((&rest[0]["reason"], rest[1]["tasks"].as_array().unwrap().len()), (&json!("too_old"), 10));
+        }
+    }
+}
+
 #[tokio::test]
 async fn log_lines_come_tail_first_then_live() {
     let test = TestHub::start().await;

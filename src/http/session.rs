@@ -28,8 +28,6 @@ const TAKE_BYTES: usize = 32 << 10;
 /// The most tasks, and about the most bytes, in one message of a snapshot.
 const PAGE_LEN_MAX: usize = 100;
 const PAGE_BYTES: usize = 32 << 10;
-/// A client that missed more than this gets a snapshot: it is the shorter way.
-const RESUME_LEN_MAX: usize = 100_000;
 /// A mark follows what was sent after this long. The contract says within a second.
 const MARK_AFTER: Duration = Duration::from_millis(400);
 const STATS_EVERY: Duration = Duration::from_secs(1);
@@ -227,17 +225,22 @@ impl Session {
         // What waited before belongs before the snapshot.
         while self.pass_on(out).await? != Taken::Nothing {}
         let rev = self.app.hub.rev();
-        let missed = match &tasks.since {
+        let catch_up = match &tasks.since {
             None => Ok(CatchUp::Snapshot(None)),
             Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
                 Ok(CatchUp::Snapshot(Some("epoch")))
             }
-            Some(since) => self.missed(since.rev, tasks).await,
+            Some(since) => self.app.hub.missed_since(since.rev).await.map(|missed| match *missed {
+                Missed::TooOld => CatchUp::Snapshot(Some("too_old")),
+                Missed::Known { .. } => CatchUp::Missed(missed),
+            }),
         };
-        match missed {
-            Ok(CatchUp::Lines(lines)) => {
+        match catch_up {
+            Ok(CatchUp::Missed(missed)) => {
                 self.lines.push(subscribed(id, name, Mode::Resumed, rev));
-                self.resume(tasks, lines, rev, out).await?;
+                if !self.resume(tasks, missed, rev, out).await? {
+                    self.reset(name, tasks, out).await?;
+                }
             }
             Ok(CatchUp::Snapshot(reset)) => match self.find(tasks).await {
                 Ok(page) => {
@@ -257,47 +260,50 @@ impl Session {
         Ok(None)
     }
 
-    /// What changed after `rev` and is meant; or that a snapshot is the only way.
-    async fn missed(&self, rev: u64, asked: &Tasks) -> Result<CatchUp, HubError> {
-        let (mut lines, mut read) = (Vec::new(), 0);
-        let mut after = rev;
-        loop {
-            match &*self.app.hub.missed_since(after).await? {
-                Missed::TooOld => return Ok(CatchUp::Snapshot(Some("too_old"))),
-                Missed::Known { tasks, rev, more } => {
-                    after = *rev;
-                    read += tasks.len();
-                    let meant = tasks.iter().filter(|missed| asked.filter.matches_unchanging(&missed.task));
-                    lines.extend(meant.map(|missed| missed.line.clone()));
-                    if !more {
-                        return Ok(CatchUp::Lines(lines));
-                    }
-                    if read >= RESUME_LEN_MAX {
-                        return Ok(CatchUp::Snapshot(Some("too_old")));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends what was missed, and the newest tick of what runs; not of records after `known`, which the feed still holds
-    /// for this client.
+    /// Sends what was missed, a page at a time, and the newest tick of what runs; not of records after `known`, which the
+    /// feed still holds for this client. Answers whether that was all: in the meantime the hub may have forgotten what was
+    /// deleted, and at some length a snapshot is the shorter way.
     async fn resume(
         &mut self,
-        tasks: &Tasks,
-        lines: Vec<Bytes>,
+        asked: &Tasks,
+        mut missed: Arc<Missed>,
         known: u64,
         out: &mut impl Carrier,
-    ) -> Result<(), Ending> {
-        for line in lines {
+    ) -> Result<bool, Ending> {
+        let mut read = 0;
+        loop {
+            let Missed::Known { tasks, rev, more } = &*missed else { return Ok(false) };
+            let (rev, more) = (*rev, *more);
+            read += tasks.len();
+            let meant = tasks.iter().filter(|missed| asked.filter.matches_unchanging(&missed.task));
+            let lines: Vec<Bytes> = meant.map(|missed| missed.line.clone()).collect();
+            // Others may still send it; whoever is slow keeps only what is meant.
+            drop(missed);
+            for line in lines {
+                self.lines.push(line);
+                self.flush_full(out).await?;
+            }
+            if !more {
+                break;
+            }
+            if read >= self.limits().resume_len_max {
+                return Ok(false);
+            }
+            missed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
+        }
+        for line in self.app.hub.progress_lines(&asked.filter, known) {
             self.lines.push(line);
             self.flush_full(out).await?;
         }
-        for line in self.app.hub.progress_lines(&tasks.filter, known) {
-            self.lines.push(line);
-            self.flush_full(out).await?;
-        }
-        self.flush(out).await
+        self.flush(out).await?;
+        Ok(true)
+    }
+
+    /// What was told of this subscription is void: a fresh snapshot.
+    async fn reset(&mut self, name: &str, tasks: &Tasks, out: &mut impl Carrier) -> Result<(), Ending> {
+        let page = self.find(tasks).await.map_err(cannot_go_on)?;
+        self.lines.push(reset_line(name, "too_old"));
+        self.snapshot(name, &page, out).await
     }
 
     async fn find(&self, tasks: &Tasks) -> Result<Arc<Page>, HubError> {
@@ -358,14 +364,8 @@ impl Session {
         // While the first subscription only begins, nothing was sent that a mark could stand for.
         let stands_for_something = !subs.is_empty();
         for (name, tasks) in subs {
-            match self.find(&tasks).await {
-                Ok(page) => {
-                    self.lines.push(reset_line(&name, "too_old"));
-                    self.snapshot(&name, &page, out).await?;
-                    self.client.release(&name);
-                }
-                Err(_) => return Err(Ending::Close(CloseCode::Overloaded, "overloaded")),
-            }
+            self.reset(&name, &tasks, out).await?;
+            self.client.release(&name);
         }
         self.set_lags(false);
         if stands_for_something {
@@ -493,7 +493,8 @@ impl Drop for Session {
 
 /// How a subscription catches up.
 enum CatchUp {
-    Lines(Vec<Bytes>),
+    /// With what was missed, of which this is the first page.
+    Missed(Arc<Missed>),
     /// With a snapshot; and why, where the client had hoped for less.
     Snapshot(Option<&'static str>),
 }
@@ -508,6 +509,14 @@ fn refusal(error: HubError) -> Result<Problem, Ending> {
     match error {
         HubError::Stopped => Err(Ending::Close(CloseCode::Restarting, "restarting")),
         error => Ok(error.into()),
+    }
+}
+
+/// Where something was said already that the hub cannot complete.
+fn cannot_go_on(error: HubError) -> Ending {
+    match error {
+        HubError::Stopped => Ending::Close(CloseCode::Restarting, "restarting"),
+        _ => Ending::Close(CloseCode::Overloaded, "overloaded"),
     }
 }
 

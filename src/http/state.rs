@@ -89,6 +89,9 @@ pub struct LiveLimits {
     /// The most messages and control frames in a second, and at once. A page that shows a hundred tasks subscribes to
     /// each of them at once, and then says little.
     pub messages_per_s_max: u32,
+    /// The most changed tasks that a client which resumes is told of; one that missed more gets a snapshot, which is the
+    /// shorter way.
+    pub resume_len_max: usize,
 }
 
 impl LiveLimits {
@@ -100,6 +103,7 @@ impl LiveLimits {
         hello_time: Duration::from_secs(60),
         message_bytes_max: 64 << 10,
         messages_per_s_max: 200,
+        resume_len_max: 100_000,
     };
 }
 
