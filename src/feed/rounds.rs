@@ -45,6 +45,11 @@ impl Rounds {
         Rounds { ping, ping_step: 0, ping_at: None, unmarked: VecDeque::new(), leaving: None }
     }
 
+    /// The same clocks for a shard without clients.
+    pub fn anew(self) -> Rounds {
+        Rounds { unmarked: VecDeque::new(), ..self }
+    }
+
     pub fn next_at(&self) -> Option<Instant> {
         let leave_at = self.leaving.and_then(|leaving| leaving.next_at);
         let mark_at = self.unmarked.front().map(|(_, since)| *since + MARK_AFTER);

@@ -163,14 +163,14 @@ impl Shard {
     }
 
     /// One without clients, that has handed over everything up to `rev`. Those of this one end.
-    fn anew(self, rev: u64) -> Shard {
+    pub fn anew(self, rev: u64) -> Shard {
         for seated in self.seats.iter().flatten() {
             seated.cell.end(End::Lost);
         }
         self.pulses.clear_all(self.number);
         self.watches.iter().for_each(|watches| watches.tell_all());
         let anew = Shard::new(self.number, rev, self.pace, self.truth, self.meter, self.pulses, self.watches);
-        Shard { rounds: self.rounds, ..anew }
+        Shard { rounds: self.rounds.anew(), ..anew }
     }
 
     /// What was asked of the shard before it failed. Who would have become a client by it, ends.

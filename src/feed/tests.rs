@@ -387,6 +387,21 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     assert_eq!((next.mark(), next.end()), (1, None));
 }
 
+/// It had the marks to say that the one before it owed, to seats that were not there, and failed as well.
+#[test]
+fn a_shard_in_the_place_of_one_that_failed_owes_nobody() {
+    let mut world = World::new(100);
+    let [(client, room)] = owed(&mut world);
+    world.until_told();
+    assert_eq!(room.lines(b"").len(), 1, "without a mark");
+    world.shard = world.shard.anew(1);
+    assert_eq!(client.end(), Some(End::Lost));
+    world.after_ms(1_000);
+    let [(_next, room)] = owed(&mut world);
+    world.after_ms(1_000);
+    assert_eq!(marks(room.lines(b"")), [2]);
+}
+
 #[tokio::test]
 async fn a_feed_that_stopped_answers() {
     let feed = Feed::start(Arc::<Board>::default(), Arc::new(()), 0, FeedOptions::default());
