@@ -65,10 +65,11 @@ main.replaceChildren(list.element, workers.element);
 function route() {
   const [path, query = ''] = location.hash.slice(1).split('?');
   const [, view, id] = path.split('/');
-  list.hide();
+  const onTask = view === 'task' && id;
+  if (onTask || view === 'workers') list.hide();
   workers.hide();
   task = task?.close();
-  if (view === 'task' && id) {
+  if (onTask) {
     task = taskView({ hub, task_id: decoded(id), back: list.address(), announce, now });
     main.append(task.element);
     scrollTo(0, 0);

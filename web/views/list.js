@@ -308,12 +308,14 @@ export function listView({ hub, announce, now }) {
     element,
     focusSearch: bar.focus,
 
+    /** Where it was hidden, it is scrolled to as it was then. */
     show(query) {
+      const returns = !shown;
       shown = true;
       element.hidden = false;
       if (stats) overview.update(stats);
       apply(readFilters(query));
-      requestAnimationFrame(() => scrollTo(0, scroll_y)); // rows follow it
+      if (returns) requestAnimationFrame(() => scrollTo(0, scroll_y)); // rows follow it
     },
 
     hide() {
