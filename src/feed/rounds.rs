@@ -1,7 +1,7 @@
 //! What a shard does by the clock for the clients it writes to itself: marks, pings, and goodbyes.
 //!
-//! Each goes round the seats in small steps, so that ten thousand clients are never due at one moment. No clock in here,
-//! `now` is an argument.
+//! Marks follow in the order in which they are owed; pings and goodbyes go round the seats in small steps, so that ten
+//! thousand clients are never due at one moment. No clock in here, `now` is an argument.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,7 +26,7 @@ pub(super) struct Rounds {
     ping_step: u32,
     /// Not while nobody is there to be pinged.
     ping_at: Option<Instant>,
-    /// Who was told something without a mark, and when.
+    /// Who is owed a mark, and since when.
     unmarked: VecDeque<(Seat, Instant)>,
     leaving: Option<Leaving>,
 }
@@ -61,7 +61,7 @@ impl Rounds {
         self.unmarked.push_back((seat, now));
     }
 
-    /// Who is due for the mark that it has been owed since then; it may have had one in the meantime.
+    /// Who is due for a mark, and since when it is owed one; it may have had that in the meantime.
     pub fn mark(&mut self, now: Instant) -> Option<(Seat, Instant)> {
         let is_due = self.unmarked.front().is_some_and(|(_, since)| *since + MARK_AFTER <= now);
         let due = if is_due { self.unmarked.pop_front() } else { None };

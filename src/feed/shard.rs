@@ -37,6 +37,8 @@ const WORK_AT_ONCE: usize = 16_384;
 const WRITE_WORK: usize = 128;
 /// So many clients are told before the shard looks at what came in meanwhile: about a tenth of a millisecond.
 pub(super) const TURNS_AT_ONCE: usize = 16;
+/// What it takes to look at something, beside what grows with its audience.
+const LOOK_WORK: usize = 8;
 /// What it takes to do what a client asks, beside what grows with its filter.
 const OP_WORK: usize = 32;
 
@@ -49,6 +51,8 @@ pub(super) struct Shard {
     watches: Option<Arc<Watches>>,
     pace: Pace,
     backlog: Backlog,
+    /// How many backlogs were merged.
+    merges: u64,
     /// Everything up to here was looked at: it is owed, or was handed, to whom it concerns.
     rev: u64,
     /// A mark, and its `rev`.
@@ -93,10 +97,20 @@ struct Seated {
     subs: Vec<(SubNumber, SubKey)>,
     owed: Owed,
     marked_at: Instant,
-    /// When it was told something after its last mark.
+    /// Since when it is owed a mark.
     unmarked: Option<Instant>,
+    /// The last merged backlog that it was told of.
+    merge: Option<u64>,
     /// Pings since something was heard.
     silent: u8,
+}
+
+impl Seated {
+    /// Whether it was told of some of the tasks that are `merging`, and maybe not of all: there it has no place to resume
+    /// from but the one before.
+    fn is_midway(&self, merging: Option<u64>) -> bool {
+        merging.is_some() && self.merge == merging
+    }
 }
 
 /// Runs a shard until its inbox is closed.
@@ -143,6 +157,7 @@ impl Shard {
             watches,
             pace,
             backlog: Backlog::default(),
+            merges: 0,
             rev,
             mark: (rev, mark_line(rev)),
             index: Index::default(),
@@ -199,12 +214,11 @@ impl Shard {
     /// Takes what came in; as long as not everything was looked at that was taken before, no more than what clients ask.
     /// `None` once the inbox is closed.
     pub fn take(&mut self, now: Instant, inbox: &Inbox) -> Option<Waiting> {
-        // What is due for single clients has its chance before there is something new.
-        let is_late = self.turns.is_full() && self.clients.next_at().is_some_and(|at| at <= now);
-        let is_behind = is_late || !self.backlog.is_empty() || !self.ready.is_empty();
+        let is_behind = !self.backlog.is_empty() || !self.ready.is_empty();
         let mut waiting = inbox.take(is_behind)?;
         if !is_behind {
             self.untold.extend(waiting.published());
+            self.merges += u64::from(waiting.merged.is_some());
             self.backlog.fill(take(&mut waiting.batches), waiting.merged.take(), waiting.passed_rev);
             self.admit(take(&mut waiting.ticks), now);
         }
@@ -237,18 +251,19 @@ impl Shard {
                 News::Merged(task) => self.step(&task.newest, task.states, LineKind::Merged { len: task.len }),
                 News::UpTo(rev) => self.rev = self.rev.max(rev),
             }
-            self.breathe(self.hits.len()).await;
+            self.breathe(LOOK_WORK + self.hits.len()).await;
         }
         while !self.turns.is_full()
             && let Some(task_id) = self.ready.pop_front()
         {
             self.progress(task_id, now);
-            self.breathe(self.hits.len()).await;
+            self.breathe(LOOK_WORK + self.hits.len()).await;
         }
-        while !self.turns.is_full()
-            && let Some(((client_id, task_id), tick)) = self.clients.due(now)
-        {
+        // Also where there is no room: there may never be any.
+        for _ in 0..TURNS_AT_ONCE {
+            let Some(((client_id, task_id), tick)) = self.clients.due(now) else { break };
             self.late_progress(client_id, task_id, tick);
+            self.breathe(LOOK_WORK).await;
         }
     }
 
@@ -262,8 +277,16 @@ impl Shard {
                     self.rounds.begin_pings(now);
                 }
                 let subs = Vec::new();
-                let seated =
-                    Seated { client_id, cell, subs, owed: Owed::default(), marked_at: now, unmarked: None, silent: 0 };
+                let seated = Seated {
+                    client_id,
+                    cell,
+                    subs,
+                    owed: Owed::default(),
+                    marked_at: now,
+                    unmarked: None,
+                    merge: None,
+                    silent: 0,
+                };
                 let seat = self.free.pop().unwrap_or_else(|| {
                     self.seats.push(None);
                     (self.seats.len() - 1) as Seat
@@ -375,7 +398,7 @@ impl Shard {
             self.early.insert(task_id);
             return;
         }
-        if !self.tasks.is_news(task_id, (tick.rev, tick.tick)) {
+        if !self.tasks.is_news(task_id, (tick.rev, tick.tick), now) {
             return;
         }
         self.turns.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line.clone() });
@@ -429,13 +452,16 @@ impl Shard {
 
     /// Tells the client in this seat what it is owed; everything up to `before` was handed to it.
     fn tell_seat(&mut self, seat: Seat, before: u64, now: Instant) {
+        let merging = self.merging();
         let Some(seated) = &mut self.seats[seat as usize] else { return };
         let owed = take(&mut seated.owed);
         if self.mark.0 != self.rev {
             self.mark = (self.rev, mark_line(self.rev));
         }
-        // Among merged tasks there is no place to resume from.
-        let is_due = now.duration_since(seated.marked_at) >= MARK_WITH && !self.backlog.is_merged();
+        if self.turns.told(owed).lags > 0 {
+            seated.merge = Some(self.merges);
+        }
+        let is_due = now.duration_since(seated.marked_at) >= MARK_WITH && !seated.is_midway(merging);
         let mark = is_due.then_some(&self.mark.1);
         let told = seated.cell.tell(&mut self.turns, owed, mark, before, self.rev);
         self.turns.settle(owed);
@@ -446,6 +472,11 @@ impl Shard {
         } else {
             self.owe_mark(seat, now);
         }
+    }
+
+    /// The merged backlog that is being told.
+    fn merging(&self) -> Option<u64> {
+        self.backlog.is_merged().then_some(self.merges)
     }
 
     /// Tells the client in this seat before its turn.
@@ -476,7 +507,7 @@ impl Shard {
 
     /// Says marks, pings and goodbyes that are due.
     async fn on_time(&mut self, now: Instant) {
-        let mut mark = None;
+        let (merging, mut mark) = (self.merging(), None);
         for _ in 0..TURNS_AT_ONCE {
             let Some((seat, since)) = self.rounds.mark(now) else { break };
             let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.unmarked == Some(since))
@@ -486,7 +517,7 @@ impl Shard {
             seated.unmarked = None;
             let mark = mark.get_or_insert_with(|| text_message([mark_line(self.rev)].iter()));
             // Who waits for a turn has not been handed everything.
-            if seated.owed.is_nothing() && !self.backlog.is_merged() && seated.cell.mention(mark, self.rev) {
+            if seated.owed.is_nothing() && !seated.is_midway(merging) && seated.cell.mention(mark, self.rev) {
                 seated.marked_at = now;
             } else {
                 self.owe_mark(seat, now);
@@ -503,7 +534,9 @@ impl Shard {
             let ping = ping.get_or_insert_with(|| ping_message(&mark_line(rev)));
             if seated.cell.mention(ping, rev) {
                 seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
-                (seated.unmarked, seated.marked_at) = (None, now);
+                if !seated.is_midway(merging) {
+                    (seated.unmarked, seated.marked_at) = (None, now);
+                }
                 if seated.silent >= SILENT_PINGS {
                     seated.cell.end(End::Silent);
                 }

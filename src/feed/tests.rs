@@ -13,7 +13,7 @@ use super::inbox::Op;
 use super::index::Scope;
 use super::outbox::OutboxLimits;
 use super::sample::id;
-use super::shard::Pace;
+use super::shard::{Pace, TURNS_AT_ONCE};
 use super::world::{Board, PACE, Room, World, filter, text};
 use crate::task::{Level, LogLine, Status, Task, TaskId, Timestamp};
 
@@ -178,6 +178,30 @@ fn the_lag_is_that_of_the_last_who_is_told() {
     assert_eq!(world.inbox.handed_rev(), 0);
     world.go_on(1);
     assert_eq!((world.inbox.lag(), world.inbox.handed_rev()), (Duration::ZERO, 1));
+}
+
+/// Where transitions left no room, the ticks of clients that asked for a lower rate were never told.
+#[test]
+fn slow_ticks_are_told_where_there_is_never_room() {
+    let mut world = World::with_pace(100, Pace { owed_bytes_max: 1, ..PACE });
+    world.commit(id(3), Some(Status::Running));
+    world.publish();
+    let mut client = world.client(OutboxLimits::default());
+    subscribe(&mut world, &mut client, &format!(r#"{{"task_id":["{}"]}}"#, id(3)), Some(2.0));
+    let [_other] = owed(&mut world);
+    assert_eq!(take(&mut client).len(), 1, "the record");
+    let mut told = 0;
+    for _ in 0..20 {
+        world.now += Duration::from_millis(100);
+        world.tick(id(3));
+        for _ in 0..10 {
+            world.commit(id(2), Some(Status::Pending));
+            world.publish();
+            world.go_on(TURNS_AT_ONCE);
+        }
+        told += take(&mut client).len();
+    }
+    assert_eq!(told, 4, "two a second");
 }
 
 #[test]

@@ -84,12 +84,19 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
         None
     }
 
-    /// Whether `(rev, tick)` is above what was told of this key, which it then is.
-    pub fn is_news(&mut self, key: K, at: (u64, u64)) -> bool {
+    /// Whether `(rev, tick)` is above what was told of this key. If so it is told now, from where on the next interval counts.
+    pub fn is_news(&mut self, key: K, at: (u64, u64), now: Instant) -> bool {
         let Some(pace) = self.paces.get_mut(&key) else { return true };
-        let news = at > pace.told;
-        pace.told = pace.told.max(at);
-        news
+        if at <= pace.told {
+            return false;
+        }
+        pace.told = at;
+        let end = now + pace.interval;
+        if pace.end < end {
+            pace.end = end;
+            self.ends.push(Reverse((end, key)));
+        }
+        true
     }
 
     /// Forgets the value that waits for this key.
@@ -186,10 +193,24 @@ mod tests {
         let now = Instant::now();
         let mut throttle: Throttle<u8, ()> = Throttle::default();
         throttle.offer(1, (), EVERY, now);
-        assert!(throttle.is_news(1, (5, 1)));
-        assert!(!throttle.is_news(1, (5, 1)));
-        assert!(throttle.is_news(1, (6, 1)));
-        assert!(!throttle.is_news(1, (5, 9)));
+        assert!(throttle.is_news(1, (5, 1), now));
+        assert!(!throttle.is_news(1, (5, 1), now));
+        assert!(throttle.is_news(1, (6, 1), now));
+        assert!(!throttle.is_news(1, (5, 9), now));
+    }
+
+    /// What was told later than it might have been was forgotten with an interval that had not counted from there.
+    #[test]
+    fn the_interval_counts_from_when_it_is_told() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut throttle = Throttle::default();
+        assert!(throttle.offer(1, (), EVERY, at(0)).is_some());
+        assert!(throttle.is_news(1, (5, 1), at(250)));
+        assert_eq!((throttle.due(at(260)), throttle.offer(1, (), EVERY, at(260))), (None, None));
+        assert!(!throttle.is_news(1, (5, 1), at(270)));
+        assert_eq!(throttle.due(at(349)), None);
+        assert_eq!(throttle.due(at(350)), Some((1, ())));
     }
 
     #[test]

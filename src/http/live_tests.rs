@@ -155,6 +155,12 @@ impl TestSocket {
         self.until("mark").await
     }
 
+    /// Subscribes to everything.
+    async fn resume_from(&mut self, test: &TestHub, rev: u64) {
+        let since = json!({"epoch": test.hub.epoch(), "rev": rev});
+        self.say(json!({"op": "subscribe", "sub": "a", "filter": {}, "since": since})).await;
+    }
+
     async fn mark_from(&mut self, rev: u64) -> u64 {
         loop {
             let lines = self.until("mark").await;
@@ -305,33 +311,47 @@ async fn who_resumes_gets_what_was_missed() {
     }
 }
 
-/// Who missed more than a page is told page by page; and where that was begun and cannot be completed, everything starts
-/// anew.
 #[tokio::test]
 async fn what_was_missed_comes_in_pages() {
     const TASKS: usize = 2_500;
-    let rev = |line: &Value| line["rev"].as_u64().unwrap();
-    for (resume_len_max, is_told) in [(TASKS, true), (2_000, false)] {
+    for (resume_len_max, is_told) in [(TASKS, true), (TASKS - 1, false)] {
         let test = TestHub::limited(LiveLimits { resume_len_max, ..LiveLimits::default() }).await;
-        let tasks = vec![NewTask::new("t"); TASKS];
-        test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
+        test.hub.submit_all(&Principal::default(), vec![NewTask::new("t"); TASKS], None).await.unwrap();
         let mut socket = test.socket().await;
-        let since = json!({"epoch": test.hub.epoch(), "rev": 0});
-        socket
-            .say(json!({"op": "subscribe", "sub": "a", "filter": {}, "since": since, "snapshot": {"limit": 10}}))
-            .await;
+        socket.resume_from(&test, 0).await;
         let lines = socket.until("mark").await;
-        assert_eq!((&lines[0]["type"], &lines[0]["mode"]), (&json!("subscribed"), &json!("resumed")));
-        let revs: Vec<u64> = lines.iter().filter(|line| line["type"] == "task").map(rev).collect();
-        let told = if is_told { TASKS as u64 } else { 2_000 };
-        assert_eq!(revs, (1..=told).collect::<Vec<_>>());
-        let rest = &lines[1 + revs.len()..];
-        assert_eq!(kinds(rest), if is_told { vec!["mark"] } else { vec!["reset", "snapshot", "mark"] });
-        assert_eq!(rev(rest.last().unwrap()), TASKS as u64);
-        if !is_told {
-            assert_eq!((&rest[0]["reason"], rest[1]["tasks"].as_array().unwrap().len()), (&json!("too_old"), 10));
+        if is_told {
+            assert_eq!((&lines[0]["mode"], revs(&lines)), (&json!("resumed"), (1..=TASKS as u64).collect()));
+        } else {
+            assert_eq!(kinds(&lines), ["subscribed", "reset", "snapshot", "snapshot", "mark"]);
+            assert_eq!((&lines[0]["mode"], &lines[1]["reason"]), (&json!("snapshot"), &json!("too_old")));
         }
+        assert_eq!(lines.last().unwrap()["rev"], TASKS);
     }
+}
+
+/// What a client is told while more and more changes may become more than it is told of. Then everything starts anew.
+#[tokio::test]
+async fn a_resume_that_grows_too_long_becomes_a_reset() {
+    // More than the kernel holds, so that the rest waits until the client reads on.
+    const TASKS: usize = 6_000;
+    let test = TestHub::limited(LiveLimits { resume_len_max: TASKS, ..LiveLimits::default() }).await;
+    let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
+    test.hub.submit_all(&Principal::default(), vec![described; TASKS], None).await.unwrap();
+    let mut socket = test.socket().await;
+    socket.resume_from(&test, 0).await;
+    let mut lines = socket.until("subscribed").await;
+    assert_eq!(lines[0]["mode"], "resumed");
+    test.hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await.unwrap();
+    lines.extend(socket.until("mark").await);
+    assert_eq!(revs(&lines), (1..=TASKS as u64).collect::<Vec<_>>());
+    let rest = kinds(&lines[1 + TASKS..]);
+    assert_eq!((rest[0], rest[1], rest.last()), ("reset", "snapshot", Some(&"mark")));
+}
+
+/// Of the transitions among these lines.
+fn revs(lines: &[Value]) -> Vec<u64> {
+    lines.iter().filter(|line| line["type"] == "task").filter_map(|line| line["rev"].as_u64()).collect()
 }
 
 #[tokio::test]

@@ -230,10 +230,7 @@ impl Session {
             Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
                 Ok(CatchUp::Snapshot(Some("epoch")))
             }
-            Some(since) => self.app.hub.missed_since(since.rev).await.map(|missed| match *missed {
-                Missed::TooOld => CatchUp::Snapshot(Some("too_old")),
-                Missed::Known { .. } => CatchUp::Missed(missed),
-            }),
+            Some(since) => self.missed(since.rev).await,
         };
         match catch_up {
             Ok(CatchUp::Missed(missed)) => {
@@ -260,9 +257,33 @@ impl Session {
         Ok(None)
     }
 
+    /// The first page of what changed after `rev`; or that a snapshot is the shorter way, or the only one.
+    async fn missed(&self, rev: u64) -> Result<CatchUp, HubError> {
+        let hub = &self.app.hub;
+        let len_max = self.limits().resume_len_max;
+        // A task that changed has at least one `rev` of its own, so mostly there is nothing to count.
+        if hub.rev().saturating_sub(rev) > len_max as u64 {
+            let (mut after, mut read) = (rev, 0);
+            while let Missed::Known { tasks, rev, more } = &*hub.missed_since(after).await? {
+                (after, read) = (*rev, read + tasks.len());
+                if read > len_max {
+                    return Ok(CatchUp::Snapshot(Some("too_old")));
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+        let missed = hub.missed_since(rev).await?;
+        Ok(match *missed {
+            Missed::TooOld => CatchUp::Snapshot(Some("too_old")),
+            Missed::Known { .. } => CatchUp::Missed(missed),
+        })
+    }
+
     /// Sends what was missed, a page at a time, and the newest tick of what runs; not of records after `known`, which the
     /// feed still holds for this client. Answers whether that was all: in the meantime the hub may have forgotten what was
-    /// deleted, and at some length a snapshot is the shorter way.
+    /// deleted, and more may have changed than a client is told of.
     async fn resume(
         &mut self,
         asked: &Tasks,
@@ -275,6 +296,9 @@ impl Session {
             let Missed::Known { tasks, rev, more } = &*missed else { return Ok(false) };
             let (rev, more) = (*rev, *more);
             read += tasks.len();
+            if read > self.limits().resume_len_max {
+                return Ok(false);
+            }
             let meant = tasks.iter().filter(|missed| asked.filter.matches_unchanging(&missed.task));
             let lines: Vec<Bytes> = meant.map(|missed| missed.line.clone()).collect();
             // Others may still send it; whoever is slow keeps only what is meant.
@@ -285,9 +309,6 @@ impl Session {
             }
             if !more {
                 break;
-            }
-            if read >= self.limits().resume_len_max {
-                return Ok(false);
             }
             missed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
         }
