@@ -3,8 +3,9 @@
 //!
 //! It answers the calls that a [`crowd`](crate::crowd) makes as a hub would, so that the same client, in the same way,
 //! takes from both. One task submitted is one message a write; a batch of tasks is as many messages, each in a frame of its
-//! own, joined in one write. Every message is a real event of the hub with another `rev`. Nothing is stored, nothing is
-//! looked up, and a socket that takes nothing holds up all others.
+//! own, joined in one write. Every message is a real event of the hub with another `rev`. The sockets are shared out among
+//! threads, which send at the same time; the next submission is taken up when all of them are done. Nothing is stored,
+//! nothing is looked up, and a socket that takes nothing holds up all others.
 
 use std::cell::RefCell;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! What this program does in the processes it starts beside the hub. Each role has one thread, takes its orders as
-//! arguments, and says what came out as lines on stdout.
+//! What this program does in the processes it starts beside the hub. Each role has one thread (the bare feed has more
+//! to send with), takes its orders as arguments, and says what came out as lines on stdout.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write as _;
