@@ -142,6 +142,32 @@ fn merged_tasks_are_marked_together() {
     assert_eq!(marks(room.lines(b"")), [6]);
 }
 
+/// A ping has the mark of before with it, and the one that was owed was forgotten.
+#[test]
+fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
+    let every_s = Pace { owed_bytes_max: 1, ping: Duration::from_secs(125), ..PACE };
+    let mut world = World::with_pace(3, every_s);
+    let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
+    let mut client = world.piped(OutboxLimits::default(), Some(room.clone()));
+    subscribe(&mut world, &mut client, &format!(r#"{{"task_id":["{}"]}}"#, id(1)), None);
+    let mut other = world.client(OutboxLimits::default());
+    subscribe(&mut world, &mut other, "{}", None);
+    assert!(client.flow());
+    world.after_ms(990);
+    for task in 1..=5 {
+        world.commit(id(task), Some(Status::Pending));
+    }
+    world.publish();
+    world.go_on(TURNS_AT_ONCE);
+    assert_eq!(room.lines(b"").len(), 2, "lag, and the task");
+    world.now += Duration::from_millis(20);
+    world.go_on(TURNS_AT_ONCE);
+    assert_eq!(marks(room.lines(b"")), [0], "a ping");
+    world.until_told();
+    world.after_ms(400);
+    assert_eq!(marks(room.lines(b"")), [5]);
+}
+
 /// Goodbyes are said out of turn, and the last record of a task was left behind.
 #[test]
 fn who_is_dismissed_is_told_first_what_it_is_owed() {
