@@ -1,8 +1,8 @@
 //! What a shard and one of its clients share: the lines that wait, and the way out.
 //!
 //! A client may have a [`Pipe`]: a way out that takes bytes without waiting. It has one writer at a time. While the client
-//! *flows*, nothing waits for it, and its shard writes to the pipe when its turn comes: no queue, no wake-up. When the
-//! pipe is full, or something has to be said that is not said in turns (an answer, a snapshot, log lines), the flow stops. From
+//! *flows*, nothing waits for it, and its shard writes to the pipe when its turn comes: no queue, no wake-up. When the pipe
+//! is full, or something has to be said that is not said in turns (an answer, a snapshot, log lines), the flow stops. From
 //! then on lines wait in the outbox, and whoever holds the [`Client`](super::Client) writes them, until nothing waits and
 //! they let it flow again.
 //!

@@ -1,9 +1,9 @@
 //! A shard: the clients of one core, who wants what among them, and how fast.
 //!
-//! [`run`] is the future; it chooses when. As long as there is anything to do it [goes on](Shard::go_on): it does what clients
-//! asked, looks at what was published, in order (each line finds its audience, which is owed it from then on), has the next
-//! few clients take their [turn](super::turns), and does what is due by the clock. Each of these depends on what came in and
-//! on `now`, and awaits nothing but that other futures are let in.
+//! [`run`] is the future; it chooses when. As long as there is anything to do it [goes on](Shard::go_on): it does what
+//! clients asked, looks at what was published, in order (each line finds its audience, which is owed it from then on), has
+//! the next few clients take their [turn](super::turns), and does what is due by the clock. Each of these depends on what
+//! came in and on `now`, and awaits nothing but that other futures are let in.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::take;
@@ -55,7 +55,7 @@ pub(super) struct Shard {
     merges: u64,
     /// Everything up to here was looked at: it is owed, or was handed, to whom it concerns.
     rev: u64,
-    /// A mark, and its `rev`.
+    /// The last mark that was due, and its `rev`.
     mark: (u64, Bytes),
     index: Index,
     seats: Vec<Option<Seated>>,
@@ -99,7 +99,7 @@ struct Seated {
     marked_at: Instant,
     /// Since when it is owed a mark.
     unmarked: Option<Instant>,
-    /// The last merged backlog that it was told of.
+    /// The last merged backlog of which it was told a part.
     merge: Option<u64>,
     /// Pings since something was heard.
     silent: u8,
@@ -455,13 +455,13 @@ impl Shard {
         let merging = self.merging();
         let Some(seated) = &mut self.seats[seat as usize] else { return };
         let owed = take(&mut seated.owed);
-        if self.mark.0 != self.rev {
-            self.mark = (self.rev, mark_line(self.rev));
-        }
-        if self.turns.told(owed).lags > 0 {
-            seated.merge = Some(self.merges);
+        if merging.is_some() && self.turns.told(owed).lags > 0 {
+            seated.merge = merging;
         }
         let is_due = now.duration_since(seated.marked_at) >= MARK_WITH && !seated.is_midway(merging);
+        if is_due && self.mark.0 != self.rev {
+            self.mark = (self.rev, mark_line(self.rev));
+        }
         let mark = is_due.then_some(&self.mark.1);
         let told = seated.cell.tell(&mut self.turns, owed, mark, before, self.rev);
         self.turns.settle(owed);
