@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::http::{HttpLimits, LiveLimits};
+use crate::http::{Door, HttpLimits, LiveLimits};
 use crate::hub::{FeedOptions, HubOptions};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
@@ -23,6 +23,20 @@ pub struct ServeConfig {
     /// Listen on an address that others can reach, although everyone there may do everything
     #[arg(long, env = "TASKHUB_INSECURE_OPEN")]
     pub insecure_open: bool,
+
+    /// More names by which the hub is called, such as hub.example, with commas between; `*` for any
+    ///
+    /// A request whose `Host` is neither one of these nor this machine is refused, because any page could have its own
+    /// name lead here. Pages that come from these names may use the hub, whatever their port. A hub that listens to
+    /// others is also called by its addresses, and by names that only private networks have.
+    #[arg(long, env = "TASKHUB_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+    pub hosts: Vec<String>,
+
+    /// Pages elsewhere that may use the hub, by their origin, such as https://app.example, with commas between
+    ///
+    /// Pages of this machine and of the hub's own names need no mention. All others are refused.
+    #[arg(long, env = "TASKHUB_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    pub origins: Vec<String>,
 
     /// The folder where the hub keeps its file; made where it is missing
     #[arg(long, env = "TASKHUB_DATA", default_value = "./data", value_name = "FOLDER")]
@@ -159,6 +173,8 @@ impl Default for ServeConfig {
         ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             insecure_open: false,
+            hosts: Vec::new(),
+            origins: Vec::new(),
             data: "./data".into(),
             store: StoreKind::default(),
             retain: Duration::from_secs(24 * 3_600),
@@ -216,6 +232,11 @@ impl ServeConfig {
         HttpLimits { payload_bytes_max: self.payload_max, sockets_max: self.sockets_max }
     }
 
+    /// Who is let in, by name and by page; or what is wrong with `--hosts` or `--origins`.
+    pub fn door(&self) -> Result<Door, String> {
+        Door::new(self.listen.ip(), &self.hosts, &self.origins)
+    }
+
     /// What live clients have to keep to.
     pub fn live_limits(&self) -> LiveLimits {
         LiveLimits {
@@ -239,6 +260,7 @@ impl ServeConfig {
                 self.listen
             ));
         }
+        self.door()?;
         for (name, value, min, max) in [
             ("--lease", self.lease, Duration::from_millis(100), Duration::from_secs(3_600)),
             ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
@@ -351,10 +373,17 @@ mod tests {
             "--live-ping 1ms",
             "--live-filter-values-max 1001",
             "--live-message-max 10",
+            "--hosts http://hub.example",
+            "--hosts hub.example:80",
+            "--origins app.example",
+            "--origins null",
+            "--origins https://app.example/page",
             "x",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse("--drain-timeout 1m").unwrap().drain_timeout, Duration::from_secs(60));
+        let several = parse("--hosts hub.example,[::5] --origins https://app.example,http://10.0.0.1:3000").unwrap();
+        assert_eq!((several.hosts.len(), several.origins.len()), (2, 2));
     }
 }

@@ -36,6 +36,7 @@ pub mod engine;
 pub mod feed;
 pub mod http;
 pub mod hub;
+mod seldom;
 pub mod server;
 pub mod store;
 pub mod task;

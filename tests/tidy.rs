@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("cli", &["server", "client", "worker", "config", "telemetry", "dial", "wire", "task"]),
-    ("server", &["http", "hub", "store", "telemetry", "config"]),
+    ("server", &["http", "hub", "store", "telemetry", "config", "seldom"]),
     ("config", &["http", "hub", "engine", "task", "telemetry"]),
-    ("http", &["hub", "feed", "wire", "task"]),
-    ("hub", &["engine", "store", "feed", "wire", "task", "telemetry"]),
+    ("http", &["hub", "feed", "wire", "task", "seldom"]),
+    ("hub", &["engine", "store", "feed", "wire", "task", "telemetry", "seldom"]),
     ("engine", &["task"]),
     ("store", &["task"]),
     ("feed", &["task"]),
@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client", &["wire", "task", "dial"]),
     ("telemetry", &["task"]),
     ("dial", &[]),
+    ("seldom", &[]),
     ("task", &[]),
     ("lib", &["hub"]),
 ];

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
+use super::door::varied;
 use crate::wire::{Code, Problem};
 
 #[derive(RustEmbed)]
@@ -47,7 +48,7 @@ fn answer(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
     // Guessing says nothing of the character set, and pages are in UTF-8.
     let mime = if mime.starts_with("text/") { format!("{mime}; charset=utf-8") } else { mime };
     let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    let mut response = if known.is_some_and(|known| matches(known, &etag)) {
+    let response = if known.is_some_and(|known| matches(known, &etag)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let body = match file.data {
@@ -56,6 +57,7 @@ fn answer(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
         };
         Response::new(body)
     };
+    let mut response = varied(response);
     let out = response.headers_mut();
     let value = |text: &str| HeaderValue::try_from(text).expect("types and digests are plain text");
     out.insert(header::CONTENT_TYPE, value(&mime));

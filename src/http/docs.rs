@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use utoipa_swagger_ui::Config;
 
+use super::door::varied;
 use super::path::Path;
 use super::splice;
 use crate::wire::Problem;
@@ -36,12 +37,12 @@ const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// `GET /api/openapi.json`.
 pub(super) async fn openapi() -> Response {
-    splice::json(StatusCode::OK, OPENAPI)
+    varied(splice::json(StatusCode::OK, OPENAPI))
 }
 
 /// `GET /api/asyncapi.json`.
 pub(super) async fn asyncapi() -> Response {
-    splice::json(StatusCode::OK, ASYNCAPI)
+    varied(splice::json(StatusCode::OK, ASYNCAPI))
 }
 
 /// `GET /api/docs`: the page names its files relative to a folder.
@@ -69,7 +70,7 @@ fn file(name: &str) -> Response {
             .map(|file| (file.bytes.into_owned(), file.content_type)),
     };
     let Some((bytes, media_type)) = served else { return Problem::no_path().into_response() };
-    let mut response = bytes.into_response();
+    let mut response = varied(bytes.into_response());
     let out = response.headers_mut();
     if let Ok(media_type) = HeaderValue::try_from(media_type) {
         out.insert(header::CONTENT_TYPE, media_type);

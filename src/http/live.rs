@@ -8,17 +8,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::caller::{CountedBy, check_origin};
+use super::caller::CountedBy;
 use super::frames::Heard;
 use super::live_op::{Ask, ask, first};
+use super::refusal::accept_and_close;
 use super::session::{Ending, Session};
 use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
@@ -26,17 +25,8 @@ use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
 use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
 
-/// How long the other side may take to close, once it was told.
-const CLOSE_TIME: Duration = Duration::from_secs(2);
-
 /// `GET /api/v1/ws`.
-pub(super) async fn connect(
-    State(app): State<Arc<App>>,
-    by: CountedBy,
-    headers: HeaderMap,
-    upgrade: Upgrade,
-) -> Result<Response, Problem> {
-    check_origin(&headers)?;
+pub(super) async fn connect(State(app): State<Arc<App>>, by: CountedBy, upgrade: Upgrade) -> Result<Response, Problem> {
     let (code, reason) = match app.open_socket(SocketKind::Live, by) {
         Ok(guard) if upgrade.allows(LIVE_PROTOCOL) => {
             return Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early)));
@@ -44,16 +34,7 @@ pub(super) async fn connect(
         Ok(_) => (CloseCode::UnknownProtocol, "none of these protocols is known"),
         Err(crowded) => (crowded.close_code(), crowded.words()),
     };
-    // A browser cannot read why a handshake was refused. So it is accepted, told, and closed; as long as not too many are.
-    let Some(refusal) = app.refuse_socket() else {
-        return Err(Problem::new(Code::Overloaded, reason));
-    };
-    Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| async move {
-        let mut socket = Socket::new(wire, early, &app.live);
-        let ending = socket.end(Bytes::new(), Ending::Close(code, reason));
-        let _ = tokio::time::timeout(CLOSE_TIME, ending).await;
-        drop(refusal);
-    }))
+    accept_and_close(app, upgrade, LIVE_PROTOCOL, code, reason).ok_or_else(|| Problem::new(Code::Overloaded, reason))
 }
 
 /// Serves a client to its end.
@@ -66,7 +47,7 @@ fn run(app: Arc<App>, guard: SocketGuard, wire: Arc<Wire>, early: Bytes) -> impl
     async move {
         let Err(ending) = serve(&mut socket, &mut session).await;
         let rest = session.stop();
-        let _ = Box::pin(tokio::time::timeout(CLOSE_TIME, socket.end(rest, ending))).await;
+        Box::pin(socket.end(rest, ending)).await;
         drop(guard);
     }
 }

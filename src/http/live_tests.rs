@@ -47,7 +47,7 @@ impl TestHub {
         let mut options = config.hub_options();
         options.feed.ping = ping;
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), options).unwrap();
-        let app = App::new(hub.clone(), config.http_limits(), live);
+        let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), live);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router(app)).await });

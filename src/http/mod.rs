@@ -2,6 +2,7 @@
 //! bytes. Nothing is decided here.
 //!
 //! * `routes` is the whole URL table.
+//! * What every request has to pass first is the `door`.
 //! * Everything that refuses does so with a [`Problem`](crate::wire::Problem); `problem` holds the one match that makes
 //!   problems of what the hub says no to.
 //! * Records reach clients as the bytes they were written in (`splice`); they are never read and written again.
@@ -17,6 +18,7 @@ mod contract;
 mod cursor;
 mod dashboard;
 mod docs;
+mod door;
 mod events;
 mod frames;
 mod live;
@@ -30,6 +32,7 @@ mod path;
 mod problem;
 mod query;
 mod read;
+mod refusal;
 mod routes;
 mod session;
 mod socket;
@@ -43,6 +46,7 @@ mod worker_http;
 mod worker_socket;
 
 pub use caller::Peer;
+pub use door::Door;
 pub use routes::router;
 pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 

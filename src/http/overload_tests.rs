@@ -170,7 +170,7 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     let gate = Arc::new(Gate::default());
     let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
     let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
-    let app = App::new(hub.clone(), config.http_limits(), config.live_limits());
+    let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), config.live_limits());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router(app)).await });

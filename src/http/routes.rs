@@ -6,9 +6,14 @@ use axum::Router;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
+use super::door::DoorLayer;
 use super::state::App;
 use super::{change, dashboard, docs, events, live, ops, read, submit, worker_http, worker_socket};
 use crate::wire::{Code, Problem};
+
+/// Where the two WebSockets are.
+pub(super) const LIVE_PATH: &str = "/api/v1/ws";
+pub(super) const WORKER_PATH: &str = "/api/v1/worker/ws";
 
 /// A line of the table.
 struct Entry {
@@ -19,7 +24,7 @@ struct Entry {
 }
 
 macro_rules! table {
-    ($($method:ident $path:literal $handler:path,)*) => {
+    ($($method:ident $path:tt $handler:path,)*) => {
         fn table() -> Vec<Entry> {
             vec![$(Entry {
                 #[cfg(test)]
@@ -43,10 +48,10 @@ table! {
     POST   "/api/v1/tasks/{id}/cancel"                      change::cancel,
     POST   "/api/v1/tasks/{id}/retry"                       change::retry,
 
-    GET    "/api/v1/ws"                                     live::connect,
+    GET    LIVE_PATH                                        live::connect,
     GET    "/api/v1/events"                                 events::connect,
 
-    GET    "/api/v1/worker/ws"                              worker_socket::connect,
+    GET    WORKER_PATH                                      worker_socket::connect,
     POST   "/api/v1/worker/claim"                           worker_http::claim,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/progress"  worker_http::progress,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/log"       worker_http::log,
@@ -70,10 +75,11 @@ table! {
     GET    "/"                                              dashboard::index,
 }
 
-/// Every route of a hub.
+/// Every route of a hub, behind its door.
 pub fn router(app: Arc<App>) -> Router {
     let router = table().into_iter().fold(Router::new(), |router, entry| router.route(entry.path, entry.handler));
-    router.fallback(dashboard::file_or_nothing).method_not_allowed_fallback(wrong_method).with_state(app)
+    let router = router.fallback(dashboard::file_or_nothing).method_not_allowed_fallback(wrong_method);
+    router.with_state(app.clone()).layer(DoorLayer(app))
 }
 
 /// The header `Allow` is put there by the router.

@@ -18,6 +18,8 @@ use crate::wire::CloseCode;
 
 /// The close code of somebody who is just done. RFC 6455, section 7.4.1.
 const NORMAL: u16 = 1000;
+/// How long the other side may take to close, once it was told.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// What is read at once.
 const READ_BYTES: usize = 4 << 10;
 
@@ -121,8 +123,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Says why, after the `rest` of what was being said, and waits until the other side has heard it; else its last
-    /// frames would be cut off.
+    /// Says why, after the `rest` of what was being said, and waits for a while until the other side has heard it; else its
+    /// last frames would be cut off.
     pub(super) async fn end(&mut self, rest: Bytes, ending: Ending) {
         let mut last = [std::mem::take(&mut self.unsent), rest].concat();
         match ending {
@@ -132,16 +134,35 @@ impl Socket {
                     last.extend_from_slice(&text_message([bye_line()].iter()));
                 }
                 last.extend_from_slice(&close_frame(code as u16, reason));
+                // What was left of the message that broke a rule is none.
+                self.is_broken |= !matches!(code, CloseCode::Restarting | CloseCode::NoPong);
             }
-            Ending::Answer(code) => last.extend_from_slice(&close_frame(code.unwrap_or(NORMAL), "")),
+            Ending::Answer(code) => {
+                last.extend_from_slice(&close_frame(code.unwrap_or(NORMAL), ""));
+                let _ = tokio::time::timeout(CLOSE_TIME, self.write(&last)).await;
+                return;
+            }
         }
-        if self.write(&last).await.is_err() || matches!(ending, Ending::Answer(_)) {
-            return;
-        }
-        self.wire.shut();
-        // What was left of the message that broke a rule is none.
-        self.is_broken |= !matches!(ending, Ending::Close(CloseCode::Restarting | CloseCode::NoPong, _));
-        // Closing while bytes arrive resets the connection, and the close code is lost.
+        self.close_after(&last).await;
+    }
+
+    /// Says why, and waits for a while until the other side has heard it.
+    pub(super) async fn close(&mut self, code: CloseCode, reason: &str) {
+        self.close_after(&close_frame(code as u16, reason)).await;
+    }
+
+    async fn close_after(&mut self, last: &[u8]) {
+        let closing = async {
+            if self.write(last).await.is_ok() {
+                self.wire.shut();
+                self.until_closed().await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIME, closing).await;
+    }
+
+    /// Reads until the other side closes. Closing while bytes arrive resets the connection, and the close code is lost.
+    async fn until_closed(&mut self) {
         let (mut buffer, mut left) = (Vec::new(), FRAME_FACTOR * self.message_bytes_max);
         loop {
             match self.read(&mut buffer) {

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::caller::CountedBy;
+use super::door::Door;
 use crate::hub::Hub;
 use crate::task::FILTER_VALUES_MAX;
 use crate::wire::{CloseCode, Code, Problem};
@@ -20,6 +21,7 @@ pub struct App {
     pub limits: HttpLimits,
     /// Of live clients.
     pub live: LiveLimits,
+    pub(super) door: Door,
     open: AtomicUsize,
     /// Live clients by caller.
     open_by: DashMap<CountedBy, usize>,
@@ -156,11 +158,11 @@ pub enum SocketKind {
 
 impl App {
     /// The state of the routes of this hub.
-    pub fn new(hub: Hub, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
+    pub fn new(hub: Hub, door: Door, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
         let (open, open_by, sockets) = (AtomicUsize::new(0), DashMap::new(), TaskTracker::new());
         let arriving = Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Arc::new(App { hub, limits, live, open, open_by, sockets, refusals, arriving })
+        Arc::new(App { hub, limits, live, door, open, open_by, sockets, refusals, arriving })
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped.

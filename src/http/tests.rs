@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -25,6 +25,7 @@ struct Answer {
     status: u16,
     headers: HeaderMap,
     body: Value,
+    raw: String,
 }
 
 impl Api {
@@ -35,16 +36,18 @@ impl Api {
     fn with(config: ServeConfig) -> Api {
         let store = Box::new(crate::store::in_memory().unwrap());
         let hub = Hub::start(store, config.hub_options()).unwrap();
-        let app = App::new(hub, config.http_limits(), config.live_limits());
+        let app = App::new(hub, config.door().unwrap(), config.http_limits(), config.live_limits());
         Api { router: router(app.clone()), app }
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    async fn send(&self, mut request: Request<Body>) -> Answer {
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        let raw = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body, raw }
     }
 
     async fn call(&self, method: &str, path: &str) -> Answer {
@@ -143,10 +146,8 @@ async fn payloads_come_back_byte_for_byte() {
     let payload = "{\"b\" : 1.0e3,\n  \"a\":\"é\\u00e9\"}";
     let body = format!(r#"{{"task_type":"t","payload":{payload}}}"#);
     let id = api.post("/api/v1/tasks", body).await.expect(201).text("task_id");
-    let request = Request::get(format!("/api/v1/tasks/{id}")).body(Body::empty()).unwrap();
-    let response = api.router.clone().oneshot(request).await.unwrap();
-    let text = to_bytes(response.into_body(), usize::MAX).await.unwrap();
-    assert!(String::from_utf8_lossy(&text).contains(&format!("\"payload\":{payload}")));
+    let got = api.get(&format!("/api/v1/tasks/{id}")).await.expect(200);
+    assert!(got.raw.contains(&format!("\"payload\":{payload}")));
 }
 
 #[tokio::test]
@@ -374,9 +375,7 @@ async fn those_who_run_it_can_look() {
     );
     api.get("/healthz").await.expect(200);
     api.get("/readyz").await.expect(200);
-    let metrics = api.router.clone().oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
-    assert_eq!(metrics.status(), StatusCode::OK);
-    let text = String::from_utf8(to_bytes(metrics.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap();
+    let text = api.get("/metrics").await.expect(200).raw;
     for line in [
         r#"taskhub_tasks{status="pending"} 1"#,
         r#"taskhub_queue_tasks{queue="night",status="pending"} 1"#,

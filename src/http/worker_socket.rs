@@ -13,18 +13,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, header};
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::header;
 use axum::response::Response;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
-use super::caller::{Caller, CountedBy, check_origin};
+use super::caller::{Caller, CountedBy};
+use super::refusal::accept_and_close;
 use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
+use super::upgrade::Upgrade;
 use super::worker_http::{text_for, write_task};
 use crate::hub::{HubError, Pushed, Refusal, Report, Welcome, WorkerLink};
 use crate::task::TaskId;
@@ -49,12 +50,19 @@ const UNANSWERED_MAX: usize = 1_024;
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let guard = match app.open_socket(SocketKind::Worker, CountedBy::Nothing) {
+        Ok(guard) => guard,
+        Err(crowded) => {
+            let upgrade = Upgrade::from_request_parts(&mut parts, &()).await?;
+            let told = accept_and_close(app, upgrade, WORKER_PROTOCOL, crowded.close_code(), crowded.words());
+            return told.ok_or_else(|| crowded.into());
+        }
+    };
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
     let upgrade = upgrade.map_err(|why| Problem::wrong("Upgrade", &format!("must be a WebSocket handshake: {why}")))?;
-    check_origin(&headers)?;
-    let guard = app.open_socket(SocketKind::Worker, CountedBy::Nothing)?;
     let message_bytes_max = app.limits.body_bytes_max();
     let upgrade = upgrade
         .protocols([WORKER_PROTOCOL])
@@ -64,7 +72,7 @@ pub(super) async fn connect(
         .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + 2 * message_bytes_max)
         .max_message_size(message_bytes_max)
         .max_frame_size(FRAME_FACTOR * message_bytes_max);
-    let known = upgrade.selected_protocol().is_some() || !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let known = upgrade.selected_protocol().is_some() || !parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     Ok(upgrade.on_upgrade(move |socket| run(socket, app, guard, known)))
 }
 

@@ -141,7 +141,7 @@ fn start(store: &Arc<Mutex<SqliteStore>>, outbox: OutboxLimits, inbox_len_max: u
     options.engine.lease_ms = 3_600_000;
     (options.feed.shards, options.feed.outbox, options.feed.inbox_len_max) = (2, outbox, inbox_len_max);
     let hub = Hub::start(Box::new(Kept(store.clone())), options).expect("the hub starts");
-    let app = App::new(hub.clone(), config.http_limits(), config.live_limits());
+    let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), config.live_limits());
     (hub, router(app))
 }
 

@@ -40,7 +40,7 @@ impl Setup {
         let mut options = config.hub_options();
         options.engine.lease_ms = 3_600_000;
         let hub = Hub::start(Box::new(in_memory().unwrap()), options).unwrap();
-        let app = App::new(hub.clone(), config.http_limits(), live);
+        let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), live);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let bounds = Bounds { connections_max: 100, drain: Duration::ZERO };

@@ -37,10 +37,16 @@ fn chromium() -> &'static str {
 
 impl Browser {
     pub async fn start() -> Browser {
+        Browser::start_with(&[]).await
+    }
+
+    /// One that is started with these arguments.
+    pub async fn start_with(arguments: &[&str]) -> Browser {
         let profile = tempfile::tempdir().expect("a temporary folder");
         let process = Command::new(chromium())
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"])
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args(arguments)
             .args(["--remote-debugging-port=0", "about:blank"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .stdout(Stdio::null())
@@ -100,6 +106,15 @@ impl Page {
             }
             self.errors.extend(complaint(&said));
         }
+    }
+
+    /// Lets scripts do what the page's own policy forbids them, and loads the page again.
+    pub async fn without_policy(mut self) -> Page {
+        self.call("Page.setBypassCSP", json!({"enabled": true})).await;
+        self.look("globalThis.is_before = true").await;
+        self.call("Page.reload", json!({})).await;
+        self.until("!globalThis.is_before && document.readyState === 'complete'").await;
+        self
     }
 
     /// What an expression comes to in the page.

@@ -7,6 +7,7 @@ mod client;
 mod crash_poison;
 mod dashboard;
 mod docs;
+mod door;
 mod drain;
 mod examples;
 mod history;

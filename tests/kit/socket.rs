@@ -28,6 +28,11 @@ impl TestSocket {
 
     /// A socket at `address`, `HOST:PORT`.
     pub async fn dial(address: &str, path: &str, protocols: &[&str]) -> TestSocket {
+        TestSocket::dial_with(address, path, protocols, &format!("Host: {address}")).await
+    }
+
+    /// The same with these headers, `Host` among them.
+    pub async fn dial_with(address: &str, path: &str, protocols: &[&str], heads: &str) -> TestSocket {
         let mut tcp = TcpStream::connect(address).await.expect("the hub is there");
         let offered = match protocols {
             [] => String::new(),
@@ -35,7 +40,7 @@ impl TestSocket {
         };
         // By hand, because libraries refuse an answer that takes up none of the protocols offered.
         let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {path} HTTP/1.1\r\n{heads}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offered}\r\n"
         );
         tcp.write_all(head.as_bytes()).await.expect("the hub reads");
@@ -64,6 +69,12 @@ impl TestSocket {
 
     /// The next object, or the code the socket was closed with (1006: without a word).
     pub async fn next_or_code(&mut self) -> Result<Value, u16> {
+        self.next_or_end().await.map_err(|(code, _)| code)
+    }
+
+    /// The next object, or the code and the reason of the end.
+    async fn next_or_end(&mut self) -> Result<Value, (u16, String)> {
+        let unsaid = |code| Err((code, String::new()));
         loop {
             if let Some(value) = self.waiting.pop_front() {
                 return Ok(value);
@@ -73,9 +84,10 @@ impl TestSocket {
                     let values = serde_json::Deserializer::from_str(&text).into_iter();
                     self.waiting.extend(values.map(|value| value.expect("the hub says JSON")));
                 }
-                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(Message::Close(Some(frame)))) => return Err((frame.code.into(), frame.reason.to_string())),
+                Some(Ok(Message::Close(None))) => return unsaid(1005),
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(1006),
+                Some(Err(_)) | None => return unsaid(1006),
             }
         }
     }
@@ -145,9 +157,14 @@ impl TestSocket {
 
     /// The code the hub closes with, whatever it says before.
     pub async fn close_code(&mut self) -> u16 {
+        self.closed().await.0
+    }
+
+    /// The same with the reason.
+    pub async fn closed(&mut self) -> (u16, String) {
         loop {
-            if let Err(code) = self.next_or_code().await {
-                return code;
+            if let Err(end) = self.next_or_end().await {
+                return end;
             }
         }
     }
