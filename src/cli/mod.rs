@@ -4,6 +4,8 @@
 //! What programs read goes to standard output, what people are told beside it to standard error.
 
 mod bars;
+mod browser;
+mod demo;
 #[cfg(test)]
 mod golden;
 mod outcome;
@@ -34,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what it does: a hub, workers and tasks, made up, for two minutes of watching
+    Demo(demo::DemoArgs),
     /// Run a hub
     Serve(crate::config::ServeConfig),
     /// Run tasks: one command for each task type, as a file says
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
     // clap exits with 2 by itself where the words make no sense.
     let Cli { command } = Cli::parse();
     let outcome = match command {
+        Command::Demo(args) => demo::demo(args),
         Command::Serve(config) => Ok(crate::server::main(config)),
         Command::Worker(args) => block_on(worker::worker(args)),
         Command::Run(args) => block_on(run::run(args)),

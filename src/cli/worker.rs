@@ -84,16 +84,21 @@ pub(super) async fn worker(args: WorkerArgs) -> Outcome {
     })
 }
 
-/// `SIGINT` and `SIGTERM`.
+/// `SIGINT`, `SIGTERM` and `SIGHUP`.
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     pub(super) fn new() -> Result<Signals, Failed> {
         let listen = |kind| signal(kind).map_err(|why| Failed::here(format!("could not listen for signals: {why}")));
-        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
     }
 
     /// The number of the next one.
@@ -101,6 +106,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => libc::SIGINT as u8,
             _ = self.terminate.recv() => libc::SIGTERM as u8,
+            _ = self.hang_up.recv() => libc::SIGHUP as u8,
         }
     }
 }

@@ -224,7 +224,9 @@ impl Engine {
                 self.retire(&worker_id, session);
                 Ok(Answer::Done)
             }
-            Command::Claim { worker_id, accepts, max, ticket } => self.claim(worker_id, accepts, max, ticket, now),
+            Command::Claim { worker_id, accepts, max, lease_ms, ticket } => {
+                self.claim(worker_id, accepts, max, lease_ms, ticket, now)
+            }
             Command::Unclaim { ticket } => {
                 self.unclaim(ticket);
                 Ok(Answer::Done)

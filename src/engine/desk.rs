@@ -151,7 +151,13 @@ impl Desk {
     }
 
     pub(super) fn claim(&mut self, worker_id: &str, max: u32, ticket: u64) {
-        let command = Command::Claim { worker_id: Name::new(worker_id), accepts: accepts("*", "default"), max, ticket };
+        self.claim_for(worker_id, max, None, ticket);
+    }
+
+    /// A claim that asks for leases of this length.
+    pub(super) fn claim_for(&mut self, worker_id: &str, max: u32, lease_ms: Option<u64>, ticket: u64) {
+        let (worker_id, accepts) = (Name::new(worker_id), accepts("*", "default"));
+        let command = Command::Claim { worker_id, accepts, max, lease_ms, ticket };
         self.decide(command).expect("it may claim");
     }
 

@@ -5,7 +5,9 @@
 //! heard again, each takes a place until it has let go.
 //!
 //! A worker over HTTP may never have got the answer that handed it a task, and has no way to say so. There each attempt has
-//! its own lease, which only what is said of that attempt renews; a claim renews none.
+//! its own lease, which only what is said of that attempt renews; a claim renews none. A claim may ask for longer leases
+//! than the hub's own: a script, or a person at a terminal, has no thread for heartbeats. That is not kept with the task:
+//! after a restart of the hub its own lease counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub(super) struct Lease {
     timeout_at: Option<u64>,
     /// When the attempt was last spoken of. It counts where the worker has no socket.
     heard: u64,
+    /// How long it lasts over HTTP, where its claim asked for more than the hub's own.
+    asked_ms: Option<u64>,
     /// It is from before a restart of the hub, and its worker has not confirmed it yet: losing it is nobody's crash.
     restored: bool,
 }
@@ -57,6 +61,8 @@ pub(super) struct Claim {
     pub(super) worker_id: Name,
     crew: CrewId,
     wanted: u32,
+    /// How long the leases last that it gets, where it asked for more than the hub's own.
+    lease_ms: Option<u64>,
     free: Free,
     given: Vec<Arc<Task>>,
 }
@@ -103,7 +109,7 @@ impl Worker {
     fn ends_at(&self, lease: &Lease, lease_ms: u64) -> Option<u64> {
         match self.link {
             Link::Socket => Some(self.last_heard + lease_ms),
-            Link::Http => Some(lease.heard + lease_ms),
+            Link::Http => Some(lease.heard + lease.asked_ms.unwrap_or(lease_ms)),
             Link::Away => None,
         }
     }
@@ -260,6 +266,7 @@ impl Engine {
         worker_id: Name,
         accepts: Accepts,
         max: u32,
+        lease_ms: Option<u64>,
         ticket: u64,
         now: Now,
     ) -> Result<Answer, Refusal> {
@@ -279,7 +286,9 @@ impl Engine {
             worker.concurrency = max.max(worker.load());
         }
         let free = self.crews.seat(crew, Seat::Claim(ticket), 0);
-        self.claims.insert(ticket, Claim { worker_id: worker_id.clone(), crew, wanted: max, free, given: Vec::new() });
+        let lease_ms = lease_ms.filter(|asked_ms| *asked_ms > self.options.lease_ms);
+        let claim = Claim { worker_id: worker_id.clone(), crew, wanted: max, lease_ms, free, given: Vec::new() };
+        self.claims.insert(ticket, claim);
         self.present(&worker_id, now);
         Ok(Answer::Done)
     }
@@ -293,6 +302,7 @@ impl Engine {
 
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
+        let task_id = task.task_id;
         claim.given.push(task);
         self.crews.unseat(claim.crew, &claim.free);
         let load = claim.given.len() as u32;
@@ -300,9 +310,12 @@ impl Engine {
             claim.free = self.crews.seat(claim.crew, Seat::Claim(ticket), load);
         }
         // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
-        let worker_id = claim.worker_id.clone();
+        let (worker_id, lease_ms) = (claim.worker_id.clone(), claim.lease_ms);
         if let Some(worker) = self.workers.get_mut(&worker_id) {
             worker.comes_by_http(now);
+            if let Some(lease) = worker.running.get_mut(&task_id) {
+                lease.asked_ms = lease_ms;
+            }
         }
         self.present(&worker_id, now);
     }
@@ -345,7 +358,7 @@ impl Engine {
         let lease = lease.unwrap_or_else(|| {
             let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.wall);
             let timeout_at = task.timeout_ms().map(|timeout| mono_of(started_at, timeout, now));
-            Lease { attempt: task.attempt, timeout_at, heard: now.mono, restored: self.recovering }
+            Lease { attempt: task.attempt, timeout_at, heard: now.mono, asked_ms: None, restored: self.recovering }
         });
         if let Some(at) = lease.timeout_at {
             self.timers.set(at, Alarm::Timeout(task.task_id));

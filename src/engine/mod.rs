@@ -97,6 +97,8 @@ pub enum Command {
         worker_id: Name,
         accepts: Accepts,
         max: u32,
+        /// How long each lease lasts; the hub's own where that is longer.
+        lease_ms: Option<u64>,
         ticket: u64,
     },
     /// The claim is no longer waited for.

@@ -458,6 +458,32 @@ fn a_task_whose_hand_out_was_lost_on_the_way_is_not_kept_by_the_next_claim() {
 }
 
 #[test]
+fn a_claim_may_ask_for_a_longer_lease_and_each_sign_of_life_renews_it() {
+    let mut desk = Desk::new();
+    let [long, usual] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
+    desk.claim_for("w", 1, Some(60_000), 1);
+    desk.round();
+    // Shorter than the hub's own is the hub's own.
+    desk.claim_for("w", 1, Some(1), 2);
+    desk.round();
+    desk.pass(9_999);
+    desk.round();
+    assert_eq!([long, usual].map(|id| desk.status(id)), [Status::Running; 2]);
+    desk.pass(1);
+    desk.round();
+    assert_eq!([long, usual].map(|id| desk.status(id)), [Status::Running, Status::Pending]);
+    desk.pass(49_999);
+    desk.round();
+    desk.report(long, 1, Report::Heartbeat).unwrap();
+    desk.pass(59_999);
+    desk.round();
+    assert_eq!(desk.status(long), Status::Running);
+    desk.pass(1);
+    desk.round();
+    assert_eq!((desk.status(long), desk.task(long).crashes), (Status::Pending, 1));
+}
+
+#[test]
 fn what_nobody_confirmed_after_a_restart_is_lost_without_a_crash() {
     let mut desk = Desk::new();
     let [first, second] = [(); 2].map(|()| desk.submit(NewTask::new("t")));

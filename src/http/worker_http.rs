@@ -22,6 +22,8 @@ use crate::wire::{AttemptAnswer, ClaimBody, CompleteBody, FailBody, LogBody, NoB
 
 /// The most tasks of one claim.
 const CLAIM_LEN_MAX: u32 = 100;
+/// The longest lease that a claim can ask for: so long nobody else gets the tasks of a worker that died.
+const LEASE_MS_MAX: u64 = 3_600_000;
 
 /// `POST /api/v1/worker/claim`.
 pub(super) async fn claim(
@@ -36,9 +38,13 @@ pub(super) async fn claim(
     if wait_ms > WAIT_MS_MAX {
         return Err(Problem::over("wait_ms", WAIT_MS_MAX, "milliseconds"));
     }
-    let tasks = app.hub.claim(worker_id, accepts, max, Duration::from_millis(wait_ms)).await?;
+    if claim.lease_ms.is_some_and(|lease_ms| lease_ms > LEASE_MS_MAX) {
+        return Err(Problem::over("lease_ms", LEASE_MS_MAX, "milliseconds"));
+    }
+    let asked = claim.lease_ms.map(Duration::from_millis);
+    let tasks = app.hub.claim_for(worker_id, accepts, max, asked, Duration::from_millis(wait_ms)).await?;
     let handed: Vec<Bytes> = tasks.iter().map(hand_out).collect();
-    let lease_ms = app.hub.options().engine.lease_ms;
+    let lease_ms = app.hub.options().engine.lease_ms.max(claim.lease_ms.unwrap_or(0));
     let mut text = Vec::with_capacity(handed.iter().map(Bytes::len).sum::<usize>() + handed.len() + 80);
     splice::list(&mut text, "tasks", handed.iter());
     splice::with(&mut text, "lease_ms", Some(&Json::trusted(lease_ms.to_string())));

@@ -331,10 +331,23 @@ impl Hub {
         max: u32,
         patience: Duration,
     ) -> Result<Vec<HandedOut>, HubError> {
+        self.claim_for(worker_id, accepts, max, None, patience).await
+    }
+
+    /// The same, with a lease on each task that lasts as long as this, where the hub's own is shorter.
+    pub async fn claim_for(
+        &self,
+        worker_id: Name,
+        accepts: Accepts,
+        max: u32,
+        lease: Option<Duration>,
+        patience: Duration,
+    ) -> Result<Vec<HandedOut>, HubError> {
         let ticket = self.shared.number();
         let answer = self.shared.open_claim(ticket);
         let mut claim = OpenClaim { shared: &self.shared, ticket, answer, given: None };
-        self.ask(Command::Claim { worker_id, accepts, max, ticket }, Bound::Held).await?;
+        let lease_ms = lease.map(|lease| lease.as_millis() as u64);
+        self.ask(Command::Claim { worker_id, accepts, max, lease_ms, ticket }, Bound::Held).await?;
         // Whatever has arrived by the time this is dropped is given back.
         if tokio::time::timeout(patience, claim.arrived()).await.is_err() {
             // After this the ticket can bring nothing more, but it may have in between.

@@ -69,6 +69,9 @@ pub struct ClaimBody {
     /// ≤ 60,000, default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
+    /// How long each lease lasts, ≤ 3,600,000. The hub's own is the shortest, and the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
 }
 
 /// The answer to a claim.

@@ -6,6 +6,7 @@ mod cancel;
 mod client;
 mod crash_poison;
 mod dashboard;
+mod demo;
 mod docs;
 mod door;
 mod drain;

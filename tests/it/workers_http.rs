@@ -33,6 +33,22 @@ async fn a_claim_takes_what_fits_and_no_more_than_asked() {
     assert_eq!(handed(&other), ids[3..]);
 }
 
+/// A person types slower than the hub's lease lasts, and a script has no thread for heartbeats.
+#[tokio::test]
+async fn a_claim_may_ask_for_a_longer_lease() {
+    let hub = TestHub::builder().set(|config| config.lease = millis(100)).start().await;
+    let (long, usual) = (hub.submit_any().await, hub.submit_any().await);
+    let ask =
+        async |lease_ms: u64| hub.post("/api/v1/worker/claim", json!({"worker_id": "w", "lease_ms": lease_ms})).await;
+    let claimed = ask(60_000).await.expect(200);
+    assert_eq!((&claimed["lease_ms"], &claimed["heartbeat_ms"]), (&json!(60_000), &json!(18_000)));
+    assert_eq!(ask(10).await.expect(200)["lease_ms"], 100);
+    hub.once(&usual, "pending").await;
+    hub.attempt(&long, 1, "progress", json!({"progress": {"percentage": 50}})).await.expect(200);
+    hub.attempt(&long, 1, "complete", json!({"result": "done"})).await.expect(200);
+    assert_eq!(ask(3_600_001).await.problem(), "422 limit_exceeded lease_ms");
+}
+
 #[tokio::test]
 async fn a_claim_that_waits_is_answered_when_there_is_work() {
     let hub = TestHub::start().await;

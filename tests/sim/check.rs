@@ -258,7 +258,7 @@ impl Checker {
                     station.retiring = true;
                 }
             }
-            Command::Claim { worker_id, accepts, max, ticket } => {
+            Command::Claim { worker_id, accepts, max, lease_ms: _, ticket } => {
                 assert!(changes.is_empty());
                 if self.draining {
                     assert_eq!(result.as_ref().err(), Some(&Refusal::Draining));

@@ -350,7 +350,10 @@ impl World {
         let ticket = self.number();
         self.actors[at].claim = Some((ticket, self.time + wait));
         self.claims.insert(ticket, at);
-        self.push(Command::Claim { worker_id, accepts, max, ticket }, From::Claim { actor: at, ticket });
+        self.push(
+            Command::Claim { worker_id, accepts, max, lease_ms: None, ticket },
+            From::Claim { actor: at, ticket },
+        );
     }
 
     pub fn actor_claimed(&mut self, at: usize, ticket: u64, tasks: Vec<Arc<Task>>) {
@@ -425,7 +428,7 @@ impl World {
                 // A worker on a socket that claims as well.
                 let accepts = self.actors[at].accepts.clone();
                 let ticket = self.number();
-                self.push(Command::Claim { worker_id, accepts, max: 2, ticket }, From::Nobody);
+                self.push(Command::Claim { worker_id, accepts, max: 2, lease_ms: None, ticket }, From::Nobody);
                 self.push_late(self.mix.options.lease_ms, Command::Unclaim { ticket }, From::Nobody);
             }
             _ => {}
