@@ -24,10 +24,12 @@
 //! | [`wire`] | every public JSON shape and code | task |
 //! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
 //! | [`worker`], [`client`] | the other ends of the wire | wire |
+//! | [`signals`], [`children`] | when a program is to end, and what ends before it | nothing of ours |
 //! | [`server`], [`cli`] | where it all meets | everything |
 //!
 //! `ARCHITECTURE.md` has the invariants and walks one task from submit to the browser.
 
+pub mod children;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -38,6 +40,7 @@ pub mod http;
 pub mod hub;
 mod seldom;
 pub mod server;
+pub mod signals;
 pub mod store;
 pub mod task;
 pub mod telemetry;

@@ -24,10 +24,12 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::children;
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, Peer, router};
 use crate::hub::Hub;
 use crate::seldom::Seldom;
+use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
 
@@ -253,8 +255,8 @@ fn tune(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
-/// `taskhub serve`: runs a hub until SIGTERM or Ctrl-C, and ends it well. A second signal ends it at once; nothing that
-/// was acknowledged is lost by that.
+/// `taskhub serve`: runs a hub until a signal asks it to end (see [`Signals`]), and ends it well. One that insists ends it
+/// at once; nothing that was acknowledged is lost by that.
 ///
 /// The first line on stdout names the address, once the hub answers.
 pub fn main(config: ServeConfig) -> ExitCode {
@@ -264,14 +266,14 @@ pub fn main(config: ServeConfig) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("taskhub: cannot start: {error}");
+            tell(format_args!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("taskhub: {error}");
+            tell(format_args!("{error}"));
             // 2 is for what was said on the command line.
             if matches!(error, StartError::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
@@ -283,16 +285,24 @@ async fn serve(config: ServeConfig) -> Result<(), StartError> {
     if config.insecure_open && !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "open to everyone who can reach it: there is no access control");
     }
+    // What is started beside the hub in its container may leave orphans.
+    tokio::spawn(children::reap_orphans());
     let server = Server::start(config).await?;
     announce(&server.url());
     signals.next().await;
     tokio::spawn(async move {
-        let code = signals.next().await;
+        let number = signals.next().await;
         tracing::warn!("ending at once");
-        std::process::exit(code);
+        std::process::exit(128 + i32::from(number));
     });
     server.shutdown().await;
     Ok(())
+}
+
+/// Says on standard error why the hub does not start. A terminal that is gone is no reason to panic.
+fn tell(words: fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = writeln!(io::stderr(), "taskhub: {words}");
 }
 
 /// Tells whoever started the hub where it is. A closed stdout is no reason to stop.
@@ -300,42 +310,6 @@ fn announce(url: &str) {
     use std::io::Write as _;
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "taskhub listening on {url}").and_then(|()| out.flush());
-}
-
-/// The signals that end a program.
-struct Signals {
-    #[cfg(unix)]
-    term: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    int: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn listen() -> io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    #[cfg(not(unix))]
-    fn listen() -> io::Result<Signals> {
-        Ok(Signals {})
-    }
-
-    /// Waits for one, and answers the exit code of a program that it ended.
-    #[cfg(unix)]
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.term.recv() => 128 + 15,
-            _ = self.int.recv() => 128 + 2,
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> i32 {
-        let _ = tokio::signal::ctrl_c().await;
-        130
-    }
 }
 
 /// Lets the process open as many files as it may. Every socket is one, and the usual 1,024 are soon gone.

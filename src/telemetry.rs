@@ -36,7 +36,10 @@ const LOG_FILTER: &str = "info";
 pub fn start_logging(format: LogFormat) {
     let filter = ["TASKHUB_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
     let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(LOG_FILTER));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written (a closed terminal or pipe) is lost, and said nowhere: to say it on the same standard
+    // error would be a panic.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let _ = match format {
         LogFormat::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

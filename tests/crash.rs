@@ -308,6 +308,33 @@ async fn running_tasks_are_confirmed_by_their_worker_or_pending_after_the_grace(
     assert_eq!(caller.task(&ids[0]).await["status"], "completed");
 }
 
+#[tokio::test]
+async fn a_command_that_is_run_goes_on_without_the_hub_and_is_told_of_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut hub = HubProcess::start::<&str>(&data, []);
+    let gate = folder.path().join("gate");
+    let script = format!(
+        "echo '{{\"progress\":1}}'; echo '{{\"result\":1}}'; while [ ! -e {} ]; do sleep 0.05; done",
+        gate.display()
+    );
+    let mut command = program();
+    command.args(["run", "--hub", &hub.url, "--", "sh", "-c", &script]);
+    let mut running = Program::start(command);
+    let caller = Caller::new(&hub.url);
+    let task_id = eventually("the command runs", async || {
+        caller.all().await.into_values().find(|task| task["tick"] == 1).map(|task| id(&task))
+    })
+    .await;
+    hub.program.kill();
+    // It ends while the hub is away, and has not long to wait for it.
+    std::fs::write(gate, "").expect("a file in a temporary folder");
+    let hub = HubProcess::start_at::<&str>(hub.address(), &data, []);
+    assert_eq!(running.wait(PATIENCE).code(), Some(0), "{}", running.said());
+    let task = Caller::new(&hub.url).task(&task_id).await;
+    assert_eq!((&task["status"], &task["result"], &task["crashes"]), (&json!("completed"), &json!(1), &json!(0)));
+}
+
 // Killing a worker.
 
 fn worker_process(folder: &Path, name: &str, url: &str, command: &str) -> Program {
@@ -370,6 +397,24 @@ async fn sigterm_drains_and_exits_with_zero() {
     let caller = Caller::new(&hub.url);
     assert_eq!(caller.task(&id(&task)).await["result"], "in time");
     assert_eq!(caller.task(&id(&waiting)).await["status"], "pending");
+}
+
+/// Regression: a hub whose terminal was closed ended at once, without a word to anyone.
+#[tokio::test]
+async fn a_closed_terminal_drains_and_does_not_hurry() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = HubProcess::start(folder.path(), ["--drain-timeout", "600s", "--goodbye", "50ms"]);
+    let caller = Caller::new(&hub.url);
+    let (_, task) = caller.post("tasks", json!({"task_type": "t"})).await;
+    caller.post("worker/claim", json!({"worker_id": "w"})).await;
+    // The shell, the kernel, and the end of the session.
+    hub.program.signal(libc::SIGHUP);
+    eventually("it drains", async || (caller.get("/readyz").await.0 == 503).then_some(())).await;
+    hub.program.signal(libc::SIGHUP);
+    hub.program.signal(libc::SIGTERM);
+    let done = format!("tasks/{}/attempts/1/complete", id(&task));
+    assert_eq!(caller.post(&done, json!({"result": "in time"})).await.0, 200);
+    assert_eq!(hub.program.wait(PATIENCE).code(), Some(0), "{}", hub.program.said());
 }
 
 #[tokio::test]

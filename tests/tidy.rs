@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// Whom each part may import, beside itself. What is not listed may import nothing of ours.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["server", "client", "worker", "config", "telemetry", "dial", "wire", "task"]),
-    ("server", &["http", "hub", "store", "telemetry", "config", "seldom"]),
+    ("cli", &["server", "client", "worker", "config", "telemetry", "signals", "children", "dial", "wire", "task"]),
+    ("server", &["http", "hub", "store", "telemetry", "config", "seldom", "signals", "children"]),
     ("config", &["http", "hub", "engine", "task", "telemetry"]),
     ("http", &["hub", "feed", "wire", "task", "seldom"]),
     ("hub", &["engine", "store", "feed", "wire", "task", "telemetry", "seldom"]),
@@ -16,11 +16,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", &["task"]),
     ("feed", &["task"]),
     ("wire", &["task"]),
-    ("worker", &["wire", "task", "dial"]),
+    ("worker", &["wire", "task", "dial", "children"]),
     ("client", &["wire", "task", "dial"]),
     ("telemetry", &["task"]),
     ("dial", &[]),
     ("seldom", &[]),
+    ("signals", &[]),
+    ("children", &[]),
     ("task", &[]),
     ("lib", &["hub"]),
 ];

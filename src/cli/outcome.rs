@@ -52,7 +52,7 @@ impl Failed {
 
     pub(super) fn tell(&self) {
         if let Some(words) = &self.words {
-            let _ = writeln!(io::stderr(), "taskhub: {words}");
+            tell(format_args!("taskhub: {words}"));
         }
     }
 
@@ -78,6 +78,11 @@ impl From<ClientError> for Failed {
             ClientError::Refused(_) => Failed::refused(words),
         }
     }
+}
+
+/// Writes a line to standard error. A terminal that is gone is no reason to stop.
+pub(super) fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes to standard output. A reader who has stopped reading ends us, without a word.

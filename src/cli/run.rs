@@ -2,28 +2,35 @@
 //!
 //! The task waits in a queue that only this process serves, so nobody else takes it. The command is what counts: once it
 //! runs it is not stopped because the hub is away, nor because the hub gave the task up meanwhile; only whoever cancels
-//! it, here or at the hub, stops it.
+//! it, here or at the hub, stops it. And it is not left undone because the hub cannot take the task: unless told
+//! otherwise, it then runs without being tracked. A hub that took the task and went away before it handed it out is
+//! followed again when it is back.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::outcome::{FAILED, Failed, Outcome};
+use super::outcome::{FAILED, Failed, Outcome, tell};
 use super::submit::Words;
-use super::worker::Signals;
-use crate::client::Client;
-use crate::task::{Json, NewTask, Status, TITLE_CHARS_MAX, TaskId};
-use crate::worker::{CommandRun, CommandSpec, Context, Stopped, TaskFailure, Tee, Worker, WorkerError, not_started};
+use super::worker::listen;
+use crate::children;
+use crate::client::{Client, ClientError};
+use crate::signals::Signals;
+use crate::task::{Json, NewTask, Status, TITLE_CHARS_MAX, TaskId, TaskView};
+use crate::worker::{CommandRun, CommandSpec, Context, NotStarted, Stopped, TaskFailure, Tee, Worker, WorkerError};
 
-/// How long the hub may take to hear how it ended.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the hub may take to hear how it ended: as long as a hub that is started again needs.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How long the hub may take to pass on a cancel; then the command is stopped without it.
 const CANCEL_MAX: Duration = Duration::from_secs(2);
+/// How long a command waits for a hub that does not answer, or does not hand its task out, before it runs without.
+const DOWN_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -41,40 +48,54 @@ pub(super) struct RunArgs {
     /// Between SIGTERM and SIGKILL when it is cancelled
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     kill_grace: Duration,
+    /// If the hub cannot take the task: run the command untracked, or fail with exit code 3
+    #[arg(long, value_name = "WHAT", default_value = "run")]
+    if_down: IfDown,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// What becomes of the command when the hub cannot take its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IfDown {
+    Run,
+    Fail,
 }
 
 /// The command, once it was started.
 enum Started {
     Not,
     Running(Arc<CommandRun>),
-    /// It could not be; the exit code.
-    Never(u8),
+    /// It could not be.
+    Never(NotStarted),
 }
 
 struct Run {
     spec: CommandSpec,
     url: String,
     started: Mutex<Started>,
+    /// The hub has handed the task out.
+    handed_out: AtomicBool,
     /// What to exit with, once that is known.
     exit: watch::Sender<Option<u8>>,
 }
 
 impl Run {
     /// Starts the command, or tells the one that runs whom to talk to.
-    fn start(self: &Arc<Run>, ctx: &Context) -> Result<Arc<CommandRun>, TaskFailure> {
+    fn start(self: &Arc<Run>, ctx: Option<Context>) -> Result<Arc<CommandRun>, NotStarted> {
         let mut started = self.started.lock();
         match &*started {
             Started::Running(command) => {
-                command.attach(ctx.clone());
+                if let Some(ctx) = ctx {
+                    command.attach(ctx);
+                }
                 return Ok(command.clone());
             }
-            Started::Never(code) => return Err(TaskFailure::new("exit", format!("exit code {code}")).permanent()),
+            Started::Never(why) => return Err(why.clone()),
             Started::Not => {}
         }
-        match CommandRun::start(&self.spec, &self.url, ctx.clone(), Tee::On) {
+        match CommandRun::start(&self.spec, &self.url, ctx, Tee::On) {
             Ok(command) => {
                 *started = Started::Running(command.clone());
                 let (run, ending) = (self.clone(), command.clone());
@@ -85,11 +106,10 @@ impl Run {
                 Ok(command)
             }
             Err(why) => {
-                let (code, failure) = not_started(&self.spec, &why);
-                eprintln!("taskhub: {}", failure.failure.message);
-                *started = Started::Never(code);
-                self.exit.send_replace(Some(code));
-                Err(failure.permanent())
+                tell(format_args!("taskhub: {why}"));
+                *started = Started::Never(why.clone());
+                self.exit.send_replace(Some(why.exit_code));
+                Err(why)
             }
         }
     }
@@ -106,7 +126,7 @@ impl Run {
 }
 
 async fn follow(run: Arc<Run>, ctx: Context) -> Result<Json, TaskFailure> {
-    let command = run.start(&ctx)?;
+    let command = run.start(Some(ctx.clone())).map_err(|why| why.failure().permanent())?;
     let exit = tokio::select! {
         exit = command.exit() => exit,
         () = ctx.cancelled() => {
@@ -137,17 +157,27 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
         max_crashes: Some(1),
         ..NewTask::new(args.task_type)
     };
-    let mut signals = Signals::new()?;
-    let task = client.submit(&new).await?;
-    if std::io::stderr().is_terminal() {
-        eprintln!("taskhub: task {}", task.task_id);
-    }
+    let mut signals = listen()?;
+    tokio::spawn(children::reap_orphans());
     let run = Arc::new(Run {
         spec: CommandSpec { kill_grace: args.kill_grace, ..CommandSpec::new(args.command) },
         url: args.hub.clone(),
         started: Mutex::new(Started::Not),
+        handed_out: AtomicBool::new(false),
         exit: watch::Sender::new(None),
     });
+    let submitted = tokio::select! {
+        submitted = submit(&client, &new, args.if_down) => submitted,
+        number = signals.next() => return Ok(ExitCode::from(128 + number)),
+    };
+    let task = match submitted {
+        Ok(task) => task,
+        Err(why) if args.if_down == IfDown::Run && is_down(&why) => return untracked(&run, &why, signals).await,
+        Err(why) => return Err(why.into()),
+    };
+    if std::io::stderr().is_terminal() {
+        tell(format_args!("taskhub: task {}", task.task_id));
+    }
     let mut worker = Worker::new(&args.hub)
         .id(&unique)
         .queues([&unique])
@@ -157,7 +187,10 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
         worker = worker.token(token);
     }
     let of_handler = run.clone();
-    let worker = worker.register(new.task_type, move |ctx| follow(of_handler.clone(), ctx));
+    let worker = worker.register(new.task_type, move |ctx| {
+        of_handler.handed_out.store(true, Ordering::Relaxed);
+        follow(of_handler.clone(), ctx)
+    });
     let mut exited = run.exit.subscribe();
     let shutdown = {
         let mut exited = run.exit.subscribe();
@@ -168,6 +201,8 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     let mut working = tokio::spawn(worker.run(shutdown));
     let mut ended = tokio::spawn(ended_elsewhere(client.clone(), task.task_id));
     let (mut asked, mut over, mut refused) = (0, false, None);
+    let overdue = tokio::time::sleep(DOWN_AFTER);
+    tokio::pin!(overdue);
     loop {
         tokio::select! {
             done = &mut working, if refused.is_none() => {
@@ -189,6 +224,11 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
                     return Err(Failed::here(format!("the task was {status} before the command was started")));
                 }
             }
+            () = &mut overdue, if args.if_down == IfDown::Run && !run.is_started() => {
+                tell(format_args!("taskhub: the hub has not handed out the task; the command runs without being followed"));
+                // Why it did not start has been told, and the exit code is what ends this.
+                let _ = run.start(None);
+            }
             number = signals.next() => {
                 asked += 1;
                 if asked > 1 || !run.is_started() {
@@ -200,10 +240,57 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
         }
     }
     if let Some(why) = refused {
-        eprintln!("taskhub: {why}; how the command ended is not known there");
+        tell(format_args!("taskhub: {why}; how the command ended is not known there"));
+    } else if !run.handed_out.load(Ordering::Relaxed) {
+        // Nobody will ever run it.
+        let _ = tokio::time::timeout(CANCEL_MAX, client.cancel(task.task_id, Some("it ran untracked"))).await;
     }
     let code = run.exit.borrow().unwrap_or(FAILED);
     Ok(ExitCode::from(code))
+}
+
+/// Submits the task; where the command may run without, the hub is not waited for long.
+async fn submit(client: &Client, new: &NewTask, if_down: IfDown) -> Result<TaskView, ClientError> {
+    if if_down == IfDown::Fail {
+        return client.submit(new).await;
+    }
+    match tokio::time::timeout(DOWN_AFTER, client.submit(new)).await {
+        Ok(submitted) => submitted,
+        Err(_) => {
+            let why = format!("no answer within {} s", DOWN_AFTER.as_secs());
+            Err(ClientError::Unreachable { url: client.url().to_string(), why })
+        }
+    }
+}
+
+/// Whether a hub that is well would have taken the task.
+fn is_down(why: &ClientError) -> bool {
+    match why {
+        ClientError::Unreachable { .. } | ClientError::Protocol { .. } => true,
+        ClientError::Refused(problem) => problem.status >= 500 || problem.status == 429,
+        ClientError::Address(_) => false,
+    }
+}
+
+/// Runs the command without a task.
+async fn untracked(run: &Arc<Run>, why: &ClientError, mut signals: Signals) -> Outcome {
+    tell(format_args!("taskhub: {why}; the command runs untracked"));
+    let command = match run.start(None) {
+        Ok(command) => command,
+        Err(why) => return Ok(ExitCode::from(why.exit_code)),
+    };
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            exit = command.exit() => return Ok(ExitCode::from(exit.status.exit_code())),
+            number = signals.next() => {
+                if std::mem::replace(&mut asked, true) {
+                    return Ok(ExitCode::from(128 + number));
+                }
+                command.stop(Stopped::Cancelled);
+            }
+        }
+    }
 }
 
 /// Lets the hub cancel the task, so that it ends there as cancelled; if the hub does not, the command is stopped anyway.

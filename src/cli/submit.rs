@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::outcome::{FAILED, Failed, Outcome, print, print_json};
+use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
 use crate::task::{FilterSpec, Json, NewTask, Status, TaskId, TaskView, Timestamp};
@@ -137,8 +137,8 @@ pub(super) async fn submit(args: SubmitArgs) -> Outcome {
     } else if let Some(result) = &task.result {
         print(&format!("{}\n", result.as_str()))?;
     } else {
-        eprintln!("{}", super::bars::ending(&task));
-        eprintln!("  taskhub get {}", task.task_id);
+        tell(super::bars::ending(&task));
+        tell(format_args!("  taskhub get {}", task.task_id));
     }
     Ok(if task.status == Status::Completed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

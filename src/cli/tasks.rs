@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::HubArgs;
-use super::outcome::{FAILED, Failed, Outcome, print, print_json};
+use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::submit::{finished, label};
 use super::tables::{self, Look};
 use crate::client::{ListQuery, Order};
@@ -114,7 +114,7 @@ pub(super) async fn list(args: ListArgs) -> Outcome {
     }
     print(&tables::tasks(&tasks, Look::here()))?;
     if more {
-        eprintln!("(there are more; -n shows them)");
+        tell("(there are more; -n shows them)");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::outcome::{FAILED, Failed, Outcome, print, print_json};
+use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::submit::label;
 use super::tasks::status;
 use super::{Bars, Endings, HubArgs, show};
@@ -145,7 +145,7 @@ impl Screen {
             Screen::Json => print_json(&in_json(event)),
             Screen::Lines => {
                 if let Some(note) = note(event) {
-                    eprintln!("{note}");
+                    tell(note);
                 }
                 match in_lines(event, Timestamp::now()) {
                     text if text.is_empty() => Ok(()),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use super::DEFAULT_URL;
 use super::outcome::{Failed, Outcome};
+use crate::children;
+use crate::signals::Signals;
 use crate::worker::{WorkerConfig, WorkerError};
 
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(super) struct WorkerArgs {
     /// How long running tasks may take to finish once the worker is asked to stop
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
-    /// Read the file, say what is wrong with it, and exit
+    /// Read the file, look for its programs, say what is wrong, and exit
     #[arg(long)]
     check: bool,
 }
@@ -38,12 +39,21 @@ pub(super) struct WorkerArgs {
 pub(super) async fn worker(args: WorkerArgs) -> Outcome {
     let config = WorkerConfig::read(&args.config).map_err(|why| Failed::usage(why.to_string()))?;
     if args.check {
-        return Ok(ExitCode::SUCCESS);
+        let wrong: Vec<String> =
+            config.unready().iter().map(|(task_type, why)| format!("tasks.{task_type}: {why}")).collect();
+        let path = args.config.display();
+        return if wrong.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failed::usage(wrong.join("\n")).about(path)) };
     }
     log_to_stderr();
+    // What is missing now may be there when it is needed, so this is no reason to stop.
+    for (task_type, why) in config.unready() {
+        tracing::warn!(task_type, "{why}");
+    }
     let hub = args.hub.as_deref().or(config.hub.as_deref()).unwrap_or(DEFAULT_URL);
     let worker_id = config.worker_id.clone().unwrap_or_else(own_name);
     let (stop, stopped) = watch::channel(false);
+    let mut signals = listen()?;
+    tokio::spawn(children::reap_orphans());
     let mut working: FuturesUnordered<_> = config
         .workers(hub, &worker_id, args.token.as_deref())
         .into_iter()
@@ -55,7 +65,6 @@ pub(super) async fn worker(args: WorkerArgs) -> Outcome {
             worker.drain_limit(args.drain_timeout).run(shutdown)
         })
         .collect();
-    let mut signals = Signals::new()?;
     let mut outcome = Ok(());
     let mut asked = 0;
     loop {
@@ -84,31 +93,8 @@ pub(super) async fn worker(args: WorkerArgs) -> Outcome {
     })
 }
 
-/// `SIGINT`, `SIGTERM` and `SIGHUP`.
-pub(super) struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Signals, Failed> {
-        let listen = |kind| signal(kind).map_err(|why| Failed::here(format!("could not listen for signals: {why}")));
-        Ok(Signals {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// The number of the next one.
-    pub(super) async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => libc::SIGINT as u8,
-            _ = self.terminate.recv() => libc::SIGTERM as u8,
-            _ = self.hang_up.recv() => libc::SIGHUP as u8,
-        }
-    }
+pub(super) fn listen() -> Result<Signals, Failed> {
+    Signals::listen().map_err(|why| Failed::here(format!("could not listen for signals: {why}")))
 }
 
 /// The name of this machine and the number of this process: two workers on one machine are two.
@@ -127,7 +113,9 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // What cannot be written there cannot be complained of there.
+        .log_internal_errors(false);
     // Whoever has set one up before us keeps it.
     let _ = lines.try_init();
 }

@@ -8,7 +8,7 @@
 //! group) whoever stops caring for it. Should the worker itself be killed, the kernel kills the command; what the command
 //! started is then left to itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -21,16 +21,16 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::lines::{Line, Lines, Said};
+use super::listener::Listener;
+use super::program::{NotStarted, Program};
 use super::{Context, TaskFailure};
+use crate::children::{self, Own};
 use crate::task::{Json, Level};
 
 /// What is read from a pipe at once.
 const READ_BYTES: usize = 8 << 10;
-/// What of standard error becomes the message of a failure.
-const TAIL_LINES: usize = 20;
-const TAIL_BYTES: usize = 4 << 10;
 /// How long the pipes of a command that has ended are read on, when something it started still holds them open.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,11 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct CommandSpec {
     /// The program and its arguments. No shell, unless it is named here.
     pub command: Vec<String>,
+    /// Where it runs; where the worker does if absent.
     pub cwd: Option<PathBuf>,
+    /// Where a program that is named by a relative path is looked for, if there is none seen from `cwd`: the folder of the
+    /// file that names it.
+    pub folder: Option<PathBuf>,
     /// Variables beside those of the worker.
     pub env: BTreeMap<String, String>,
     /// The longest it may take.
@@ -51,7 +55,8 @@ pub struct CommandSpec {
 impl CommandSpec {
     /// This command, with a grace of 5 s.
     pub fn new(command: Vec<String>) -> CommandSpec {
-        CommandSpec { command, cwd: None, env: BTreeMap::new(), timeout: None, kill_grace: Duration::from_secs(5) }
+        let kill_grace = Duration::from_secs(5);
+        CommandSpec { command, cwd: None, folder: None, env: BTreeMap::new(), timeout: None, kill_grace }
     }
 }
 
@@ -77,9 +82,8 @@ pub struct Exit {
     pub status: Ended,
     /// It was told to end, and had not yet.
     pub stopped: Option<Stopped>,
-    /// The last result it printed.
-    result: Option<Json>,
-    result_too_large: bool,
+    /// The last result it printed, or why it cannot be read.
+    result: Option<Result<Json, String>>,
     /// The last lines of its standard error.
     tail: String,
 }
@@ -111,25 +115,29 @@ pub struct CommandRun {
 }
 
 impl CommandRun {
-    /// Starts it. It goes on by itself until it ends or is told to; what it says goes to `ctx`.
-    pub fn start(spec: &CommandSpec, url: &str, ctx: Context, tee: Tee) -> io::Result<Arc<CommandRun>> {
-        let mut command = to_run(spec, url, &ctx)?;
+    /// Starts it. It goes on by itself until it ends or is told to; what it says goes to `ctx`, if there is one, and from
+    /// there it has its payload.
+    pub fn start(spec: &CommandSpec, url: &str, ctx: Option<Context>, tee: Tee) -> Result<Arc<CommandRun>, NotStarted> {
+        let program = Program::find(spec)?;
+        let mut command = to_run(spec, &program, url, ctx.as_ref());
         // Who reads a terminal must be in its foreground group, which is ours.
         let own_group = tee == Tee::Off || !io::IsTerminal::is_terminal(&io::stdin());
         if own_group {
             command.process_group(0);
         }
         let stdin = if tee == Tee::On { Stdio::inherit() } else { Stdio::piped() };
-        let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let pid = child.id().expect("a child that was not waited for has an id") as i32;
-        let payload = ctx.task().payload.as_ref().map(|json| json.bytes().clone()).unwrap_or_default();
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let id = |child: &Child| child.id().expect("a child that was not waited for has an id") as i32;
+        let (child, own) = children::start(|| command.spawn(), id).map_err(|why| program.refused(&why))?;
+        let group = Group { pid: id(&child), whole: own_group };
+        let payload = ctx.as_ref().and_then(|ctx| ctx.task().payload.as_ref()).map(|json| json.bytes().clone());
         let run = Arc::new(CommandRun {
-            ctx: Mutex::new(Some(ctx)),
+            ctx: Mutex::new(ctx),
             stop: watch::Sender::new(None),
             exit: watch::Sender::new(None),
         });
-        let group = Group { pid, whole: own_group };
-        tokio::spawn(drive(run.clone(), child, group, payload, spec.kill_grace, tee));
+        let process = Process { child, own, group, payload: payload.unwrap_or_default(), kill_grace: spec.kill_grace };
+        tokio::spawn(drive(run.clone(), process, tee));
         Ok(run)
     }
 
@@ -162,10 +170,11 @@ impl Exit {
         match (self.stopped, self.status) {
             (Some(Stopped::Cancelled), _) => Err(TaskFailure::new("cancelled", message("it was stopped".into()))),
             (Some(Stopped::Timeout), _) => Err(TaskFailure::new("timeout", message("it took too long".into()))),
-            (None, Ended::Code(0)) if self.result_too_large => {
-                Err(TaskFailure::new("result", "the result is larger than a task may leave").permanent())
-            }
-            (None, Ended::Code(0)) => Ok(self.result.clone().unwrap_or_else(Json::null)),
+            (None, Ended::Code(0)) => match &self.result {
+                Some(Err(why)) => Err(TaskFailure::new("result", why).permanent()),
+                Some(Ok(result)) => Ok(result.clone()),
+                None => Ok(Json::null()),
+            },
             (None, Ended::Code(code)) => {
                 let details = serde_json::json!({ "exit_code": code });
                 Err(TaskFailure::new("exit", message(format!("exit code {code}"))).details(&details))
@@ -178,14 +187,6 @@ impl Exit {
     }
 }
 
-/// Why a command did not start, as a shell would tell it.
-pub fn not_started(spec: &CommandSpec, why: &io::Error) -> (u8, TaskFailure) {
-    let code = if why.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-    let program = spec.command.first().map(String::as_str).unwrap_or_default();
-    let failure = TaskFailure::new("exit", format!("{program:?} could not be started: {why}"));
-    (code, failure.details(&serde_json::json!({ "exit_code": code })))
-}
-
 /// Runs a task as its command.
 pub(super) async fn run_task(spec: Arc<CommandSpec>, url: String, ctx: Context) -> Result<Json, TaskFailure> {
     /// Whoever stops caring for the command ends it.
@@ -195,7 +196,7 @@ pub(super) async fn run_task(spec: Arc<CommandSpec>, url: String, ctx: Context) 
             self.0.stop(Stopped::Cancelled);
         }
     }
-    let run = CommandRun::start(&spec, &url, ctx.clone(), Tee::Off).map_err(|why| not_started(&spec, &why).1)?;
+    let run = CommandRun::start(&spec, &url, Some(ctx.clone()), Tee::Off).map_err(|why| why.failure())?;
     let care = Care(run.clone());
     let timeout = async {
         match spec.timeout {
@@ -218,22 +219,23 @@ pub(super) async fn run_task(spec: Arc<CommandSpec>, url: String, ctx: Context) 
     exit.outcome()
 }
 
-fn to_run(spec: &CommandSpec, url: &str, ctx: &Context) -> io::Result<Command> {
-    let (program, arguments) =
-        spec.command.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no command is named"))?;
-    let mut command = Command::new(program);
-    let task = ctx.task();
-    command
-        .args(arguments)
-        .envs(&spec.env)
-        .env("TASKHUB_URL", url)
-        .env("TASKHUB_TASK_ID", task.task_id.to_string())
-        .env("TASKHUB_TASK_TYPE", task.task_type.as_str())
-        .env("TASKHUB_ATTEMPT", ctx.attempt().to_string())
-        .env_remove("TASKHUB_CHECKPOINT")
-        .kill_on_drop(true);
-    if let Some(checkpoint) = ctx.checkpoint_json() {
-        command.env("TASKHUB_CHECKPOINT", checkpoint.as_str());
+fn to_run(spec: &CommandSpec, program: &Program, url: &str, ctx: Option<&Context>) -> Command {
+    const OF_A_TASK: [&str; 4] = ["TASKHUB_TASK_ID", "TASKHUB_TASK_TYPE", "TASKHUB_ATTEMPT", "TASKHUB_CHECKPOINT"];
+    let mut command = Command::new(&program.path);
+    command.arg0(&program.name).args(&spec.command[1..]).envs(&spec.env).env("TASKHUB_URL", url).kill_on_drop(true);
+    for name in OF_A_TASK {
+        // One that is run by the command of another task is not that task.
+        command.env_remove(name);
+    }
+    if let Some(ctx) = ctx {
+        let task = ctx.task();
+        command
+            .env("TASKHUB_TASK_ID", task.task_id.to_string())
+            .env("TASKHUB_TASK_TYPE", task.task_type.as_str())
+            .env("TASKHUB_ATTEMPT", ctx.attempt().to_string());
+        if let Some(checkpoint) = ctx.checkpoint_json() {
+            command.env("TASKHUB_CHECKPOINT", checkpoint.as_str());
+        }
     }
     if let Some(cwd) = &spec.cwd {
         command.current_dir(cwd);
@@ -255,7 +257,7 @@ fn to_run(spec: &CommandSpec, url: &str, ctx: &Context) -> io::Result<Command> {
             });
         }
     }
-    Ok(command)
+    command
 }
 
 /// A process, and what it started, where they have a group of their own.
@@ -286,103 +288,72 @@ impl Drop for EndGroup {
     }
 }
 
-/// What the output has left behind so far.
-#[derive(Default)]
-struct Left {
-    result: Option<Json>,
-    result_too_large: bool,
-    tail: VecDeque<String>,
-    tail_bytes: usize,
+/// A process that was started.
+struct Process {
+    child: Child,
+    own: Own,
+    group: Group,
+    payload: Bytes,
+    kill_grace: Duration,
 }
 
-impl Left {
-    fn keep(&mut self, line: String) {
-        self.tail_bytes += line.len();
-        self.tail.push_back(line);
-        while self.tail.len() > TAIL_LINES || (self.tail_bytes > TAIL_BYTES && self.tail.len() > 1) {
-            let Some(oldest) = self.tail.pop_front() else { break };
-            self.tail_bytes -= oldest.len();
-        }
-    }
-}
-
-async fn drive(run: Arc<CommandRun>, mut child: Child, group: Group, payload: Bytes, kill_grace: Duration, tee: Tee) {
+async fn drive(run: Arc<CommandRun>, process: Process, tee: Tee) {
+    let Process { mut child, own, group, payload, kill_grace } = process;
     let end_group = EndGroup(group);
-    let left = Mutex::new(Left::default());
+    let (mut stdout, mut stderr) = (Listener::to_stdout(), Listener::to_stderr());
+    let (out_pipe, err_pipe) = (child.stdout.take(), child.stderr.take());
+    let (out_tee, err_tee) = ((tee == Tee::On).then(tokio::io::stdout), (tee == Tee::On).then(tokio::io::stderr));
     let feed = feed(child.stdin.take(), payload);
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let on_stdout =
-        read(stdout, (tee == Tee::On).then(tokio::io::stdout), Lines::new(true), &run, |line, ctx| match line.said() {
-            Said::Progress(progress) => {
-                let tried = ctx.map(|ctx| (ctx, ctx.try_progress(progress)));
-                if let Some((ctx, Err(invalid))) = tried {
-                    ctx.log(Level::Warn, format!("a progress report was left out: {invalid}"));
-                }
-            }
-            Said::Log(line) => {
-                if let Some(ctx) = ctx {
-                    ctx.log(line.level, line.message);
-                }
-            }
-            Said::Checkpoint(checkpoint) => {
-                if let Some((ctx, Err(why))) = ctx.map(|ctx| (ctx, ctx.set_checkpoint_json(checkpoint))) {
-                    ctx.log(Level::Warn, why);
-                }
-            }
-            Said::Result(result) => {
-                let mut left = left.lock();
-                (left.result, left.result_too_large) = (Some(result), false);
-            }
-            Said::ResultTooLarge => left.lock().result_too_large = true,
-            Said::Line(_) => {
-                if let Some(ctx) = ctx {
-                    ctx.log(Level::Info, line.text());
-                }
-            }
-        });
-    let on_stderr = read(stderr, (tee == Tee::On).then(tokio::io::stderr), Lines::new(false), &run, |line, ctx| {
-        let text = line.text();
-        left.lock().keep(text.clone());
-        if let Some(ctx) = ctx {
-            ctx.log(Level::Warn, text);
-        }
-    });
-    let pipes = async { tokio::join!(feed, on_stdout, on_stderr) };
-    tokio::pin!(pipes);
+    let (status, stopped) = {
+        let on_stdout = read(out_pipe, out_tee, &mut stdout, &run);
+        let on_stderr = read(err_pipe, err_tee, &mut stderr, &run);
+        let pipes = async { tokio::join!(feed, on_stdout, on_stderr) };
+        tokio::pin!(pipes);
 
-    let mut pipes_open = true;
-    let mut stop = run.stop.subscribe();
-    let mut stopped = None;
-    let kill_timer = tokio::time::sleep(Duration::ZERO);
-    tokio::pin!(kill_timer);
-    let mut killing = false;
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            _ = &mut pipes, if pipes_open => pipes_open = false,
-            why = stop.wait_for(Option::is_some), if stopped.is_none() => {
-                stopped = why.map_or(Some(Stopped::Cancelled), |why| *why);
-                group.signal(libc::SIGTERM);
-                kill_timer.as_mut().reset(tokio::time::Instant::now() + kill_grace);
-                killing = true;
+        let mut pipes_open = true;
+        let mut stop = run.stop.subscribe();
+        let mut stopped = None;
+        let kill_timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(kill_timer);
+        let mut killing = false;
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                _ = &mut pipes, if pipes_open => pipes_open = false,
+                why = stop.wait_for(Option::is_some), if stopped.is_none() => {
+                    stopped = why.map_or(Some(Stopped::Cancelled), |why| *why);
+                    group.signal(libc::SIGTERM);
+                    kill_timer.as_mut().reset(Instant::now() + kill_grace);
+                    killing = true;
+                }
+                () = &mut kill_timer, if killing => {
+                    killing = false;
+                    group.signal(libc::SIGKILL);
+                }
             }
-            () = &mut kill_timer, if killing => {
-                killing = false;
-                group.signal(libc::SIGKILL);
-            }
+        };
+        drop(own);
+        // What it started and left behind may hold its pipes open. It gets a moment; then it goes, too. What has left the
+        // group keeps the pipes, and is not heard any more.
+        if pipes_open && tokio::time::timeout(LINGER, &mut pipes).await.is_err() {
+            drop(end_group);
+            let _ = tokio::time::timeout(LINGER, &mut pipes).await;
+        } else {
+            drop(end_group);
         }
+        (status, stopped)
     };
-    // What it started and left behind may hold its pipes open. It gets a moment; then it goes, too.
-    if pipes_open && tokio::time::timeout(LINGER, &mut pipes).await.is_err() {
-        drop(end_group);
-        let _ = tokio::time::timeout(LINGER, &mut pipes).await;
-    } else {
-        drop(end_group);
-    }
-    let Left { result, result_too_large, tail, .. } = std::mem::take(&mut *left.lock());
-    let tail = Vec::from(tail).join("\n");
+    let ctx = run.ctx();
+    stdout.finish(Instant::now(), ctx.as_ref());
+    stderr.finish(Instant::now(), ctx.as_ref());
+    let result = stdout.take_result();
     let status = status.map_or(Ended::Signal(libc::SIGKILL), ended);
-    run.exit.send_replace(Some(Arc::new(Exit { status, stopped, result, result_too_large, tail })));
+    if let (Some(Ok(result)), Some(ctx)) = (&result, &ctx)
+        && (status != Ended::Code(0) || stopped.is_some())
+    {
+        ctx.log(Level::Warn, format!("the result is not kept, because the command failed: {}", result.as_str()));
+    }
+    run.exit.send_replace(Some(Arc::new(Exit { status, stopped, result, tail: stderr.take_tail() })));
 }
 
 fn ended(status: ExitStatus) -> Ended {
@@ -403,29 +374,51 @@ async fn feed(stdin: Option<ChildStdin>, payload: Bytes) {
 async fn read(
     pipe: Option<impl AsyncRead + Unpin>,
     mut tee: Option<impl AsyncWrite + Unpin>,
-    mut lines: Lines,
+    listener: &mut Listener,
     run: &CommandRun,
-    mut each: impl FnMut(Line<'_>, Option<&Context>),
 ) {
     let Some(mut pipe) = pipe else { return };
     let mut bytes = vec![0; READ_BYTES];
     loop {
-        let count = match pipe.read(&mut bytes).await {
-            Ok(0) | Err(_) => break,
-            Ok(count) => count,
+        let due = listener.due();
+        let drawn = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
         };
-        if let Some(tee) = &mut tee
-            && (tee.write_all(&bytes[..count]).await.is_err() || tee.flush().await.is_err())
+        let count = tokio::select! {
+            // What is there to read comes first: it may be the end of what is drawn.
+            biased;
+            read = pipe.read(&mut bytes) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            },
+            () = drawn => 0,
+        };
+        let now = Instant::now();
+        if let Some(writer) = &mut tee
+            && let Err(why) = write(writer, &bytes[..count]).await
         {
-            // Nobody reads us: then nobody reads the command either, and it is told so by its pipe.
-            break;
+            if why.kind() == io::ErrorKind::BrokenPipe {
+                // Nobody reads us: then nobody reads the command either, and it is told so by its pipe.
+                return;
+            }
+            // A terminal that is gone: the command goes on, as the task does.
+            tee = None;
         }
         let ctx = run.ctx();
-        lines.push(&bytes[..count], |line| each(line, ctx.as_ref()));
+        listener.hear(&bytes[..count], now, ctx.as_ref());
+        if due.is_some_and(|due| due <= now) {
+            listener.show(now, ctx.as_ref());
+        }
         if let Some(ctx) = ctx {
             ctx.log_room().await;
         }
     }
-    let ctx = run.ctx();
-    lines.finish(|line| each(line, ctx.as_ref()));
+}
+
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(bytes).await?;
+    writer.flush().await
 }

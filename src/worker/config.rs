@@ -1,4 +1,7 @@
 //! The file of `taskhub worker`: which commands run which tasks.
+//!
+//! It means the same wherever the worker is started: what it names by a relative path is seen from its own folder. That is
+//! where commands run unless a `cwd` is named, and where their programs are looked for if they are not found from there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CONCURRENCY_MAX, CommandSpec, Worker};
+use super::{CONCURRENCY_MAX, CommandSpec, NotStarted, Worker};
 use crate::task::{NAME_CHARS_MAX, Name, Pattern};
 
 /// The whole file.
@@ -24,6 +27,9 @@ pub struct WorkerConfig {
     /// By task type, which may end in `*`.
     #[serde(default)]
     pub tasks: BTreeMap<String, TaskConfig>,
+    /// The folder of the file, where it was read from one.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
 }
 
 /// How tasks of one type are run.
@@ -32,7 +38,7 @@ pub struct WorkerConfig {
 pub struct TaskConfig {
     /// The program and its arguments. No shell, unless it is named here.
     pub command: Vec<String>,
-    /// Where it runs, seen from the folder of the file.
+    /// Where it runs, seen from the folder of the file; that folder if absent.
     pub cwd: Option<PathBuf>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -64,11 +70,15 @@ impl WorkerConfig {
         let wrong = |why: String| ConfigError { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|why| wrong(why.to_string()))?;
         let mut config = WorkerConfig::parse(&text).map_err(wrong)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for task in config.tasks.values_mut() {
-            task.cwd = task.cwd.take().map(|cwd| folder.join(cwd));
-        }
+        let path = std::path::absolute(path).map_err(|why| wrong(why.to_string()))?;
+        config.folder = path.parent().map(Path::to_owned);
         Ok(config)
+    }
+
+    /// The task types whose commands could not be started now, and why.
+    pub fn unready(&self) -> Vec<(&str, NotStarted)> {
+        let unready = |(name, task): (_, &TaskConfig)| Some((name, self.spec(task).check().err()?));
+        self.tasks.iter().map(|(name, task)| (name.as_str(), task)).filter_map(unready).collect()
     }
 
     /// Reads and checks the text of a file.
@@ -128,7 +138,7 @@ impl WorkerConfig {
                 worker = worker.token(token);
             }
             // A command has a grace of its own, after which it is killed: it need not be dropped before that.
-            let slowest = self.tasks.values().map(|task| task.spec().kill_grace).max().unwrap_or_default();
+            let slowest = self.tasks.values().map(|task| task.kill_grace()).max().unwrap_or_default();
             worker.cancel_grace(slowest + Duration::from_secs(5))
         };
         let (own, shared): (Vec<_>, Vec<_>) = self.tasks.iter().partition(|(_, task)| task.concurrency.is_some());
@@ -136,27 +146,36 @@ impl WorkerConfig {
         if !shared.is_empty() {
             let all =
                 shared.into_iter().fold(worker(worker_id.to_owned(), self.concurrency), |worker, (name, task)| {
-                    worker.register_command(name, task.spec())
+                    worker.register_command(name, self.spec(task))
                 });
             workers.push(all);
         }
         for (task_type, task) in own {
             let id = format!("{worker_id}.{}", task_type.trim_end_matches('*'));
-            workers.push(worker(id, task.concurrency).register_command(task_type, task.spec()));
+            workers.push(worker(id, task.concurrency).register_command(task_type, self.spec(task)));
         }
         workers
+    }
+
+    fn spec(&self, task: &TaskConfig) -> CommandSpec {
+        let cwd = match &self.folder {
+            Some(folder) => Some(folder.join(task.cwd.as_deref().unwrap_or(Path::new("")))),
+            None => task.cwd.clone(),
+        };
+        CommandSpec {
+            command: task.command.clone(),
+            cwd,
+            folder: self.folder.clone(),
+            env: task.env.clone(),
+            timeout: task.timeout_ms.map(Duration::from_millis),
+            kill_grace: task.kill_grace(),
+        }
     }
 }
 
 impl TaskConfig {
-    fn spec(&self) -> CommandSpec {
-        CommandSpec {
-            command: self.command.clone(),
-            cwd: self.cwd.clone(),
-            env: self.env.clone(),
-            timeout: self.timeout_ms.map(Duration::from_millis),
-            kill_grace: Duration::from_millis(self.kill_grace_ms.unwrap_or(5_000)),
-        }
+    fn kill_grace(&self) -> Duration {
+        Duration::from_millis(self.kill_grace_ms.unwrap_or(5_000))
     }
 }
 
@@ -186,7 +205,7 @@ mod tests {
     fn a_whole_file() {
         let config = WorkerConfig::parse(WHOLE).unwrap();
         assert_eq!(config.concurrency, Some(4));
-        assert_eq!(config.tasks["report"].spec().kill_grace, Duration::from_millis(100));
+        assert_eq!(config.tasks["report"].kill_grace(), Duration::from_millis(100));
         assert_eq!(config.tasks["media.*"].concurrency, Some(2));
         let workers = config.workers("http://hub", "host-7", None);
         let ids: Vec<_> = workers.iter().map(|worker| worker.worker_id.clone().unwrap()).collect();
@@ -220,7 +239,8 @@ mod tests {
         let path = folder.path().join("worker.toml");
         std::fs::write(&path, WHOLE).unwrap();
         let config = WorkerConfig::read(&path).unwrap();
-        assert_eq!(config.tasks["report"].cwd, Some(folder.path().join("jobs")));
+        assert_eq!(config.spec(&config.tasks["report"]).cwd, Some(folder.path().join("jobs")));
+        assert_eq!(config.spec(&config.tasks["media.*"]).cwd, Some(folder.path().join("")));
         let missing = WorkerConfig::read(&folder.path().join("none.toml")).unwrap_err();
         assert!(missing.to_string().contains("none.toml"), "{missing}");
     }

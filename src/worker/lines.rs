@@ -1,163 +1,183 @@
-//! What a command says on its output, line by line: memory stays bounded however long a line is, and a line that is
-//! meant for the hub is told from one for people.
+//! Cuts what a command writes into lines, and lines into the states they were drawn in.
+//!
+//! A line ends with a line feed. Programs that show their own progress draw a line again and again: a carriage return, or
+//! the escape sequences that move to the first column (`ESC [ G`) or erase the line (`ESC [ 2 K`), end one state of it
+//! and begin the next. `CR LF` is an end like any other: an empty last state. Drawing over lines further up (`ESC [ n A`,
+//! `ESC [ n F`) is told too: the next `n` lines replace others. A backspace takes a character back.
+//!
+//! Memory stays bounded however long a line is: what is beyond the limit is dropped, and the line is said to be cut.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use crate::task::{Json, LOG_LINE_BYTES_MAX, Level, Progress, RESULT_BYTES_MAX};
-use crate::wire::LogLineBody;
+use crate::task::{LOG_LINE_BYTES_MAX, RESULT_BYTES_MAX};
 
 /// The longest line that may be meant for the hub: a result of full size and the braces around it.
-const OBJECT_BYTES_MAX: usize = RESULT_BYTES_MAX + 64;
+pub(super) const OBJECT_BYTES_MAX: usize = RESULT_BYTES_MAX + 64;
+/// An escape sequence that is longer is none of those that matter here.
+const SEQUENCE_BYTES_MAX: usize = 16;
+/// A screen has fewer lines.
+const ROWS_MAX: u32 = 1_000;
 
-/// One line of output.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Said {
-    Progress(Progress),
-    Log(LogLineBody),
-    Checkpoint(Json),
-    Result(Json),
-    /// A result that is too large to be one.
-    ResultTooLarge,
-    /// Anything else.
-    Line(String),
+/// A line, or one state of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Piece<'a> {
+    pub(super) bytes: &'a [u8],
+    /// What it had beyond its limit was dropped.
+    pub(super) cut: bool,
+    pub(super) end: End,
 }
 
-/// What a line of standard output means: a JSON object with exactly one key that is a word of ours, or just a line.
-pub(super) fn said(line: &[u8]) -> Said {
-    let plain = || Said::Line(String::from_utf8_lossy(line).into_owned());
-    if line.first() != Some(&b'{') {
-        return plain();
-    }
-    let Ok(Only { key, value }) = serde_json::from_slice(line) else { return plain() };
-    let value = value.get();
-    let meant = match key.as_str() {
-        "progress" if value.starts_with('{') => serde_json::from_str(value).map(Said::Progress).ok(),
-        "progress" => serde_json::from_str(value).map(|percent| Said::Progress(Progress::percent(percent))).ok(),
-        "log" if value.starts_with('{') => serde_json::from_str(value).map(Said::Log).ok(),
-        "log" => {
-            let line = |message| Said::Log(LogLineBody { level: Level::Info, message });
-            serde_json::from_str(value).map(line).ok()
-        }
-        "checkpoint" => Json::parse(value).map(Said::Checkpoint).ok(),
-        "result" if value.len() > RESULT_BYTES_MAX => Some(Said::ResultTooLarge),
-        "result" => Json::parse(value).map(Said::Result).ok(),
-        _ => None,
-    };
-    meant.unwrap_or_else(plain)
+/// What came after a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The next state of the same line.
+    State,
+    /// The next line.
+    Line,
+    /// The next line; this one was drawn over an older one.
+    LineAbove,
 }
 
-/// An object with exactly one key.
-struct Only {
-    key: String,
-    value: Box<RawValue>,
-}
-
-impl<'de> Deserialize<'de> for Only {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Only, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Only;
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("an object with one key")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Only, A::Error> {
-                use serde::de::Error;
-                let (key, value) = map.next_entry()?.ok_or_else(|| A::Error::custom("no key"))?;
-                match map.next_key::<String>()? {
-                    None => Ok(Only { key, value }),
-                    Some(_) => Err(A::Error::custom("a second key")),
-                }
-            }
-        }
-        deserializer.deserialize_map(Visitor)
+impl Piece<'_> {
+    /// As text for people.
+    pub(super) fn text(&self) -> String {
+        text(self.bytes)
     }
 }
 
-/// Cuts a stream of bytes into lines.
+/// Bytes of a line as text for people.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_LINE_BYTES_MAX)]).into_owned()
+}
+
+/// Cuts a stream of bytes into pieces.
 #[derive(Debug)]
 pub(super) struct Lines {
     /// Whether a line may be an object for the hub, and so be long.
     objects: bool,
     line: Vec<u8>,
-    /// What the line had beyond its limit was dropped.
+    /// The line begins like an object. Not known while it is blank.
+    object: Option<bool>,
     cut: bool,
-    /// The last byte was a carriage return: a line feed after it belongs to it.
-    after_return: bool,
-}
-
-/// A line without its end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Line<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) cut: bool,
-}
-
-impl Line<'_> {
-    /// What it means as a line of standard output.
-    pub(super) fn said(&self) -> Said {
-        if !self.cut {
-            return said(self.bytes);
-        }
-        let start: Vec<u8> = self.bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(10).collect();
-        if start == b"{\"result\":" {
-            return Said::ResultTooLarge;
-        }
-        Said::Line(self.text())
-    }
-
-    /// As a line for people.
-    pub(super) fn text(&self) -> String {
-        let end = self.bytes.len().min(LOG_LINE_BYTES_MAX);
-        String::from_utf8_lossy(&self.bytes[..end]).into_owned()
-    }
+    /// Where in the line an escape sequence began that has not ended.
+    sequence: Option<usize>,
+    /// How many lines are still to be drawn over others.
+    above: u32,
 }
 
 impl Lines {
     pub(super) fn new(objects: bool) -> Lines {
-        Lines { objects, line: Vec::new(), cut: false, after_return: false }
+        Lines { objects, line: Vec::new(), object: None, cut: false, sequence: None, above: 0 }
     }
 
-    /// Takes more bytes; `each` gets every line that ended in them. A carriage return ends a line too: that is how
-    /// programs draw their own progress.
-    pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line<'_>)) {
-        while let Some(at) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
-            let (line, rest) = bytes.split_at(at);
-            let second_half = rest[0] == b'\n' && self.after_return && line.is_empty();
-            self.after_return = rest[0] == b'\r';
-            if !second_half {
-                self.keep(line);
-                self.end(&mut each);
+    /// Takes more bytes; `each` gets every piece that ended in them.
+    pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
+        while !bytes.is_empty() {
+            if self.of_sequence(bytes[0], &mut each) {
+                bytes = &bytes[1..];
+                continue;
             }
-            bytes = &rest[1..];
-        }
-        if !bytes.is_empty() {
-            self.after_return = false;
-            self.keep(bytes);
+            let special = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'\x08' | b'\x1b');
+            let Some(at) = bytes.iter().position(special) else {
+                self.keep(bytes);
+                return;
+            };
+            self.keep(&bytes[..at]);
+            match bytes[at] {
+                b'\n' => self.end_line(&mut each),
+                b'\r' => self.end(End::State, &mut each),
+                b'\x08' => self.take_back(),
+                _ => self.begin_sequence(),
+            }
+            bytes = &bytes[at + 1..];
         }
     }
 
     /// The stream has ended; what is left is a line too.
-    pub(super) fn finish(&mut self, mut each: impl FnMut(Line<'_>)) {
+    pub(super) fn finish(&mut self, mut each: impl FnMut(Piece<'_>)) {
         if !self.line.is_empty() {
-            self.end(&mut each);
+            self.end_line(&mut each);
         }
     }
 
-    fn end(&mut self, each: &mut impl FnMut(Line<'_>)) {
-        each(Line { bytes: &self.line, cut: self.cut });
+    /// What the line shows now, where it does not look like an object that is still being written.
+    pub(super) fn shown(&self) -> Option<String> {
+        (self.object == Some(false)).then(|| text(&self.line))
+    }
+
+    fn end_line(&mut self, each: &mut impl FnMut(Piece<'_>)) {
+        let end = if self.above > 0 { End::LineAbove } else { End::Line };
+        self.above = self.above.saturating_sub(1);
+        self.end(end, each);
+    }
+
+    fn end(&mut self, end: End, each: &mut impl FnMut(Piece<'_>)) {
+        each(Piece { bytes: &self.line, cut: self.cut, end });
         self.line.clear();
         // A line of a megabyte is rare; its memory is not kept for the next.
         self.line.shrink_to(LOG_LINE_BYTES_MAX);
-        self.cut = false;
+        (self.object, self.cut, self.sequence) = (None, false, None);
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let object = self.objects && self.line.first().or(bytes.first()) == Some(&b'{');
-        let bytes_max = if object { OBJECT_BYTES_MAX } else { LOG_LINE_BYTES_MAX };
+        if self.object.is_none() {
+            // Also behind the mark that some programs put before their text, and between the zeros of UTF-16.
+            let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0 | 0xef | 0xbb | 0xbf | 0xfe | 0xff);
+            self.object = bytes.iter().find(|byte| !blank(byte)).map(|byte| self.objects && *byte == b'{');
+        }
+        let bytes_max = if self.object == Some(true) { OBJECT_BYTES_MAX } else { LOG_LINE_BYTES_MAX };
         let room = bytes_max.saturating_sub(self.line.len()).min(bytes.len());
         self.line.extend_from_slice(&bytes[..room]);
         self.cut |= room < bytes.len();
+    }
+
+    fn take_back(&mut self) {
+        while let Some(byte) = self.line.pop() {
+            // The first byte of a character is no continuation of one.
+            if byte & 0xc0 != 0x80 {
+                break;
+            }
+        }
+    }
+
+    fn begin_sequence(&mut self) {
+        let at = self.line.len();
+        self.keep(b"\x1b");
+        if self.line.len() > at {
+            self.sequence = Some(at);
+        }
+    }
+
+    /// Takes a byte of the escape sequence that has begun. One that moves or erases ends a state; any other (it colours,
+    /// or is none) is part of the line, with the byte that ended it, which is then not taken here.
+    fn of_sequence(&mut self, byte: u8, each: &mut impl FnMut(Piece<'_>)) -> bool {
+        let Some(from) = self.sequence else { return false };
+        let goes_on = match self.line.len() - from {
+            1 => byte == b'[',
+            2..SEQUENCE_BYTES_MAX => matches!(byte, 0x20..=0x3f),
+            _ => false,
+        };
+        if goes_on {
+            self.line.push(byte);
+            return true;
+        }
+        self.sequence = None;
+        let number = match self.line[from..].strip_prefix(b"\x1b[") {
+            Some([]) => Some(1),
+            Some(digits) => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()),
+            None => None,
+        };
+        match (byte, number) {
+            (b'G', Some(0 | 1)) | (b'K', Some(2)) => {
+                self.line.truncate(from);
+                self.end(End::State, each);
+                true
+            }
+            (b'A' | b'F', Some(rows)) => {
+                self.line.truncate(from);
+                self.above = self.above.saturating_add(rows).min(ROWS_MAX);
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -165,77 +185,97 @@ impl Lines {
 mod tests {
     use super::*;
 
-    #[test]
-    fn words_of_the_protocol() {
-        let line = |text: &str| Said::Line(text.to_owned());
-        let check = |text: &str, expected: Said| assert_eq!(said(text.as_bytes()), expected, "{text}");
-        check(r#"{"progress":40}"#, Said::Progress(Progress::percent(40.0)));
-        check(r#"{ "progress" : {"current":3,"total":4} }"#, Said::Progress(Progress::of(3, 4)));
-        check(r#"{"log":"hello"}"#, Said::Log(LogLineBody { level: Level::Info, message: "hello".into() }));
-        check(
-            r#"{"log":{"level":"error","message":"x"}}"#,
-            Said::Log(LogLineBody { level: Level::Error, message: "x".into() }),
-        );
-        check(r#"{"checkpoint":[1,  2]}"#, Said::Checkpoint(Json::parse("[1,  2]").unwrap()));
-        check(r#"{"result":null}"#, Said::Result(Json::null()));
-        check(r#"{"result":{"a": 1}}"#, Said::Result(Json::parse(r#"{"a": 1}"#).unwrap()));
-        // Not exactly one key, not ours, not of the right kind, or no JSON: a line.
-        for plain in [
-            "hello",
-            "",
-            "{}",
-            r#"{"result":1,"progress":2}"#,
-            r#"{"result":1,"result":2}"#,
-            r#"{"results":1}"#,
-            r#"{"progress":"half"}"#,
-            r#"{"progress":null}"#,
-            r#"{"log":5}"#,
-            r#"{"log":{"level":"loud","message":"x"}}"#,
-            r#"{"result":1"#,
-            r#"{"result":1} and more"#,
-            r#"["result"]"#,
-            r#" {"result":1}"#,
-        ] {
-            check(plain, line(plain));
-        }
-    }
-
-    #[test]
-    fn a_result_over_its_limit_is_noticed() {
-        let text = |n: usize| format!("{{\"result\":\"{}\"}}", "x".repeat(n));
-        assert!(matches!(said(text(RESULT_BYTES_MAX - 2).as_bytes()), Said::Result(_)));
-        assert_eq!(said(text(RESULT_BYTES_MAX - 1).as_bytes()), Said::ResultTooLarge);
-        let mut lines = Lines::new(true);
+    fn pieces(lines: &mut Lines, bytes: &[u8]) -> Vec<(String, End)> {
         let mut got = Vec::new();
-        lines.push(text(3 * RESULT_BYTES_MAX).as_bytes(), |line| got.push(line.said()));
-        lines.push(b"\nnext\n", |line| got.push(line.said()));
-        assert_eq!(got, [Said::ResultTooLarge, Said::Line("next".into())]);
+        lines.push(bytes, |piece| got.push((piece.text(), piece.end)));
+        got
     }
 
     #[test]
-    fn lines_come_whole_however_the_bytes_come() {
-        let text = b"one\ntwo\r\n\nthree\rfour\r\r\n{\"progress\":1}\nlast";
-        let expected = ["one", "two", "", "three", "four", "", "{\"progress\":1}", "last"];
+    fn pieces_come_whole_however_the_bytes_come() {
+        use End::{Line, LineAbove, State};
+        let text = "one\ntwo\r\n\nthree\rfour\r\r\n{\"progress\":1}\n\
+            \x1b[32mgreen\x1b[0m\n\x1b[2K\x1b[1Gdrawn\x1b[1G\x1b[0Kagain\n\
+            99%\x08\x08\x08100%é\x08\n\rinner\x1b[A\router\n\x1b[2Fa\nb\nc\n\x1bc\x1b[\nlast";
+        let expected = [
+            ("one", Line),
+            ("two", State),
+            ("", Line),
+            ("", Line),
+            ("three", State),
+            ("four", State),
+            ("", State),
+            ("", Line),
+            ("{\"progress\":1}", Line),
+            ("\x1b[32mgreen\x1b[0m", Line),
+            ("", State),
+            ("", State),
+            ("drawn", State),
+            ("\x1b[0Kagain", Line),
+            ("100%", Line),
+            ("", State),
+            ("inner", State),
+            ("outer", LineAbove),
+            ("a", LineAbove),
+            ("b", LineAbove),
+            ("c", Line),
+            ("\x1bc\x1b[", Line),
+            ("last", Line),
+        ];
         for size in 1..text.len() {
             let mut lines = Lines::new(true);
             let mut got = Vec::new();
-            for bytes in text.chunks(size) {
-                lines.push(bytes, |line| got.push(line.text()));
+            for bytes in text.as_bytes().chunks(size) {
+                got.extend(pieces(&mut lines, bytes));
             }
-            lines.finish(|line| got.push(line.text()));
+            lines.finish(|piece| got.push((piece.text(), piece.end)));
+            let got: Vec<_> = got.iter().map(|(text, end)| (text.as_str(), *end)).collect();
             assert_eq!(got, expected, "in pieces of {size}");
         }
     }
 
     #[test]
     fn a_line_without_end_takes_bounded_memory() {
-        let mut lines = Lines::new(false);
-        for _ in 0..1_000 {
-            lines.push(&[b'x'; 4_096], |_| panic!("no line has ended"));
+        for bytes in [&[b'x'; 4_096][..], &[b'\x1b'; 4_096], &b"\x1b[31m".repeat(1_000), &[b' '; 4_096]] {
+            let mut lines = Lines::new(true);
+            for _ in 0..1_000 {
+                lines.push(bytes, |_| panic!("no line has ended"));
+            }
+            assert!(lines.line.capacity() <= 2 * LOG_LINE_BYTES_MAX + SEQUENCE_BYTES_MAX, "{}", lines.line.capacity());
+            let mut got = Vec::new();
+            lines.push(b"\n", |piece| got.push((piece.text().len(), piece.cut)));
+            assert_eq!(got, [(LOG_LINE_BYTES_MAX, true)]);
         }
-        assert!(lines.line.capacity() <= 2 * LOG_LINE_BYTES_MAX);
-        let mut got = Vec::new();
-        lines.push(b"\n", |line| got.push((line.text().len(), line.cut)));
-        assert_eq!(got, [(LOG_LINE_BYTES_MAX, true)]);
+    }
+
+    #[test]
+    fn what_begins_like_an_object_may_be_long() {
+        for (begin, objects, length) in [
+            ("{", true, OBJECT_BYTES_MAX),
+            ("  {", true, OBJECT_BYTES_MAX),
+            ("\u{feff}{", true, OBJECT_BYTES_MAX),
+            ("x{", true, LOG_LINE_BYTES_MAX),
+            ("{", false, LOG_LINE_BYTES_MAX),
+        ] {
+            let mut lines = Lines::new(objects);
+            lines.push(begin.as_bytes(), |_| panic!("no line has ended"));
+            for _ in 0..2 * RESULT_BYTES_MAX / 4_096 {
+                lines.push(&[b'x'; 4_096], |_| panic!("no line has ended"));
+            }
+            lines.push(b"\n", |piece| assert_eq!((piece.bytes.len(), piece.cut), (length, true), "{begin}"));
+        }
+    }
+
+    #[test]
+    fn what_a_line_shows_is_known_before_it_ends() {
+        let shown = |text: &str| {
+            let mut lines = Lines::new(true);
+            lines.push(text.as_bytes(), |_| {});
+            lines.shown()
+        };
+        assert_eq!(shown("one\n50 %").as_deref(), Some("50 %"));
+        assert_eq!(shown("one\r50 %").as_deref(), Some("50 %"));
+        assert_eq!(shown("{\"progress\":"), None);
+        assert_eq!(shown("one\n"), None);
     }
 }

@@ -40,13 +40,17 @@ mod command;
 mod config;
 mod failure;
 mod lines;
+mod listener;
 mod local;
 mod outbox;
 mod output;
+mod program;
+mod redraws;
 mod roster;
 mod session;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,10 +63,11 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 
 pub use attempt::Context;
-pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee, not_started};
+pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee};
 pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
 pub use local::{HubBuilder, OpenError};
+pub use program::NotStarted;
 
 use crate::dial::{BadUrl, HubUrl};
 use crate::task::{Json, NameError, Pattern, RESULT_BYTES_MAX};

@@ -388,8 +388,11 @@ impl Session {
         self.clock.release_at = Some(release_at);
         self.clock.give_up_at = Some(release_at + self.settings.cancel_grace + FAREWELL_MAX);
         self.clock.hurry_at = Some(release_at);
-        if matches!(self.line, Line::Up { welcomed: true, .. }) {
-            self.output.drain();
+        match self.line {
+            Line::Up { welcomed: true, .. } => self.output.drain(),
+            // There is not much time left to tell the hub how things ended: whatever wait it asked for is over.
+            Line::Down => self.clock.retry_at = Some(now),
+            _ => {}
         }
         tracing::info!(running = self.roster.running().len(), "stopping: no new work is taken");
     }

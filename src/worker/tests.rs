@@ -608,3 +608,17 @@ async fn what_a_command_leaves_behind_does_not_hold_its_task() {
     let complete = line.until("complete").await;
     dies(complete["result"].as_u64().unwrap()).await;
 }
+
+/// Regression: a last line without its end was lost where something that had left the command's group held the pipe.
+#[tokio::test]
+async fn the_last_words_are_heard_before_who_holds_the_pipe() {
+    let hub = Hub::new().await;
+    let script = "setsid sleep 1000 & printf '{\"checkpoint\":%d}\\n{\"result\":1}' $!";
+    let _working = work(hub.worker().register_command("t", shell(script)));
+    let mut line = hub.welcome().await;
+    line.run(ID_1, 1, json!(null)).await;
+    let left = line.until("progress").await["checkpoint"].as_i64().unwrap();
+    assert_eq!(line.until("complete").await["result"], 1);
+    // SAFETY: sends a signal to the process that this test has left behind.
+    unsafe { libc::kill(left as i32, libc::SIGKILL) };
+}

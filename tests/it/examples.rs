@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::kit::{Program, TestHub, id};
+use crate::kit::{Program, TestHub, id, program};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -84,4 +84,25 @@ async fn progress_html() {
     assert_eq!(page.look("document.querySelector('#bar').value").await, 100);
     page.errors.retain(|error| !error.contains("favicon.ico"));
     page.close().await;
+}
+
+/// The lines of the README: its file, its script, its payload, from any folder.
+#[tokio::test]
+async fn worker_toml() {
+    let file = root().join("examples/worker.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (_, shown) = text.split_once('\n').unwrap();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.contains(&format!("```toml\n{shown}```")), "the README shows the file as it is");
+    assert!(readme.contains("taskhub worker --config examples/worker.toml"));
+    assert!(readme.contains("taskhub submit report '{\"month\":\"2026-10\"}' --wait"));
+    let hub = TestHub::start().await;
+    let mut command = program();
+    command.args(["worker", "--hub", &hub.url, "--config"]).arg(&file).current_dir("/");
+    let worker = Program::start(command);
+    let mut submit = program();
+    submit.args(["submit", "--hub", &hub.url, "report", r#"{"month":"2026-10"}"#, "--wait"]);
+    let output = tokio::task::spawn_blocking(move || submit.output().unwrap()).await.unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(printed, "{\"month\": \"2026-10\", \"total\": 46500}\n", "{}", worker.said());
 }

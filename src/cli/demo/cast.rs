@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::work;
-use crate::cli::outcome::{Failed, Outcome};
+use crate::cli::outcome::{Failed, Outcome, tell};
 
 /// How the worker is called that has the dangerous type to itself.
 pub(super) const SANDBOX: &str = "sandbox";
@@ -72,7 +72,7 @@ async fn place(
                     () = killed => drop(child.kill().await),
                 }
             }
-            Err(why) => eprintln!("taskhub: could not start {worker_id}: {why}"),
+            Err(why) => tell(format_args!("taskhub: could not start {worker_id}: {why}")),
         }
         tokio::time::sleep(replaced_after).await;
     }

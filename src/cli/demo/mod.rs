@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::browser;
 use super::outcome::{Failed, Outcome};
-use super::worker::Signals;
+use super::worker::listen;
 use crate::client::Client;
 use crate::config::ServeConfig;
 use crate::server::{Server, StartError};
@@ -61,7 +61,7 @@ pub(super) fn demo(args: DemoArgs) -> Outcome {
 }
 
 async fn play(args: DemoArgs) -> Outcome {
-    let mut signals = Signals::new()?;
+    let mut signals = listen()?;
     let server = start(args.listen).await?;
     let url = server.url();
     let shown = tokio::select! {
