@@ -1,26 +1,59 @@
 # taskhub: what can be done here. `make` alone lists it.
 #
-#   DIR=     the folder that the demo digests       (default: the sources in cargo's registry)
-#   LISTEN=  the address of the demo's hub          (default: 127.0.0.1:8080)
-#   DATA=    the folder where it keeps its file     (default: ./data)
+#   DIR=     for demo: a folder to digest, instead of the play; its hub keeps its file in DATA= (./data)
+#   LISTEN=  for demo: the address of its hub      (default: 127.0.0.1:8080, or the next port that is free)
+#   PREFIX=  for install: where                    (default: /usr/local; DESTDIR= goes before it)
+#   PROGRAM= for install: a program that was built elsewhere
 
-LISTEN ?= 127.0.0.1:8080
-DATA ?= ./data
 CARGO ?= cargo
+PREFIX ?= /usr/local
+OBJCOPY ?= objcopy
 export LISTEN DATA DIR
 
+# Where cargo builds, however it was told to build elsewhere.
+TARGET = $(or $(CARGO_TARGET_DIR),$(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | \
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/'),target)
+BUILT = $(TARGET)/release/taskhub
+TO = $(DESTDIR)$(PREFIX)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo build check test test-deps sim autobahn fuzz bench clean
+.PHONY: help demo build install check test test-deps sim autobahn fuzz bench clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## build, start a hub and a worker, and watch them digest a folder tree
-	@$(CARGO) build --release --quiet --bin taskhub --example checksum
-	@exec target/release/examples/checksum
+demo: ## build, and show what it does for two minutes; DIR=… digests a folder instead
+	@echo "Building taskhub; the first time this takes some minutes." >&2
+ifdef DIR
+	@exec $(CARGO) run --release --example checksum
+else
+	@exec $(CARGO) run --release --bin taskhub -- demo $(if $(LISTEN),--listen $(LISTEN))
+endif
 
-build: ## the release binary: target/release/taskhub
-	$(CARGO) build --release --bin taskhub
+# cargo strips what it links, and would throw the tables away: here it does not, and they are moved beside the binary,
+# where debuggers and backtraces find them.
+build: ## the release binary, target/release/taskhub; its debug tables stand beside it as taskhub.debug
+	$(CARGO) rustc --release --bin taskhub -- -C strip=none
+	@program="$(BUILT)" && if command -v $(OBJCOPY) >/dev/null; then \
+	    $(OBJCOPY) --only-keep-debug "$$program" "$$program.debug" && \
+	    $(OBJCOPY) --strip-all --add-gnu-debuglink="$$program.debug" "$$program" "$$program.stripped" && \
+	    mv "$$program.stripped" "$$program"; \
+	fi
+
+# Where there is no cargo (`sudo make install`), what was built before is installed.
+install: ## the binary, its manual pages and completions, below PREFIX (/usr/local)
+ifndef PROGRAM
+	@if command -v $(CARGO) >/dev/null; then $(MAKE) --no-print-directory build; fi
+	@$(MAKE) --no-print-directory install PROGRAM="$(BUILT)"
+else
+	install -d "$(TO)/bin" "$(TO)/share/man/man1" "$(TO)/share/bash-completion/completions" \
+	    "$(TO)/share/zsh/site-functions" "$(TO)/share/fish/vendor_completions.d"
+	install -m 755 "$(PROGRAM)" "$(TO)/bin/taskhub"
+	"$(PROGRAM)" man --to "$(TO)/share/man/man1"
+	"$(PROGRAM)" completions bash > "$(TO)/share/bash-completion/completions/taskhub"
+	"$(PROGRAM)" completions zsh > "$(TO)/share/zsh/site-functions/_taskhub"
+	"$(PROGRAM)" completions fish > "$(TO)/share/fish/vendor_completions.d/taskhub.fish"
+endif
 
 check: ## formatting, lints and documentation, with warnings denied
 	$(CARGO) fmt --all --check

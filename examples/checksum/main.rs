@@ -1,15 +1,15 @@
-//! `make demo`: a hub, a worker, and a folder tree to digest.
+//! `make demo DIR=…`: a hub, a worker, and a folder tree to digest.
 //!
-//! Starts the hub as a program of its own and a worker in this one, submits a task for each folder in `DIR` and one
-//! (`.`) for the files beside them, shows how they go, and stays until Ctrl-C, so that the hub's page can be looked at.
+//! Starts a hub and a worker in this process, submits a task for each folder in `DIR` and one (`.`) for the files beside
+//! them, shows how they go, and stays until Ctrl-C or the end of its terminal, so that the hub's page can be looked at.
 //! Each task leaves the SHA-256 of every file (see [`digest`]); one that was interrupted is taken up at the next start.
 
 mod digest;
-mod hub;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
+use std::net::ToSocketAddrs as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,18 +18,21 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use taskhub::cli::{Bars, Endings};
 use taskhub::client::{Client, LiveEvent, Subscribe, TaskEvent};
+use taskhub::config::ServeConfig;
+use taskhub::server::Server;
 use taskhub::task::{Counters, FilterSpec, Json, NewTask, Progress, Status, TITLE_CHARS_MAX, TaskId, TaskView};
 use taskhub::worker::{Context, TaskFailure, Worker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use digest::{Depth, Digest, Stopped, Watch, digest, show_bytes};
-use hub::Hub;
 
 /// The most tasks a hub takes at once.
 const BATCH_MAX: usize = 10_000;
 /// How long a folder that is being read may take to notice Ctrl-C; its task is given back.
 const DRAIN: Duration = Duration::from_millis(200);
+/// How long watchers have to be told; the page comes back by itself when the hub does.
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// What a task is to digest.
 #[derive(Debug, Deserialize, Serialize)]
@@ -105,7 +108,8 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 
 async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let listen = variable("LISTEN").unwrap_or_else(|| "127.0.0.1:8080".into());
-    let listen = listen.to_str().ok_or("LISTEN is an address, such as 127.0.0.1:8080")?;
+    let listen = listen.to_str().and_then(|listen| listen.to_socket_addrs().ok()?.next());
+    let listen = listen.ok_or("LISTEN is an address, such as 127.0.0.1:8080")?;
     let data = PathBuf::from(variable("DATA").unwrap_or_else(|| "./data".into()));
     let roots = match variable("DIR") {
         Some(folder) => vec![PathBuf::from(folder)],
@@ -114,17 +118,19 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let orders = orders(&roots)?;
     let mut signals = Signals::new()?;
 
-    let mut hub = Hub::start(listen, &data).await?;
-    println!("The hub listens on {} (its folder: {}).", hub.url, data.display());
-    println!("Open {}/ and watch; Ctrl-C ends all.\n", hub.url);
-    let client = Client::new(&hub.url)?;
+    let hub = Server::start(ServeConfig { listen, data: data.clone(), goodbye: GOODBYE, ..ServeConfig::default() });
+    let hub = hub.await.map_err(|why| format!("{why}; LISTEN=… and DATA=… name another address and folder"))?;
+    let url = hub.url();
+    println!("The hub listens on {url} (its folder: {}).", data.display());
+    println!("Open {url}/ and watch; Ctrl-C ends all.\n");
+    let client = Client::new(&url)?;
 
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get().clamp(2, 4)) as u32;
     let (stop, mut stopped) = watch::channel(false);
     let shutdown = async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
-    let worker = Worker::new(&hub.url)
+    let worker = Worker::new(&url)
         .id(format!("checksum-{}", std::process::id()))
         .concurrency(threads)
         .drain_limit(DRAIN)
@@ -134,14 +140,10 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let outcome = tokio::select! {
         shown = async {
             let summary = show(&client, orders).await?;
-            println!("\n{summary}\nThe hub stays at {}/ until Ctrl-C.", hub_url(&client));
+            println!("\n{summary}\nThe hub stays at {url}/ until Ctrl-C.");
             std::future::pending().await
         } => shown,
         () = signals.next() => Ok(ExitCode::SUCCESS),
-        ended = hub.ended() => {
-            let how = ended.map_or_else(|why| why.to_string(), |status| status.to_string());
-            return Err(format!("the hub ended ({how}); see {}", data.join("hub.log").display()).into());
-        }
         ended = &mut worker => Err(format!("the worker ended: {ended:?}").into()),
     };
     // Whoever asks twice does not want to wait.
@@ -150,33 +152,36 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
         if !worker.is_finished() {
             let _ = (&mut worker).await;
         }
-        hub.stop().await;
+        hub.shutdown().await;
     };
-    eprintln!("\nStopping…");
+    // Perhaps the terminal is what has ended.
+    let _ = writeln!(std::io::stderr(), "\nStopping…");
     tokio::select! {
         () = end => outcome,
         () = signals.next() => Ok(ExitCode::from(130)),
     }
 }
 
-fn hub_url(client: &Client) -> String {
-    client.url().to_string()
-}
-
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }
@@ -232,8 +237,19 @@ async fn show(client: &Client, orders: Vec<(String, Order)>) -> Result<String, B
     let mut bars = Bars::new(Endings::Bad);
     let mut tally = Tally::default();
     let mut tasks = Some(orders);
-    while let Some(event) = live.next().await {
-        let LiveEvent::Of(_, event) = event else { continue };
+    loop {
+        let event = tokio::select! {
+            event = live.next() => event,
+            () = Bars::pause() => {
+                bars.tick();
+                continue;
+            }
+        };
+        let event = match event {
+            Some(LiveEvent::Of(_, event)) => event,
+            Some(_) => continue,
+            None => return Err("the hub refused to tell how they go".into()),
+        };
         match event {
             TaskEvent::Snapshot { tasks: shown, .. } => {
                 shown.iter().for_each(|task| tally.take(task));
@@ -266,7 +282,6 @@ async fn show(client: &Client, orders: Vec<(String, Order)>) -> Result<String, B
             return Ok(tally.summary(took));
         }
     }
-    Err("the hub refused to tell how they go".into())
 }
 
 async fn submit(client: &Client, run: &str, orders: Vec<(String, Order)>) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,30 +1,34 @@
-//! Progress bars in a terminal: one for each running task, and a line above them for each that ended.
+//! Tasks in a terminal: counts, a bar for each that runs, what comes next, and a line above them for each that ended.
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use super::canvas::Canvas;
 use super::show;
-use crate::task::{Status, TaskId, TaskView};
+use crate::task::{Status, TaskId, TaskView, Timestamp};
+use crate::wire::{Stats, TaskCounts};
 
-/// Bars shown at once; a terminal has few lines more.
+/// Bars shown at once; more are counted.
 const BARS_MAX: usize = 16;
-/// A bar is this many steps long: finer than any terminal shows.
-const STEPS: u64 = 1_000;
+/// Lines of a terminal that are not for bars: the counts, what comes next, how far all is, and a few that scrolled.
+const LINES_ELSE: usize = 6;
+/// Two drawings are so far apart, at least.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Times go on without any news.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Titles of the tasks that are next.
+const NEXT_MAX: usize = 5;
 
-/// Progress bars on standard error; nothing where that is no terminal.
+/// Tasks on standard error; nothing where that is no terminal.
 #[derive(Debug)]
 pub struct Bars {
-    all: MultiProgress,
-    of_task: HashMap<TaskId, Bar>,
-    /// Says how many run without a bar.
-    more: ProgressBar,
-    /// Running tasks without a bar.
-    hidden: HashSet<TaskId>,
-    /// Below the others: how far all is.
-    total: Option<ProgressBar>,
+    canvas: Canvas,
+    picture: Picture,
     endings: Endings,
+    /// Lines to be told with the next drawing.
+    notes: Vec<String>,
+    drawn_at: Option<Instant>,
+    changed: bool,
 }
 
 /// What is told of tasks that end.
@@ -36,139 +40,309 @@ pub enum Endings {
     Bad,
 }
 
+/// What there is to draw.
+#[derive(Debug, Default)]
+pub(super) struct Picture {
+    rows: BTreeMap<TaskId, Row>,
+    /// The first line counts the tasks; else there are bars alone.
+    counts: bool,
+    /// There are more tasks than are known here.
+    truncated: bool,
+    /// The hub's own counts, where all of its tasks are meant.
+    of_hub: Option<TaskCounts>,
+    /// How many ended, as far as they were seen to.
+    ended: TaskCounts,
+    total: Option<Total>,
+    /// The widest title so far: the columns move apart, and never back.
+    title_width: usize,
+}
+
 #[derive(Debug)]
-struct Bar {
-    bar: ProgressBar,
-    /// It has a percentage; else it only turns.
-    measured: bool,
+struct Total {
+    done: u64,
+    of: u64,
+    words: String,
+}
+
+/// What is shown of an unfinished task.
+#[derive(Debug)]
+struct Row {
+    status: Status,
+    title: String,
+    priority: i8,
+    since: Timestamp,
+    run_at: Option<Timestamp>,
+    percentage: Option<f64>,
+    words: String,
+}
+
+impl Row {
+    fn of(task: &TaskView) -> Row {
+        let progress = task.progress.as_ref().filter(|_| task.status == Status::Running);
+        let mut words = progress.map(|tick| show::progress(tick, false)).unwrap_or_default();
+        if task.cancel_requested_at.is_some() {
+            words = format!("asked to stop · {words}").trim_end_matches([' ', '·']).to_owned();
+        }
+        Row {
+            status: task.status,
+            title: show::title(task),
+            priority: task.priority,
+            since: task.started_at.unwrap_or(task.updated_at),
+            run_at: task.run_at,
+            percentage: progress.and_then(|progress| progress.percentage),
+            words: show::one_line(&words),
+        }
+    }
 }
 
 impl Bars {
     /// No bars yet.
     pub fn new(endings: Endings) -> Bars {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15));
-        let more = ProgressBar::new_spinner().with_style(style("{wide_msg}"));
-        Bars { all, of_task: HashMap::new(), more, hidden: HashSet::new(), total: None, endings }
+        Bars {
+            canvas: Canvas::new(),
+            picture: Picture::default(),
+            endings,
+            notes: Vec::new(),
+            drawn_at: None,
+            changed: false,
+        }
+    }
+
+    /// The same with a line of counts, and the tasks that come next.
+    pub(super) fn with_counts(mut self) -> Bars {
+        self.picture = Picture::with_counts();
+        self
     }
 
     /// Shows a task as it stands now. One that ended leaves a line.
     pub fn set(&mut self, task: &TaskView) {
-        if task.status != Status::Running {
-            let was_shown = self.forget(&task.task_id);
-            let is_told = self.endings == Endings::All || task.status != Status::Completed;
-            if was_shown && is_told && task.status.is_final() {
-                self.note(&ending(task));
-            }
-            return;
+        let had = self.picture.set(task);
+        let is_told = self.endings == Endings::All || task.status != Status::Completed;
+        if had.is_some_and(|before| before == Status::Running) && is_told && task.status.is_final() {
+            let width = self.canvas.size().map_or(usize::MAX, |(width, _)| width);
+            self.notes.push(ending(task, width));
         }
-        if !self.of_task.contains_key(&task.task_id) {
-            if self.of_task.len() >= BARS_MAX {
-                self.hidden.insert(task.task_id);
-                return self.count();
-            }
-            let bar = self.add(ProgressBar::new(STEPS));
-            bar.set_style(style("{spinner} {prefix}  {wide_msg}"));
-            bar.enable_steady_tick(Duration::from_millis(120));
-            self.hidden.remove(&task.task_id);
-            self.of_task.insert(task.task_id, Bar { bar, measured: false });
-        }
-        let Some(Bar { bar, measured }) = self.of_task.get_mut(&task.task_id) else { return };
-        let percentage = task.progress.as_ref().and_then(|progress| progress.percentage);
-        if percentage.is_some() != *measured {
-            *measured = percentage.is_some();
-            let bar_style = "{spinner} {prefix}  {bar:24} {percent:>3}%  {wide_msg}";
-            bar.set_style(style(if *measured { bar_style } else { "{spinner} {prefix}  {wide_msg}" }));
-        }
-        bar.set_position((percentage.unwrap_or(0.0) / 100.0 * STEPS as f64) as u64);
-        bar.set_prefix(format!("{:32}", show::cut(&show::title(task), 32)));
-        let mut words = task.progress.as_ref().map(|tick| show::progress(tick, false)).unwrap_or_default();
-        if task.cancel_requested_at.is_some() {
-            words = format!("asked to stop · {words}");
-        }
-        bar.set_message(words);
+        self.change();
     }
 
-    /// Takes a task away without a word. Returns whether it was among those that run.
-    pub fn forget(&mut self, task_id: &TaskId) -> bool {
-        if let Some(Bar { bar, .. }) = self.of_task.remove(task_id) {
-            bar.finish_and_clear();
-            self.all.remove(&bar);
-            return true;
-        }
-        let hidden = self.hidden.remove(task_id);
-        self.count();
-        hidden
+    /// Takes a task away without a word.
+    pub fn forget(&mut self, task_id: &TaskId) {
+        self.picture.rows.remove(task_id);
+        self.change();
+    }
+
+    /// Shows these tasks and no others.
+    pub(super) fn replace<'a>(&mut self, tasks: impl Iterator<Item = &'a TaskView>, truncated: bool) {
+        self.picture.rows.clear();
+        self.picture.truncated = truncated;
+        tasks.for_each(|task| {
+            self.picture.set(task);
+        });
+        self.change();
+    }
+
+    /// Takes the hub's own counts.
+    pub(super) fn stats(&mut self, stats: &Stats) {
+        self.picture.of_hub = Some(stats.tasks);
+        self.change();
     }
 
     /// Writes a line above the bars.
-    pub fn note(&self, line: &str) {
-        // Where there is no terminal there is nobody to tell.
-        let _ = self.all.println(line);
-    }
-
-    /// Takes all bars away.
-    pub fn clear(&mut self) {
-        for (_, Bar { bar, .. }) in self.of_task.drain() {
-            bar.finish_and_clear();
-        }
-        self.hidden.clear();
-        self.total = None;
-        let _ = self.all.clear();
+    pub fn note(&mut self, line: &str) {
+        self.notes.push(line.to_owned());
+        self.change();
     }
 
     /// Says below the bars how far all is.
     pub fn total(&mut self, done: u64, of: u64, words: String) {
-        let total = self.total.get_or_insert_with(|| {
-            let bar = ProgressBar::new(of).with_style(style("  {pos} of {len}  {bar:40}  {wide_msg}"));
-            self.all.add(bar)
-        });
-        total.set_length(of);
-        total.set_position(done);
-        total.set_message(words);
+        self.picture.total = Some(Total { done, of, words });
+        self.change();
     }
 
-    /// Adds a bar below the others, above the total.
-    fn add(&self, bar: ProgressBar) -> ProgressBar {
-        match &self.total {
-            Some(total) => self.all.insert_before(total, bar),
-            None => self.all.add(bar),
+    /// Takes all bars away.
+    pub fn clear(&mut self) {
+        let counts = self.picture.counts;
+        self.picture = Picture { counts, ..Picture::default() };
+        self.canvas.draw(&std::mem::take(&mut self.notes), &[]);
+        self.changed = false;
+    }
+
+    /// Draws what has changed, and the times that went on. To be called a few times a second.
+    pub fn tick(&mut self) {
+        let rested = self.drawn_at.map_or(Duration::MAX, |at| at.elapsed());
+        if rested >= PAUSE_MAX || (self.changed && rested >= PAUSE) {
+            self.draw();
         }
     }
 
-    fn count(&mut self) {
-        match self.hidden.len() {
-            0 => {
-                self.more.finish_and_clear();
-                self.all.remove(&self.more);
-            }
-            n => {
-                if self.more.is_finished() || self.more.message().is_empty() {
-                    self.more = self.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
-                }
-                self.more.set_message(format!("  and {n} more running"));
-            }
+    /// Waits until it is time to [`tick`](Self::tick).
+    pub async fn pause() {
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    fn change(&mut self) {
+        self.changed = true;
+        if self.drawn_at.is_none_or(|at| at.elapsed() >= PAUSE) {
+            self.draw();
+        }
+    }
+
+    fn draw(&mut self) {
+        self.drawn_at = Some(Instant::now());
+        self.changed = false;
+        let notes = std::mem::take(&mut self.notes);
+        if let Some(size) = self.canvas.size() {
+            let lines = self.picture.lines(size, Timestamp::now());
+            self.canvas.draw(&notes, &lines);
         }
     }
 }
 
-/// A line for a task that ended.
-pub(super) fn ending(task: &TaskView) -> String {
+impl Picture {
+    pub(super) fn with_counts() -> Picture {
+        Picture { counts: true, ..Picture::default() }
+    }
+
+    /// Takes a task as it stands. Returns how it stood before.
+    pub(super) fn set(&mut self, task: &TaskView) -> Option<Status> {
+        let before = match task.status.is_final() {
+            true => self.rows.remove(&task.task_id),
+            false => self.rows.insert(task.task_id, Row::of(task)),
+        };
+        if before.is_some() {
+            match task.status {
+                Status::Completed => self.ended.completed += 1,
+                Status::Failed => self.ended.failed += 1,
+                Status::Cancelled => self.ended.cancelled += 1,
+                _ => {}
+            }
+        }
+        before.map(|row| row.status)
+    }
+
+    /// The lines for a terminal of these columns and lines. None is wider than it.
+    pub(super) fn lines(&mut self, (width, height): (usize, usize), now: Timestamp) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.counts {
+            lines.push(self.heading());
+        }
+        let mut running: Vec<_> = self.rows.iter().filter(|(_, row)| row.status == Status::Running).collect();
+        running.sort_by_key(|(task_id, row)| (row.since, **task_id));
+        let shown = running.len().min(BARS_MAX).min(height.saturating_sub(LINES_ELSE).max(1));
+        let columns = Columns::of(width);
+        let widest = running[..shown].iter().map(|(_, row)| show::shown_width(&row.title)).max().unwrap_or(0);
+        let title_width = self.title_width.max(widest).min(columns.title_max);
+        lines.extend(running[..shown].iter().map(|(_, row)| columns.line(row, title_width, now)));
+        if shown < running.len() {
+            lines.push(format!("and {} more running", running.len() - shown));
+        }
+        self.title_width = title_width;
+        if self.counts {
+            lines.extend(self.next(now));
+        }
+        if let Some(Total { done, of, words }) = &self.total {
+            let bar = bar(*done as f64 / (*of).max(1) as f64, columns.bar * 2);
+            lines.push(format!("{done} of {of}  {bar}  {words}"));
+        }
+        lines.iter().map(|line| show::cut(line, width.saturating_sub(1))).collect()
+    }
+
+    /// `3 running · 12 pending · 40 completed`
+    fn heading(&self) -> String {
+        let here = |status| self.rows.values().filter(|row| row.status == status).count() as u64;
+        let ended = self.of_hub.unwrap_or(self.ended);
+        let mut counts = vec![
+            (here(Status::Running), "running"),
+            (here(Status::Pending), "pending"),
+            (here(Status::Scheduled), "scheduled"),
+            (here(Status::Waiting), "waiting"),
+        ];
+        if let (true, Some(of_hub)) = (self.truncated, &self.of_hub) {
+            let of_hub = [of_hub.running, of_hub.pending, of_hub.scheduled, of_hub.waiting];
+            counts.iter_mut().zip(of_hub).for_each(|((count, _), of_hub)| *count = of_hub);
+        }
+        let more = if self.truncated && self.of_hub.is_none() { "+" } else { "" };
+        let unfinished = counts.into_iter().map(|(count, word)| (format!("{count}{more}"), count, word));
+        let ended = [(ended.completed, "completed"), (ended.failed, "failed"), (ended.cancelled, "cancelled")];
+        let ended = ended.into_iter().map(|(count, word)| (count.to_string(), count, word));
+        // What runs and what waits is told when it is nothing, too.
+        let told =
+            unfinished.chain(ended).filter(|(_, count, word)| *count > 0 || matches!(*word, "running" | "pending"));
+        told.map(|(count, _, word)| format!("{count} {word}")).collect::<Vec<_>>().join(" · ")
+    }
+
+    /// The tasks that start next, as far as that is known.
+    fn next(&self, now: Timestamp) -> Vec<String> {
+        if self.truncated {
+            return Vec::new();
+        }
+        let of = |status| self.rows.iter().filter(move |(_, row)| row.status == status);
+        let mut pending: Vec<_> = of(Status::Pending).collect();
+        pending.sort_by_key(|(task_id, row)| (std::cmp::Reverse(row.priority), **task_id));
+        let titles = pending.iter().take(NEXT_MAX).map(|(_, row)| row.title.as_str()).collect::<Vec<_>>().join(" · ");
+        let mut lines = Vec::new();
+        if !titles.is_empty() {
+            lines.push(format!("next: {titles}"));
+        }
+        let soonest = of(Status::Scheduled).filter_map(|(_, row)| Some((row.run_at?, row))).min_by_key(|(at, _)| *at);
+        lines.extend(soonest.map(|(at, row)| format!("in {}: {}", show::span(at.millis_since(now)), row.title)));
+        lines
+    }
+}
+
+/// The columns of a line: title, bar, percentage, and what it says.
+struct Columns {
+    title_max: usize,
+    bar: usize,
+}
+
+/// ` 45%`
+const PERCENT: usize = 4;
+
+impl Columns {
+    /// Two fifths of what bar and percentage leave are for what the task says.
+    fn of(width: usize) -> Columns {
+        let bar = match width {
+            0..70 => 10,
+            70..100 => 16,
+            _ => 24,
+        };
+        let room = width.saturating_sub(bar + 1 + PERCENT + 4 + 1);
+        Columns { title_max: (room * 3 / 5).max(8), bar }
+    }
+
+    fn line(&self, row: &Row, title_width: usize, now: Timestamp) -> String {
+        let title = show::exactly(&row.title, title_width);
+        let line = match row.percentage {
+            Some(percentage) => {
+                format!("{title}  {} {percentage:>3.0}%  {}", bar(percentage / 100.0, self.bar), row.words)
+            }
+            None if row.words.is_empty() => format!("{title}  for {}", show::span(now.millis_since(row.since))),
+            None => format!("{title}  {}", row.words),
+        };
+        line.trim_end().to_owned()
+    }
+}
+
+/// A bar of `width` columns, as far as `part` of it.
+fn bar(part: f64, width: usize) -> String {
+    let halves = (part.clamp(0.0, 1.0) * (2 * width) as f64) as usize;
+    let (whole, half) = (halves / 2, halves % 2);
+    format!("{}{}{}", "━".repeat(whole), "╸".repeat(half), "─".repeat(width - whole - half))
+}
+
+/// A line for a task that ended, for a terminal of this width.
+pub(super) fn ending(task: &TaskView, width: usize) -> String {
     let mark = match task.status {
         Status::Completed => "✓",
         Status::Failed => "✗",
         _ => "–",
     };
     let took = task.started_at.zip(task.finished_at).map(|(start, end)| show::span(end.millis_since(start)));
-    let mut words = format!("{mark} {:32}  {}", show::cut(&show::title(task), 32), task.status);
+    let title = show::cut(&show::title(task), (width / 2).max(20));
+    let pad = 32.min(width / 3).saturating_sub(show::shown_width(&title));
+    let mut words = format!("{mark} {title}{:pad$}  {}", "", task.status);
     words.extend(took.map(|took| format!(" after {took}")));
-    if let Some(error) = &task.error {
-        let line = error.message.lines().next_back().unwrap_or_default();
-        words.push_str(&format!(": {} {}", show::plain(&error.kind), show::plain(line)));
-    }
+    words.extend(task.error.as_ref().map(|error| format!(": {}", show::failure(error))));
     words
-}
-
-fn style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template).expect("the templates are ours");
-    style.progress_chars("━╸─").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
 }

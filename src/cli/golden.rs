@@ -10,11 +10,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::bars::{Picture, ending};
 use super::outcome::json_line;
+use super::show;
 use super::tables::{self, Look};
 use super::watch::{in_json, in_lines};
 use crate::client::{Follower, LiveEvent, LiveStatus, Subscribe, TaskEvent};
-use crate::task::{Event, Level, LogLine, TaskView, Timestamp, Transition};
+use crate::task::{Event, Level, LogLine, Status, TaskView, Timestamp, Transition};
 use crate::wire::{Stats, WorkerList};
 
 fn path(name: &str) -> PathBuf {
@@ -52,7 +54,10 @@ fn list() {
     let tasks: Vec<TaskView> = read("tasks.json");
     check("list.txt", &tables::tasks(&tasks, look()));
     check("list.jsonl", &json(&tasks));
-    check("list_terminal.txt", &tables::tasks(&tasks, Look { colours: true, width: Some(105), ..look() }));
+    for width in [60, 120] {
+        let look = Look { colours: true, width: Some(width), ..look() };
+        check(&format!("list_{width}.txt"), &tables::tasks(&tasks, look));
+    }
 }
 
 #[test]
@@ -75,6 +80,34 @@ fn workers() {
     let WorkerList { workers } = read("workers.json");
     check("workers.txt", &tables::workers(&workers, look()));
     check("workers.jsonl", &json(&workers));
+}
+
+/// What `watch` draws in terminals of two sizes, and that no line is wider.
+#[test]
+fn bars() {
+    let mut tasks: Vec<TaskView> = read("tasks.json");
+    let running = tasks[2].clone();
+    let another = |n: u8, title: &str| TaskView {
+        task_id: format!("0198f3a2-5c1e-7a3b-9c4d-1f2e3a4b5d{n:02}").parse().expect("an id"),
+        title: Some(title.into()),
+        ..running.clone()
+    };
+    tasks.push(another(1, "A title that is as long as titles are where people write whole sentences into them"));
+    tasks.push(another(2, "日本語の題名はふたつぶんの幅をとる"));
+    tasks.push(TaskView { progress: None, cancel_requested_at: None, ..another(3, "Says nothing") });
+    for (width, height) in [(60, 24), (120, 24), (60, 8)] {
+        let mut picture = Picture::with_counts();
+        for task in &tasks {
+            picture.set(task);
+        }
+        picture.set(&TaskView { status: Status::Completed, ..another(3, "") });
+        picture.set(&another(3, "Runs again"));
+        let lines = picture.lines((width, height), now());
+        assert!(lines.iter().all(|line| show::shown_width(line) < width), "{lines:#?}");
+        check(&format!("bars_{width}x{height}.txt"), &format!("{}\n", lines.join("\n")));
+    }
+    let endings = [40, 120].map(|width| show::cut(&ending(&tasks[4], width), width));
+    check("endings.txt", &format!("{}\n", endings.join("\n")));
 }
 
 #[test]

@@ -5,11 +5,17 @@
 
 mod bars;
 mod browser;
+mod canvas;
+mod config_file;
 mod demo;
 #[cfg(test)]
 mod golden;
+mod ids;
 mod outcome;
+mod page;
+mod papers;
 mod run;
+mod serve;
 mod show;
 mod submit;
 mod tables;
@@ -19,9 +25,10 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use bars::{Bars, Endings};
+use ids::TaskName;
 use outcome::{Failed, Outcome};
 
 use crate::client::Client;
@@ -39,7 +46,7 @@ enum Command {
     /// Show what it does: a hub, workers and tasks, made up, for two minutes of watching
     Demo(demo::DemoArgs),
     /// Run a hub
-    Serve(crate::config::ServeConfig),
+    Serve(serve::ServeArgs),
     /// Run tasks: one command for each task type, as a file says
     Worker(worker::WorkerArgs),
     /// Run one command as a tracked task, here, and exit as it does
@@ -62,6 +69,12 @@ enum Command {
     Stats(tasks::HubOnly),
     /// List the workers
     Workers(tasks::HubOnly),
+    /// Open the hub's page in a browser
+    Open(page::OpenArgs),
+    /// Print the completions of a shell
+    Completions(papers::CompletionsArgs),
+    /// Print a manual page
+    Man(papers::ManArgs),
 }
 
 /// Which hub, and how to answer.
@@ -93,11 +106,29 @@ impl HubArgs {
 
 /// Reads the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
-    // clap exits with 2 by itself where the words make no sense.
-    let Cli { command } = Cli::parse();
-    let outcome = match command {
+    let outcome = read().and_then(|(cli, matches)| obey(cli, &matches));
+    outcome.unwrap_or_else(|failed| {
+        failed.tell();
+        failed.exit_code()
+    })
+}
+
+/// Reads the words, and where `serve` names a file, that too: what it says stands where defaults stood, so the words and
+/// the environment go before it. clap exits with 2 by itself where the words make no sense.
+fn read() -> Result<(Cli, ArgMatches), Failed> {
+    let mut matches = Cli::command().get_matches();
+    if let Some(path) = matches.subcommand_matches("serve").and_then(serve::file) {
+        let command = config_file::as_defaults(Cli::command(), path).map_err(Failed::usage)?;
+        matches = command.get_matches();
+    }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|why| why.exit());
+    Ok((cli, matches))
+}
+
+fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
+    match command {
         Command::Demo(args) => demo::demo(args),
-        Command::Serve(config) => Ok(crate::server::main(config)),
+        Command::Serve(args) => serve::serve(args, matches.subcommand_matches("serve")),
         Command::Worker(args) => block_on(worker::worker(args)),
         Command::Run(args) => block_on(run::run(args)),
         Command::Submit(args) => block_on(submit::submit(args)),
@@ -109,11 +140,10 @@ pub fn main() -> ExitCode {
         Command::Retry(args) => block_on(tasks::retry(args)),
         Command::Stats(args) => block_on(tasks::stats(args)),
         Command::Workers(args) => block_on(tasks::workers(args)),
-    };
-    outcome.unwrap_or_else(|failed| {
-        failed.tell();
-        failed.exit_code()
-    })
+        Command::Open(args) => block_on(page::open(args)),
+        Command::Completions(args) => papers::completions(args, Cli::command()),
+        Command::Man(args) => papers::man(args, Cli::command()),
+    }
 }
 
 /// One thread is enough for a client, and commands it starts must outlive no thread but the last.
@@ -132,7 +162,6 @@ mod tests {
 
     #[test]
     fn the_words_hold_together() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -31,6 +31,14 @@ impl Failed {
         Failed { code: UNREACHABLE, words: Some(words.into()) }
     }
 
+    /// No hub answers there. Whoever is new here has not started one.
+    pub(super) fn no_hub(words: impl std::fmt::Display) -> Failed {
+        Failed::unreachable(format!(
+            "{words}\n  `taskhub serve` starts a hub on this machine, `taskhub demo` one to play with; --hub or TASKHUB_URL \
+             names another"
+        ))
+    }
+
     pub(super) fn refused(words: impl Into<String>) -> Failed {
         Failed { code: REFUSED, words: Some(words.into()) }
     }
@@ -74,7 +82,8 @@ impl From<ClientError> for Failed {
         };
         match error {
             ClientError::Address(_) => Failed::usage(words),
-            ClientError::Unreachable { .. } | ClientError::Protocol { .. } => Failed::unreachable(words),
+            ClientError::Unreachable { .. } => Failed::no_hub(words),
+            ClientError::Protocol { .. } => Failed::unreachable(words),
             ClientError::Refused(_) => Failed::refused(words),
         }
     }

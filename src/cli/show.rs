@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use crate::task::{Progress, Status, TaskView, Timestamp};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::task::{Failure, Progress, Status, TaskView, Timestamp};
 
 /// Text of others, made harmless for a terminal: no control characters, no colours.
 pub(super) fn plain(text: &str) -> String {
@@ -46,7 +48,24 @@ pub(super) fn status(status: Status, width: usize, colours: bool) -> String {
 
 /// What a task is called.
 pub(super) fn title(task: &TaskView) -> String {
-    plain(task.title.as_deref().unwrap_or(task.task_type.as_str()))
+    one_line(task.title.as_deref().unwrap_or(task.task_type.as_str()))
+}
+
+/// Text of others where a line has columns.
+pub(super) fn one_line(text: &str) -> String {
+    plain(text).replace('\t', " ")
+}
+
+/// The part of an id that tells tasks of one moment apart; the page shows the same.
+pub(super) fn short_id(task: &TaskView) -> String {
+    let id = task.task_id.to_string();
+    id[id.len() - 8..].to_owned()
+}
+
+/// Why a task failed, or its last try did: the kind and the last line, which in a traceback says most.
+pub(super) fn failure(failure: &Failure) -> String {
+    let line = failure.message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    one_line(&format!("{} {}", failure.kind, line.trim())).trim_end().to_owned()
 }
 
 /// A span in its largest unit or two: `850 ms`, `3.2 s`, `4 m 10 s`, `5 h 2 m`, `3 d`.
@@ -122,7 +141,8 @@ pub(super) fn progress(progress: &Progress, with_percentage: bool) -> String {
     parts.join(" · ")
 }
 
-/// Rows under a head, each column as wide as its widest cell. The last column is cut at the width of the terminal.
+/// Rows under a head, each column as wide as its widest cell. Where that is wider than the terminal, the widest columns
+/// are cut.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
     right: &'static [usize],
@@ -142,26 +162,22 @@ impl Table {
     pub(super) fn text(&self, width: Option<usize>) -> String {
         let columns = self.rows[0].len();
         let wide = |column: usize| self.rows.iter().map(|row| shown_width(&row[column])).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(wide).collect();
-        let before_last = widths[..columns - 1].iter().map(|width| width + 2).sum::<usize>();
+        let mut widths: Vec<usize> = (0..columns).map(wide).collect();
+        if let Some(width) = width {
+            fit(&mut widths, width);
+        }
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
-                let pad = widths[column].saturating_sub(shown_width(cell));
-                let last = column + 1 == columns;
-                if self.right.contains(&column) {
-                    let _ = write!(line, "{:pad$}{cell}", "");
-                } else if last {
-                    line.push_str(&match width.and_then(|width| width.checked_sub(before_last)) {
-                        Some(room) if room > 10 => cut(cell, room),
-                        _ => cell.clone(),
-                    });
-                } else {
-                    let _ = write!(line, "{cell}{:pad$}", "");
-                }
-                if !last {
-                    line.push_str("  ");
+                let cell = cut(cell, widths[column]);
+                let pad = widths[column].saturating_sub(shown_width(&cell));
+                let _ = match self.right.contains(&column) {
+                    true => write!(line, "{:pad$}{cell}", ""),
+                    false => write!(line, "{cell}{:pad$}", ""),
+                };
+                if column + 1 < columns {
+                    line.push_str(GAP);
                 }
             }
             out.push_str(line.trim_end());
@@ -171,28 +187,77 @@ impl Table {
     }
 }
 
-/// The characters of a cell, without colours.
-fn shown_width(cell: &str) -> usize {
-    if cell.contains('\x1b') { plain(cell).chars().count() } else { cell.chars().count() }
+/// Between two columns.
+const GAP: &str = "  ";
+/// A column is not cut below this, the length of a status: of less nothing can be read.
+const COLUMN_MIN: usize = 9;
+
+/// Takes from the widest columns what is beyond `width`.
+fn fit(widths: &mut [usize], width: usize) {
+    let gaps = GAP.len() * widths.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > width {
+        let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > COLUMN_MIN) else { return };
+        *widest -= 1;
+    }
 }
 
-/// The text with at most this many characters.
-pub(super) fn cut(text: &str, chars_max: usize) -> String {
-    if text.chars().count() <= chars_max {
+/// How many columns of a terminal a text takes, without its colours.
+pub(super) fn shown_width(text: &str) -> usize {
+    if text.contains('\x1b') { plain(text).width() } else { text.width() }
+}
+
+/// The text in at most so many columns of a terminal. A colour that is cut off is ended.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if shown_width(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()
+    let (mut out, mut room, mut in_colour) = (String::new(), width.saturating_sub(1), false);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            // Our own colours only: `ESC [ … m`.
+            out.push(c);
+            for c in chars.by_ref() {
+                out.push(c);
+                if c == 'm' {
+                    break;
+                }
+            }
+            in_colour = true;
+            continue;
+        }
+        let wide = c.width().unwrap_or(0);
+        if wide > room {
+            break;
+        }
+        room -= wide;
+        out.push(c);
+    }
+    out.extend((width > 0).then_some('…'));
+    if in_colour {
+        out.push_str("\x1b[0m");
+    }
+    out
+}
+
+/// The text, filled up with spaces to so many columns, or cut to them.
+pub(super) fn exactly(text: &str, width: usize) -> String {
+    let text = cut(text, width);
+    let pad = width.saturating_sub(shown_width(&text));
+    format!("{text}{:pad$}", "")
 }
 
 /// The width of the terminal behind standard output, if it is one.
 pub(super) fn terminal_width() -> Option<usize> {
-    if !std::io::stdout().is_terminal() {
-        return None;
-    }
+    std::io::stdout().is_terminal().then(|| terminal_size(libc::STDOUT_FILENO)).flatten().map(|(width, _)| width)
+}
+
+/// The columns and lines of the terminal behind a descriptor.
+pub(super) fn terminal_size(descriptor: i32) -> Option<(usize, usize)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the call writes one `winsize`, which `size` is.
-    let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+    let answer = unsafe { libc::ioctl(descriptor, libc::TIOCGWINSZ, &mut size) };
+    (answer == 0 && size.ws_col > 0).then_some((usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
 /// Everything about one task.
@@ -287,6 +352,17 @@ mod tests {
         table.row(["\x1b[32mbbbbbb\x1b[0m".into(), "9".into(), "short".into()]);
         let expected = "NAME     N  TITLE\na       10  a title that is…\n\x1b[32mbbbbbb\x1b[0m   9  short\n";
         assert_eq!(table.text(Some(28)), expected);
+        // Characters that take two columns count for two; colours count for none.
+        for (text, width, expected) in [
+            ("日本語", 6, "日本語"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+            ("\x1b[31mfailed\x1b[0m now", 4, "\x1b[31mfai…\x1b[0m"),
+            ("abc", 0, ""),
+        ] {
+            assert_eq!(cut(text, width), expected);
+        }
+        assert_eq!(exactly("日本", 6), "日本  ");
     }
 
     #[test]

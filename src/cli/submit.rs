@@ -137,7 +137,7 @@ pub(super) async fn submit(args: SubmitArgs) -> Outcome {
     } else if let Some(result) = &task.result {
         print(&format!("{}\n", result.as_str()))?;
     } else {
-        tell(super::bars::ending(&task));
+        tell(super::bars::ending(&task, usize::MAX));
         tell(format_args!("  taskhub get {}", task.task_id));
     }
     Ok(if task.status == Status::Completed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
@@ -154,11 +154,21 @@ pub(super) async fn finished(client: &Client, task_id: TaskId) -> Result<TaskVie
         let filter = FilterSpec { task_id: Some(vec![task_id]), ..FilterSpec::default() };
         let snapshot = Some(SnapshotSpec { limit: Some(1), ..SnapshotSpec::default() });
         live.subscribe(Subscribe { filter, snapshot, ..Subscribe::default() });
-        while let Some(event) = live.next().await {
+        loop {
+            let event = tokio::select! {
+                event = live.next() => event,
+                () = Bars::pause() => {
+                    bars.tick();
+                    continue;
+                }
+            };
             match event {
-                LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. }) => tasks.iter().for_each(|task| bars.set(task)),
-                LiveEvent::Of(_, TaskEvent::Task { task, .. } | TaskEvent::Progress { task }) => bars.set(&task),
-                _ => {}
+                Some(LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. })) => {
+                    tasks.iter().for_each(|task| bars.set(task))
+                }
+                Some(LiveEvent::Of(_, TaskEvent::Task { task, .. } | TaskEvent::Progress { task })) => bars.set(&task),
+                Some(_) => {}
+                None => break,
             }
         }
         std::future::pending().await

@@ -20,19 +20,37 @@ impl Look {
     }
 }
 
-/// `list`: a line a task.
+/// Narrower than this, queue and type make room.
+const NARROW: usize = 80;
+
+/// `list`: a line a task. A terminal shows ids as the page does; whoever reads a pipe gets them whole.
 pub(super) fn tasks(tasks: &[TaskView], look: Look) -> String {
-    let mut table = Table::new(&["TASK", "STATUS", "DONE", "AGE", "QUEUE", "TYPE", "TITLE"], &[2, 3]);
+    let error = |task: &TaskView| task.error.as_ref().or(task.last_error.as_ref()).map(show::failure);
+    let with_errors = tasks.iter().any(|task| error(task).is_some());
+    let narrow = look.width.is_some_and(|width| width < NARROW);
+    let heads = ["TASK", "STATUS", "DONE", "AGE", "QUEUE", "TYPE", "TITLE", "ERROR"];
+    let is_shown = |column: usize| match heads[column] {
+        "QUEUE" | "TYPE" => !narrow,
+        "ERROR" => with_errors,
+        _ => true,
+    };
+    let shown = |column: &usize| is_shown(*column);
+    let heads: Vec<_> = (0..heads.len()).filter(shown).map(|column| heads[column]).collect();
+    let mut table = Table::new(&heads, &[2, 3]);
     for task in tasks {
-        table.row([
-            task.task_id.to_string(),
+        let task_id = if look.width.is_some() { show::short_id(task) } else { task.task_id.to_string() };
+        let title = task.title.as_deref().map(show::one_line).unwrap_or_default();
+        let cells = [
+            task_id,
             show::status(task.status, 0, look.colours),
             show::cut(&show::short_progress(task.progress.as_ref()), 12),
             show::age(task.created_at, look.now),
             task.queue.to_string(),
             task.task_type.to_string(),
-            show::plain(task.title.as_deref().unwrap_or_default()),
-        ]);
+            if narrow { show::title(task) } else { title },
+            error(task).unwrap_or_default(),
+        ];
+        table.row(cells.into_iter().enumerate().filter(|(column, _)| is_shown(*column)).map(|(_, cell)| cell));
     }
     table.text(look.width)
 }

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::HubArgs;
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::submit::{finished, label};
 use super::tables::{self, Look};
+use super::{HubArgs, TaskName};
 use crate::client::{ListQuery, Order};
-use crate::task::{Status, TaskId};
+use crate::task::Status;
 
 #[derive(Debug, Args)]
 pub(super) struct HubOnly {
@@ -19,7 +19,8 @@ pub(super) struct HubOnly {
 
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    task_id: TaskId,
+    #[arg(value_name = "ID")]
+    task_id: TaskName,
     /// Wait for its end; exit with 1 if it failed or was cancelled
     #[arg(long, short)]
     wait: bool,
@@ -32,8 +33,9 @@ pub(super) struct GetArgs {
 
 pub(super) async fn get(args: GetArgs) -> Outcome {
     let client = args.hub.client()?;
-    let task = if args.wait { finished(&client, args.task_id).await? } else { client.get(args.task_id).await? };
-    let history = if args.history { Some(client.history(args.task_id).await?) } else { None };
+    let task_id = args.task_id.find(&client).await?;
+    let task = if args.wait { finished(&client, task_id).await? } else { client.get(task_id).await? };
+    let history = if args.history { Some(client.history(task_id).await?) } else { None };
     if args.hub.json {
         match &history {
             Some(history) => print_json(&serde_json::json!({ "task": task, "transitions": history }))?,
@@ -121,8 +123,8 @@ pub(super) async fn list(args: ListArgs) -> Outcome {
 
 #[derive(Debug, Args)]
 pub(super) struct CancelArgs {
-    #[arg(required = true)]
-    task_id: Vec<TaskId>,
+    #[arg(required = true, value_name = "ID")]
+    task_id: Vec<TaskName>,
     /// Why, for its history
     #[arg(long)]
     reason: Option<String>,
@@ -133,12 +135,16 @@ pub(super) struct CancelArgs {
 pub(super) async fn cancel(args: CancelArgs) -> Outcome {
     let client = args.hub.client()?;
     let mut refused = None;
-    for task_id in args.task_id {
-        match client.cancel(task_id, args.reason.as_deref()).await {
+    for name in args.task_id {
+        let cancelled = async {
+            let task_id = name.find(&client).await?;
+            Ok(client.cancel(task_id, args.reason.as_deref()).await?)
+        };
+        match cancelled.await {
             Ok(task) if args.hub.json => print_json(&task)?,
-            Ok(task) if task.status == Status::Cancelled => print(&format!("{task_id} cancelled\n"))?,
-            Ok(_) => print(&format!("{task_id} asked to stop\n"))?,
-            Err(why) => note(&mut refused, why.into(), task_id)?,
+            Ok(task) if task.status == Status::Cancelled => print(&format!("{} cancelled\n", task.task_id))?,
+            Ok(task) => print(&format!("{} asked to stop\n", task.task_id))?,
+            Err(why) => note(&mut refused, why, &name)?,
         }
     }
     refused.map_or(Ok(ExitCode::SUCCESS), Err)
@@ -146,8 +152,8 @@ pub(super) async fn cancel(args: CancelArgs) -> Outcome {
 
 #[derive(Debug, Args)]
 pub(super) struct RetryArgs {
-    #[arg(required = true)]
-    task_id: Vec<TaskId>,
+    #[arg(required = true, value_name = "ID")]
+    task_id: Vec<TaskName>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -155,22 +161,26 @@ pub(super) struct RetryArgs {
 pub(super) async fn retry(args: RetryArgs) -> Outcome {
     let client = args.hub.client()?;
     let mut refused = None;
-    for task_id in args.task_id {
-        match client.retry(task_id).await {
+    for name in args.task_id {
+        let retried = async {
+            let task_id = name.find(&client).await?;
+            Ok(client.retry(task_id).await?)
+        };
+        match retried.await {
             Ok(task) if args.hub.json => print_json(&task)?,
-            Ok(task) => print(&format!("{task_id} {}\n", task.status))?,
-            Err(why) => note(&mut refused, why.into(), task_id)?,
+            Ok(task) => print(&format!("{} {}\n", task.task_id, task.status))?,
+            Err(why) => note(&mut refused, why, &name)?,
         }
     }
     refused.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// One refusal does not keep the others from being tried; the last one is told at the end, the others here.
-fn note(refused: &mut Option<Failed>, why: Failed, task_id: TaskId) -> Result<(), Failed> {
+fn note(refused: &mut Option<Failed>, why: Failed, name: &TaskName) -> Result<(), Failed> {
     if !why.is_refusal() {
         return Err(why);
     }
-    if let Some(earlier) = refused.replace(why.about(task_id)) {
+    if let Some(earlier) = refused.replace(why.about(name)) {
         earlier.tell();
     }
     Ok(())

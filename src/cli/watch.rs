@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::submit::label;
 use super::tasks::status;
-use super::{Bars, Endings, HubArgs, show};
-use crate::client::{LiveEvent, LiveStatus, Subscribe, TaskEvent};
+use super::{Bars, Endings, HubArgs, TaskName, show};
+use crate::client::{Client, LiveEvent, LiveStatus, Subscribe, TaskEvent};
 use crate::task::{Event, FilterSpec, LogLine, Progress, Status, TaskId, TaskView, Timestamp};
 use crate::wire::{LogsSpec, SnapshotSpec, Stats};
 
@@ -22,7 +22,8 @@ const LINES_HZ: f64 = 1.0;
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
     /// Only these tasks, until they have ended; exit with 1 if one failed or was cancelled
-    task_id: Vec<TaskId>,
+    #[arg(value_name = "ID")]
+    task_id: Vec<TaskName>,
     /// Only tasks in these states
     #[arg(long, short, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     status: Vec<Status>,
@@ -43,13 +44,21 @@ pub(super) struct WatchArgs {
 }
 
 impl WatchArgs {
-    fn filter(&self) -> FilterSpec {
+    async fn find_tasks(&self, client: &Client) -> Result<Vec<TaskId>, Failed> {
+        let mut found = Vec::with_capacity(self.task_id.len());
+        for name in &self.task_id {
+            found.push(name.find(client).await?);
+        }
+        Ok(found)
+    }
+
+    fn filter(&self, task_ids: &[TaskId]) -> FilterSpec {
         let mut labels = BTreeMap::<String, Vec<String>>::new();
         for (key, value) in &self.labels {
             labels.entry(key.clone()).or_default().push(value.clone());
         }
         FilterSpec {
-            task_id: some(&self.task_id),
+            task_id: some(task_ids),
             task_type: some(&self.types),
             queue: some(&self.queue),
             status: some(&self.status),
@@ -64,6 +73,9 @@ fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
+/// The most tasks of a snapshot.
+const SNAPSHOT_MAX: u32 = 1_000;
+
 /// How what happens is shown.
 enum Screen {
     Json,
@@ -76,20 +88,35 @@ pub(super) async fn watch(args: WatchArgs) -> Outcome {
     let mut screen = match args.hub.json {
         true => Screen::Json,
         false if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => {
-            Screen::Bars(Bars::new(Endings::All))
+            Screen::Bars(Bars::new(Endings::All).with_counts())
         }
         false => Screen::Lines,
     };
     let mut live = client.live();
-    let filter = args.filter();
+    let task_ids = args.find_tasks(&client).await?;
+    let filter = args.filter(&task_ids);
     let max_hz = matches!(screen, Screen::Lines).then_some(LINES_HZ);
-    let snapshot = (!args.task_id.is_empty())
-        .then(|| SnapshotSpec { limit: Some(args.task_id.len().min(1_000) as u32), ..SnapshotSpec::default() });
+    let of_all = filter == FilterSpec::default();
+    let limit = match (&screen, task_ids.len()) {
+        // What comes next is told only where all is known.
+        (Screen::Bars(_), 0) => Some(SNAPSHOT_MAX),
+        (_, 0) => None,
+        (_, named) => Some((named as u32).min(SNAPSHOT_MAX)),
+    };
+    let snapshot = limit.map(|limit| SnapshotSpec { limit: Some(limit), ..SnapshotSpec::default() });
     live.subscribe(Subscribe { filter, snapshot, max_hz, ..Subscribe::default() });
+    if of_all && matches!(screen, Screen::Bars(_)) {
+        live.subscribe(Subscribe { stats: true, ..Subscribe::default() });
+    }
     // The tasks that were named, and how they stand; `None` for what is not there.
     let mut named: BTreeMap<TaskId, Option<Status>> = BTreeMap::new();
     let mut was_live = false;
-    while let Some(event) = live.next().await {
+    loop {
+        let event = tokio::select! {
+            event = live.next() => event,
+            () = screen.pause() => continue,
+        };
+        let Some(event) = event else { break };
         was_live |= live.status() == LiveStatus::Live;
         let event = match event {
             LiveEvent::Status { status: LiveStatus::Offline, reason, .. } if !was_live => {
@@ -103,7 +130,7 @@ pub(super) async fn watch(args: WatchArgs) -> Outcome {
         screen.show(&event)?;
         match &event {
             LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. }) => {
-                named = args.task_id.iter().map(|task_id| (*task_id, None)).collect();
+                named = task_ids.iter().map(|task_id| (*task_id, None)).collect();
                 for task in tasks {
                     named.entry(task.task_id).and_modify(|status| *status = Some(task.status));
                 }
@@ -136,10 +163,21 @@ fn ended(code: &str, detail: &str) -> Failed {
 }
 
 fn never_live(hub: &HubArgs, reason: Option<String>) -> Failed {
-    Failed::unreachable(format!("the hub at {} cannot be reached: {}", hub.hub, reason.unwrap_or_default()))
+    Failed::no_hub(format!("the hub at {} cannot be reached: {}", hub.hub, reason.unwrap_or_default()))
 }
 
 impl Screen {
+    /// Until it is time to draw again; for ever where nothing is drawn.
+    async fn pause(&mut self) {
+        match self {
+            Screen::Bars(bars) => {
+                Bars::pause().await;
+                bars.tick();
+            }
+            Screen::Json | Screen::Lines => std::future::pending().await,
+        }
+    }
+
     fn show(&mut self, event: &LiveEvent) -> Result<(), Failed> {
         match self {
             Screen::Json => print_json(&in_json(event)),
@@ -279,9 +317,8 @@ fn line(at: Timestamp, word: &str, task: &TaskView) -> String {
     }
     let running = task.status == Status::Running;
     words.extend(task.progress.as_ref().filter(|_| running).map(|tick| show::progress(tick, true)));
-    words.extend(task.error.as_ref().map(|error| {
-        show::plain(&format!("{} {}", error.kind, error.message.lines().next_back().unwrap_or_default()))
-    }));
+    let last_error = task.last_error.as_ref().filter(|_| !running && !task.status.is_final());
+    words.extend(task.error.as_ref().or(last_error).map(show::failure));
     words.retain(|word| !word.is_empty());
     format!("{at}  {word:<16} {}  {}\n", task.task_id, words.join(" · "))
 }
@@ -307,24 +344,16 @@ fn on_bars(bars: &mut Bars, event: &LiveEvent) {
             bars.note(&connection(*status, *behind, *retry_ms, reason.as_deref()));
         }
         LiveEvent::Of(_, event) => match event {
-            TaskEvent::Snapshot { tasks, .. } => {
-                bars.clear();
-                let running = |task: &&Arc<TaskView>| task.status == Status::Running;
-                let waiting = tasks.iter().filter(|task| !running(task) && !task.status.is_final()).count();
-                let runs = tasks.iter().filter(running).count();
-                bars.note(&format!("{runs} running, {waiting} waiting"));
-                tasks.iter().for_each(|task| bars.set(task));
+            TaskEvent::Snapshot { tasks, truncated } => {
+                bars.replace(tasks.iter().map(Arc::as_ref), *truncated);
             }
             TaskEvent::Task { task, .. } | TaskEvent::Progress { task } | TaskEvent::Leave { task, event: Some(_) } => {
                 bars.set(task);
             }
-            TaskEvent::Leave { task, event: None } => {
-                bars.forget(&task.task_id);
-            }
-            TaskEvent::Gone { task_id } => {
-                bars.forget(task_id);
-            }
-            TaskEvent::Log { .. } | TaskEvent::Stats(_) | TaskEvent::Ended { .. } => {}
+            TaskEvent::Leave { task, event: None } => bars.forget(&task.task_id),
+            TaskEvent::Gone { task_id } => bars.forget(task_id),
+            TaskEvent::Stats(stats) => bars.stats(stats),
+            TaskEvent::Log { .. } | TaskEvent::Ended { .. } => {}
         },
         LiveEvent::Lag { .. } | LiveEvent::Complaint { .. } => {}
     }
@@ -332,7 +361,8 @@ fn on_bars(bars: &mut Bars, event: &LiveEvent) {
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    task_id: TaskId,
+    #[arg(value_name = "ID")]
+    task_id: TaskName,
     /// Go on until the task has ended; exit with 1 if it failed or was cancelled
     #[arg(long, short)]
     follow: bool,
@@ -351,12 +381,13 @@ const REST_LINES: u32 = 1_000;
 
 pub(super) async fn logs(args: LogsArgs) -> Outcome {
     let client = args.hub.client()?;
+    let task_id = args.task_id.find(&client).await?;
     if !args.follow {
-        print_lines(&args, &client.logs(args.task_id, Some(args.tail)).await?)?;
+        print_lines(&args, &client.logs(task_id, Some(args.tail)).await?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut live = client.live();
-    let filter = FilterSpec { task_id: Some(vec![args.task_id]), ..FilterSpec::default() };
+    let filter = FilterSpec { task_id: Some(vec![task_id]), ..FilterSpec::default() };
     let logs = Some(LogsSpec { tail: Some(args.tail) });
     let snapshot = Some(SnapshotSpec { limit: Some(1), ..SnapshotSpec::default() });
     live.subscribe(Subscribe { filter, snapshot, logs, ..Subscribe::default() });
@@ -377,7 +408,7 @@ pub(super) async fn logs(args: LogsArgs) -> Outcome {
             }
             LiveEvent::Of(_, TaskEvent::Snapshot { tasks, .. }) => match tasks.first() {
                 Some(task) => task.status,
-                None => return Err(Failed::refused(format!("there is no task {}", args.task_id))),
+                None => return Err(Failed::refused(format!("there is no task {task_id}"))),
             },
             LiveEvent::Of(_, TaskEvent::Task { task, .. }) => task.status,
             LiveEvent::Of(_, TaskEvent::Gone { .. }) => return Ok(ExitCode::SUCCESS),
@@ -389,8 +420,8 @@ pub(super) async fn logs(args: LogsArgs) -> Outcome {
         // The last lines may still be on their way; what has not been told is asked for.
         loop {
             let rest = match told {
-                0 => client.logs(args.task_id, Some(args.tail)).await?,
-                told => client.logs_after(args.task_id, told, REST_LINES).await?,
+                0 => client.logs(task_id, Some(args.tail)).await?,
+                told => client.logs_after(task_id, told, REST_LINES).await?,
             };
             let Some(last) = rest.last() else { break };
             told = last.seq;

@@ -4,6 +4,7 @@ mod bad_input;
 mod browser;
 mod cancel;
 mod client;
+mod command_line;
 mod command_worker;
 mod crash_poison;
 mod dashboard;

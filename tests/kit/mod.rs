@@ -7,6 +7,7 @@
 mod hub;
 mod process;
 mod socket;
+mod terminal;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use hub::{Answer, HubBuilder, TestHub, id};
 pub use process::{HubProcess, Program, program};
 pub use socket::TestSocket;
+pub use terminal::{Terminal, lines};
 
 /// How long anything may take that should take milliseconds, on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -81,7 +81,9 @@ async fn place(
 /// A worker, and the end of the pipe that it lives by.
 fn start(worker_id: &str, hub: &str) -> std::io::Result<(Child, Option<ChildStdin>)> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["demo", "--act-as", worker_id, "--hub", hub])
+        .arg0(format!("taskhub: {worker_id} of the demo"))
+        .arg("demo")
+        .env(PART, format!("{worker_id} {hub}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -94,20 +96,37 @@ fn start(worker_id: &str, hub: &str) -> std::io::Result<(Child, Option<ChildStdi
     Ok((child, input))
 }
 
-/// `taskhub demo --act-as ID`: one of the workers.
-pub(super) async fn act(worker_id: &str, hub: &str) -> Outcome {
-    let (end, ended) = tokio::sync::oneshot::channel();
-    // Reading blocks, and ends only with the demo.
-    std::thread::spawn(move || {
-        let mut nothing = [0; 64];
-        while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
-        let _ = end.send(());
-    });
-    tokio::select! {
-        done = work::worker(hub, worker_id).run(std::future::pending()) => match done {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(why) => Err(Failed::refused(why.to_string())),
-        },
-        _ = ended => Ok(ExitCode::SUCCESS),
+/// Names the worker, and its hub, to a process that is one. No option, because nobody else has a use for it.
+const PART: &str = "TASKHUB_DEMO_PART";
+
+/// What this process plays, where it is one of the workers.
+pub(super) struct Part {
+    worker_id: String,
+    hub: String,
+}
+
+impl Part {
+    pub(super) fn ours() -> Option<Part> {
+        let part = std::env::var(PART).ok()?;
+        let (worker_id, hub) = part.split_once(' ')?;
+        Some(Part { worker_id: worker_id.to_owned(), hub: hub.to_owned() })
+    }
+
+    /// Works until the demo is gone.
+    pub(super) async fn act(self) -> Outcome {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        // Reading blocks, and ends only with the demo.
+        std::thread::spawn(move || {
+            let mut nothing = [0; 64];
+            while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
+            let _ = end.send(());
+        });
+        tokio::select! {
+            done = work::worker(&self.hub, &self.worker_id).run(std::future::pending()) => match done {
+                Ok(()) => Ok(ExitCode::SUCCESS),
+                Err(why) => Err(Failed::refused(why.to_string())),
+            },
+            _ = ended => Ok(ExitCode::SUCCESS),
+        }
     }
 }

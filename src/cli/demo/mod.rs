@@ -44,16 +44,11 @@ pub(super) struct DemoArgs {
     /// How many times as fast it plays
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
     speed: u32,
-    /// Be one of its workers
-    #[arg(long, value_name = "ID", hide = true, requires = "hub")]
-    act_as: Option<String>,
-    #[arg(long, value_name = "URL", hide = true)]
-    hub: Option<String>,
 }
 
 pub(super) fn demo(args: DemoArgs) -> Outcome {
-    if let (Some(worker_id), Some(hub)) = (&args.act_as, &args.hub) {
-        return super::block_on(cast::act(worker_id, hub));
+    if let Some(part) = cast::Part::ours() {
+        return super::block_on(part.act());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|why| Failed::here(format!("could not start: {why}")))?;
