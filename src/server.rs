@@ -27,6 +27,7 @@ use tower::ServiceExt;
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, Peer, router};
 use crate::hub::Hub;
+use crate::seldom::Seldom;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
 
@@ -78,12 +79,13 @@ impl Server {
     /// Starts a hub and everything around it. When this returns, the hub answers.
     pub async fn start(config: ServeConfig) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
+        let door = config.door().map_err(StartError::Config)?;
         // Bound first, so that a hub which cannot listen does not touch the store.
         let bind = |cause| StartError::Bind { address: config.listen, cause };
         let listener = listen(config.listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let hub = open_hub(&config).await?;
-        let app = App::new(hub.clone(), config.http_limits(), config.live_limits());
+        let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
         let ended = tokio::spawn(run(listener, app, bounds, until_told(told)));
@@ -201,7 +203,10 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
+                static REFUSED: Seldom = Seldom::new();
+                if let Some(unsaid) = REFUSED.happened() {
+                    tracing::warn!(%error, unsaid, "could not accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

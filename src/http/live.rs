@@ -19,12 +19,13 @@ use tokio::time::Instant;
 use super::caller::{CountedBy, check_origin};
 use super::frames::Heard;
 use super::live_op::{Ask, ask, first};
+use super::query::NoQuery;
 use super::session::{Ending, Session};
 use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
-use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
+use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, Problem};
 
 /// How long the other side may take to close, once it was told.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
     by: CountedBy,
+    _: NoQuery,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
@@ -145,7 +147,7 @@ async fn hear(text: &str, session: &mut Session, socket: &mut Socket) -> Result<
         if rest.len() < text.len() {
             socket.count()?;
         }
-        let Some(said) = first::<LiveOp>(&mut rest) else {
+        let Some(said) = first(&mut rest) else {
             return Err(Ending::Close(CloseCode::BadMessage, "not JSON"));
         };
         let id = said.id;

@@ -19,6 +19,7 @@ mod dashboard;
 mod docs;
 mod events;
 mod frames;
+mod json;
 mod live;
 mod live_op;
 #[cfg(test)]

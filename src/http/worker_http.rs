@@ -12,7 +12,7 @@ use super::accepts::{self, accepts};
 use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
 use super::path::Path;
-use super::query::WAIT_MS_MAX;
+use super::query::{NoQuery, WAIT_MS_MAX};
 use super::read::task_id;
 use super::splice;
 use super::state::App;
@@ -27,6 +27,7 @@ const CLAIM_LEN_MAX: u32 = 100;
 pub(super) async fn claim(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     JsonBody(claim): JsonBody<ClaimBody>,
 ) -> Result<Response, Problem> {
     let worker_id = accepts::worker_id(&claim.worker_id)?;
@@ -74,6 +75,7 @@ pub(super) fn write_task(text: &mut Vec<u8>, handed: &HandedOut) {
 pub(super) async fn progress(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(ProgressBody { progress, checkpoint }): JsonBody<ProgressBody>,
 ) -> Result<Response, Problem> {
@@ -86,6 +88,7 @@ pub(super) async fn progress(
 pub(super) async fn log(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(LogBody { lines }): JsonBody<LogBody>,
 ) -> Result<Response, Problem> {
@@ -98,6 +101,7 @@ pub(super) async fn log(
 pub(super) async fn complete(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(CompleteBody { result }): JsonBody<CompleteBody>,
 ) -> Result<Response, Problem> {
@@ -108,6 +112,7 @@ pub(super) async fn complete(
 pub(super) async fn fail(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(FailBody { error, retryable }): JsonBody<FailBody>,
 ) -> Result<Response, Problem> {
@@ -118,6 +123,7 @@ pub(super) async fn fail(
 pub(super) async fn cancelled(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
@@ -128,6 +134,7 @@ pub(super) async fn cancelled(
 pub(super) async fn release(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
@@ -138,6 +145,7 @@ pub(super) async fn release(
 pub(super) async fn heartbeat(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {

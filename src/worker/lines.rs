@@ -176,6 +176,10 @@ mod tests {
             r#"{"log":{"level":"error","message":"x"}}"#,
             Said::Log(LogLineBody { level: Level::Error, message: "x".into() }),
         );
+        check(
+            r#"{"log":{"level":"loud","message":"x"}}"#,
+            Said::Log(LogLineBody { level: Level::Info, message: "x".into() }),
+        );
         check(r#"{"checkpoint":[1,  2]}"#, Said::Checkpoint(Json::parse("[1,  2]").unwrap()));
         check(r#"{"result":null}"#, Said::Result(Json::null()));
         check(r#"{"result":{"a": 1}}"#, Said::Result(Json::parse(r#"{"a": 1}"#).unwrap()));
@@ -190,7 +194,6 @@ mod tests {
             r#"{"progress":"half"}"#,
             r#"{"progress":null}"#,
             r#"{"log":5}"#,
-            r#"{"log":{"level":"loud","message":"x"}}"#,
             r#"{"result":1"#,
             r#"{"result":1} and more"#,
             r#"["result"]"#,

@@ -28,6 +28,7 @@ mod retry_delete;
 mod schedule;
 mod sse;
 mod stats;
+mod strict;
 mod submit;
 mod timeout;
 mod wait;
