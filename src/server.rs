@@ -6,6 +6,7 @@
 //! new connections are taken; watchers are told goodbye, each at its own moment within `goodbye`; then workers are; then
 //! what is still being answered gets a moment; and last the writer ends and the store is closed.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,20 +15,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, Peer, router};
+use crate::http::{App, Linger, Peer, Unread, answer, router};
 use crate::hub::Hub;
-use crate::seldom::Seldom;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
 
@@ -79,13 +79,12 @@ impl Server {
     /// Starts a hub and everything around it. When this returns, the hub answers.
     pub async fn start(config: ServeConfig) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
-        let door = config.door().map_err(StartError::Config)?;
         // Bound first, so that a hub which cannot listen does not touch the store.
         let bind = |cause| StartError::Bind { address: config.listen, cause };
         let listener = listen(config.listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let hub = open_hub(&config).await?;
-        let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
+        let app = App::new(hub.clone(), config.http_limits(), config.live_limits());
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
         let ended = tokio::spawn(run(listener, app, bounds, until_told(told)));
@@ -203,20 +202,18 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                static REFUSED: Seldom = Seldom::new();
-                if let Some(unsaid) = REFUSED.happened() {
-                    tracing::warn!(%error, unsaid, "could not accept a connection");
-                }
+                tracing::warn!(%error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         tune(&stream);
-        let service = router.clone().map_request(move |mut request: hyper::Request<Incoming>| {
+        let (router, unread) = (router.clone(), Unread::default());
+        let stream = Linger::new(stream, unread.clone());
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer.ip()));
-            request
+            answer(router.clone(), request, unread.clone()).map(Ok::<_, Infallible>)
         });
-        let service = TowerToHyperService::new(service);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut closing = closing.clone();
         connections.spawn(async move {

@@ -18,6 +18,7 @@ mod cursor;
 mod dashboard;
 mod docs;
 mod events;
+mod exchange;
 mod frames;
 mod json;
 mod live;
@@ -44,6 +45,7 @@ mod worker_http;
 mod worker_socket;
 
 pub use caller::Peer;
+pub use exchange::{Linger, Unread, answer};
 pub use routes::router;
 pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod browser;
 mod cancel;
 mod client;
+mod connections;
 mod crash_poison;
 mod dashboard;
 mod docs;
