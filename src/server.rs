@@ -6,6 +6,7 @@
 //! new connections are taken; watchers are told goodbye, each at its own moment within `goodbye`; then workers are; then
 //! what is still being answered gets a moment; and last the writer ends and the store is closed.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,19 +15,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, Peer, router};
+use crate::http::{App, Linger, Peer, Unread, answer, router};
 use crate::hub::Hub;
 use crate::seldom::Seldom;
 use crate::signals::Signals;
@@ -214,11 +215,12 @@ async fn accept(
             }
         };
         tune(&stream);
-        let service = router.clone().map_request(move |mut request: hyper::Request<Incoming>| {
+        let (router, unread) = (router.clone(), Unread::default());
+        let stream = Linger::new(stream, unread.clone());
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer.ip()));
-            request
+            answer(router.clone(), request, unread.clone()).map(Ok::<_, Infallible>)
         });
-        let service = TowerToHyperService::new(service);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut closing = closing.clone();
         connections.spawn(async move {

@@ -74,7 +74,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).ok_or_else(|| "a moment is written like 2026-01-31T12:00:00Z".into())
+    Timestamp::parse(text).map_err(|why| format!("a moment {why}"))
 }
 
 impl SubmitArgs {

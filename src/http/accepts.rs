@@ -2,10 +2,8 @@
 
 use crate::hub::{Accepts, Report};
 use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
-use crate::wire::LogLineBody;
+use crate::wire::{LogLineBody, PATTERNS_MAX};
 
-/// The most patterns of types or queues. A worker that takes more than a hundred kinds of work takes all.
-const PATTERNS_MAX: usize = 100;
 /// The queue that is served where none is named.
 const QUEUE: &str = "default";
 

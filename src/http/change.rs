@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::body::OptionalBody;
 use super::caller::Caller;
 use super::path::Path;
+use super::query::NoQuery;
 use super::read::{record, task_id};
 use super::state::App;
 use crate::task::Status;
@@ -18,6 +19,7 @@ use crate::wire::{CancelBody, NoBody, Problem};
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Caller(who): Caller,
+    _: NoQuery,
     Path(id): Path<String>,
     OptionalBody(CancelBody { reason }): OptionalBody<CancelBody>,
 ) -> Result<Response, Problem> {
@@ -30,6 +32,7 @@ pub(super) async fn cancel(
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     Caller(who): Caller,
+    _: NoQuery,
     Path(id): Path<String>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
@@ -41,6 +44,7 @@ pub(super) async fn retry(
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Caller(who): Caller,
+    _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     app.hub.delete_as(&who, task_id(&id)?).await?;

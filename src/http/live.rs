@@ -17,16 +17,22 @@ use tokio::time::Instant;
 use super::caller::CountedBy;
 use super::frames::Heard;
 use super::live_op::{Ask, ask, first};
+use super::query::NoQuery;
 use super::refusal::accept_and_close;
 use super::session::{Ending, Session};
 use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
-use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, LiveOp, Problem};
+use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, Problem};
 
 /// `GET /api/v1/ws`.
-pub(super) async fn connect(State(app): State<Arc<App>>, by: CountedBy, upgrade: Upgrade) -> Result<Response, Problem> {
+pub(super) async fn connect(
+    State(app): State<Arc<App>>,
+    by: CountedBy,
+    _: NoQuery,
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
     let (code, reason) = match app.open_socket(SocketKind::Live, by) {
         Ok(guard) if upgrade.allows(LIVE_PROTOCOL) => {
             return Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early)));
@@ -126,7 +132,7 @@ async fn hear(text: &str, session: &mut Session, socket: &mut Socket) -> Result<
         if rest.len() < text.len() {
             socket.count()?;
         }
-        let Some(said) = first::<LiveOp>(&mut rest) else {
+        let Some(said) = first(&mut rest) else {
             return Err(Ending::Close(CloseCode::BadMessage, "not JSON"));
         };
         let id = said.id;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
+use super::json;
 use super::state::LiveLimits;
 use crate::hub::Order;
 use crate::task::{Filter, LOG_LINES_MAX};
@@ -156,24 +156,24 @@ pub(super) struct Said<T> {
     pub(super) op: Result<T, Problem>,
 }
 
-/// Takes the first JSON value from a text. `None` when what follows is no JSON.
-pub(super) fn first<T: DeserializeOwned>(text: &mut &str) -> Option<Said<T>> {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    let value = values.next()?.ok()?.get();
-    *text = &text[values.byte_offset()..];
-    #[derive(serde::Deserialize)]
+/// Takes the first operation from a text. `None` when what follows is no JSON.
+pub(super) fn first(text: &mut &str) -> Option<Said<LiveOp>> {
+    let before = *text;
+    let op = json::first::<LiveOp>(text)?;
+    let id = match &op {
+        Ok(op) => op.id,
+        Err(_) => numbered(before),
+    };
+    Some(Said { id, op })
+}
+
+/// The number of an operation that is wrong, where it has one.
+fn numbered(mut text: &str) -> Option<u64> {
+    #[derive(Deserialize)]
     struct Numbered {
         id: Option<u64>,
     }
-    let id = serde_json::from_str::<Numbered>(value).ok().and_then(|numbered| numbered.id);
-    let op = serde_json::from_str::<T>(value).map_err(|error| {
-        let words = error.to_string();
-        // Where it stands says little: the text may be one of many in a message.
-        let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words).to_owned();
-        let code = if words.starts_with("unknown field") { Code::UnknownField } else { Code::InvalidField };
-        Problem::new(code, words)
-    });
-    Some(Said { id, op })
+    json::first::<Numbered>(&mut text)?.ok()?.id
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
 
     fn check(text: &str) -> Result<Ask, (Code, Option<String>)> {
         let mut text = text;
-        let said = first::<LiveOp>(&mut text).unwrap();
+        let said = first(&mut text).unwrap();
         said.op.and_then(|op| ask(op, &LiveLimits::default())).map_err(|problem| (problem.code, problem.field))
     }
 
@@ -229,9 +229,20 @@ mod tests {
             (r#"{"op":"subscribe","sub":"a","stats":true,"filter":{}}"#, Code::UnknownField, Some("filter")),
             (r#"{"op":"ping","sub":"a"}"#, Code::UnknownField, Some("sub")),
             (r#"{"op":"unsubscribe"}"#, Code::InvalidField, Some("sub")),
-            (r#"{"op":"ping","colour":"red"}"#, Code::UnknownField, None),
-            (r#"{"op":"subscribe","sub":"a","filter":{"colour":["red"]}}"#, Code::UnknownField, None),
-            (r#"{"op":7}"#, Code::InvalidField, None),
+            (r#"{"op":"ping","colour":"red"}"#, Code::UnknownField, Some("colour")),
+            (r#"{"op":"subscribe","sub":"a","filter":{"colour":["red"]}}"#, Code::UnknownField, Some("filter.colour")),
+            (r#"{"op":"subscribe","sub":"a","filter":[]}"#, Code::InvalidField, Some("filter")),
+            (r#"{"op":"subscribe","sub":"a","snapshot":[]}"#, Code::InvalidField, Some("snapshot")),
+            (r#"{"op":"subscribe","sub":"a","since":["e",1]}"#, Code::InvalidField, Some("since")),
+            (r#"{"op":"subscribe","sub":"a","logs":[]}"#, Code::InvalidField, Some("logs")),
+            (r#"{"op":"subscribe","sub":"a","filter":{"labels":[]}}"#, Code::InvalidField, Some("filter.labels")),
+            (
+                r#"{"op":"subscribe","sub":"a","snapshot":{"order":{"asc":null}}}"#,
+                Code::InvalidField,
+                Some("snapshot.order"),
+            ),
+            (r#"["ping"]"#, Code::InvalidField, None),
+            (r#"{"op":7}"#, Code::InvalidField, Some("op")),
             ("[1,2]", Code::InvalidField, None),
         ] {
             assert_eq!(check(text), Err((code, field.map(str::to_owned))), "{text}");
@@ -245,13 +256,17 @@ mod tests {
             check(&format!(r#"{{"op":"subscribe","sub":"a","filter":{{"user_id":[{}]}}}}"#, users.join(",")))
         };
         assert!(filter(1_000).is_ok());
-        assert_eq!(filter(1_001), Err((Code::LimitExceeded, Some("filter".into()))));
+        assert_eq!(filter(1_001), Err((Code::LimitExceeded, Some("filter.user_id".into()))));
+        let both = format!(r#""a"{}"#, r#","a""#.repeat(500));
+        let both =
+            check(&format!(r#"{{"op":"subscribe","sub":"a","filter":{{"user_id":[{both}],"queue":[{both}]}}}}"#));
+        assert_eq!(both, Err((Code::LimitExceeded, Some("filter".into()))));
     }
 
     #[test]
     fn a_message_may_hold_several() {
         let mut text = "{\"op\":\"ping\",\"id\":1}\n {\"op\":\"pong\",\"id\":2}\n7 nonsense";
-        let mut next = || first::<LiveOp>(&mut text).map(|said| (said.id, said.op.is_ok()));
+        let mut next = || first(&mut text).map(|said| (said.id, said.op.is_ok()));
         assert_eq!(next(), Some((Some(1), true)));
         assert_eq!(next(), Some((Some(2), true)));
         assert_eq!(next(), Some((None, false)));

@@ -20,7 +20,9 @@ mod dashboard;
 mod docs;
 mod door;
 mod events;
+mod exchange;
 mod frames;
+mod json;
 mod live;
 mod live_op;
 #[cfg(test)]
@@ -47,6 +49,7 @@ mod worker_socket;
 
 pub use caller::Peer;
 pub use door::Door;
+pub use exchange::{Linger, Unread, answer};
 pub use routes::router;
 pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::caller::Caller;
+use super::query::NoQuery;
 use super::splice;
 use super::state::App;
 use crate::hub::{Link, WorkerState};
@@ -19,12 +20,12 @@ use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
 const FEED_LAG_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /api/v1/stats`.
-pub(super) async fn stats(State(app): State<Arc<App>>, Caller(_): Caller) -> Response {
+pub(super) async fn stats(State(app): State<Arc<App>>, Caller(_): Caller, _: NoQuery) -> Response {
     splice::json_of(&app.hub.stats())
 }
 
 /// `GET /api/v1/workers`.
-pub(super) async fn workers(State(app): State<Arc<App>>, Caller(_): Caller) -> Result<Response, Problem> {
+pub(super) async fn workers(State(app): State<Arc<App>>, Caller(_): Caller, _: NoQuery) -> Result<Response, Problem> {
     let workers = app.hub.workers().await?.into_iter().map(worker_view).collect();
     Ok(splice::json_of(&WorkerList { workers }))
 }

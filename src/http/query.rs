@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
 use crate::task::{
     Filter, LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, Name, Pattern, PatternSet, Status, TaskId, Timestamp,
     USER_ID_CHARS_MAX,
@@ -19,6 +22,21 @@ pub fn query_filter(query: &str) -> Result<Filter, Problem> {
     let filter = params.filter()?;
     params.finish()?;
     Ok(filter)
+}
+
+/// For a call that has no parameters: refuses whatever stands there. Every call of the API takes this or [`Params`];
+/// probes and files ignore what is added to their addresses.
+pub(super) struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<NoQuery, Problem> {
+        match parts.uri.query() {
+            None => Ok(NoQuery),
+            Some(query) => Params::of(Some(query))?.finish().map(|()| NoQuery),
+        }
+    }
 }
 
 /// The parameters of a request that were not taken yet.
@@ -61,8 +79,7 @@ impl Params {
     /// Takes a time.
     pub(super) fn time(&mut self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = || Problem::wrong(name, "must be a time in RFC 3339, such as 2026-01-31T12:00:00Z");
-        Timestamp::parse(&text).map(Some).ok_or_else(wrong)
+        Timestamp::parse(&text).map(Some).map_err(|why| Problem::wrong(name, &why.to_string()))
     }
 
     /// Takes how long to hold the answer, in milliseconds.
@@ -95,9 +112,12 @@ impl Params {
             if key.is_empty() || key.chars().count() > LABEL_KEY_CHARS_MAX {
                 return Err(Problem::wrong(&name, "must name a label").in_filter());
             }
-            if let Some(value) = self.bounded(&name, LABEL_VALUE_CHARS_MAX)? {
-                labels.insert(key, BTreeSet::from([value]));
+            // An empty value is one like others.
+            let value = self.text(&name).unwrap_or_default();
+            if value.chars().count() > LABEL_VALUE_CHARS_MAX {
+                return Err(Problem::over(&name, LABEL_VALUE_CHARS_MAX as u64, "characters"));
             }
+            labels.insert(key, BTreeSet::from([value]));
         }
         // No task is part of a workflow yet.
         if self.bounded("workflow_id", USER_ID_CHARS_MAX)?.is_some() {
@@ -163,6 +183,7 @@ mod tests {
         assert!(got.task_type.unwrap().matches("ingest.pdf"));
         assert!(got.queue.unwrap().matches("b"));
         assert_eq!(got.labels["project"], BTreeSet::from(["p 1".to_owned()]));
+        assert_eq!(query_filter("label.k=").unwrap().labels["k"], BTreeSet::from([String::new()]));
         assert_eq!(query_filter("").unwrap(), Filter::default());
         assert_eq!(query_filter("workflow_id=w").unwrap().task_id, Some(BTreeSet::new()));
     }

@@ -28,12 +28,26 @@ pub struct App {
     sockets: TaskTracker,
     /// Room for sockets that are told why they are refused.
     refusals: Arc<Semaphore>,
-    /// Room for bodies that are arriving, in units of [`BODY_UNIT_BYTES`].
-    arriving: Semaphore,
+    rooms: Rooms,
 }
 
-/// All bodies that are arriving at one time hold at most this much memory, in bytes; more are refused as overloaded.
-/// Eight of the largest batches, or five hundred payloads at their limit.
+/// What large bodies share.
+pub(super) struct Rooms {
+    /// Room for their texts, in units of [`BODY_UNIT_BYTES`].
+    texts: Semaphore,
+    /// The threads that read them.
+    readers: Semaphore,
+}
+
+/// The room that one body takes. It is given back when this is dropped.
+pub(super) struct Room<'a> {
+    texts: &'a Semaphore,
+    taken: Option<SemaphorePermit<'a>>,
+}
+
+/// All bodies that are arriving or wait to be read hold at most this much memory, in bytes; more are refused as
+/// overloaded. Eight of the largest batches, or five hundred payloads at their limit. The values that are made of them are
+/// about as large again, for as many as are read at a time; what is counted in them is bounded while it is read.
 const ARRIVING_BYTES_MAX: usize = 512 << 20;
 /// The most sockets at once that are only told why they are refused: each takes a moment, and a file descriptor.
 const REFUSALS_MAX: usize = 256;
@@ -160,9 +174,8 @@ impl App {
     /// The state of the routes of this hub.
     pub fn new(hub: Hub, door: Door, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
         let (open, open_by, sockets) = (AtomicUsize::new(0), DashMap::new(), TaskTracker::new());
-        let arriving = Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Arc::new(App { hub, limits, live, door, open, open_by, sockets, refusals, arriving })
+        Arc::new(App { hub, limits, live, door, open, open_by, sockets, refusals, rooms: Rooms::new() })
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped.
@@ -192,16 +205,51 @@ impl App {
         self.refusals.clone().try_acquire_owned().ok()
     }
 
-    /// Room for a body of at most so many bytes while it arrives. `None` when too many large ones do already.
-    pub(super) fn body_room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let units = (bytes / BODY_UNIT_BYTES).min(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES);
-        self.arriving.try_acquire_many(units as u32).ok()
+    /// Room for a body, which is to be [grown](Room::grow).
+    pub(super) fn body_room(&self) -> Room<'_> {
+        self.rooms.body()
+    }
+
+    /// Does what takes long where blocking is allowed, a few at a time and in turn: half of the machine is left to
+    /// everything else. `None` where it panics.
+    pub(super) async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _turn = self.rooms.readers.acquire().await.expect("the semaphore is never closed");
+        tokio::task::spawn_blocking(work).await.ok()
     }
 
     /// Resolves when no socket is open. To be called when no new ones come.
     pub async fn sockets_closed(&self) {
         self.sockets.close();
         self.sockets.wait().await;
+    }
+}
+
+impl Rooms {
+    pub(super) fn new() -> Rooms {
+        let readers = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1);
+        Rooms { texts: Semaphore::new(ARRIVING_BYTES_MAX / BODY_UNIT_BYTES), readers: Semaphore::new(readers) }
+    }
+
+    /// Room for a body, none of it taken.
+    pub(super) fn body(&self) -> Room<'_> {
+        Room { texts: &self.texts, taken: None }
+    }
+}
+
+impl Room<'_> {
+    /// Takes room for so many bytes in all; `false` where there is none.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let has = self.taken.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let more = (bytes / BODY_UNIT_BYTES).saturating_sub(has);
+        if more == 0 {
+            return true;
+        }
+        let Ok(more) = self.texts.try_acquire_many(more as u32) else { return false };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        true
     }
 }
 

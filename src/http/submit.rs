@@ -6,34 +6,33 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::body::{parse, read_json};
+use super::body::read_json;
 use super::caller::Caller;
+use super::json::parse;
+use super::query::NoQuery;
 use super::splice;
 use super::state::App;
 use crate::hub::{HubError, Principal, Refusal, SubmitKey, Submitted};
 use crate::task::{Digest, NewTask};
 use crate::wire::{BatchBody, Code, Problem};
 
-/// The most tasks of a batch. They are decided and committed as one, and the writer does nothing else meanwhile.
-const BATCH_LEN_MAX: usize = 10_000;
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest `Idempotency-Key`, in characters.
 const KEY_CHARS_MAX: usize = 255;
-/// Bodies from this size on are parsed where blocking is allowed: it takes a millisecond and more.
-const PARSE_ASIDE_BYTES: usize = 512 << 10;
 
 /// `POST /api/v1/tasks`.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Caller(who): Caller,
+    _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let key = request.headers().get(KEY_HEADER).cloned();
-    let bytes = read_json(&app, request, app.limits.body_bytes_max()).await?;
-    let key = submit_key(&who, "tasks", key.as_ref(), &bytes)?;
-    let value: NewTask = parse(&bytes)?;
+    let arrived = read_json(&app, request, app.limits.body_bytes_max()).await?;
+    let (key, value) = arrived.with(&app, read_once::<NewTask>(&who, "tasks", key)).await?;
     let Submitted { task_ids, records, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
@@ -48,15 +47,12 @@ pub(super) async fn one(
 pub(super) async fn batch(
     State(app): State<Arc<App>>,
     Caller(who): Caller,
+    _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let key = request.headers().get(KEY_HEADER).cloned();
-    let bytes = read_json(&app, request, app.limits.batch_bytes_max()).await?;
-    let key = submit_key(&who, "tasks/batch", key.as_ref(), &bytes)?;
-    let BatchBody { tasks } = parse_aside(bytes).await?;
-    if tasks.len() > BATCH_LEN_MAX {
-        return Err(Problem::over("tasks", BATCH_LEN_MAX as u64, "tasks"));
-    }
+    let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
+    let (key, BatchBody { tasks }) = arrived.with(&app, read_once(&who, "tasks/batch", key)).await?;
     if tasks.is_empty() {
         return Err(Problem::wrong("tasks", "must not be empty"));
     }
@@ -74,12 +70,14 @@ pub(super) async fn batch(
     Ok(splice::json(created(replayed), text))
 }
 
-async fn parse_aside(bytes: Bytes) -> Result<BatchBody, Problem> {
-    if bytes.len() < PARSE_ASIDE_BYTES {
-        return parse(&bytes);
-    }
-    let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
-    parsed.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the body could not be read")))
+/// Reads a body, and what its `Idempotency-Key` stands for.
+fn read_once<T: DeserializeOwned>(
+    who: &Principal,
+    route: &'static str,
+    key: Option<HeaderValue>,
+) -> impl FnOnce(&[u8]) -> Result<(Option<SubmitKey>, T), Problem> + Send + 'static {
+    let who = who.clone();
+    move |bytes| Ok((submit_key(&who, route, key.as_ref(), bytes)?, parse(bytes)?))
 }
 
 fn created(replayed: bool) -> StatusCode {

@@ -26,6 +26,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::exchange::Linger;
 use crate::feed::Pipe;
 use crate::wire::Problem;
 
@@ -121,11 +122,14 @@ pub(super) enum Wire {
 impl Wire {
     /// Takes the connection from the HTTP server, with what it has read of what comes after the handshake.
     fn take(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
+        // Even an empty buffer of the server's may hold on to a large one.
+        let plain = |stream, early: Bytes| Ok((Wire::Tcp(stream), Bytes::copy_from_slice(&early)));
+        let upgraded = match upgraded.downcast::<TokioIo<Linger>>() {
+            Ok(parts) => return plain(parts.io.into_inner().into_inner(), parts.read_buf),
+            Err(upgraded) => upgraded,
+        };
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => {
-                // Even an empty one may hold on to the server's buffer.
-                Ok((Wire::Tcp(parts.io.into_inner()), Bytes::copy_from_slice(&parts.read_buf)))
-            }
+            Ok(parts) => plain(parts.io.into_inner(), parts.read_buf),
             Err(upgraded) => Wire::join(upgraded),
         }
     }

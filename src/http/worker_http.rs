@@ -12,7 +12,7 @@ use super::accepts::{self, accepts};
 use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
 use super::path::Path;
-use super::query::WAIT_MS_MAX;
+use super::query::{NoQuery, WAIT_MS_MAX};
 use super::read::task_id;
 use super::splice;
 use super::state::App;
@@ -29,6 +29,7 @@ const LEASE_MS_MAX: u64 = 3_600_000;
 pub(super) async fn claim(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     JsonBody(claim): JsonBody<ClaimBody>,
 ) -> Result<Response, Problem> {
     let worker_id = accepts::worker_id(&claim.worker_id)?;
@@ -80,6 +81,7 @@ pub(super) fn write_task(text: &mut Vec<u8>, handed: &HandedOut) {
 pub(super) async fn progress(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(ProgressBody { progress, checkpoint }): JsonBody<ProgressBody>,
 ) -> Result<Response, Problem> {
@@ -92,6 +94,7 @@ pub(super) async fn progress(
 pub(super) async fn log(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(LogBody { lines }): JsonBody<LogBody>,
 ) -> Result<Response, Problem> {
@@ -104,6 +107,7 @@ pub(super) async fn log(
 pub(super) async fn complete(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(CompleteBody { result }): JsonBody<CompleteBody>,
 ) -> Result<Response, Problem> {
@@ -114,6 +118,7 @@ pub(super) async fn complete(
 pub(super) async fn fail(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(FailBody { error, retryable }): JsonBody<FailBody>,
 ) -> Result<Response, Problem> {
@@ -124,6 +129,7 @@ pub(super) async fn fail(
 pub(super) async fn cancelled(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
@@ -134,6 +140,7 @@ pub(super) async fn cancelled(
 pub(super) async fn release(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
@@ -144,6 +151,7 @@ pub(super) async fn release(
 pub(super) async fn heartbeat(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {

@@ -18,11 +18,12 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::header;
 use axum::response::Response;
 use futures::{Sink, SinkExt, Stream, StreamExt};
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
 use super::caller::{Caller, CountedBy};
+use super::json::first;
+use super::query::NoQuery;
 use super::refusal::accept_and_close;
 use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::upgrade::Upgrade;
@@ -50,6 +51,7 @@ const UNANSWERED_MAX: usize = 1_024;
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
     Caller(_): Caller,
+    _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
@@ -186,8 +188,7 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
         };
         let mut rest = text.as_str();
         while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
-            let (said, behind) = first(rest).ok_or(not_json())?;
-            rest = behind;
+            let said: Result<WorkerSays, Problem> = first(&mut rest).ok_or(not_json())?;
             let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
                 Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
                     Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
@@ -308,8 +309,7 @@ impl Desk<'_> {
     fn take(&mut self, text: &str, link: &WorkerLink) -> Result<(), Ending> {
         let mut rest = text;
         while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
-            let (said, behind) = first(rest).ok_or(not_json())?;
-            rest = behind;
+            let said: Result<WorkerSays, Problem> = first(&mut rest).ok_or(not_json())?;
             self.unanswered += 1;
             let op = said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why)));
             let answer = match op {
@@ -320,27 +320,6 @@ impl Desk<'_> {
         }
         Ok(())
     }
-}
-
-/// The first JSON value of a text and what follows it. `None` when that is no JSON.
-fn first(text: &str) -> Option<(Result<WorkerSays, Problem>, &str)> {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<WorkerSays>();
-    match values.next()? {
-        Ok(says) => Some((Ok(says), &text[values.byte_offset()..])),
-        Err(error) => {
-            let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-            values.next()?.ok()?;
-            Some((Err(wrong(&error)), &text[values.byte_offset()..]))
-        }
-    }
-}
-
-/// What serde says, without line and column: the text may be one of many in a message.
-fn wrong(error: &serde_json::Error) -> Problem {
-    let said = error.to_string();
-    let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-    let code = if said.starts_with("unknown field") { Code::UnknownField } else { Code::InvalidField };
-    Problem::new(code, said)
 }
 
 /// Does what a worker asks for, and says what is to be answered at once. What it says of a lost attempt is refused, not
@@ -460,17 +439,69 @@ mod tests {
         let text = format!(
             "{{\"op\":\"heartbeat\"}}\n{{\"op\":\"complete\",\"task_id\":\"{ID}\",\"attempt\":1,\"result\":{{\n\"a\": 1}}}}\n\n7 {{\"op\":\"drain\",\"x\":1}}\n{{\"op\":\"drain\"}} nonsense"
         );
-        let (said, rest) = first(&text).unwrap();
-        assert!(matches!(said.unwrap().op(), Ok(WorkerOp::Heartbeat)));
-        let (said, rest) = first(rest).unwrap();
-        assert!(matches!(said.unwrap().op(), Ok(WorkerOp::Complete { attempt: 1, .. })));
-        let (said, rest) = first(rest).unwrap();
-        assert_eq!(said.unwrap_err().code, Code::InvalidField);
-        let (said, rest) = first(rest).unwrap();
-        assert!(said.unwrap_err().detail.contains("unknown field `x`"));
-        let (said, rest) = first(rest).unwrap();
-        assert!(matches!(said.unwrap().op(), Ok(WorkerOp::Drain)));
-        assert!(first(rest).is_none());
+        let mut rest = text.as_str();
+        let mut next = || first::<WorkerSays>(&mut rest);
+        assert!(matches!(next().unwrap().unwrap().op(), Ok(WorkerOp::Heartbeat)));
+        assert!(matches!(next().unwrap().unwrap().op(), Ok(WorkerOp::Complete { attempt: 1, .. })));
+        assert_eq!(next().unwrap().unwrap_err().code, Code::InvalidField);
+        assert_eq!(next().unwrap().unwrap_err().field.as_deref(), Some("x"));
+        assert!(matches!(next().unwrap().unwrap().op(), Ok(WorkerOp::Drain)));
+        assert!(next().is_none());
+    }
+
+    /// Regression: an array in place of an object was read as its fields in order; and a line of a log, or the words of a
+    /// failure, that read oddly took the rest of their message along.
+    #[test]
+    fn what_a_worker_says_is_read_strictly_but_for_its_words() {
+        let check = |rest: &str, expected: Result<(), &str>| {
+            let text = format!(r#"{{"task_id":"{ID}","attempt":1,{rest}}}"#);
+            let got = first::<WorkerSays>(&mut text.as_str()).unwrap().map(|_| ());
+            let got = got.as_ref().map_err(|problem| problem.field.as_deref().unwrap_or_default());
+            assert_eq!(got.copied(), expected, "{text}");
+        };
+        for (wrong, field) in [
+            (r#""op":"progress","progress":[]"#, "progress"),
+            (r#""op":"progress","progress":[50]"#, "progress"),
+            (r#""op":"progress","progress":{"counters":[1,2,3]}"#, "progress.counters"),
+            (r#""op":"fail","error":["kind"]"#, "error"),
+            (r#""op":"log","lines":[["info","m"]]"#, "lines[0]"),
+            (r#""op":"log","lines":{}"#, "lines"),
+            (r#""op":"log","lines":["m"]"#, "lines[0]"),
+            (r#""op":"log","lines":[{"message":"m","colour":"red"}]"#, "lines[0].colour"),
+            (r#""op":"hello","holding":[["01890000-0000-7000-8000-00000000002a",1]]"#, "holding[0]"),
+            (
+                r#""op":"hello","holding":[{"task_id":"01890000-0000-7000-8000-00000000002a","attempt":1,"x":1}]"#,
+                "holding[0].x",
+            ),
+        ] {
+            check(wrong, Err(field));
+        }
+        for good in [
+            r#""op":"log","lines":[{"level":"WARNING","message":"a"},{"level":7,"message":{"a":1}},{"message":"\ud800"},{}]"#,
+            r#""op":"fail","error":{"message":"cut \ud83d"}"#,
+            r#""op":"fail","error":{"kind":null,"message":["a"],"details":null}"#,
+            r#""op":"hello","holding":null,"task_types":null,"concurrency":null,"lines":null,"progress":null"#,
+            r#""op":"progress","progress":{"counters":{"success":3.0,"failed":null}}"#,
+        ] {
+            check(good, Ok(()));
+        }
+        let held = vec![format!(r#"{{"task_id":"{ID}","attempt":1}}"#); 1_001];
+        check(&format!(r#""op":"hello","holding":[{}]"#, held[1..].join(",")), Ok(()));
+        check(&format!(r#""op":"hello","holding":[{}]"#, held.join(",")), Err("holding"));
+        check(&format!(r#""op":"hello","queues":[{}]"#, vec![r#""q""#; 101].join(",")), Err("queues"));
+    }
+
+    /// Of a task the newest lines are kept; more than those are not held either while a message is read.
+    #[test]
+    fn of_more_lines_than_are_kept_the_newest_are_read() {
+        for count in [9_999, 10_000, 10_001, 30_001] {
+            let lines: Vec<_> = (1..=count).map(|n| format!(r#"{{"message":"{n}"}}"#)).collect();
+            let text = format!(r#"{{"op":"log","lines":[{}]}}"#, lines.join(","));
+            let lines = first::<WorkerSays>(&mut text.as_str()).unwrap().unwrap().lines.unwrap();
+            assert_eq!(lines.len(), count.min(10_000));
+            assert_eq!(lines.last().unwrap().message, count.to_string());
+            assert_eq!(lines[0].message, (count + 1 - lines.len()).to_string());
+        }
     }
 
     #[test]

@@ -6,17 +6,19 @@
 //! ([`Inbox::has_room`], [`Inbox::room`]). That slows the workers that speak, and nobody else.
 //!
 //! The writer takes a round at a time, and a round too has a bound, by number and by bytes: it is what one commit carries.
+//! Large new work waits in a line of its own, so that small requests pass it, and is taken at its own [`Pace`].
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
 use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
-use crate::task::{Json, TaskId};
+use crate::task::{Json, NewTask, TaskId};
 
+use super::pace::Pace;
 use super::{HubError, Submitted};
 
 /// Requests that may wait at once before new work is turned away. At the writer's pace this is well under a second of work.
@@ -32,9 +34,15 @@ const ROUND_LEN_MAX: usize = 4_096;
 /// longer for all who wait for it. A request that is larger by itself, a batch, is a round of its own. What a broken store
 /// left to be tried again is cut in the same way, and comes on top.
 pub(super) const ROUND_BYTES_MAX: usize = 8 << 20;
+/// New work from this size on is large: some hundred times a usual request.
+const LARGE_BYTES: usize = 256 << 10;
+/// Bytes of large work in one round while small work comes: a payload of full size, so that nobody waits for two.
+const LARGE_ROUND_BYTES_MAX: usize = 1 << 20;
 /// What a request costs beside the texts in it, and a task beside its payload.
 const REQUEST_BYTES: usize = 256;
 const TASK_BYTES: usize = 512;
+/// What a label costs beside its texts.
+const LABEL_BYTES: usize = 64;
 
 /// Something the writer is asked to do.
 pub(super) enum Request {
@@ -90,6 +98,9 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Queue {
     requests: VecDeque<Waiting>,
+    /// New work over [`LARGE_BYTES`]; and the request to stop, which comes after all work.
+    large: VecDeque<Waiting>,
+    pace: Pace,
     /// Bytes of those that were [`Bound::Held`], and of all others.
     work_bytes: usize,
     said_bytes: usize,
@@ -116,8 +127,10 @@ impl Inbox {
             return Err(HubError::Overloaded);
         }
         *queue.bytes_of(bound) += bytes;
-        queue.requests.push_back(Waiting { request, bytes, bound });
-        let first = queue.requests.len() == 1;
+        let is_large = bound == Bound::Held && bytes >= LARGE_BYTES || matches!(request, Request::Stop);
+        let line = if is_large { &mut queue.large } else { &mut queue.requests };
+        line.push_back(Waiting { request, bytes, bound });
+        let first = line.len() == 1;
         drop(queue);
         if first {
             self.wake.notify_one();
@@ -125,14 +138,18 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes what is one round, waiting up to `patience` for something to come.
+    /// Takes what is one round, waiting up to `patience` for something to come. May be empty.
     pub(super) fn take(&self, patience: Duration) -> Vec<Request> {
         let mut queue = self.queue.lock();
+        let now = Instant::now();
+        queue.pace.rests(now);
+        let pause = if queue.large.is_empty() { Duration::MAX } else { queue.pace.pause(now) };
+        let patience = patience.min(pause);
         if queue.requests.is_empty() && !patience.is_zero() {
             self.wake.wait_for(&mut queue, patience);
         }
         let had_room = queue.has_room();
-        let round = queue.take_round();
+        let round = queue.take_round(Instant::now());
         let emptied = !had_room && queue.has_room();
         drop(queue);
         if emptied {
@@ -173,9 +190,10 @@ impl Inbox {
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits that would be taken now.
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.lock().requests.is_empty()
+        let queue = self.queue.lock();
+        queue.requests.is_empty() && (queue.large.is_empty() || !queue.pace.pause(Instant::now()).is_zero())
     }
 
     /// Takes nothing more, and drops what waits: its callers hear that the hub has stopped.
@@ -191,7 +209,8 @@ impl Queue {
     fn takes(&self, bytes: usize, bound: Bound) -> bool {
         match bound {
             Bound::Held => {
-                self.requests.len() < REQUESTS_MAX && self.work_bytes.saturating_add(bytes) <= WORK_BYTES_MAX
+                self.requests.len() + self.large.len() < REQUESTS_MAX
+                    && self.work_bytes.saturating_add(bytes) <= WORK_BYTES_MAX
             }
             Bound::Said => self.all_said().saturating_add(bytes) <= SAID_BYTES_MAX,
             Bound::Free => true,
@@ -213,13 +232,26 @@ impl Queue {
         }
     }
 
-    fn take_round(&mut self) -> VecDeque<Waiting> {
-        if self.requests.len() <= ROUND_LEN_MAX && self.work_bytes + self.said_bytes <= ROUND_BYTES_MAX {
+    fn take_round(&mut self, now: Instant) -> VecDeque<Waiting> {
+        if !self.requests.is_empty() {
+            self.pace.saw_small(now);
+        }
+        if self.large.is_empty()
+            && self.requests.len() <= ROUND_LEN_MAX
+            && self.work_bytes + self.said_bytes <= ROUND_BYTES_MAX
+        {
             (self.work_bytes, self.said_bytes) = (0, 0);
             return std::mem::take(&mut self.requests);
         }
-        let len = round_len(self.requests.iter().map(|waiting| waiting.bytes));
-        let round: VecDeque<Waiting> = self.requests.drain(..len).collect();
+        let len = round_len(self.requests.iter().map(|waiting| waiting.bytes), ROUND_BYTES_MAX);
+        let all = len == self.requests.len();
+        let mut round: VecDeque<Waiting> = self.requests.drain(..len).collect();
+        if all && self.pace.pause(now).is_zero() {
+            let bytes_max = if self.pace.has_small(now) { LARGE_ROUND_BYTES_MAX } else { ROUND_BYTES_MAX };
+            let len = round_len(self.large.iter().map(|waiting| waiting.bytes), bytes_max);
+            round.extend(self.large.drain(..len));
+            self.pace.took_large(now);
+        }
         for waiting in &round {
             *self.bytes_of(waiting.bound) -= waiting.bytes;
         }
@@ -228,12 +260,12 @@ impl Queue {
 }
 
 /// How many of these, from the first, make one round: at least one.
-pub(super) fn round_len(bytes: impl Iterator<Item = usize>) -> usize {
+pub(super) fn round_len(bytes: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut sum = 0;
     let fits = bytes.take(ROUND_LEN_MAX).take_while(|bytes| {
         let first = sum == 0;
         sum += bytes;
-        first || sum <= ROUND_BYTES_MAX
+        first || sum <= bytes_max
     });
     fits.count()
 }
@@ -242,9 +274,7 @@ impl Request {
     /// About what it holds in memory, and what it brings to a commit.
     pub(super) fn bytes(&self) -> usize {
         let texts = match self {
-            Request::Command { command: Command::Submit { tasks, .. }, .. } => {
-                tasks.iter().map(|task| task.payload.as_ref().map_or(0, Json::len) + TASK_BYTES).sum()
-            }
+            Request::Command { command: Command::Submit { tasks, .. }, .. } => tasks.iter().map(bytes_of_task).sum(),
             Request::Command { command: Command::Report { report, .. }, .. } => match report {
                 Report::Complete { result } => result.len(),
                 Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),
@@ -255,6 +285,13 @@ impl Request {
         };
         texts + REQUEST_BYTES
     }
+}
+
+/// About what a submission holds in memory.
+fn bytes_of_task(task: &NewTask) -> usize {
+    let texts = [&task.title, &task.description].into_iter().flatten().map(String::len).sum::<usize>();
+    let labels = task.labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES).sum::<usize>();
+    task.payload.as_ref().map_or(0, Json::len) + texts + labels + TASK_BYTES
 }
 
 /// The bytes of what is kept beside the records.
@@ -269,7 +306,6 @@ pub(super) fn bytes_of_aside(aside: &Aside) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::NewTask;
 
     const MIB: usize = 1 << 20;
 
@@ -310,7 +346,9 @@ mod tests {
         inbox.push(report(MIB), Bound::Free).unwrap();
         assert!(!inbox.has_room());
         let mut rounds = 0;
-        while !inbox.take(Duration::ZERO).is_empty() {
+        let waits = || !inbox.queue.lock().requests.is_empty() || !inbox.queue.lock().large.is_empty();
+        while waits() {
+            inbox.take(Duration::from_secs(60));
             rounds += 1;
         }
         assert!(rounds > 30 && inbox.has_room() && inbox.has_room_for(SAID_BYTES_MAX));
@@ -344,6 +382,60 @@ mod tests {
         check((0..5_000).map(|_| report(2)).collect(), &[4_096, 904]);
         check((0..20).map(|_| report(MIB)).collect(), &[7, 7, 6]);
         check(vec![report(2), work(9 * MIB), report(2), report(2)], &[1, 1, 2]);
+    }
+
+    /// Regression: small requests waited for all large work that had come before them.
+    #[test]
+    fn small_requests_pass_large_ones() {
+        let inbox = Inbox::default();
+        let start = Instant::now();
+        let round = |ms: u64| {
+            let mut queue = inbox.queue.lock();
+            let now = start + Duration::from_millis(ms);
+            queue.pace.rests(now);
+            queue.take_round(now).iter().map(|waiting| waiting.request.bytes() / MIB).collect::<Vec<_>>()
+        };
+        for _ in 0..3 {
+            inbox.push(work(2 * MIB), Bound::Held).unwrap();
+        }
+        inbox.push(work(2), Bound::Held).unwrap();
+        inbox.push(report(MIB), Bound::Said).unwrap();
+        assert_eq!(round(0), [0, 1, 2], "no more than one beside small ones");
+        // It took a while, and so the next is not taken before three times as long.
+        inbox.push(work(2), Bound::Held).unwrap();
+        assert_eq!(round(50), [0]);
+        assert_eq!(round(199), [0; 0]);
+        assert_eq!(round(200), [2]);
+        inbox.push(Request::Stop, Bound::Free).unwrap();
+        // Nothing small has come for long.
+        assert_eq!(round(1_000), [2, 0], "the end comes after all work");
+        assert_eq!(fill(&inbox, work, Bound::Held), 191, "all of it is free again");
+    }
+
+    #[test]
+    fn who_takes_is_woken_when_large_work_is_due() {
+        let inbox = Inbox::default();
+        inbox.push(work(2), Bound::Held).unwrap();
+        inbox.push(work(2 * MIB), Bound::Held).unwrap();
+        assert_eq!(inbox.take(Duration::ZERO).len(), 2);
+        std::thread::sleep(Duration::from_millis(5));
+        inbox.push(work(2 * MIB), Bound::Held).unwrap();
+        let begun = Instant::now();
+        while inbox.take(Duration::from_secs(600)).is_empty() {}
+        assert!(begun.elapsed() < Duration::from_secs(300));
+    }
+
+    #[test]
+    fn all_texts_of_a_submission_count() {
+        let text = "x".repeat(100);
+        let new = NewTask {
+            title: Some(text.clone()),
+            description: Some(text.clone()),
+            labels: [(text.clone(), text.clone())].into(),
+            payload: Some(json(100)),
+            ..NewTask::new("t")
+        };
+        assert_eq!(bytes_of_task(&new) - bytes_of_task(&NewTask::new("t")), 500 + LABEL_BYTES);
     }
 
     #[tokio::test]

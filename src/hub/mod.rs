@@ -13,6 +13,7 @@ mod inbox;
 mod mailbox;
 mod meter;
 mod missed;
+mod pace;
 mod payloads;
 mod shared;
 mod stats;

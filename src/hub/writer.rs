@@ -28,7 +28,7 @@ use crate::store::{Aside, Commit, Entry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Task};
 use crate::wire::{gone_line, open_task_line};
 
-use super::inbox::{Reply, Request, bytes_of_aside, round_len};
+use super::inbox::{ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
 use super::payloads::Payloads;
 use super::shared::{Body, Given, Push, Shared};
 use super::{HubError, Submitted};
@@ -182,7 +182,8 @@ impl Writer {
         let now = self.now();
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
         let (mut settlers, mut stop) = (Vec::new(), None);
-        let parked: Vec<_> = self.parked.drain(..round_len(self.parked.iter().map(Request::bytes))).collect();
+        let parked: Vec<_> =
+            self.parked.drain(..round_len(self.parked.iter().map(Request::bytes), ROUND_BYTES_MAX)).collect();
         for request in parked.into_iter().chain(requests) {
             match request {
                 Request::Command { command, reply } => {

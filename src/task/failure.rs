@@ -1,8 +1,9 @@
 //! What a task that did not complete leaves behind.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Json;
+use super::log::any_text;
 
 /// Why a try or a task failed. `kind` is for programs, `message` for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,14 +11,18 @@ use super::Json;
 pub struct Failure {
     /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`) and `poison` (lost with its
     /// worker `max_crashes` times). `taskhub worker` adds `exit` and `signal`. ≤ 128 characters.
-    #[serde(default = "Failure::default_kind")]
+    #[serde(default = "Failure::default_kind", deserialize_with = "kind")]
     pub kind: String,
-    /// ≤ 8 KiB, cut beyond.
-    #[serde(default)]
+    /// ≤ 8 KiB, cut beyond. Whatever a worker sends here is taken: a report of a failure is not lost for its words.
+    #[serde(default, deserialize_with = "any_text")]
     pub message: String,
     /// Anything more, ≤ 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Json>,
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::deserialize(deserializer).map(|kind| kind.unwrap_or_else(Failure::default_kind))
 }
 
 impl Failure {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::bounds::{optional_list, optional_map};
 use super::{Invalid, Name, Pattern, PatternSet, Status, Task, TaskId};
 
 /// The most values of all lists of a filter together.
@@ -13,22 +14,38 @@ pub const FILTER_VALUES_MAX: usize = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterSpec {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub task_id: Option<Vec<TaskId>>,
     /// Names, or beginnings of names with a trailing `*`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub task_type: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub queue: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub status: Option<Vec<Status>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub user_id: Option<Vec<String>>,
     /// No task is part of a workflow yet, so this matches none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub workflow_id: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "labels")]
     pub labels: Option<BTreeMap<String, Vec<String>>>,
+}
+
+const VALUES_UNIT: &str = "values";
+
+fn values<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    optional_list(deserializer, FILTER_VALUES_MAX, VALUES_UNIT)
+}
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, Vec<String>>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Values(#[serde(deserialize_with = "required")] Vec<String>);
+    fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+        super::bounds::list(deserializer, FILTER_VALUES_MAX, VALUES_UNIT)
+    }
+    let labels: Option<BTreeMap<String, Values>> = optional_map(deserializer, FILTER_VALUES_MAX, VALUES_UNIT)?;
+    Ok(labels.map(|labels| labels.into_iter().map(|(key, Values(values))| (key, values)).collect()))
 }
 
 /// A checked filter.
@@ -57,7 +74,7 @@ impl FilterSpec {
     /// Checks the bounds: every list has at least one value, all together at most [`FILTER_VALUES_MAX`].
     pub fn checked(self) -> Result<Filter, Invalid> {
         if self.values_len() > FILTER_VALUES_MAX {
-            return Err(Invalid::limit("filter", FILTER_VALUES_MAX as u64, "values"));
+            return Err(Invalid::limit("filter", FILTER_VALUES_MAX as u64, VALUES_UNIT));
         }
         let patterns = |field: &'static str, list: Option<Vec<String>>| -> Result<Option<PatternSet>, Invalid> {
             let Some(list) = list else { return Ok(None) };

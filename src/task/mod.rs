@@ -9,6 +9,7 @@
 //! * Large parts (payload, a result over [`RESULT_INLINE_BYTES`], log lines) are kept beside the record, as
 //!   [`Json`] text that is never parsed twice.
 
+mod bounds;
 mod change;
 mod failure;
 mod filter;
@@ -21,16 +22,21 @@ mod new_task;
 mod progress;
 mod record;
 mod retry;
+mod rfc3339;
 mod status;
+mod strict;
 mod time;
 mod view;
 
+pub use bounds::OverBound;
+pub(crate) use bounds::{list, optional_list, or_default, saturated};
 pub use change::{Change, ChangeKind, Transition};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
 pub use id::{IdHasher, IdSource, ParseIdError, TaskId};
 pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
 pub use key::{Digest, KeyEntry};
+pub(crate) use log::any_text;
 pub use log::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, cut_line};
 pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
 pub use new_task::{
@@ -40,7 +46,9 @@ pub use new_task::{
 pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
 pub use record::{Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
 pub use retry::RetryPolicy;
+pub use rfc3339::TimeError;
 pub use status::{Event, Status};
+pub use strict::{Strict, from_slice as read_strictly};
 pub use time::Timestamp;
 pub use view::TaskView;
 

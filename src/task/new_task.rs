@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::bounds::{optional_map, saturated};
 use super::{Json, JsonError, Name, RetryPolicy, TaskId, Timestamp};
 
 /// The longest title, in characters.
@@ -16,6 +17,7 @@ pub const DESCRIPTION_CHARS_MAX: usize = 4_096;
 pub const USER_ID_CHARS_MAX: usize = 128;
 /// The most labels of a task.
 pub const LABELS_MAX: usize = 16;
+const LABELS_UNIT: &str = "labels";
 /// The longest key of a label, in characters.
 pub const LABEL_KEY_CHARS_MAX: usize = 64;
 /// The longest value of a label, in characters.
@@ -31,7 +33,7 @@ pub const TIMEOUT_MS_MAX: u64 = 30 * 86_400_000;
 /// The longest delay of a task: ten years.
 pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 
-/// A submission. Everything but `task_type` may be left out.
+/// A submission. Everything but `task_type` may be left out, or `null`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTask {
@@ -46,33 +48,43 @@ pub struct NewTask {
     pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "labels")]
     pub labels: BTreeMap<String, String>,
-    /// Any JSON, kept byte for byte.
+    /// Any JSON, kept byte for byte; `null` is a payload like any other.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
     /// −100…100, higher first.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "priority")]
     pub priority: i8,
     /// Not before this time. Not together with `delay_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
     /// Not before this many milliseconds from now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub delay_ms: Option<u64>,
     /// How many tries are allowed, 1–1,000; default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub max_attempts: Option<u32>,
     /// At how many lost attempts the task fails as poison, 1–100; default 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub max_crashes: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// The longest an attempt may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+}
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
+}
+
+/// Reads any whole number: one that is far out of the range is refused with it like one that is just out of it.
+fn priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i8, D::Error> {
+    let number = Option::<i64>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(number.clamp(i8::MIN.into(), i8::MAX.into()) as i8)
 }
 
 fn is_zero(number: &i8) -> bool {
@@ -168,7 +180,7 @@ impl NewTask {
             return Err(Invalid::value("user_id", "must not be empty"));
         }
         if self.labels.len() > LABELS_MAX {
-            return Err(Invalid::limit("labels", LABELS_MAX as u64, "labels"));
+            return Err(Invalid::limit("labels", LABELS_MAX as u64, LABELS_UNIT));
         }
         for (key, value) in &self.labels {
             if key.is_empty() {
@@ -256,6 +268,9 @@ mod tests {
         );
         check(&with(r#""priority":-100"#), Ok(()));
         check(&with(r#""priority":101"#), value("priority"));
+        check(&with(r#""priority":-30000"#), value("priority"));
+        check(&with(r#""delay_ms":1e30"#), limit("delay_ms", DELAY_MS_MAX));
+        check(&with(r#""max_crashes":4294967296"#), limit("max_crashes", 100));
         check(&with(r#""run_at":"2030-01-01T00:00:00Z","delay_ms":1"#), value("delay_ms"));
         check(&with(r#""max_attempts":0"#), value("max_attempts"));
         check(&with(r#""max_attempts":1001"#), limit("max_attempts", 1000));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::bounds::or_default;
 use super::new_task::{Invalid, InvalidKind};
 use super::{Json, JsonError};
 
@@ -38,8 +39,11 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Counters {
+    #[serde(deserialize_with = "or_default")]
     pub success: u64,
+    #[serde(deserialize_with = "or_default")]
     pub failed: u64,
+    #[serde(deserialize_with = "or_default")]
     pub skipped: u64,
 }
 

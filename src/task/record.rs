@@ -184,7 +184,7 @@ impl Task {
 
     /// Reads what [`write_json`](Self::write_json) wrote, by this version of the hub or an older one.
     pub fn parse(record: &[u8]) -> Result<Task, serde_json::Error> {
-        serde_json::from_slice::<TaskView>(record).map(Task::from)
+        super::strict::from_slice::<TaskView>(record).map(Task::from)
     }
 }
 

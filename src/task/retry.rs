@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::saturated;
+
 /// Exponential backoff with jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(from = "RetryFields")]
 pub struct RetryPolicy {
     /// The longest wait before the second try, in milliseconds.
     pub base_ms: u64,
@@ -14,6 +16,30 @@ pub struct RetryPolicy {
     pub max_ms: u64,
     /// The random part of the wait, 0 (none) to 1 (all of it, "full jitter").
     pub jitter: f64,
+}
+
+/// The policy as it is read: what is absent is the default's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetryFields {
+    #[serde(default, deserialize_with = "saturated")]
+    base_ms: Option<u64>,
+    factor: Option<f64>,
+    #[serde(default, deserialize_with = "saturated")]
+    max_ms: Option<u64>,
+    jitter: Option<f64>,
+}
+
+impl From<RetryFields> for RetryPolicy {
+    fn from(fields: RetryFields) -> RetryPolicy {
+        let usual = RetryPolicy::default();
+        RetryPolicy {
+            base_ms: fields.base_ms.unwrap_or(usual.base_ms),
+            factor: fields.factor.unwrap_or(usual.factor),
+            max_ms: fields.max_ms.unwrap_or(usual.max_ms),
+            jitter: fields.jitter.unwrap_or(usual.jitter),
+        }
+    }
 }
 
 impl Default for RetryPolicy {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Stats;
-use crate::task::{Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
+use crate::task::{self, Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
 
 /// A message from a live client: every field any `op` may have.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,9 +41,9 @@ pub struct LiveOp {
 #[serde(deny_unknown_fields)]
 pub struct SnapshotSpec {
     /// ≤ 1,000, default 200.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub limit: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "task::or_default")]
     pub order: SnapshotOrder,
 }
 
@@ -69,7 +69,7 @@ pub struct Since {
 #[serde(deny_unknown_fields)]
 pub struct LogsSpec {
     /// How many of the newest lines come first; default 100, at most 10,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub tail: Option<u32>,
 }
 

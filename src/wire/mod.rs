@@ -14,12 +14,12 @@ pub use live::{
 };
 pub use problem::{Code, Problem};
 pub use rest::{
-    AttemptAnswer, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, QueueStats, Rates, Stats, TaskCounts,
-    TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
+    AttemptAnswer, BATCH_LEN_MAX, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, QueueStats, Rates,
+    Stats, TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
 };
 pub use worker::{
-    CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody,
-    WorkerHello, WorkerOp, WorkerSays,
+    CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,
+    ProgressBody, WorkerHello, WorkerOp, WorkerSays,
 };
 
 /// How long clients should wait before they come back after a goodbye, in milliseconds, as the bounds of the wait.

@@ -2,17 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::task::{Failure, Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+use crate::task::{self, Failure, Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
 
+use super::worker::patterns;
 use super::{HandOut, Held};
+
+/// The most tasks of a batch. They are decided and committed as one, and the writer does nothing else meanwhile.
+pub const BATCH_LEN_MAX: usize = 10_000;
 
 /// `POST /tasks/batch`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchBody {
+    #[serde(deserialize_with = "tasks")]
     pub tasks: Vec<NewTask>,
+}
+
+fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NewTask>, D::Error> {
+    task::list(deserializer, BATCH_LEN_MAX, "tasks")
 }
 
 /// `POST /tasks/{id}/cancel`.
@@ -59,15 +68,15 @@ pub struct LogList {
 #[serde(deny_unknown_fields)]
 pub struct ClaimBody {
     pub worker_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "patterns")]
     pub task_types: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "patterns")]
     pub queues: Option<Vec<String>>,
     /// 1–100, default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub max: Option<u32>,
     /// ≤ 60,000, default 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub wait_ms: Option<u64>,
     /// How long each lease lasts, ≤ 3,600,000. The hub's own is the shortest, and the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

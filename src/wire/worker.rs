@@ -3,12 +3,17 @@
 //! Messages are flat JSON objects that name their kind in `op` (worker) or `type` (hub). Reading goes through one flat
 //! struct a direction, because serde's tagged enums cannot hold JSON that is passed on unread.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::task::{Failure, Json, Level, Progress, TaskId, TaskView};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::task::{self, Failure, Json, LOG_LINES_MAX, Level, Progress, TaskId, TaskView};
 
 /// The most tasks a worker may run at once.
 pub const CONCURRENCY_MAX: u32 = 1_000;
+/// The most patterns of types or queues. A worker that takes more than a hundred kinds of work takes all.
+pub const PATTERNS_MAX: usize = 100;
 
 /// A worker introducing itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,13 +42,63 @@ pub struct Held {
     pub attempt: u32,
 }
 
-/// A line as a worker sends it; the hub gives it its `seq` and time.
+/// A line as a worker sends it; the hub gives it its `seq` and time. What it says is taken whatever it is: lines are cut,
+/// never refused, and one that reads oddly takes no others with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogLineBody {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Level::loose")]
     pub level: Level,
+    #[serde(default, deserialize_with = "task::any_text")]
     pub message: String,
+}
+
+pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    task::optional_list(deserializer, PATTERNS_MAX, "patterns")
+}
+
+/// A worker holds no more than it may run at once.
+fn holding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Held>, D::Error> {
+    /// Closed, unlike those that the hub sends.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Holding {
+        task_id: TaskId,
+        attempt: u32,
+    }
+    let holding: Option<Vec<Holding>> = task::optional_list(deserializer, CONCURRENCY_MAX as usize, "attempts")?;
+    let held = |Holding { task_id, attempt }| Held { task_id, attempt };
+    Ok(holding.into_iter().flatten().map(held).collect())
+}
+
+/// Reads the newest [`LOG_LINES_MAX`] lines: of one task no more are kept.
+fn lines<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LogLineBody>, D::Error> {
+    struct Newest;
+    impl<'de> Visitor<'de> for Newest {
+        type Value = Vec<LogLineBody>;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<LogLineBody>, A::Error> {
+            let mut lines = Vec::new();
+            while let Some(line) = seq.next_element()? {
+                if lines.len() == 2 * LOG_LINES_MAX {
+                    lines.drain(..LOG_LINES_MAX);
+                }
+                lines.push(line);
+            }
+            let older = lines.len().saturating_sub(LOG_LINES_MAX);
+            lines.drain(..older);
+            Ok(lines)
+        }
+    }
+    deserializer.deserialize_seq(Newest)
+}
+
+fn optional_lines<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<LogLineBody>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Lines(#[serde(deserialize_with = "lines")] Vec<LogLineBody>);
+    Ok(Option::<Lines>::deserialize(deserializer)?.map(|Lines(lines)| lines))
 }
 
 /// A message from a worker, checked for its parts. Serialized as it goes over the socket.
@@ -94,15 +149,19 @@ pub struct WorkerSays {
     pub op: String,
     pub token: Option<String>,
     pub worker_id: Option<String>,
+    #[serde(default, deserialize_with = "patterns")]
     pub task_types: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "patterns")]
     pub queues: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "task::saturated")]
     pub concurrency: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "holding")]
     pub holding: Vec<Held>,
     pub task_id: Option<TaskId>,
     pub attempt: Option<u32>,
     pub progress: Option<Progress>,
     pub checkpoint: Option<Json>,
+    #[serde(default, deserialize_with = "optional_lines")]
     pub lines: Option<Vec<LogLineBody>>,
     #[serde(default, deserialize_with = "Json::present")]
     pub result: Option<Json>,
@@ -220,6 +279,7 @@ pub struct ProgressBody {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogBody {
+    #[serde(deserialize_with = "lines")]
     pub lines: Vec<LogLineBody>,
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{CONCURRENCY_MAX, CommandSpec, NotStarted, Worker};
-use crate::task::{NAME_CHARS_MAX, Name, Pattern};
+use crate::task::{NAME_CHARS_MAX, Name, Pattern, Strict};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -83,7 +83,7 @@ impl WorkerConfig {
 
     /// Reads and checks the text of a file.
     pub fn parse(text: &str) -> Result<WorkerConfig, String> {
-        let config: WorkerConfig = toml::from_str(text).map_err(|why| why.to_string())?;
+        let Strict(config) = toml::from_str::<Strict<WorkerConfig>>(text).map_err(|why| why.to_string())?;
         config.check()?;
         Ok(config)
     }
@@ -223,7 +223,7 @@ mod tests {
         check("concurency = 2", "unknown field `concurency`");
         check("[tasks.a]\ncommand = [\"x\"]\nshell = true", "unknown field `shell`");
         check("[tasks.a]", "missing field `command`");
-        check("[tasks.a]\ncommand = \"x y\"", "expected a sequence");
+        check("[tasks.a]\ncommand = \"x y\"", "expected an array");
         check("[tasks.a]\ncommand = []", "tasks.a.command must name a program");
         check("[tasks.\"a b\"]\ncommand = [\"x\"]", "must be of A-Z");
         check("concurrency = 0\n[tasks.a]\ncommand = [\"x\"]", "concurrency must be from 1 to 1000");

@@ -15,7 +15,7 @@ use super::staging::Staging;
 use super::view::Part;
 use super::{id_of, integer, json_of};
 use crate::store::{ChangedSince, ChangedTask, HandOut, LogRange, Page, Query, Reader, StoreError, Stored};
-use crate::task::{LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition};
+use crate::task::{LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition, read_strictly};
 
 /// What the writer and the readers share.
 pub(super) struct Shared {
@@ -313,7 +313,7 @@ impl Newest {
 fn lines<T: serde::de::DeserializeOwned>(text: &[u8], step: &'static str) -> Result<Vec<T>, StoreError> {
     text.split(|byte| *byte == b'\n')
         .skip(1)
-        .map(|line| serde_json::from_slice(line).map_err(|error| damaged(step, error)))
+        .map(|line| read_strictly(line).map_err(|error| damaged(step, error)))
         .collect()
 }
 
