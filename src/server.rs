@@ -26,7 +26,7 @@ use tower::ServiceExt;
 
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, Peer, router};
-use crate::hub::Hub;
+use crate::hub::{Ended, Hub};
 use crate::seldom::Seldom;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
@@ -42,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long sockets may take to close beyond the goodbyes, and answers to be finished.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
-/// Why a hub did not start.
+/// Why a hub did not start, or did not stay.
 #[derive(Debug)]
 pub enum StartError {
     /// The configuration cannot work; the text says what to do.
@@ -53,6 +53,8 @@ pub enum StartError {
     },
     /// The store cannot be opened: damaged, not ours, or in use by another hub.
     Store(StoreError),
+    /// It did start, and then its writer failed.
+    Failed,
 }
 
 impl fmt::Display for StartError {
@@ -61,6 +63,9 @@ impl fmt::Display for StartError {
             StartError::Config(why) => f.write_str(why),
             StartError::Bind { address, cause } => write!(f, "cannot listen on {address}: {cause}"),
             StartError::Store(error) => write!(f, "cannot open the store: {error}"),
+            StartError::Failed => f.write_str(
+                "the writer has failed; what was acknowledged is on disk, and the hub goes on from there once it is started again",
+            ),
         }
     }
 }
@@ -268,7 +273,13 @@ pub fn main(config: ServeConfig) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(config)) {
+    let served = runtime.block_on(serve(config));
+    if let Err(error @ StartError::Failed) = &served {
+        tracing::error!("{error}");
+    }
+    // A read that never ends keeps nobody from ending.
+    runtime.shutdown_timeout(CLOSE_TIME);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("taskhub: {error}");
@@ -285,14 +296,21 @@ async fn serve(config: ServeConfig) -> Result<(), StartError> {
     }
     let server = Server::start(config).await?;
     announce(&server.url());
-    signals.next().await;
+    let hub = server.hub().clone();
+    tokio::select! {
+        _ = signals.next() => {}
+        _ = hub.ended() => return Err(StartError::Failed),
+    }
     tokio::spawn(async move {
         let code = signals.next().await;
         tracing::warn!("ending at once");
         std::process::exit(code);
     });
     server.shutdown().await;
-    Ok(())
+    match hub.ended().await {
+        Ended::Well => Ok(()),
+        Ended::Failed => Err(StartError::Failed),
+    }
 }
 
 /// Tells whoever started the hub where it is. A closed stdout is no reason to stop.
