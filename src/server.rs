@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, Linger, Peer, Unread, answer, router};
-use crate::hub::Hub;
+use crate::hub::{Ended, Hub};
 use crate::seldom::Seldom;
 use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
@@ -45,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long sockets may take to close beyond the goodbyes, and answers to be finished.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
-/// Why a hub did not start.
+/// Why a hub did not start, or did not stay.
 #[derive(Debug)]
 pub enum StartError {
     /// The configuration cannot work; the text says what to do.
@@ -56,6 +56,8 @@ pub enum StartError {
     },
     /// The store cannot be opened: damaged, not ours, or in use by another hub.
     Store(StoreError),
+    /// It did start, and then its writer failed.
+    Failed,
 }
 
 impl fmt::Display for StartError {
@@ -64,6 +66,9 @@ impl fmt::Display for StartError {
             StartError::Config(why) => f.write_str(why),
             StartError::Bind { address, cause } => write!(f, "cannot listen on {address}: {cause}"),
             StartError::Store(error) => write!(f, "cannot open the store: {error}"),
+            StartError::Failed => f.write_str(
+                "the writer has failed; what was acknowledged is on disk, and the hub goes on from there once it is started again",
+            ),
         }
     }
 }
@@ -272,7 +277,13 @@ pub fn main(config: ServeConfig) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(config)) {
+    let served = runtime.block_on(serve(config));
+    if let Err(error @ StartError::Failed) = &served {
+        tracing::error!("{error}");
+    }
+    // A read that never ends keeps nobody from ending.
+    runtime.shutdown_timeout(CLOSE_TIME);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("{error}"));
@@ -291,14 +302,21 @@ async fn serve(config: ServeConfig) -> Result<(), StartError> {
     tokio::spawn(children::reap_orphans());
     let server = Server::start(config).await?;
     announce(&server.url());
-    signals.next().await;
+    let hub = server.hub().clone();
+    tokio::select! {
+        _ = signals.next() => {}
+        _ = hub.ended() => return Err(StartError::Failed),
+    }
     tokio::spawn(async move {
         let number = signals.next().await;
         tracing::warn!("ending at once");
         std::process::exit(128 + i32::from(number));
     });
     server.shutdown().await;
-    Ok(())
+    match hub.ended().await {
+        Ended::Well => Ok(()),
+        Ended::Failed => Err(StartError::Failed),
+    }
 }
 
 /// Says on standard error why the hub does not start. A terminal that is gone is no reason to panic.

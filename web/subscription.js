@@ -16,6 +16,7 @@ export class Subscription {
   asked; // the id of its request
   catching_up = false; // it was asked for, and no mark has come since: what was missed may be long
   mark; // where it can resume
+  epoch; // what the history was called when that was heard
   #fresh; // the snapshot that is coming in, or undefined
   #live = false; // `subscribed` has been heard on this socket
   #ready = false; // it has had a picture
@@ -180,10 +181,11 @@ export class Subscription {
     this.#tell({ type: 'log', task_id, lines: fresh });
   }
 
-  marked(rev) {
+  marked(rev, epoch) {
     if (!this.#live || this.#fresh || this.request.stats) return false;
     this.catching_up = false;
     this.mark = rev;
+    this.epoch = epoch;
     return true;
   }
 

@@ -65,7 +65,7 @@ class Hub extends Rest {
   status = 'connecting';
   /** True after the hub merged transitions because this client was slow, until all of them have come. */
   behind = false;
-  /** The history the hub is on, and who it says is watching. Set once connected. */
+  /** The hub's name for its history since it was last started, and who it says is watching. Set once connected. */
   epoch;
   user_id;
 
@@ -84,7 +84,7 @@ class Hub extends Rest {
   #failures = 0; // attempts in a row that did not hold
   #greeted_at = 0;
   #heard_at = 0;
-  #begun_anew = false; // what was known is forgotten, since this connection is on another history of the same name
+  #begun_anew = false; // what was known is forgotten, since this connection is on another history
   #marked_at = 0; // when the hub last said how far it has told, or was asked to tell something
   #said = false; // the hub has heard a word of this connection
   #asked = false; // a ping is out
@@ -211,7 +211,10 @@ class Hub extends Rest {
   }
 
   #greet({ epoch, ping_ms = PING_MS, limits = {} }) {
-    if (this.epoch !== undefined && this.epoch !== epoch) this.#beginAnew();
+    // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
+    // where it is not the history they know. Where nobody can, there is nothing to keep.
+    const can_ask = [...this.#subscriptions.values()].some(({ mark }) => mark !== undefined);
+    if (this.epoch !== undefined && this.epoch !== epoch && !can_ask) this.#beginAnew();
     this.epoch = epoch;
     this.#begun_anew = false;
     this.#ping_ms = ping_ms;
@@ -245,8 +248,8 @@ class Hub extends Rest {
   }
 
   /**
-   * A store was put back to an earlier time, and its numbers are given out a second time: once they differ from what
-   * this client has seen, the hub says so for the first subscription that this shows in.
+   * The hub is on another history than the one that was told here, as when a store was put back to an earlier time: it
+   * says so for each subscription that asks to resume.
    */
   #reset(subscription, reason) {
     if (reason === 'epoch' && !this.#begun_anew) {
@@ -382,7 +385,7 @@ class Hub extends Rest {
 
   #ask(subscription) {
     const { name, request, mark } = subscription;
-    const since = mark === undefined ? undefined : { epoch: this.epoch, rev: mark };
+    const since = mark === undefined ? undefined : { epoch: subscription.epoch, rev: mark };
     this.#marked_at = this.#options.timers.now();
     subscription.catching_up = true;
     subscription.asked = this.#request({ op: 'subscribe', sub: name, ...request, ...(since && { since, snapshot: undefined }) });
@@ -443,7 +446,7 @@ class Hub extends Rest {
       for (const fn of this.#stats?.listeners ?? []) guarded(fn, message);
     } else if (type === 'mark') {
       this.#marked_at = this.#heard_at;
-      for (const each of this.#subscriptions.values()) if (each.marked(message.rev)) this.#caughtUp(each);
+      for (const each of this.#subscriptions.values()) if (each.marked(message.rev, this.epoch)) this.#caughtUp(each);
       if (this.behind) {
         this.behind = false;
         this.#say(this.status);

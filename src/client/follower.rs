@@ -22,7 +22,7 @@ use super::picture::{Picture, matches};
 use super::subscription::{SubId, Subscribe, Subscription};
 use crate::dial::{Backoff, is_refusal};
 use crate::task::{Event, LogLine, TaskId, TaskView};
-use crate::wire::{LiveHello, LiveOp, LiveSays};
+use crate::wire::{LiveHello, LiveOp, LiveSays, Since};
 
 /// An attempt that has not heard the hub's hello by then is given up.
 const HELLO_MS_MAX: u64 = 10_000;
@@ -64,9 +64,9 @@ pub struct Follower {
     status: LiveStatus,
     /// The hub merged transitions because this client was slow, and not all of them have come.
     behind: bool,
-    /// The history the hub is on.
+    /// The hub's name for its history since it was last started.
     epoch: Option<String>,
-    /// What was known of that history is forgotten, since this connection is on another of the same name.
+    /// What was known is forgotten, since this connection is on another history.
     begun_anew: bool,
     picture: Picture,
     tasks_max: usize,
@@ -382,7 +382,7 @@ impl Follower {
 
     fn ask(&mut self, sub: SubId) {
         let Some(subscription) = self.subs.get(&sub) else { return };
-        let op = subscription.op(sub, self.epoch.clone());
+        let op = subscription.op(sub);
         self.marked_at = self.now_ms;
         let id = self.request(op);
         let subscription = self.subs.get_mut(&sub).expect("just found");
@@ -390,7 +390,10 @@ impl Follower {
     }
 
     fn greet(&mut self, now_ms: u64, hello: LiveHello) {
-        if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) {
+        // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
+        // where it is not the history they know. Where nobody can, there is nothing to keep.
+        let can_ask = self.subs.values().any(|sub| sub.mark.is_some());
+        if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) && !can_ask {
             self.begin_anew();
         }
         self.begun_anew = false;
@@ -422,8 +425,8 @@ impl Follower {
         }
     }
 
-    /// A store was put back to an earlier time, and its numbers are given out a second time: once they differ from what
-    /// a client has seen, the hub says so for the first subscription that this shows in.
+    /// The hub is on another history than the one that was told here, as when a store was put back to an earlier time: it
+    /// says so for each subscription that asks to resume.
     fn reset(&mut self, sub: SubId, epoch: bool) {
         if epoch && !self.begun_anew {
             self.begun_anew = true;
@@ -583,10 +586,10 @@ impl Follower {
     fn changed(&mut self, task: &Arc<TaskView>, event: Option<Event>, of: Option<SubId>) {
         let task_id = task.task_id;
         for (sub, subscription) in &mut self.subs {
-            let is_meant = match subscription.mark {
+            let is_meant = match &subscription.mark {
                 _ if of.is_none() => true,
                 _ if of == Some(*sub) => false,
-                Some(mark) => subscription.holds(&task_id) || task.rev > mark,
+                Some(mark) => subscription.holds(&task_id) || task.rev > mark.rev,
                 // Either it is caught up with its snapshot, or its snapshot is still to come.
                 None => subscription.live,
             };
@@ -637,7 +640,8 @@ impl Follower {
         let mut caught_up = Vec::new();
         for (sub, subscription) in &mut self.subs {
             if subscription.live && subscription.fresh.is_none() && !subscription.request.stats {
-                (subscription.mark, subscription.catching_up) = (Some(rev), false);
+                let epoch = self.epoch.clone().unwrap_or_default();
+                (subscription.mark, subscription.catching_up) = (Some(Since { epoch, rev }), false);
                 caught_up.push(*sub);
             }
         }

@@ -49,8 +49,8 @@ pub(super) struct Subscription {
     pub(super) catching_up: bool,
     /// When it asks again, after a refusal that meant "not now".
     pub(super) again_at: Option<u64>,
-    /// Where it can resume.
-    pub(super) mark: Option<u64>,
+    /// Where it can resume: a `rev`, under the name that the history had when it was heard.
+    pub(super) mark: Option<Since>,
     pub(super) members: BTreeSet<TaskId>,
     /// The snapshot that is coming in.
     pub(super) fresh: Option<BTreeSet<TaskId>>,
@@ -62,9 +62,9 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// How it is asked for: with a snapshot, or from its mark.
-    pub(super) fn op(&self, sub: SubId, epoch: Option<String>) -> LiveOp {
+    pub(super) fn op(&self, sub: SubId) -> LiveOp {
         let request = &self.request;
-        let since = self.mark.zip(epoch).map(|(rev, epoch)| Since { epoch, rev });
+        let since = self.mark.clone();
         LiveOp {
             op: "subscribe".into(),
             sub: Some(sub.name()),

@@ -227,7 +227,7 @@ impl Session {
         let rev = self.app.hub.rev();
         let catch_up = match &tasks.since {
             None => Ok(CatchUp::Snapshot(None)),
-            Some(since) if since.epoch != self.app.hub.epoch() || since.rev > rev => {
+            Some(since) if since.rev > rev || !self.app.hub.includes(&since.epoch, since.rev) => {
                 Ok(CatchUp::Snapshot(Some("epoch")))
             }
             Some(since) => self.missed(since.rev).await,

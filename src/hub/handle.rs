@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::engine::{Accepts, Answer, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission};
+use crate::engine::{
+    Accepts, Answer, Batch, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission,
+};
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Timestamp, Transition};
@@ -18,7 +20,7 @@ use crate::telemetry::Metrics;
 use super::board::{Board, Heard};
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
-use super::shared::{Body, Clock, Given, Push, Shared};
+use super::shared::{Body, Clock, Ended, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
@@ -40,7 +42,7 @@ impl Hub {
         let clock = Clock::start();
         let unfinished = recovered.unfinished.len();
         let board = Arc::new(Board::new(recovered.rev, recovered.counts));
-        let (engine, batch) = Engine::recover(
+        let (mut engine, batch) = Engine::recover(
             options.engine,
             recovered.rev,
             recovered.last_id,
@@ -48,15 +50,26 @@ impl Hub {
             fastrand::u64(..),
             clock.now(),
         );
+        let batch = match recovered.damage.is_some() {
+            // Nothing of it can be written, so nothing of it is shown.
+            true => {
+                engine.revert(batch, clock.now());
+                Batch::default()
+            }
+            false => batch,
+        };
         for task in engine.tasks() {
             board.restore(task);
         }
         let metrics = Arc::<Metrics>::default();
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
-        let shared = Arc::new(Shared::new(options, recovered.epoch, clock, board, feed, metrics, store.reader()));
+        let shared = Arc::new(Shared::new(options, recovered.openings, clock, board, feed, metrics, store.reader()));
         let mut writer = Writer::new(engine, store, shared.clone());
-        writer.begin(batch)?;
-        tracing::info!(epoch = shared.epoch, rev = shared.board.rev(), unfinished, "the hub is up");
+        match recovered.damage {
+            Some(what) => writer.begin_damaged(what),
+            None => writer.begin(batch)?,
+        }
+        tracing::info!(epoch = shared.openings.epoch(), rev = shared.board.rev(), unfinished, "the hub is up");
         tokio::spawn(expire(shared.clone()));
         std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
             step: "start the writer",
@@ -278,7 +291,7 @@ impl Hub {
         crate::wire::Stats {
             workers: self.shared.links() as u64,
             sockets: self.shared.metrics.sockets(),
-            epoch: self.shared.epoch.clone(),
+            epoch: self.epoch().to_owned(),
             uptime_ms: self.shared.clock.uptime().as_millis() as u64,
             feed_lag_ms: self.feed().lag().as_millis() as u64,
             ..self.shared.board.stats(self.shared.clock.now().wall)
@@ -298,9 +311,15 @@ impl Hub {
         }
     }
 
-    /// The name of the history this hub is on.
+    /// The name of the history this hub is on, and of this opening of it.
     pub fn epoch(&self) -> &str {
-        &self.shared.epoch
+        self.shared.openings.epoch()
+    }
+
+    /// Whether what a client heard up to `rev`, when the epoch was called so, is part of this history: it can go on from
+    /// there. It is not where the store was put back, or copied, before that.
+    pub fn includes(&self, epoch: &str, rev: u64) -> bool {
+        self.shared.openings.include(epoch, rev, self.rev())
     }
 
     /// The last `rev` that is committed and shown.
@@ -445,6 +464,11 @@ impl Hub {
         self.shared.push_to_all(|| Push::Goodbye);
     }
 
+    /// Resolves when the hub has ended, told to or not.
+    pub async fn ended(&self) -> Ended {
+        self.shared.until_stopped().await
+    }
+
     /// Ends the writer once everything that was accepted is written. The store is closed when this returns.
     pub async fn stop(&self) {
         let _ = self.shared.inbox.push(Request::Stop, Bound::Free);
@@ -575,7 +599,7 @@ async fn expire(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(hub.options().expire_every()) => {}
-            () = hub.shared.until_stopped() => return,
+            _ = hub.shared.until_stopped() => return,
         }
         while hub.expire_step().await.is_ok_and(|more| more) {}
     }

@@ -33,6 +33,7 @@ pub use crate::engine::{Accepts, Link, Refusal, Report, SubmitKey, WorkerState};
 pub use crate::store::{LogRange, Order, Page, Query, Stored};
 pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
+pub use shared::Ended;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 
 /// Who is calling. An open hub has one kind of caller, who may do everything.

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::engine::{Now, Refusal};
 use crate::feed::Feed;
-use crate::store::{Page, Query, Reader, StoreError};
+use crate::store::{Openings, Page, Query, Reader, StoreError};
 use crate::task::{Json, Task, TaskId, Timestamp};
 use crate::telemetry::Metrics;
 
@@ -27,7 +27,7 @@ const LONG_READS_MAX: usize = 2;
 
 pub(super) struct Shared {
     pub(super) options: HubOptions,
-    pub(super) epoch: String,
+    pub(super) openings: Openings,
     pub(super) clock: Clock,
     pub(super) inbox: Inbox,
     pub(super) board: Arc<Board>,
@@ -49,7 +49,7 @@ pub(super) struct Shared {
     /// Set once watchers and workers should be told goodbye.
     pub(super) goodbye: watch::Sender<bool>,
     /// Set once the writer has ended.
-    ended: watch::Sender<bool>,
+    ended: watch::Sender<Option<Ended>>,
 }
 
 /// A task on its way to a worker.
@@ -79,6 +79,15 @@ pub(super) enum Push {
     Replaced,
 }
 
+/// How a hub ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, and everything is written.
+    Well,
+    /// The writer panicked. What was acknowledged is on disk; only a new start can go on from there.
+    Failed,
+}
+
 /// Both clocks of this machine.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
@@ -103,7 +112,7 @@ impl Clock {
 impl Shared {
     pub(super) fn new(
         options: HubOptions,
-        epoch: String,
+        openings: Openings,
         clock: Clock,
         board: Arc<Board>,
         feed: Feed,
@@ -113,7 +122,7 @@ impl Shared {
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
         Shared {
             options,
-            epoch,
+            openings,
             clock,
             inbox: Inbox::default(),
             board,
@@ -129,7 +138,7 @@ impl Shared {
             broken: RwLock::new(None),
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),
-            ended: watch::Sender::new(false),
+            ended: watch::Sender::new(None),
         }
     }
 
@@ -198,16 +207,19 @@ impl Shared {
         self.broken.read().clone()
     }
 
-    pub(super) fn stopped(&self) {
+    /// The writer has ended, as it was told or because it failed: nothing is decided any more, and nobody is to wait for it.
+    pub(super) fn stopped(&self, how: Ended) {
         self.set_broken(Some("the writer has ended".into()));
         self.claims.clear();
         self.push_to_all(|| Push::Goodbye);
-        self.ended.send_replace(true);
+        self.ended.send_replace(Some(how));
     }
 
-    pub(super) async fn until_stopped(&self) {
-        // The sender lives in `self`, so this ends only because the value became true.
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    pub(super) async fn until_stopped(&self) -> Ended {
+        let mut ended = self.ended.subscribe();
+        // The sender lives in `self`, so this ends only because there is a value.
+        let how = ended.wait_for(Option::is_some).await.ok().and_then(|how| *how);
+        how.unwrap_or(Ended::Failed)
     }
 
     /// Reads from the store where blocking is allowed.
@@ -220,6 +232,7 @@ impl Shared {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 tracing::error!(step = error.step, cause = error.cause, "could not read from the store");
+                self.reader.report(&error);
                 Err(HubError::StorageUnavailable)
             }
             Err(_) => Err(HubError::Stopped),

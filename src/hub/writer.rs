@@ -8,6 +8,9 @@
 //! While the disk works nothing else is decided. That costs no throughput, since what arrives meanwhile shares the next
 //! commit, and it keeps "decided" and "durable" one batch apart at most, which is what [`Engine::revert`] can take back.
 //!
+//! Where what is stored is damaged, it stays so until people have decided what is to become of it: no write is tried any
+//! more, and reads go on. A panic of this thread ends the hub; see [`Shared::stopped`].
+//!
 //! When a commit fails, its callers hear `StorageUnavailable`, the engine is put back, and the hub says so on `/readyz`.
 //! Reports of workers on sockets are kept and tried again, since there is nobody to hear a refusal. The writer probes the
 //! store until it takes writes again.
@@ -30,7 +33,7 @@ use crate::wire::{gone_line, open_task_line};
 
 use super::inbox::{ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
 use super::payloads::Payloads;
-use super::shared::{Body, Given, Push, Shared};
+use super::shared::{Body, Ended, Given, Push, Shared};
 use super::{HubError, Submitted};
 
 /// Tasks handed out in one round; more wait for the next, so that a flood of ready tasks does not hold up answers.
@@ -73,13 +76,21 @@ pub(super) struct Writer {
     asides_since: Option<Instant>,
     /// Reports that a failed commit left unanswered.
     parked: Vec<Request>,
-    /// Set while the store does not take writes: when to try again.
-    broken_until: Option<Instant>,
+    storage: Storage,
     unsettled_since: Option<Instant>,
     /// The last round stopped for a bound: there is more to do at once.
     more: bool,
     ticks_kept: Instant,
     swept: Instant,
+}
+
+/// Whether the store takes writes.
+enum Storage {
+    Well,
+    /// Not now: it is tried again at this moment.
+    Failing(Instant),
+    /// Not before somebody has looked at it: what is stored is damaged, and nothing is tried any more.
+    Damaged(StoreError),
 }
 
 /// A reply that waits for the commit.
@@ -105,12 +116,17 @@ impl Writer {
             asides_bytes: 0,
             asides_since: None,
             parked: Vec::new(),
-            broken_until: None,
+            storage: Storage::Well,
             unsettled_since: None,
             more: false,
             ticks_kept: now,
             swept: now,
         }
+    }
+
+    /// Begins with a store that is not whole: what recovery decided was taken back, and nothing is written.
+    pub(super) fn begin_damaged(&mut self, what: String) {
+        self.broke(&StoreError { step: "open the store", cause: what, lasting: true });
     }
 
     /// Commits what recovery decided, before anybody is answered.
@@ -129,7 +145,7 @@ impl Writer {
         // Whatever ends this thread, nobody waits for it in vain.
         let _closing = scopeguard(move || {
             shared.inbox.close();
-            shared.stopped();
+            shared.stopped(if std::thread::panicking() { Ended::Failed } else { Ended::Well });
         });
         loop {
             let requests = self.shared.inbox.take(self.patience());
@@ -155,8 +171,10 @@ impl Writer {
         }
         let now = Instant::now();
         let until = |at: Instant| at.saturating_duration_since(now);
-        if let Some(at) = self.broken_until {
-            return until(at);
+        match self.storage {
+            Storage::Well => {}
+            Storage::Failing(at) => return until(at),
+            Storage::Damaged(_) => return KEEP_TICKS_EVERY,
         }
         let timers = self.engine.next_in(self.now()).map(Duration::from_millis);
         let settle = self.unsettled_since.map(|since| until(since + SETTLE_AFTER));
@@ -167,9 +185,10 @@ impl Writer {
 
     /// Whether something must be committed though nobody asked.
     fn due(&self) -> bool {
-        match self.broken_until {
-            Some(at) => Instant::now() >= at,
-            None => {
+        match self.storage {
+            Storage::Damaged(_) => false,
+            Storage::Failing(at) => Instant::now() >= at,
+            Storage::Well => {
                 self.engine.next_in(self.now()) == Some(0)
                     || self.asides_bytes > ASIDES_BYTES_MAX
                     || self.asides_since.is_some_and(|since| since.elapsed() >= ASIDES_AFTER)
@@ -201,7 +220,7 @@ impl Writer {
         }
         let board = &*self.shared.board;
         self.engine.fire(now, board, TIMERS_MAX, &mut batch);
-        self.more = self.engine.assign(now, HAND_OUTS_MAX, &mut batch) && self.broken_until.is_none();
+        self.more = self.engine.assign(now, HAND_OUTS_MAX, &mut batch) && self.is_well();
 
         let asides = self.take_asides();
         let (commit, lines) = encode(&mut batch, asides);
@@ -212,7 +231,7 @@ impl Writer {
                 self.remember_payloads(&commit);
                 self.give_notice(std::mem::take(&mut batch.notices));
                 self.answer(outcomes, &commit);
-                self.more |= !self.parked.is_empty() && self.broken_until.is_none();
+                self.more |= !self.parked.is_empty() && self.is_well();
                 for reply in aside_replies {
                     let _ = reply.send(Ok(()));
                 }
@@ -283,9 +302,12 @@ impl Writer {
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        if let Storage::Damaged(error) = &self.storage {
+            return Err(error.clone());
+        }
         if commit.changes.is_empty() && commit.keys.is_empty() && commit.asides.is_empty() {
             // Nothing to write. If the store was broken, find out whether it still is.
-            if self.broken_until.is_some_and(|at| Instant::now() >= at) {
+            if matches!(self.storage, Storage::Failing(at) if Instant::now() >= at) {
                 self.store.probe()?;
                 self.mended();
             }
@@ -433,7 +455,7 @@ impl Writer {
         self.asides_bytes += bytes_of_aside(&aside);
         self.asides_since.get_or_insert_with(Instant::now);
         self.asides.push(aside);
-        if self.broken_until.is_some() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {
+        if !self.is_well() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {
             let (half, mut at) = (self.asides.len() / 2, 0);
             tracing::warn!(asides = half, "dropped log lines and ticks that could not be written");
             self.asides.retain(|aside| {
@@ -450,29 +472,46 @@ impl Writer {
         std::mem::take(&mut self.asides)
     }
 
+    fn is_well(&self) -> bool {
+        matches!(self.storage, Storage::Well)
+    }
+
     fn broke(&mut self, error: &StoreError) {
-        if self.broken_until.is_none() {
-            tracing::error!(step = error.step, cause = error.cause, "the store does not take writes");
-        }
-        self.broken_until = Some(Instant::now() + PROBE_EVERY);
         self.more = false;
+        if matches!(self.storage, Storage::Damaged(_)) {
+            return;
+        }
+        if error.lasting {
+            tracing::error!(
+                step = error.step,
+                cause = error.cause,
+                "the store is damaged: it takes no writes until it is restored or accepted, and the hub started again"
+            );
+            self.storage = Storage::Damaged(error.clone());
+        } else {
+            if self.is_well() {
+                tracing::error!(step = error.step, cause = error.cause, "the store does not take writes");
+            }
+            self.storage = Storage::Failing(Instant::now() + PROBE_EVERY);
+        }
         self.shared.set_broken(Some(error.to_string()));
     }
 
     fn mended(&mut self) {
-        if self.broken_until.take().is_some() {
+        if let Storage::Failing(_) = self.storage {
             tracing::info!("the store takes writes again");
+            self.storage = Storage::Well;
             self.shared.set_broken(None);
         }
     }
 
     /// Settling, keeping ticks, deleting, sweeping: each in a step that is short beside an fsync.
     fn keep_house(&mut self) {
-        if self.broken_until.is_some() {
+        if !self.is_well() {
             return;
         }
         // As much as a round brought too much, so that these are bounds: it takes about as long as the round did.
-        while self.pressed() && self.broken_until.is_none() {
+        while self.pressed() && self.is_well() {
             self.settle_step(8 * SETTLE_STEP);
         }
         let rested = self.unsettled_since.is_some_and(|since| since.elapsed() >= SETTLE_AFTER);
@@ -482,6 +521,9 @@ impl Writer {
         self.shared.metrics.set_unsettled(self.store.unsettled().0);
         if self.ticks_kept.elapsed() >= KEEP_TICKS_EVERY {
             self.ticks_kept = Instant::now();
+            if let Err(error) = self.store.look() {
+                return self.broke(&error);
+            }
             for (task_id, rev, progress) in self.shared.board.take_unkept() {
                 self.keep_aside(Aside::Progress { task_id, rev, progress });
             }
@@ -520,7 +562,7 @@ impl Writer {
     fn settle_all(&mut self) -> Result<(), HubError> {
         while self.store.unsettled().0 > 0 {
             self.settle_step(8 * SETTLE_STEP);
-            if self.broken_until.is_some() {
+            if !self.is_well() {
                 return Err(HubError::StorageUnavailable);
             }
         }

@@ -17,6 +17,7 @@
 #[cfg(test)]
 mod measure;
 mod memory;
+mod openings;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -32,6 +33,7 @@ use crate::task::{
 };
 
 pub use memory::in_memory;
+pub use openings::{Opening, Openings};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// What becomes durable together, or not at all.
@@ -73,8 +75,8 @@ pub enum Aside {
 
 /// What a store holds when it is opened.
 pub struct Recovered {
-    /// Names this history; made when the store was, and kept.
-    pub epoch: String,
+    /// The openings of this history, this one the last; its name is the epoch that clients see.
+    pub openings: Openings,
     /// The last `rev`, 0 in a new store.
     pub rev: u64,
     /// The youngest id ever given, also where that task was deleted.
@@ -83,6 +85,9 @@ pub struct Recovered {
     pub unfinished: Vec<Task>,
     /// How many tasks there are of each status, final ones too.
     pub counts: BTreeMap<Status, u64>,
+    /// What is missing or damaged, in words, where something is: then the store takes no writes, and what stands above is
+    /// what is left.
+    pub damage: Option<String>,
 }
 
 /// The writer's half. Every call blocks until it is done.
@@ -111,6 +116,12 @@ pub trait Store: Send {
     /// Forgets expired keys, and tombstones that are older than `tombstones_before`; at most `rows_max` of each.
     /// Says how many rows went.
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError>;
+
+    /// Whether the store is still what it was when it was opened: its files under their names, and nothing found damaged
+    /// since. Cheap; to be asked about once a second.
+    fn look(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Writes something and takes it back: whether an append would work.
     fn probe(&mut self) -> Result<(), StoreError>;
@@ -145,6 +156,9 @@ pub trait Reader: Send + Sync {
 
     /// The `seq` of the newest kept log line of a task, 0 where there is none.
     fn log_end(&self, task_id: TaskId) -> Result<u64, StoreError>;
+
+    /// Has the writer know of what a read met with, where it is lasting.
+    fn report(&self, _error: &StoreError) {}
 
     /// Final tasks that were finished before this moment, oldest first, at most `limit`.
     fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError>;
@@ -241,12 +255,12 @@ pub enum LogRange {
 }
 
 /// Why the store could not do it. The text is for the log of the hub, not for clients.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StoreError {
     /// What was being done.
     pub step: &'static str,
     pub cause: String,
-    /// Whether it can pass by itself: a full disk, a lock; or not: a damaged file.
+    /// Whether it cannot pass by itself, as a full disk or a lock can: what is stored is damaged.
     pub lasting: bool,
 }
 

@@ -360,7 +360,7 @@ pub(super) fn killed(folder: &Path) -> tempfile::TempDir {
 fn a_new_store_is_empty_and_has_a_name() {
     on_each(|store| {
         let recovered = store.recover().unwrap();
-        assert!(!recovered.epoch.is_empty());
+        assert!(!recovered.openings.epoch().is_empty() && recovered.damage.is_none());
         assert_eq!((recovered.rev, recovered.last_id), (0, None));
         assert!(recovered.unfinished.is_empty() && recovered.counts.is_empty());
         assert_eq!(store.settle(10).unwrap(), []);
@@ -373,7 +373,8 @@ fn a_new_store_is_empty_and_has_a_name() {
         assert_eq!(reader.history(unknown).unwrap(), []);
         assert_eq!(store.key(7, Timestamp::now()).unwrap(), None);
     });
-    assert_ne!(in_memory().unwrap().recover().unwrap().epoch, in_memory().unwrap().recover().unwrap().epoch);
+    let epoch = || in_memory().unwrap().recover().unwrap().openings.epoch().to_owned();
+    assert_ne!(epoch(), epoch());
 }
 
 #[test]
@@ -771,7 +772,7 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
         None => in_memory().unwrap(),
     };
     let mut store = open(&folder);
-    let epoch = store.recover().unwrap().epoch;
+    let epoch = store.recover().unwrap().openings.epoch().to_owned();
     let mut world = World::new(seed);
     let mut commit = Commit::default();
     for op in ops.iter().copied().chain([Op::Append, Op::Reopen, Op::Settle(1_000)]) {
@@ -843,7 +844,7 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
         }
     }
     settle_all(&mut store, 1_000);
-    assert_eq!(store.recover().unwrap().epoch, epoch);
+    assert!(store.recover().unwrap().openings.include(&epoch, 0, world.rev));
     world.check_by_id(&mut store);
     world.check_view(&mut store);
 }

@@ -381,10 +381,7 @@ impl Watcher {
         match says["type"].as_str().expect("a type") {
             "hello" => {
                 let epoch = says["epoch"].as_str().expect("an epoch");
-                if self.epoch != epoch {
-                    self.epoch = epoch.to_owned();
-                    self.subs.values_mut().for_each(|view| view.known.clear());
-                }
+                self.epoch = epoch.to_owned();
             }
             "subscribed" => {
                 // Also where it was given up in the meantime.

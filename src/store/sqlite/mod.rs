@@ -12,6 +12,10 @@
 //! **Open.** Whatever the log holds is staged again and settled. A row may hold changes that were settled already,
 //! because another task's of the same row were not; those are known by their `rev`.
 //!
+//! **What was acknowledged stays, or it is said.** A [`witness`] beside the database knows how far the history went, each page
+//! has a checksum ([`pages`]), and the names of the files are looked at again and again ([`names`]). What is found wrong when a
+//! store is opened, or later, ends its writing: see [`opening`].
+//!
 //! **When the disk fails.** SQLite takes a failed transaction back, nothing was staged, and the next append writes over
 //! its remains. One thing cannot be had: where the *fsync* failed and the machine stops before the next append, that
 //! commit may be found after all. It was refused, not acknowledged, so this breaks no promise; it is a submission whose
@@ -22,6 +26,10 @@
 
 mod body;
 mod failure;
+mod keeper;
+mod names;
+mod opening;
+mod pages;
 mod pool;
 mod query;
 mod reader;
@@ -30,6 +38,8 @@ mod staging;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wal;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -40,16 +50,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use uuid::Uuid;
 
 use self::body::{ChangeItem, Encoder, Item};
 use self::failure::{Step as _, damaged};
+use self::keeper::{Damage, Keeper};
+use self::opening::Ground;
 use self::pool::{Place, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, Staging};
 use self::view::View;
-use super::{Aside, Commit, Digest, Entry, KeyEntry, Reader, Recovered, Store, StoreError};
+use super::{Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, Store, StoreError};
 use crate::task::{ChangeKind, Json, Run, Status, Task, TaskId, Timestamp};
 
 /// The name of the database in its folder.
@@ -107,7 +120,9 @@ pub struct SqliteStore {
     conn: Connection,
     shared: Arc<Shared>,
     encoder: Encoder,
-    epoch: String,
+    openings: Openings,
+    /// Of a store in a folder that is sound.
+    keeper: Option<Keeper>,
     /// The number of the next row of the log.
     next_row: i64,
     /// The last `rev` and the youngest id that are on disk.
@@ -121,34 +136,49 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the store in `folder`, or makes it there, and settles what its log holds. Fails where another hub has it
-    /// open, or a newer hub has written it.
+    /// open, or a newer hub has written it, or nothing in it can be read. Where some of it is missing or damaged, it opens and
+    /// takes no writes; [`Recovered::damage`] says why.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<SqliteStore, StoreError> {
         std::fs::create_dir_all(folder).step("create the data folder")?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(LOCK_NAME))
-            .step("open the lock file")?;
-        lock.try_lock().map_err(|error| StoreError {
-            step: "lock the data folder",
-            cause: match error {
-                TryLockError::WouldBlock => format!("another hub is running on {}", folder.display()),
-                TryLockError::Error(error) => error.to_string(),
-            },
-            lasting: false,
-        })?;
-        let store = SqliteStore::start(Place::File(folder.join(FILE_NAME)), options, Some(FolderLock(lock)))?;
+        let lock = lock(folder)?;
+        let ground = Ground::look(folder)?;
+        let path = folder.join(FILE_NAME);
+        if ground.lost.is_none() {
+            schema::have_checksums(&path, ground.is_ours)?;
+        }
+        let place = Place::File(path);
+        let mut store = SqliteStore::start(place.clone(), options, Some(lock), ground.lost.as_deref())?;
+        let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
+        if let Some(lost) = ground.check_end(&last, store.rev, row) {
+            store.shared.damage.found(opening::sentence(&lost));
+        }
+        opening::scan(&place, &store.conn, &store.shared.damage)?;
+        if store.shared.damage.get().is_some() {
+            store.leave_alone()?;
+            return Ok(store);
+        }
+        let keeper = Keeper::begin(folder, &store.conn, ground.head(&last, store.rev, row))?;
+        store.shared.pool.know(keeper.names.clone());
+        store.keeper = Some(keeper);
+        store.begin()?;
         sync_folder(folder)?;
         Ok(store)
     }
 
     /// A new store in memory.
     pub(super) fn in_memory(options: SqliteOptions) -> Result<SqliteStore, StoreError> {
-        SqliteStore::start(Place::new_memory(), options, None)
+        let mut store = SqliteStore::start(Place::new_memory(), options, None, None)?;
+        store.begin()?;
+        Ok(store)
     }
 
-    fn start(place: Place, options: SqliteOptions, lock: Option<FolderLock>) -> Result<SqliteStore, StoreError> {
+    /// Opens the database and stages what its log holds. Writes nothing but a new database, or the tables of a newer hub.
+    fn start(
+        place: Place,
+        options: SqliteOptions,
+        lock: Option<FolderLock>,
+        lost: Option<&str>,
+    ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
         let mut conn = place.writer().step(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
@@ -157,6 +187,9 @@ impl SqliteStore {
         conn.pragma_update(None, "temp_store", "memory").step(STEP)?;
         conn.pragma_update(None, "cell_size_check", true).step(STEP)?;
         if matches!(place, Place::File(_)) {
+            pages::make_room(&conn).step(STEP)?;
+            // Else SQLite would carry over, or take away, what somebody may want to look at.
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
             let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).step(STEP)?;
             if mode != "wal" {
                 return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
@@ -164,7 +197,10 @@ impl SqliteStore {
             let kept = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
             conn.query_row(&kept, [], |_| Ok(())).step(STEP)?;
         }
-        schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?;
+        match lost {
+            None => schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?,
+            Some(_) => schema::check(&conn)?,
+        }
 
         let wal_pages = Arc::new(AtomicUsize::new(0));
         let seen = wal_pages.clone();
@@ -175,34 +211,87 @@ impl SqliteStore {
         }))
         .step(STEP)?;
 
-        let (epoch, rev, last_id) = conn
-            .query_row("SELECT epoch, rev, last_id FROM state", [], |row| {
-                let rev: i64 = row.get(1)?;
-                let last_id = row.get_ref(2)?.as_blob_or_null()?.map(|_| id_of(row, 2)).transpose()?;
-                Ok((row.get(0)?, rev as u64, last_id))
+        let (rev, last_id, row) = conn
+            .query_row("SELECT rev, last_id, row FROM state", [], |row| {
+                let rev: i64 = row.get(0)?;
+                let last_id = row.get_ref(1)?.as_blob_or_null()?.map(|_| id_of(row, 1)).transpose()?;
+                Ok((rev as u64, last_id, row.get::<_, i64>(2)?))
             })
             .step("read the state")?;
+        let openings = opening::read(&conn)?;
         let pool = Pool::new(place, options.readers_max, options.cache_bytes >> 11);
         let mut store = SqliteStore {
             conn,
-            shared: Arc::new(Shared { staging: RwLock::default(), pool }),
+            shared: Arc::new(Shared { staging: RwLock::default(), pool, damage: Damage::default() }),
             encoder: Encoder::default(),
-            epoch,
+            openings,
+            keeper: None,
             next_row: 1,
             rev,
             last_id,
             wal_pages,
             _lock: lock,
         };
-        store.replay()?;
-        Ok(store)
+        if let Some(lost) = lost {
+            store.shared.damage.found(opening::sentence(lost));
+        }
+        match store.stage_log(row) {
+            Ok(()) => Ok(store),
+            Err(error) if error.lasting => {
+                store
+                    .shared
+                    .damage
+                    .found(opening::sentence(&format!("the log of commits cannot be read: {}", error.cause)));
+                Ok(store)
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Stages and settles what the log holds.
-    fn replay(&mut self) -> Result<(), StoreError> {
+    /// Makes an opening of its own, and settles what was staged.
+    fn begin(&mut self) -> Result<(), StoreError> {
+        let base: String =
+            self.conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).step("read the state")?;
+        self.openings = opening::write(&self.conn, &base, self.rev)?;
+        self.witness();
+        self.settle_all()
+    }
+
+    /// Keeps the files as they are: they are read, and not written.
+    fn leave_alone(&mut self) -> Result<(), StoreError> {
+        self.conn.pragma_update(None, "query_only", true).step("open the database")?;
+        // What clients hear of a history that is not whole is part of no other.
+        let name = opening::new_name("damaged");
+        self.openings = self.openings.clone().with(Opening { epoch: name, began: self.rev });
+        Ok(())
+    }
+
+    /// Tells the witness of a commit.
+    fn witness(&mut self) {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.committed(self.openings.epoch(), self.rev, self.next_row as u64 - 1, pages);
+        }
+    }
+
+    /// Whether it may be written to.
+    fn writable(&mut self) -> Result<(), StoreError> {
+        self.shared.damage.check()?;
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.look(&self.conn).inspect_err(|error| self.shared.report(error))
+    }
+
+    /// Stages what the log holds. `known`: the last row when the view was last brought up to date.
+    fn stage_log(&mut self, known: i64) -> Result<(), StoreError> {
+        const STEP: &str = "read the log";
+        let mut before = None;
         while let Some((row, body)) = self.row_from(self.next_row)? {
+            let missing = before.map_or(row > known + 1, |before| row != before + 1);
+            if missing {
+                return Err(damaged(STEP, format!("rows before row {row} are missing")));
+            }
             let bytes = body.len();
-            let items = body::decode(body).map_err(|damage| damaged("read the log", format!("row {row}: {damage}")))?;
+            let items = body::decode(body).map_err(|damage| damaged(STEP, format!("row {row}: {damage}")))?;
             let shared = self.shared.clone();
             let mut staging = shared.staging.write();
             for item in items {
@@ -210,8 +299,13 @@ impl SqliteStore {
             }
             staging.row(row, bytes);
             self.next_row = row + 1;
+            before = Some(row);
         }
-        self.settle_all()
+        if before.is_some_and(|last| last < known) {
+            return Err(damaged(STEP, format!("it ends before row {known}")));
+        }
+        self.next_row = self.next_row.max(known + 1);
+        Ok(())
     }
 
     fn settle_all(&mut self) -> Result<(), StoreError> {
@@ -285,61 +379,137 @@ impl SqliteStore {
         if self.wal_pages.load(Ordering::Relaxed) < pages_max {
             return Ok(());
         }
-        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")?;
+        self.carry_over("PRAGMA wal_checkpoint(PASSIVE)")?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Says whether all of it was.
+    fn carry_over(&mut self, how: &str) -> Result<bool, StoreError> {
+        let counts = self.conn.query_row(how, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+        let (frames, carried) = counts.step("checkpoint")?;
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| frames > 0) {
+            keeper.carried_over(frames as u64, carried as u64);
+        }
+        Ok(frames == carried)
+    }
 }
+
+/// Reading what there was.
+impl SqliteStore {
+    fn read_counts(&self, counts: &mut BTreeMap<Status, u64>) -> Result<(), StoreError> {
+        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(RECOVER)?;
+        let mut rows = statement.query([]).step(RECOVER)?;
+        while let Some(row) = rows.next().step(RECOVER)? {
+            let (code, count): (i64, i64) = (row.get(0).step(RECOVER)?, row.get(1).step(RECOVER)?);
+            let status = u8::try_from(code).ok().and_then(Status::from_code);
+            let status = status.ok_or_else(|| damaged(RECOVER, format!("unknown status {code}")))?;
+            counts.insert(status, count as u64);
+        }
+        Ok(())
+    }
+
+    fn read_unfinished(&self, status: Status, unfinished: &mut Vec<Task>) -> Result<(), StoreError> {
+        const TASKS: &str =
+            "SELECT record, progress, task_id FROM tasks INDEXED BY tasks_status WHERE status = ?1 ORDER BY task_id";
+        let mut statement = self.conn.prepare(TASKS).step(RECOVER)?;
+        let mut rows = statement.query([status as u8]).step(RECOVER)?;
+        while let Some(row) = rows.next().step(RECOVER)? {
+            let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).step(RECOVER)?;
+            let mut task = Task::parse(record).map_err(|error| {
+                let task_id = id_of(row, 2).map(|id| id.to_string()).unwrap_or_default();
+                damaged(RECOVER, format!("task {task_id}: {error}"))
+            })?;
+            if let Some(progress) = json_of(row, 1).step(RECOVER)? {
+                task.run.get_or_insert_with(|| Box::new(Run::default())).progress = Some(progress);
+            }
+            unfinished.push(task);
+        }
+        Ok(())
+    }
+
+    /// What can be read of a store that is not whole: of each status up to the first damage, with what was not settled.
+    fn what_is_left(&self, damage: String) -> Recovered {
+        let (mut counts, mut unfinished) = (BTreeMap::new(), Vec::new());
+        let _ = self.read_counts(&mut counts);
+        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
+            let _ = self.read_unfinished(status, &mut unfinished);
+        }
+        let mut by_id: BTreeMap<TaskId, Task> = unfinished.into_iter().map(|task| (task.task_id, task)).collect();
+        for record in self.shared.staging.read().records() {
+            let task_id = record.task.task_id;
+            if record.in_view
+                && let Ok(Some(before)) = self.view_status(task_id)
+            {
+                counts.entry(before).and_modify(|count| *count = count.saturating_sub(1));
+            }
+            by_id.remove(&task_id);
+            if record.gone {
+                continue;
+            }
+            *counts.entry(record.task.status).or_default() += 1;
+            if !record.task.status.is_final() {
+                by_id.insert(task_id, Task::clone(&record.task));
+            }
+        }
+        Recovered {
+            openings: self.openings.clone(),
+            rev: self.rev,
+            last_id: self.last_id,
+            unfinished: by_id.into_values().collect(),
+            counts,
+            damage: Some(damage),
+        }
+    }
+
+    fn view_status(&self, task_id: TaskId) -> rusqlite::Result<Option<Status>> {
+        let code: Option<u8> = self
+            .conn
+            .query_row("SELECT status FROM tasks WHERE task_id = ?1", [task_id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        Ok(code.and_then(Status::from_code))
+    }
+}
+
+const RECOVER: &str = "recover";
 
 /// How long the store waits for readers when it is closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 impl Drop for SqliteStore {
     /// Leaves everything in the one file, whoever else still reads it: SQLite itself does this only for the last
-    /// connection, and that may be one that cannot write.
+    /// connection, and that may be one that cannot write. Files that were replaced or damaged are left alone.
     fn drop(&mut self) {
-        let closed = self.conn.busy_timeout(CLOSE_WAIT);
+        if self.keeper.is_none() || self.writable().is_err() {
+            return;
+        }
         // Where it fails, all is in the log beside the file, and found there.
-        let _ = closed.and_then(|()| self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        let closed = self.conn.busy_timeout(CLOSE_WAIT).step("close").and_then(|()| {
+            let carried = self.carry_over("PRAGMA wal_checkpoint(FULL)")?;
+            Ok(carried && self.carry_over("PRAGMA wal_checkpoint(TRUNCATE)")?)
+        });
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| matches!(closed, Ok(true))) {
+            keeper.closed();
+            let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        }
     }
 }
 
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
-        const STEP: &str = "recover";
+        if let Some(damage) = self.shared.damage.get() {
+            return Ok(self.what_is_left(damage));
+        }
         self.settle_all()?;
         let mut counts = BTreeMap::new();
-        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(STEP)?;
-        let mut rows = statement.query([]).step(STEP)?;
-        while let Some(row) = rows.next().step(STEP)? {
-            let (code, count): (i64, i64) = (row.get(0).step(STEP)?, row.get(1).step(STEP)?);
-            let status = u8::try_from(code).ok().and_then(Status::from_code);
-            let status = status.ok_or_else(|| damaged(STEP, format!("unknown status {code}")))?;
-            counts.insert(status, count as u64);
-        }
-        drop(rows);
-
         let mut unfinished = Vec::new();
-        let mut statement = self
-            .conn
-            .prepare("SELECT record, progress, task_id FROM tasks INDEXED BY tasks_status WHERE status = ?1 ORDER BY task_id")
-            .step(STEP)?;
+        self.read_counts(&mut counts)?;
         for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
-            let mut rows = statement.query([status as u8]).step(STEP)?;
-            while let Some(row) = rows.next().step(STEP)? {
-                let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).step(STEP)?;
-                let mut task = Task::parse(record).map_err(|error| {
-                    let task_id = id_of(row, 2).map(|id| id.to_string()).unwrap_or_default();
-                    damaged(STEP, format!("task {task_id}: {error}"))
-                })?;
-                if let Some(progress) = json_of(row, 1).step(STEP)? {
-                    task.run.get_or_insert_with(|| Box::new(Run::default())).progress = Some(progress);
-                }
-                unfinished.push(task);
-            }
+            self.read_unfinished(status, &mut unfinished)?;
         }
-        unfinished.sort_unstable_by_key(|task| task.task_id);
-        Ok(Recovered { epoch: self.epoch.clone(), rev: self.rev, last_id: self.last_id, unfinished, counts })
+        unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
+        let openings = self.openings.clone();
+        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, unfinished, counts, damage: None })
     }
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
@@ -347,6 +517,7 @@ impl Store for SqliteStore {
         if commit.is_empty() {
             return Ok(());
         }
+        self.writable()?;
         for (rev, entry) in (self.rev + 1..).zip(&commit.changes) {
             if entry.change.rev != rev {
                 let cause = format!("rev {} came where {rev} follows", entry.change.rev);
@@ -395,6 +566,7 @@ impl Store for SqliteStore {
         for entry in &commit.changes {
             self.remember(entry.change.rev, entry.change.task.task_id);
         }
+        self.witness();
         // The commit stands, whatever becomes of the checkpoint: a disk that is broken will show at the next append.
         let _ = self.checkpoint(CHECKPOINT_PAGES_MAX);
         Ok(())
@@ -402,6 +574,7 @@ impl Store for SqliteStore {
 
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {
         const STEP: &str = "settle";
+        self.writable()?;
         // First, so that its failure does not hide what was settled.
         self.checkpoint(CHECKPOINT_PAGES)?;
         if self.shared.staging.read().is_empty() {
@@ -423,9 +596,10 @@ impl Store for SqliteStore {
         tx.prepare_cached("DELETE FROM log WHERE row < ?1")
             .and_then(|mut statement| statement.execute([step.rows_below]))
             .step(STEP)?;
-        tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2")
+        tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2, row = ?3")
             .and_then(|mut statement| {
-                statement.execute(params![self.rev as i64, self.last_id.as_ref().map(|id| id.as_bytes().as_slice())])
+                let last_id = self.last_id.as_ref().map(|id| id.as_bytes().as_slice());
+                statement.execute(params![self.rev as i64, last_id, self.next_row - 1])
             })
             .step(STEP)?;
         tx.commit().step(STEP)?;
@@ -473,6 +647,7 @@ impl Store for SqliteStore {
 
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         const STEP: &str = "sweep";
+        self.writable()?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
         let keys = tx
             .prepare_cached(
@@ -502,8 +677,13 @@ impl Store for SqliteStore {
         Ok(keys + tombstones)
     }
 
+    fn look(&mut self) -> Result<(), StoreError> {
+        self.writable()
+    }
+
     fn probe(&mut self) -> Result<(), StoreError> {
         const STEP: &str = "probe";
+        self.writable()?;
         self.conn.execute("INSERT INTO probe VALUES (zeroblob(?1))", [PROBE_BYTES as i64]).step(STEP)?;
         self.conn.execute("DELETE FROM probe", []).step(STEP)?;
         Ok(())
@@ -512,6 +692,25 @@ impl Store for SqliteStore {
     fn reader(&self) -> Arc<dyn Reader> {
         self.shared.reader()
     }
+}
+
+/// Keeps other hubs out of a folder.
+fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(LOCK_NAME))
+        .step("open the lock file")?;
+    lock.try_lock().map_err(|error| StoreError {
+        step: "lock the data folder",
+        cause: match error {
+            TryLockError::WouldBlock => format!("another hub is running on {}", folder.display()),
+            TryLockError::Error(error) => error.to_string(),
+        },
+        lasting: false,
+    })?;
+    Ok(FolderLock(lock))
 }
 
 fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r [u8]>) -> rusqlite::Result<()> {

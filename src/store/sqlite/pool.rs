@@ -3,12 +3,15 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Step as _;
+use super::names::Names;
+use super::pages;
 use crate::store::StoreError;
 
 /// Room for every statement that is not built for one query.
@@ -37,17 +40,18 @@ impl Place {
     pub fn writer(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = match self {
-            Place::File(path) => Connection::open_with_flags(path, flags)?,
+            Place::File(path) => Connection::open_with_flags_and_vfs(path, flags, pages::vfs())?,
             Place::Memory(name) => Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?,
         };
         self.set_up(conn)
     }
 
-    fn reader(&self) -> rusqlite::Result<Connection> {
+    /// A connection that only reads.
+    pub fn reader(&self) -> rusqlite::Result<Connection> {
         let conn = match self {
             Place::File(path) => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                Connection::open_with_flags(path, flags)?
+                Connection::open_with_flags_and_vfs(path, flags, pages::vfs())?
             }
             Place::Memory(name) => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -80,6 +84,8 @@ pub(super) struct Pool {
     readers_max: usize,
     state: Mutex<State>,
     freed: Condvar,
+    /// What the name of the database means.
+    names: OnceLock<Arc<Mutex<Names>>>,
 }
 
 #[derive(Default)]
@@ -91,7 +97,12 @@ struct State {
 impl Pool {
     pub fn new(place: Place, readers_max: usize, cache_kib: usize) -> Pool {
         let readers_max = readers_max.max(1);
-        Pool { place, cache_kib, readers_max, state: Mutex::default(), freed: Condvar::new() }
+        Pool { place, cache_kib, readers_max, state: Mutex::default(), freed: Condvar::new(), names: OnceLock::new() }
+    }
+
+    /// From here on a connection is to the database that these names mean.
+    pub fn know(&self, names: Arc<Mutex<Names>>) {
+        self.names.set(names).ok().expect("a store is opened once");
     }
 
     /// A connection. Blocks while all are in use: they are given back after a query.
@@ -112,6 +123,9 @@ impl Pool {
         let mut reading = Reading { pool: self, conn: None };
         let conn = self.place.reader().step("open a connection for reading")?;
         conn.pragma_update(None, "cache_size", -(self.cache_kib as i64)).step("open a connection for reading")?;
+        if let Some(names) = self.names.get() {
+            names.lock().check_database()?;
+        }
         reading.conn = Some(conn);
         Ok(reading)
     }

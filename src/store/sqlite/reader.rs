@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Step as _, damaged};
+use super::keeper::Damage;
 use super::pool::Pool;
 use super::query;
 use super::staging::Staging;
@@ -21,6 +22,8 @@ use crate::task::{LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Tran
 pub(super) struct Shared {
     pub staging: RwLock<Staging>,
     pub pool: Pool,
+    /// What is wrong for good; the writer writes nothing then.
+    pub damage: Damage,
 }
 
 /// What the staging knows of a task.
@@ -218,6 +221,12 @@ impl Reader for Shared {
             }
         }
         log_end(&*self.pool.checkout()?, task_id)
+    }
+
+    fn report(&self, error: &StoreError) {
+        if error.lasting {
+            self.damage.found(error.to_string());
+        }
     }
 
     fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError> {

@@ -1,13 +1,16 @@
 //! The tables, and how a file of an older hub becomes one of this hub.
 
-use rusqlite::Connection;
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::failure::Step as _;
+use super::pages;
 use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -81,8 +84,31 @@ CREATE TABLE state (
 CREATE TABLE probe (filler BLOB NOT NULL);
 ";
 
+/// * `openings`: each time the store was opened, see [`Openings`](crate::store::Openings). The history as it was before has
+///   the name that it had.
+/// * `state.row`: the last row of the log that there was when the view was last brought up to date.
+const OPENINGS: &str = "
+CREATE TABLE openings (number INTEGER PRIMARY KEY, epoch TEXT NOT NULL, began INTEGER NOT NULL);
+INSERT INTO openings SELECT 1, epoch, 0 FROM state;
+ALTER TABLE state ADD COLUMN row INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The version this hub writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Refuses a file that is not of [`VERSION`], for where nothing is to be written.
+pub(super) fn check(conn: &Connection) -> Result<(), StoreError> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
+    match found {
+        VERSION => Ok(()),
+        _ if found > VERSION => Err(refused(found)),
+        _ => Err(StoreError {
+            step: "check the schema version",
+            cause: format!("the database has version {found}, and version {VERSION} was last open in this folder"),
+            lasting: true,
+        }),
+    }
+}
 
 /// Brings the file to [`VERSION`], one transaction a step. A file of a newer hub is refused untouched.
 pub(super) fn migrate(conn: &mut Connection, new_epoch: &str) -> Result<(), StoreError> {
@@ -101,6 +127,59 @@ pub(super) fn migrate(conn: &mut Connection, new_epoch: &str) -> Result<(), Stor
         }
         tx.pragma_update(None, "user_version", at as i64 + 1).step("migrate the schema")?;
         tx.commit().step("migrate the schema")?;
+    }
+    Ok(())
+}
+
+/// Where the header of a database has its `user_version`.
+const VERSION_AT: usize = 60;
+
+/// Gives the pages of a file that an older hub made room for checksums, and fills them in: SQLite writes the file anew for
+/// that, which takes a while where it is large, and as much room again. Where it cannot, the file is used as it is, and it is
+/// tried again the next time. The same where the checksums are not as a hub left them (`is_ours`): they are made up anew if
+/// the tables are sound. A file that has them is left alone.
+pub(super) fn have_checksums(path: &Path, is_ours: bool) -> Result<(), StoreError> {
+    const STEP: &str = "give the pages checksums";
+    let mut header = [0; 100];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut header));
+    if read.is_err() {
+        return Ok(());
+    }
+    let Some(has_room) = pages::has_room(&header) else { return Ok(()) };
+    let version = u32::from_be_bytes(header[VERSION_AT..VERSION_AT + 4].try_into().expect("four bytes"));
+    if i64::from(version) > VERSION || has_room && version > 1 && is_ours {
+        return Ok(());
+    }
+    let begun = std::time::Instant::now();
+    let rewrite = || -> rusqlite::Result<()> {
+        // Not through the layer that checks them.
+        let conn = Connection::open(path)?;
+        let sound: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if sound != "ok" {
+            let code = ffi::Error::new(ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(sound)));
+        }
+        let mode: String = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+        if mode != "delete" {
+            return Err(rusqlite::Error::InvalidParameterName(format!("the journal mode stays {mode}")));
+        }
+        if !has_room {
+            pages::make_room(&conn)?;
+            conn.execute_batch("VACUUM")?;
+        }
+        Ok(())
+    };
+    match rewrite() {
+        Ok(()) => {
+            pages::seal_all(path).step(STEP)?;
+            let took_ms = begun.elapsed().as_millis() as u64;
+            tracing::info!(took_ms, "the pages of the database were given checksums");
+        }
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => return Err(error).step(STEP),
+        // What is wrong with the file itself is said when it is opened.
+        Err(error) => {
+            tracing::warn!(%error, "the pages of the database have no checksums: it could not be written anew")
+        }
     }
     Ok(())
 }

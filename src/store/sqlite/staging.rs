@@ -164,6 +164,11 @@ impl Staging {
         self.tasks.get((place - self.first) as usize)
     }
 
+    /// The newest record of each task that waits.
+    pub fn records(&self) -> impl Iterator<Item = &StagedRecord> {
+        self.tasks.iter().filter_map(|staged| staged.record.as_ref())
+    }
+
     pub fn get_key(&self, key: Digest) -> Option<&KeyEntry> {
         self.keys.get(&key)
     }

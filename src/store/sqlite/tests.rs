@@ -1,5 +1,6 @@
 //! What only a store in a file has to stand: full disks, damage, other hubs, older and newer ones.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::tempdir;
@@ -70,7 +71,7 @@ fn a_file_of_a_newer_hub_is_refused_and_left_as_it_is() {
         assert!(error.lasting);
         assert!(error.to_string().contains("run the newer hub"), "{error}");
     }
-    let conn = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+    let conn = Place::File(folder.path().join(FILE_NAME)).writer().unwrap();
     conn.pragma_update(None, "user_version", schema::VERSION).unwrap();
     drop(conn);
     open(folder.path());
@@ -91,10 +92,50 @@ fn a_folder_that_cannot_be_made_is_named_by_its_step() {
 }
 
 #[test]
-fn the_epoch_is_kept() {
+fn each_opening_has_a_name_and_knows_those_before_it() {
     let folder = tempdir().unwrap();
-    let epoch = open(folder.path()).recover().unwrap().epoch;
-    assert_eq!(open(folder.path()).recover().unwrap().epoch, epoch);
+    let mut world = World::new(1);
+    let mut heard: Vec<(String, u64)> = Vec::new();
+    for _ in 0..4 {
+        let mut store = open(folder.path());
+        let openings = store.recover().unwrap().openings;
+        assert!(heard.iter().all(|(epoch, rev)| openings.include(epoch, *rev, world.rev)));
+        assert!(heard.iter().all(|(epoch, rev)| !openings.include(epoch, rev + 1, world.rev + 9)));
+        append_tasks(&mut world, &mut store, 3).unwrap();
+        heard.push((openings.epoch().to_owned(), world.rev));
+    }
+    let names: BTreeSet<_> = heard.iter().map(|(epoch, _)| epoch).collect();
+    assert_eq!(names.len(), 4);
+}
+
+/// Regression: a folder that was put back from a copy kept its epoch, and its numbers were given out again; now what was
+/// heard of the lost history is known by no opening of the copy, and two copies are not taken for each other.
+#[test]
+fn a_copy_is_another_history_from_where_it_was_made() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    append_tasks(&mut world, &mut store, 4).unwrap();
+    let first = store.openings.epoch().to_owned();
+    drop(store);
+    let (copy, other) = (killed(folder.path()), killed(folder.path()));
+    // In the middle of an opening, too.
+    let mut store = open(folder.path());
+    append_tasks(&mut world, &mut store, 1).unwrap();
+    let middle = killed(folder.path());
+    append_tasks(&mut world, &mut store, 4).unwrap();
+    let (second, rev) = (store.openings.epoch().to_owned(), world.rev);
+    for (folder, known) in [(copy.path(), 4), (other.path(), 4), (middle.path(), 5)] {
+        let mut copied = World::new(2);
+        copied.rev = known;
+        let mut store = open(folder);
+        let openings = store.openings.clone();
+        append_tasks(&mut copied, &mut store, 30).unwrap();
+        assert!(openings.include(&first, 4, copied.rev));
+        assert_eq!(openings.include(&second, 5, copied.rev), known == 5);
+        assert!(!openings.include(&second, rev, copied.rev), "it was told what is not here");
+    }
+    assert_ne!(open(copy.path()).openings.epoch(), open(other.path()).openings.epoch());
 }
 
 #[test]
@@ -228,19 +269,21 @@ fn a_settling_that_the_disk_lost_is_done_again() {
 }
 
 #[test]
-fn a_damaged_log_is_refused_for_good_and_says_where() {
+fn a_damaged_log_is_read_up_to_there_and_says_where() {
     let folder = tempdir().unwrap();
     let mut world = World::new(1);
     let mut store = open(folder.path());
-    append_tasks(&mut world, &mut store, 5).unwrap();
+    let ids = append_tasks(&mut world, &mut store, 5).unwrap();
     append_tasks(&mut world, &mut store, 5).unwrap();
     let image = killed(folder.path());
-    let conn = Connection::open(image.path().join(FILE_NAME)).unwrap();
+    let conn = Place::File(image.path().join(FILE_NAME)).writer().unwrap();
     conn.execute("UPDATE log SET body = CAST(substr(body, 1, 500) || x'00' AS BLOB) WHERE row = 2", []).unwrap();
     drop(conn);
-    let error = refusal(image.path());
-    assert!(error.lasting);
-    assert!(error.cause.contains("row 2"), "{error}");
+    let mut store = open(image.path());
+    let recovered = store.recover().unwrap();
+    assert!(recovered.damage.is_some_and(|damage| damage.contains("row 2") && damage.contains("taskhub restore")));
+    assert_eq!(recovered.unfinished.iter().map(|task| task.task_id).collect::<Vec<_>>(), ids);
+    assert!(append_tasks(&mut World::new(2), &mut store, 1).unwrap_err().lasting);
 }
 
 /// Whatever stands in the tables, reading it ends in an answer or an error.

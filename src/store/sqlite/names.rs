@@ -1,0 +1,95 @@
+//! The names that a store hangs on.
+//!
+//! What was acknowledged is found again under a name: the folder's, the database's, its log's. An open file goes on taking
+//! writes after its name was given to another, or to none: `rm -rf`, a mount that went over the folder, a backup that was put
+//! back under a running hub. And a lock holds nobody off once another file has its name. So the hub looks now and then
+//! whether each name still means the file that it has open, and takes no writes while one does not.
+
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::failure::Step as _;
+use super::witness::HEAD_NAME;
+use super::{FILE_NAME, LOCK_NAME};
+use crate::store::StoreError;
+
+/// How often, at most: a look is half a dozen system calls, and an acknowledgement is never later than this after a loss,
+/// plus the length of a commit.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+const STEP: &str = "find the data folder";
+
+/// Names, and what they meant.
+pub(super) struct Names {
+    list: Vec<(PathBuf, Identity)>,
+    looked_at: Instant,
+    is_away: bool,
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Same,
+    /// Again, after they were away.
+    Back,
+}
+
+/// A file, whatever it is called: its device and its number there.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(file: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt as _;
+    (file.dev(), file.ino())
+}
+
+/// No more than that there is one.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> Identity {
+    (0, 0)
+}
+
+impl Names {
+    /// What the names mean now, while all files are open.
+    pub fn of(folder: &Path) -> Result<Names, StoreError> {
+        let files = [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal"), format!("{FILE_NAME}-shm")];
+        let files = files.iter().map(String::as_str).chain([LOCK_NAME, HEAD_NAME]);
+        let paths = std::iter::once(folder.to_owned()).chain(files.map(|name| folder.join(name)));
+        let list = paths.map(|path| Ok((path.clone(), identity(&std::fs::metadata(&path).step(STEP)?))));
+        let list = list.collect::<Result<_, StoreError>>()?;
+        Ok(Names { list, looked_at: Instant::now(), is_away: false })
+    }
+
+    /// Looks, unless it did a moment ago and all was well.
+    pub fn look(&mut self) -> Result<Look, StoreError> {
+        if !self.is_away && self.looked_at.elapsed() < LOOK_EVERY {
+            return Ok(Look::Same);
+        }
+        self.looked_at = Instant::now();
+        let looked = self.check();
+        let was_away = std::mem::replace(&mut self.is_away, looked.is_err());
+        looked.map(|()| if was_away { Look::Back } else { Look::Same })
+    }
+
+    /// Looks at the database alone, for a reader that has just opened it by its name.
+    pub fn check_database(&self) -> Result<(), StoreError> {
+        check(&self.list[1])
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.list.iter().try_for_each(check)
+    }
+}
+
+fn check((path, known): &(PathBuf, Identity)) -> Result<(), StoreError> {
+    let cause = match std::fs::metadata(path) {
+        Ok(found) if identity(&found) == *known => return Ok(()),
+        Ok(_) => format!(
+            "{} is another than the one the hub has open; put that one back, or restart the hub",
+            path.display()
+        ),
+        Err(error) => format!("{} cannot be found any more ({error}); put it back, or restart the hub", path.display()),
+    };
+    Err(StoreError { step: STEP, cause, lasting: false })
+}
