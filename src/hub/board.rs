@@ -21,6 +21,7 @@ use crate::task::{
     ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, Timestamp, cut_line,
 };
 
+use super::HubError;
 use super::stats::{Rates, UnfinishedCounts};
 
 /// The longest time left that is worth telling: a year.
@@ -64,7 +65,7 @@ struct Live {
     line: Option<Bytes>,
     /// Waits to be kept.
     unkept: bool,
-    /// The number of the last log line; `None` until it was looked up.
+    /// The number of the last log line; `None` where it could not be looked up.
     log_end: Option<u64>,
     /// When the writer was last told that the attempt lives, on the monotonic clock.
     renewed_ms: u64,
@@ -98,14 +99,18 @@ impl Board {
         }
     }
 
-    /// Shows a task that was there before the hub started. Its status is counted by the store already.
-    pub(super) fn restore(&self, task: &Arc<Task>) {
+    /// Shows a task that was there before the hub started, with the number of its last log line where it runs. Its status
+    /// is counted by the store already.
+    pub(super) fn restore(&self, task: &Arc<Task>, log_end: Option<u64>) {
         self.tasks.insert(task.task_id, task.clone());
         let mut counts = self.counts.lock();
         counts.by_queue.entry(task.queue.clone()).or_default().add(task.status, 1);
         counts.by_type.entry(task.task_type.clone()).or_default().add(task.status, 1);
         drop(counts);
         self.relive(task, None);
+        if let Some(mut live) = self.live.get_mut(&task.task_id) {
+            live.log_end = log_end;
+        }
     }
 
     /// Shows a commit. Says which running tasks have ticked since it was decided: that tick is still to be told.
@@ -179,16 +184,31 @@ impl Board {
             }
         } else if prev.is_some_and(|prev| prev.status == Status::Running)
             && let Some((_, live)) = self.live.remove(&task.task_id)
-            && let Some(end) = live.log_end.filter(|end| *end > 0)
+            && let Some(end) = live.log_end
             && !task.status.is_final()
         {
-            let mut ends = self.log_ends.lock();
-            if ends.len() >= LOG_ENDS_MAX {
-                ends.clear();
-            }
-            ends.insert(task.task_id, end);
+            self.remember_log_end(task.task_id, end);
         }
         Ticked::No
+    }
+
+    /// Whether the log of a task whose next attempt is about to be shown goes on at a number that is not known here.
+    pub(super) fn lacks_log_end(&self, task: &Task) -> bool {
+        task.attempt > 1 && !self.live.contains_key(&task.task_id) && !self.log_ends.lock().contains_key(&task.task_id)
+    }
+
+    /// Where the log of a task goes on when its next attempt is shown.
+    pub(super) fn remember_log_end(&self, task_id: TaskId, end: u64) {
+        let mut ends = self.log_ends.lock();
+        if ends.len() >= LOG_ENDS_MAX {
+            ends.clear();
+        }
+        ends.insert(task_id, end);
+    }
+
+    /// The number of the last log line of a running task.
+    pub(super) fn log_end(&self, task_id: TaskId) -> Option<u64> {
+        self.live.get(&task_id)?.log_end
     }
 
     /// Lets go of a final task that the store's view shows by now.
@@ -259,24 +279,18 @@ impl Board {
         is_due
     }
 
-    /// Whether the number of the last log line of a running task has to be looked up before more can be numbered.
-    pub(super) fn log_end_unknown(&self, task_id: TaskId) -> bool {
-        self.live.get(&task_id).is_some_and(|live| live.log_end.is_none())
-    }
-
     /// Numbers log lines of a running attempt and passes them on. Both happen as one, so that lines leave in the order of
-    /// their numbers. `looked_up` is where the log of the task ends in the store, if that was not known here.
+    /// their numbers.
     pub(super) fn number_lines(
         &self,
         task_id: TaskId,
         attempt: u32,
         lines: Vec<(Level, String)>,
         now: Timestamp,
-        looked_up: Option<u64>,
         pass_on: impl FnOnce(Arc<[LogLine]>),
-    ) -> Result<Heard, Refusal> {
-        let mut live = self.held(task_id, attempt)?;
-        let mut end = live.log_end.or(looked_up).unwrap_or(0);
+    ) -> Result<Heard, HubError> {
+        let mut live = self.held(task_id, attempt).map_err(HubError::Refused)?;
+        let mut end = live.log_end.ok_or(HubError::StorageUnavailable)?;
         let lines = lines.into_iter().map(|(level, message)| {
             end += 1;
             LogLine { seq: end, at: now, attempt, level, message: cut_line(message) }

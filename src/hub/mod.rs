@@ -16,6 +16,7 @@ mod missed;
 mod payloads;
 mod shared;
 mod stats;
+mod unwritten;
 mod worker_link;
 mod writer;
 
@@ -49,6 +50,8 @@ pub enum HubError {
     StorageUnavailable,
     /// More waits for the writer than it may hold. Nothing has changed.
     Overloaded,
+    /// The hub has a fault of its own, which its log tells of.
+    Internal,
     /// The hub has stopped. Whether the call still did something is not known.
     Stopped,
 }
@@ -59,6 +62,7 @@ impl fmt::Display for HubError {
             HubError::Refused(refusal) => write!(f, "{refusal}"),
             HubError::StorageUnavailable => f.write_str("the hub cannot write"),
             HubError::Overloaded => f.write_str("the hub has too much to do"),
+            HubError::Internal => f.write_str("the hub failed at this"),
             HubError::Stopped => f.write_str("the hub has stopped"),
         }
     }
