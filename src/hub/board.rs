@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -18,11 +19,11 @@ use crate::engine::{Refusal, Ticks};
 use crate::feed::{Tick, Truth};
 use crate::store::Entry;
 use crate::task::{
-    ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, Timestamp, cut_line,
+    ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, Timestamp, cut_line,
 };
 
 use super::HubError;
-use super::stats::{Rates, UnfinishedCounts};
+use super::stats::{NameCounts, Rates, UnfinishedCounts};
 
 /// The longest time left that is worth telling: a year.
 const ETA_MS_MAX: u64 = 365 * 86_400_000;
@@ -48,8 +49,8 @@ pub(super) struct Board {
 #[derive(Default)]
 struct Counts {
     by_status: BTreeMap<Status, u64>,
-    by_queue: HashMap<Name, UnfinishedCounts>,
-    by_type: HashMap<Name, UnfinishedCounts>,
+    by_queue: NameCounts,
+    by_type: NameCounts,
     rates: Rates,
 }
 
@@ -104,8 +105,8 @@ impl Board {
     pub(super) fn restore(&self, task: &Arc<Task>, log_end: Option<u64>) {
         self.tasks.insert(task.task_id, task.clone());
         let mut counts = self.counts.lock();
-        counts.by_queue.entry(task.queue.clone()).or_default().add(task.status, 1);
-        counts.by_type.entry(task.task_type.clone()).or_default().add(task.status, 1);
+        counts.by_queue.add(&task.queue, task.status, 1);
+        counts.by_type.add(&task.task_type, task.status, 1);
         drop(counts);
         self.relive(task, None);
         if let Some(mut live) = self.live.get_mut(&task.task_id) {
@@ -340,18 +341,19 @@ impl Board {
             .collect()
     }
 
-    /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type.
+    /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type; of the largest where these
+    /// are many.
     pub(super) fn stats(&self, now: Timestamp) -> crate::wire::Stats {
         // Commits take this lock too, so what is made of the numbers is made without it.
         let (by_status, by_queue, by_type, rates) = {
             let mut counts = self.counts.lock();
             let rates = counts.rates.read(now);
-            (counts.by_status.clone(), counts.by_queue.clone(), counts.by_type.clone(), rates)
+            let by_status = counts.by_status.clone();
+            let (all, now) = (UnfinishedCounts::of(&by_status), Instant::now());
+            (by_status, counts.by_queue.told(all, now), counts.by_type.told(all, now), rates)
         };
         let of = |status| by_status.get(&status).copied().unwrap_or(0);
-        let by_name = |map: HashMap<Name, UnfinishedCounts>| {
-            map.into_iter().map(|(name, counts)| (name.to_string(), counts.stats())).collect()
-        };
+        let ((queues, queues_other), (types, types_other)) = (by_queue.stats(), by_type.stats());
         crate::wire::Stats {
             tasks: crate::wire::TaskCounts {
                 waiting: of(Status::Waiting),
@@ -362,8 +364,10 @@ impl Board {
                 failed: of(Status::Failed),
                 cancelled: of(Status::Cancelled),
             },
-            queues: by_name(by_queue),
-            types: by_name(by_type),
+            queues,
+            queues_other,
+            types,
+            types_other,
             rates,
             rev: self.rev(),
             ..Default::default()
@@ -391,17 +395,8 @@ impl Counts {
             let count = self.by_status.entry(task.status).or_default();
             *count = count.saturating_add_signed(by);
             if !task.status.is_final() {
-                for (map, name) in [(&mut self.by_queue, &task.queue), (&mut self.by_type, &task.task_type)] {
-                    match map.get_mut(name) {
-                        Some(counts) => {
-                            counts.add(task.status, by);
-                            if counts.is_empty() {
-                                map.remove(name);
-                            }
-                        }
-                        None => map.entry(name.clone()).or_default().add(task.status, by),
-                    }
-                }
+                self.by_queue.add(&task.queue, task.status, by);
+                self.by_type.add(&task.task_type, task.status, by);
             }
         }
     }

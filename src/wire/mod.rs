@@ -14,8 +14,8 @@ pub use live::{
 };
 pub use problem::{Code, Problem};
 pub use rest::{
-    AttemptAnswer, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, QueueStats, Rates, Stats, TaskCounts,
-    TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
+    AttemptAnswer, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, OtherStats, QueueStats, Rates, Stats,
+    TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
 };
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, ProgressBody,
