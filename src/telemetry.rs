@@ -48,14 +48,12 @@ pub fn start_logging(format: LogFormat) {
 
 /// The most task types that are told apart; more are counted as `other`, so that nobody fills the memory with names.
 const TASK_TYPES_MAX: usize = 200;
-/// The most queues that are told apart.
-const QUEUES_MAX: usize = 500;
 
 /// Every name, and what it counts.
 mod names {
     pub(super) const TABLE: &[(&str, &str)] = &[
         ("tasks", "Tasks by status, final ones too as long as they are kept"),
-        ("queue_tasks", "Unfinished tasks by queue and status"),
+        ("queue_tasks", "Unfinished tasks by queue and status; beyond 200 queues the smallest together as other"),
         ("transitions", "Transitions by event"),
         ("task_seconds", "From the start of the last attempt to the end, by type and final status"),
         ("commit_seconds", "How long a commit took, with its fsync"),
@@ -336,10 +334,11 @@ impl Metrics {
         }
     }
 
-    /// How many tasks stand in each queue. Queues that are not named any more are no longer shown.
+    /// How many tasks stand in each queue; two of one name are added up. Queues that are not named any more are no longer
+    /// shown.
     pub fn set_queues<'a>(&self, depths: impl IntoIterator<Item = Depth<'a>>) {
         self.queue_tasks.clear();
-        for depth in depths.into_iter().take(QUEUES_MAX) {
+        for depth in depths {
             for (status, count) in [
                 ("waiting", depth.waiting),
                 ("scheduled", depth.scheduled),
@@ -347,7 +346,7 @@ impl Metrics {
                 ("running", depth.running),
             ] {
                 let labels = QueueLabels { queue: depth.queue.to_owned(), status };
-                self.queue_tasks.get_or_create(&labels).set(count as i64);
+                self.queue_tasks.get_or_create(&labels).inc_by(count as i64);
             }
         }
     }

@@ -516,6 +516,8 @@ async fn a_full_disk_is_said_and_nothing_acknowledged_is_lost() {
     let (_, task) = caller.post("tasks", json!({"task_type": "t"})).await;
     caller.post("worker/claim", json!({"worker_id": "w"})).await;
     let complete = format!("tasks/{}/attempts/1/complete", id(&task));
+    let log = format!("tasks/{}/attempts/1/log", id(&task));
+    caller.post(&log, json!({"lines": [{"message": "before"}]})).await;
 
     let mut acknowledged = vec![id(&task)];
     let submit = json!({"task_type": "later", "queue": "slow", "payload": "p".repeat(20_000)});
@@ -534,7 +536,23 @@ async fn a_full_disk_is_said_and_nothing_acknowledged_is_lost() {
     let (status, problem) = caller.get("/readyz").await;
     assert_eq!((status, &problem["code"]), (503, &json!("storage_unavailable")));
     assert_eq!(caller.get("/healthz").await.0, 200, "it lives");
-    // Reading goes on, and no report is acknowledged that could not be written.
+    // Regression: lists, logs and new subscriptions had the writer write first, so that nobody saw anything when people
+    // look. They show what there is, and a line that waits for the disk is there to be read.
+    let listed: Vec<String> = caller.all().await.into_keys().collect();
+    acknowledged.sort();
+    assert_eq!(listed, acknowledged);
+    assert_eq!(caller.post(&log, json!({"lines": [{"message": "during"}]})).await.0, 200);
+    let (status, logs) = caller.get(&format!("/api/v1/tasks/{}/logs", id(&task))).await;
+    let messages: Vec<&Value> = logs["lines"].as_array().expect("lines").iter().map(|line| &line["message"]).collect();
+    assert_eq!((status, messages), (200, vec![&json!("before"), &json!("during")]));
+    assert_eq!(caller.get(&format!("/api/v1/tasks/{}/history", id(&task))).await.0, 200);
+    let mut page = TestSocket::dial(hub.address(), "/api/v1/ws", &["taskhub.v1"]).await;
+    page.say(json!({"op": "subscribe", "sub": "all", "filter": {}})).await;
+    let snapshot = page.next_of("snapshot").await;
+    assert_eq!(snapshot["tasks"].as_array().map(Vec::len), Some(acknowledged.len().min(100)));
+    page.next_of("mark").await;
+    page.close().await;
+    // No report is acknowledged that could not be written.
     assert_eq!(caller.task(&id(&task)).await["status"], "running");
     assert_eq!(caller.post(&complete, json!({"result": "early"})).await.0, 503);
     assert_eq!(caller.task(&id(&task)).await["status"], "running");
@@ -544,6 +562,8 @@ async fn a_full_disk_is_said_and_nothing_acknowledged_is_lost() {
 
     limit_files(hub.program.id(), None);
     eventually("it goes on by itself", async || (caller.get("/readyz").await.0 == 200).then_some(())).await;
+    let (_, logs) = caller.get(&format!("/api/v1/tasks/{}/logs", id(&task))).await;
+    assert_eq!(logs["lines"].as_array().map(Vec::len), Some(2), "{logs}");
     assert_eq!(caller.post(&complete, json!({"result": "after all"})).await.0, 200);
     let (status, last) = caller.post("tasks", submit).await;
     assert_eq!(status, 201, "{last}");

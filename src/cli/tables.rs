@@ -109,14 +109,17 @@ pub(super) fn stats(stats: &Stats, look: Look) -> String {
         table.row([show::status(status, 0, look.colours), count.to_string(), rate]);
     }
     text.push_str(&table.text(None));
-    for (head, lines) in [("QUEUE", &stats.queues), ("TYPE", &stats.types)] {
+    let (queues, types) = ((&stats.queues, &stats.queues_other), (&stats.types, &stats.types_other));
+    for (head, (lines, other)) in [("QUEUE", queues), ("TYPE", types)] {
         if lines.is_empty() {
             continue;
         }
         let mut table = Table::new(&[head, "WAITING", "SCHEDULED", "PENDING", "RUNNING"], &[1, 2, 3, 4]);
-        for (name, QueueStats { waiting, scheduled, pending, running }) in lines {
+        let lines = lines.iter().map(|(name, counts)| (name.clone(), counts));
+        let other = other.iter().map(|other| (format!("{} others", other.names), &other.counts));
+        for (name, QueueStats { waiting, scheduled, pending, running }) in lines.chain(other) {
             let counts = [waiting, scheduled, pending, running].map(u64::to_string);
-            table.row(std::iter::once(name.clone()).chain(counts));
+            table.row(std::iter::once(name).chain(counts));
         }
         text.push('\n');
         text.push_str(&table.text(None));

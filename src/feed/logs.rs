@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
 use super::index::Scope;
-use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp};
+use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp, line_bytes};
 
 /// The most log lines that wait for one client.
 pub const LOG_WAITING_LINES_MAX: usize = 1_000;
@@ -131,13 +131,22 @@ fn skipped_line(skipped: usize, last: &LogEvent) -> Bytes {
     LogEvent::new(last.task_id, &[skipped_lines(skipped, line)]).expect("one line").line
 }
 
+/// The line that stands for those after `cut` and before `first`, if there were any.
+pub fn skipped_before(task_id: TaskId, first: &LogLine, cut: u64) -> Option<Bytes> {
+    let skipped = first.seq.saturating_sub(cut + 1);
+    let last = LogLine { seq: first.seq - 1, message: String::new(), ..first.clone() };
+    (skipped > 0).then(|| LogEvent::new(task_id, &[skipped_lines(skipped as usize, last)]).expect("one line").line)
+}
+
 /// Stands for so many lines, the last of which is `last`.
 fn skipped_lines(skipped: usize, last: LogLine) -> LogLine {
     LogLine { level: Level::Warn, message: format!("{skipped} lines skipped"), ..last }
 }
 
-/// Notes of log lines that wait to be told. Beyond it the oldest give way to one line that says how many.
+/// Notes of log lines that wait to be told, and about their bytes. Beyond it the oldest give way to one line that says how
+/// many.
 const LOGS_UNTOLD_MAX: usize = 1_024;
+const LOGS_UNTOLD_BYTES_MAX: usize = 8 << 20;
 /// Notes told before others have a turn.
 const LOGS_PER_TURN: usize = 16;
 
@@ -153,6 +162,7 @@ pub(super) struct LogReaders {
 #[derive(Default)]
 struct Untold {
     notes: VecDeque<(Arc<Task>, Arc<[LogLine]>)>,
+    bytes: usize,
     /// Of each task that lost lines: how many, and the last of them.
     skipped: HashMap<TaskId, (Arc<Task>, usize, LogLine)>,
     closed: bool,
@@ -160,9 +170,11 @@ struct Untold {
 
 impl Untold {
     fn push(&mut self, task: Arc<Task>, lines: Arc<[LogLine]>) {
+        self.bytes += line_bytes(&lines);
         self.notes.push_back((task, lines));
-        if self.notes.len() > LOGS_UNTOLD_MAX
-            && let Some((task, lines)) = self.notes.pop_front()
+        while (self.notes.len() > LOGS_UNTOLD_MAX || self.bytes > LOGS_UNTOLD_BYTES_MAX)
+            && self.notes.len() > 1
+            && let Some((task, lines)) = self.pop_note()
             && let Some(last) = lines.last()
         {
             let before = self.skipped.get(&task.task_id).map_or(0, |(_, skipped, _)| *skipped);
@@ -176,8 +188,14 @@ impl Untold {
         let lost = next.or_else(|| self.skipped.keys().next().copied()).and_then(|id| self.skipped.remove(&id));
         match lost {
             Some((task, skipped, last)) => Some((task, [skipped_lines(skipped, last)].into())),
-            None => self.notes.pop_front(),
+            None => self.pop_note(),
         }
+    }
+
+    fn pop_note(&mut self) -> Option<(Arc<Task>, Arc<[LogLine]>)> {
+        let note = self.notes.pop_front()?;
+        self.bytes -= line_bytes(&note.1);
+        Some(note)
     }
 }
 

@@ -67,7 +67,7 @@ pub use client::Client;
 pub use frame::{FrameHead, Opcode};
 pub use handle::{Feed, FeedOptions, Meter, Published, Tick, Truth};
 pub use index::Scope;
-pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events};
+pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events, skipped_before};
 pub use outbox::{OutboxLimits, Taken};
 pub use turns::{Told, text_message};
 pub use watch::Watch;

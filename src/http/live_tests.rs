@@ -1,6 +1,7 @@
 //! Live clients against a hub in memory, over real sockets.
 
 mod limits;
+mod logs;
 
 use std::collections::VecDeque;
 use std::time::Duration;

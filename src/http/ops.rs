@@ -86,7 +86,9 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         ("failed", tasks.failed),
         ("cancelled", tasks.cancelled),
     ]);
-    metrics.set_queues(stats.queues.iter().map(|(queue, depth)| Depth {
+    let other = stats.queues_other.iter().map(|other| ("other", &other.counts));
+    let queues = stats.queues.iter().map(|(queue, depth)| (queue.as_str(), depth));
+    metrics.set_queues(queues.chain(other).map(|(queue, depth)| Depth {
         queue,
         waiting: depth.waiting,
         scheduled: depth.scheduled,

@@ -44,6 +44,7 @@ impl From<HubError> for Problem {
             HubError::Overloaded => {
                 Problem::new(Code::Overloaded, "too much waits to be written; nothing has changed; try again later")
             }
+            HubError::Internal => Problem::new(Code::Internal, "the hub failed at this; its log says more"),
             HubError::Stopped => Problem::new(Code::Draining, "the hub has stopped"),
         }
     }

@@ -18,7 +18,7 @@ use super::live_op::{self, Subject, Tasks};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
 use crate::hub::{HubError, LogRange, Missed, Page, Query};
-use crate::task::Task;
+use crate::task::{Task, TaskId};
 use crate::telemetry::Delivery;
 use crate::wire::{CloseCode, Code, Problem, RETRY_MS};
 
@@ -224,6 +224,11 @@ impl Session {
         self.client.subscribe(name, tasks.filter.clone(), tasks.max_hz, tasks.log_tail.is_some()).await;
         // What waited before belongs before the snapshot.
         while self.pass_on(out).await? != Taken::Nothing {}
+        // Here, where lines are on their way already and `subscribed` is not said yet: what is logged after it is sent.
+        let log_cuts = match self.log_cuts(tasks).await {
+            Ok(cuts) => cuts,
+            Err(error) => return refusal(error).map(Some),
+        };
         let rev = self.app.hub.rev();
         let catch_up = match &tasks.since {
             None => Ok(CatchUp::Snapshot(None)),
@@ -249,8 +254,8 @@ impl Session {
             },
             Err(error) => return refusal(error).map(Some),
         }
-        if let Some(tail) = tasks.log_tail {
-            self.log_tails(tasks, tail, out).await?;
+        for (task_id, cut) in log_cuts {
+            self.log_tail(tasks, task_id, cut, out).await?;
         }
         self.mark();
         self.client.release(name);
@@ -352,21 +357,41 @@ impl Session {
         Ok(())
     }
 
-    /// Sends the newest log lines of each task that the filter names and means.
-    async fn log_tails(&mut self, tasks: &Tasks, tail: usize, out: &mut impl Carrier) -> Result<(), Ending> {
-        for task_id in tasks.filter.task_id.iter().flatten().copied() {
-            let Ok(Some(stored)) = self.app.hub.task(task_id).await else { continue };
-            if !Task::parse(&stored.record).is_ok_and(|task| tasks.filter.matches_unchanging(&task)) {
-                continue;
-            }
-            let Ok(Some(lines)) = self.app.hub.logs(task_id, LogRange::Tail(tail)).await else { continue };
-            if let Some(last) = lines.last() {
-                self.client.logs_known(task_id, last.seq);
-            }
-            for event in feed::log_events(task_id, &lines) {
-                self.lines.push(event.line);
-                self.flush_full(out).await?;
-            }
+    /// Where the log of each task that the filter names is cut, if logs were asked for: up to here a line belongs to the
+    /// tail, of which so many are sent; every line after it is sent.
+    async fn log_cuts(&self, tasks: &Tasks) -> Result<Vec<(TaskId, u64)>, HubError> {
+        let ids = tasks.filter.task_id.iter().flatten().copied();
+        let ids: Vec<TaskId> = tasks.log_tail.map(|_| ids.collect()).unwrap_or_default();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ends = self.app.hub.log_ends(ids.clone()).await?;
+        Ok(ids.into_iter().zip(ends).collect())
+    }
+
+    /// Sends the tail of a log and what was logged since the cut, if the filter means the task. Lines that the feed gathered
+    /// meanwhile are among them, and so are those that it had to skip.
+    async fn log_tail(
+        &mut self,
+        tasks: &Tasks,
+        task_id: TaskId,
+        cut: u64,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        let hub = &self.app.hub;
+        let Some(stored) = hub.task(task_id).await.map_err(cannot_go_on)? else { return Ok(()) };
+        if !Task::parse(&stored.record).is_ok_and(|task| tasks.filter.matches_unchanging(&task)) {
+            return Ok(());
+        }
+        let range = LogRange::Cut { seq: cut, tail: tasks.log_tail.unwrap_or(0) };
+        let lines = hub.logs(task_id, range).await.map_err(cannot_go_on)?.unwrap_or_default();
+        self.client.logs_known(task_id, lines.last().map_or(cut, |last| last.seq));
+        // Only the newest lines of a task are kept.
+        let skipped = lines.first().and_then(|first| feed::skipped_before(task_id, first, cut));
+        self.lines.extend(skipped);
+        for event in feed::log_events(task_id, &lines) {
+            self.lines.push(event.line);
+            self.flush_full(out).await?;
         }
         Ok(())
     }
@@ -602,7 +627,6 @@ fn snapshot_lines(name: &str, page: &Page) -> impl Iterator<Item = Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::TaskId;
 
     fn page(records: usize, bytes: usize, more: bool) -> Page {
         let id = TaskId::from_bytes([7; 16]);

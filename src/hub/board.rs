@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -18,10 +19,11 @@ use crate::engine::{Refusal, Ticks};
 use crate::feed::{Tick, Truth};
 use crate::store::Entry;
 use crate::task::{
-    ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, Timestamp, cut_line,
+    ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, Timestamp, cut_line,
 };
 
-use super::stats::{Rates, UnfinishedCounts};
+use super::HubError;
+use super::stats::{NameCounts, Rates, UnfinishedCounts};
 
 /// The longest time left that is worth telling: a year.
 const ETA_MS_MAX: u64 = 365 * 86_400_000;
@@ -47,8 +49,8 @@ pub(super) struct Board {
 #[derive(Default)]
 struct Counts {
     by_status: BTreeMap<Status, u64>,
-    by_queue: HashMap<Name, UnfinishedCounts>,
-    by_type: HashMap<Name, UnfinishedCounts>,
+    by_queue: NameCounts,
+    by_type: NameCounts,
     rates: Rates,
 }
 
@@ -64,7 +66,7 @@ struct Live {
     line: Option<Bytes>,
     /// Waits to be kept.
     unkept: bool,
-    /// The number of the last log line; `None` until it was looked up.
+    /// The number of the last log line; `None` where it could not be looked up.
     log_end: Option<u64>,
     /// When the writer was last told that the attempt lives, on the monotonic clock.
     renewed_ms: u64,
@@ -98,14 +100,18 @@ impl Board {
         }
     }
 
-    /// Shows a task that was there before the hub started. Its status is counted by the store already.
-    pub(super) fn restore(&self, task: &Arc<Task>) {
+    /// Shows a task that was there before the hub started, with the number of its last log line where it runs. Its status
+    /// is counted by the store already.
+    pub(super) fn restore(&self, task: &Arc<Task>, log_end: Option<u64>) {
         self.tasks.insert(task.task_id, task.clone());
         let mut counts = self.counts.lock();
-        counts.by_queue.entry(task.queue.clone()).or_default().add(task.status, 1);
-        counts.by_type.entry(task.task_type.clone()).or_default().add(task.status, 1);
+        counts.by_queue.add(&task.queue, task.status, 1);
+        counts.by_type.add(&task.task_type, task.status, 1);
         drop(counts);
         self.relive(task, None);
+        if let Some(mut live) = self.live.get_mut(&task.task_id) {
+            live.log_end = log_end;
+        }
     }
 
     /// Shows a commit. Says which running tasks have ticked since it was decided: that tick is still to be told.
@@ -179,16 +185,31 @@ impl Board {
             }
         } else if prev.is_some_and(|prev| prev.status == Status::Running)
             && let Some((_, live)) = self.live.remove(&task.task_id)
-            && let Some(end) = live.log_end.filter(|end| *end > 0)
+            && let Some(end) = live.log_end
             && !task.status.is_final()
         {
-            let mut ends = self.log_ends.lock();
-            if ends.len() >= LOG_ENDS_MAX {
-                ends.clear();
-            }
-            ends.insert(task.task_id, end);
+            self.remember_log_end(task.task_id, end);
         }
         Ticked::No
+    }
+
+    /// Whether the log of a task whose next attempt is about to be shown goes on at a number that is not known here.
+    pub(super) fn lacks_log_end(&self, task: &Task) -> bool {
+        task.attempt > 1 && !self.live.contains_key(&task.task_id) && !self.log_ends.lock().contains_key(&task.task_id)
+    }
+
+    /// Where the log of a task goes on when its next attempt is shown.
+    pub(super) fn remember_log_end(&self, task_id: TaskId, end: u64) {
+        let mut ends = self.log_ends.lock();
+        if ends.len() >= LOG_ENDS_MAX {
+            ends.clear();
+        }
+        ends.insert(task_id, end);
+    }
+
+    /// The number of the last log line of a running task.
+    pub(super) fn log_end(&self, task_id: TaskId) -> Option<u64> {
+        self.live.get(&task_id)?.log_end
     }
 
     /// Lets go of a final task that the store's view shows by now.
@@ -259,24 +280,18 @@ impl Board {
         is_due
     }
 
-    /// Whether the number of the last log line of a running task has to be looked up before more can be numbered.
-    pub(super) fn log_end_unknown(&self, task_id: TaskId) -> bool {
-        self.live.get(&task_id).is_some_and(|live| live.log_end.is_none())
-    }
-
     /// Numbers log lines of a running attempt and passes them on. Both happen as one, so that lines leave in the order of
-    /// their numbers. `looked_up` is where the log of the task ends in the store, if that was not known here.
+    /// their numbers.
     pub(super) fn number_lines(
         &self,
         task_id: TaskId,
         attempt: u32,
         lines: Vec<(Level, String)>,
         now: Timestamp,
-        looked_up: Option<u64>,
         pass_on: impl FnOnce(Arc<[LogLine]>),
-    ) -> Result<Heard, Refusal> {
-        let mut live = self.held(task_id, attempt)?;
-        let mut end = live.log_end.or(looked_up).unwrap_or(0);
+    ) -> Result<Heard, HubError> {
+        let mut live = self.held(task_id, attempt).map_err(HubError::Refused)?;
+        let mut end = live.log_end.ok_or(HubError::StorageUnavailable)?;
         let lines = lines.into_iter().map(|(level, message)| {
             end += 1;
             LogLine { seq: end, at: now, attempt, level, message: cut_line(message) }
@@ -326,18 +341,19 @@ impl Board {
             .collect()
     }
 
-    /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type.
+    /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type; of the largest where these
+    /// are many.
     pub(super) fn stats(&self, now: Timestamp) -> crate::wire::Stats {
         // Commits take this lock too, so what is made of the numbers is made without it.
         let (by_status, by_queue, by_type, rates) = {
             let mut counts = self.counts.lock();
             let rates = counts.rates.read(now);
-            (counts.by_status.clone(), counts.by_queue.clone(), counts.by_type.clone(), rates)
+            let by_status = counts.by_status.clone();
+            let (all, now) = (UnfinishedCounts::of(&by_status), Instant::now());
+            (by_status, counts.by_queue.told(all, now), counts.by_type.told(all, now), rates)
         };
         let of = |status| by_status.get(&status).copied().unwrap_or(0);
-        let by_name = |map: HashMap<Name, UnfinishedCounts>| {
-            map.into_iter().map(|(name, counts)| (name.to_string(), counts.stats())).collect()
-        };
+        let ((queues, queues_other), (types, types_other)) = (by_queue.stats(), by_type.stats());
         crate::wire::Stats {
             tasks: crate::wire::TaskCounts {
                 waiting: of(Status::Waiting),
@@ -348,8 +364,10 @@ impl Board {
                 failed: of(Status::Failed),
                 cancelled: of(Status::Cancelled),
             },
-            queues: by_name(by_queue),
-            types: by_name(by_type),
+            queues,
+            queues_other,
+            types,
+            types_other,
             rates,
             rev: self.rev(),
             ..Default::default()
@@ -377,17 +395,8 @@ impl Counts {
             let count = self.by_status.entry(task.status).or_default();
             *count = count.saturating_add_signed(by);
             if !task.status.is_final() {
-                for (map, name) in [(&mut self.by_queue, &task.queue), (&mut self.by_type, &task.task_type)] {
-                    match map.get_mut(name) {
-                        Some(counts) => {
-                            counts.add(task.status, by);
-                            if counts.is_empty() {
-                                map.remove(name);
-                            }
-                        }
-                        None => map.entry(name.clone()).or_default().add(task.status, by),
-                    }
-                }
+                self.by_queue.add(&task.queue, task.status, by);
+                self.by_type.add(&task.task_type, task.status, by);
             }
         }
     }

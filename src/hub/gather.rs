@@ -42,9 +42,9 @@ where
         F: Future<Output = Result<V, HubError>> + Send,
     {
         let mut outcome = self.join(key, read);
-        // The read ends without an outcome only when the runtime does.
-        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| HubError::Stopped)?;
-        outcome.clone().unwrap_or(Err(HubError::Stopped))
+        // The read ends without an outcome when it panics; and when the runtime ends, but then nobody waits any more.
+        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| HubError::Internal)?;
+        outcome.clone().unwrap_or(Err(HubError::Internal))
     }
 
     fn join<F>(self: &Arc<Self>, key: K, read: impl FnOnce() -> F + Send + 'static) -> watch::Receiver<Outcome<V>>

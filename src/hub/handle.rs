@@ -14,7 +14,9 @@ use crate::engine::{
 };
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
-use crate::task::{Filter, Json, Level, LogLine, Name, NewTask, Progress, Task, TaskId, Timestamp, Transition};
+use crate::task::{
+    Filter, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Timestamp, Transition,
+};
 use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
@@ -59,7 +61,9 @@ impl Hub {
             false => batch,
         };
         for task in engine.tasks() {
-            board.restore(task);
+            let runs = task.status == Status::Running;
+            let log_end = if runs { Some(store.log_end(task.task_id)?) } else { None };
+            board.restore(task, log_end);
         }
         let metrics = Arc::<Metrics>::default();
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
@@ -187,13 +191,6 @@ impl Hub {
         }
     }
 
-    /// Has everything committed so far shown by the store's view.
-    async fn settle(&self) -> Result<(), HubError> {
-        let (sender, settled) = oneshot::channel();
-        self.shared.inbox.push(Request::Settle(sender), Bound::Held)?;
-        settled.await.unwrap_or(Err(HubError::Stopped))
-    }
-
     /// A page of tasks, running ones with their newest tick.
     pub async fn find(&self, query: Query) -> Result<Arc<Page>, HubError> {
         let by_id = query.text.is_none() && query.created_after.is_none() && query.created_before.is_none();
@@ -204,7 +201,6 @@ impl Hub {
         let read = {
             let query = query.clone();
             move || async move {
-                hub.settle().await?;
                 let mut page = hub.shared.read(move |reader| reader.find(&query)).await?;
                 for (task_id, record) in &mut page.tasks {
                     *record = hub.shared.board.refresh(*task_id, std::mem::take(record));
@@ -215,16 +211,12 @@ impl Hub {
         self.shared.pages.get(query, read).await
     }
 
-    /// A page of the tasks that a query names. The board and reads by id show what the view does not yet, so nothing has to
-    /// settle: those who come to watch one task each cost the writer nothing.
+    /// A page of the tasks that a query names, from the board and reads by id: those who come to watch one task each need
+    /// no look at all the others.
     async fn find_named(&self, ids: &BTreeSet<TaskId>, query: &Query) -> Result<Page, HubError> {
         let board = &self.shared.board;
-        let beyond = |id: &TaskId| match (query.beyond, query.order) {
-            (None, _) => true,
-            (Some(last), Order::NewestFirst) => *id < last,
-            (Some(last), Order::OldestFirst) => *id > last,
-        };
-        let shown: Vec<_> = ids.iter().copied().filter(beyond).map(|id| (id, board.get(id))).collect();
+        let shown: Vec<_> =
+            ids.iter().copied().filter(|id| query.is_beyond(*id)).map(|id| (id, board.get(id))).collect();
         let absent: Vec<TaskId> = shown.iter().filter(|(_, task)| task.is_none()).map(|(id, _)| *id).collect();
         let mut stored = match absent.is_empty() {
             true => Vec::new(),
@@ -254,7 +246,6 @@ impl Hub {
     pub async fn missed_since(&self, rev: u64) -> Result<Arc<Missed>, HubError> {
         let hub = self.clone();
         let read = move || async move {
-            hub.settle().await?;
             let missed = move |reader: &dyn Reader| Ok(Missed::of(reader.changed_since(rev, MISSED_STEP)?, rev));
             hub.shared.read(missed).await.map(Arc::new)
         };
@@ -269,16 +260,32 @@ impl Hub {
 
     /// Kept log lines of a task, oldest first. `None`: there is no such task.
     pub async fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Option<Vec<LogLine>>, HubError> {
-        self.settle().await?;
+        // Before the store is looked at: a line that leaves here in between is found there.
+        let newer = self.shared.unwritten.of(task_id);
         let (exists, lines) = self
             .shared
             .read(move |reader| {
-                let lines = reader.logs(task_id, range)?;
+                let lines = reader.logs(task_id, range, &newer)?;
                 let exists = !lines.is_empty() || reader.task(task_id)?.is_some();
                 Ok((exists, lines))
             })
             .await?;
         Ok(exists.then_some(lines))
+    }
+
+    /// The number of the newest log line of each of these tasks, 0 where there is none.
+    pub async fn log_ends(&self, task_ids: Vec<TaskId>) -> Result<Vec<u64>, HubError> {
+        let shared = &self.shared;
+        let known = |task_id: &TaskId| shared.board.log_end(*task_id).or_else(|| shared.unwritten.end(*task_id));
+        let known: Vec<Option<u64>> = task_ids.iter().map(known).collect();
+        if known.iter().all(Option::is_some) {
+            return Ok(known.into_iter().flatten().collect());
+        }
+        let ends = move |reader: &dyn Reader| {
+            let end = |(known, task_id): (Option<u64>, TaskId)| known.map_or_else(|| reader.log_end(task_id), Ok);
+            known.into_iter().zip(task_ids).map(end).collect()
+        };
+        shared.read(ends).await
     }
 
     /// The newest tick's event of each running task that matches, for a client that has every record up to `rev`.
@@ -576,20 +583,20 @@ impl Shared {
         lines: Vec<(Level, String)>,
         bound: Bound,
     ) -> Result<Heard, HubError> {
-        self.check_room(lines.iter().map(|(_, message)| message.len() + 64).sum(), bound)?;
-        // Known but after a restart, or for a second attempt whose first said nothing: one short read then.
-        let looked_up = match self.board.log_end_unknown(task_id) {
-            true => Some(self.reader.log_end(task_id).map_err(|_| HubError::StorageUnavailable)?),
-            false => None,
-        };
+        // A socket has said them already; it is not read again before there is room.
+        let bytes = || lines.iter().map(|(_, message)| message.len() + LINE_BYTES).sum();
+        if bound != Bound::Free && !self.unwritten.has_room_for(bytes()) {
+            return Err(HubError::Overloaded);
+        }
         let now = self.clock.now().wall;
         let pass_on = |lines: Arc<[LogLine]>| {
-            // In this order: a reader that comes in between finds them in the store, and is not told.
-            let aside = Aside::Logs { task_id, lines: lines.clone() };
-            let _ = self.inbox.push(Request::Aside { aside, reply: None }, Bound::Free);
+            // In this order: a reader that comes in between finds them there, and is not told.
+            if self.unwritten.push(task_id, lines.clone()) {
+                let _ = self.inbox.push(Request::Lines, Bound::Free);
+            }
             self.feed.logs(task_id, &lines);
         };
-        self.board.number_lines(task_id, attempt, lines, now, looked_up, pass_on).map_err(HubError::Refused)
+        self.board.number_lines(task_id, attempt, lines, now, pass_on)
     }
 }
 
@@ -615,8 +622,6 @@ impl Hub {
         let more = task_ids.len() == EXPIRE_STEP;
         if !task_ids.is_empty() {
             self.ask(Command::Expire { task_ids }, Bound::Free).await?;
-            // What was deleted must have left the view before it is looked for again.
-            self.settle().await?;
         }
         Ok(more)
     }

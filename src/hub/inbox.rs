@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
-use crate::task::{Json, NewTask, TaskId};
+use crate::task::{Json, NewTask, TaskId, line_bytes};
 
 use super::pace::Pace;
 use super::{HubError, Submitted};
@@ -26,7 +26,7 @@ const REQUESTS_MAX: usize = 16_384;
 /// Bytes of new work that may wait at once: two of the largest batches, and then some.
 const WORK_BYTES_MAX: usize = 192 << 20;
 /// Bytes of what workers say that may wait at once, and of what a broken store left to be said again: some tens of the
-/// largest results, or a second of log lines at the pace of a disk.
+/// largest results.
 const SAID_BYTES_MAX: usize = 64 << 20;
 /// Requests in one round: at a few microseconds each, some milliseconds of work before the next fsync.
 const ROUND_LEN_MAX: usize = 4_096;
@@ -55,8 +55,8 @@ pub(super) enum Request {
         aside: Aside,
         reply: Option<oneshot::Sender<Result<(), HubError>>>,
     },
-    /// Write what waits, bring the view up to date, then say so: for readers of the view.
-    Settle(oneshot::Sender<Result<(), HubError>>),
+    /// Log lines wait to be written, where none did: see [`super::unwritten`].
+    Lines,
     /// Settle and end.
     Stop,
 }
@@ -281,7 +281,7 @@ impl Request {
                 Report::Heartbeat | Report::Cancelled | Report::Release => 0,
             },
             Request::Aside { aside, .. } => bytes_of_aside(aside),
-            Request::Command { .. } | Request::Settle(_) | Request::Stop => 0,
+            Request::Command { .. } | Request::Lines | Request::Stop => 0,
         };
         texts + REQUEST_BYTES
     }
@@ -299,7 +299,7 @@ pub(super) fn bytes_of_aside(aside: &Aside) -> usize {
     match aside {
         Aside::Checkpoint { checkpoint, .. } => checkpoint.len(),
         Aside::Progress { progress, .. } => progress.len(),
-        Aside::Logs { lines, .. } => lines.iter().map(|line| line.message.len() + 64).sum(),
+        Aside::Logs { lines, .. } => line_bytes(lines),
     }
 }
 

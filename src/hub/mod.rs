@@ -17,6 +17,7 @@ mod pace;
 mod payloads;
 mod shared;
 mod stats;
+mod unwritten;
 mod worker_link;
 mod writer;
 
@@ -51,6 +52,8 @@ pub enum HubError {
     StorageUnavailable,
     /// More waits for the writer than it may hold. Nothing has changed.
     Overloaded,
+    /// The hub has a fault of its own, which its log tells of.
+    Internal,
     /// The hub has stopped. Whether the call still did something is not known.
     Stopped,
 }
@@ -61,6 +64,7 @@ impl fmt::Display for HubError {
             HubError::Refused(refusal) => write!(f, "{refusal}"),
             HubError::StorageUnavailable => f.write_str("the hub cannot write"),
             HubError::Overloaded => f.write_str("the hub has too much to do"),
+            HubError::Internal => f.write_str("the hub failed at this"),
             HubError::Stopped => f.write_str("the hub has stopped"),
         }
     }

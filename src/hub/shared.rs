@@ -20,6 +20,7 @@ use super::inbox::Inbox;
 use super::mailbox::Mailbox;
 use super::missed::Missed;
 use super::stats::StatsLine;
+use super::unwritten::Unwritten;
 use super::{HubError, HubOptions};
 
 /// Reads over many tasks at once: half the connections that the store has for readers.
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) openings: Openings,
     pub(super) clock: Clock,
     pub(super) inbox: Inbox,
+    /// Log lines on their way to the store.
+    pub(super) unwritten: Unwritten,
     pub(super) board: Arc<Board>,
     pub(super) feed: Feed,
     pub(super) reader: Arc<dyn Reader>,
@@ -125,6 +128,7 @@ impl Shared {
             openings,
             clock,
             inbox: Inbox::default(),
+            unwritten: Unwritten::default(),
             board,
             feed,
             reader,
@@ -235,6 +239,11 @@ impl Shared {
                 self.reader.report(&error);
                 Err(HubError::StorageUnavailable)
             }
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "a read panicked");
+                Err(HubError::Internal)
+            }
+            // The runtime ends.
             Err(_) => Err(HubError::Stopped),
         }
     }
@@ -244,5 +253,21 @@ impl HubOptions {
     /// How often final tasks are looked through: often enough for the promised tenth of the retention, or 5 s.
     pub(super) fn expire_every(&self) -> Duration {
         (self.retain / 20).clamp(Duration::from_millis(2_500), Duration::from_secs(60))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hub::{Hub, HubError, HubOptions};
+    use crate::store::{Reader, in_memory};
+
+    /// Regression: whoever asked heard that the hub had stopped, and came back in vain after a restart that never was.
+    #[tokio::test]
+    async fn a_read_that_panics_is_a_fault_of_the_hub_and_not_its_end() {
+        let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
+        let read = hub.shared().read(|_: &dyn Reader| -> Result<(), _> { panic!("a fault") });
+        assert_eq!(read.await, Err(HubError::Internal));
+        assert_eq!(hub.shared().read(|reader| reader.records(&[])).await, Ok(vec![]), "others are read");
+        hub.stop().await;
     }
 }

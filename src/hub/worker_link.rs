@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report};
@@ -72,6 +73,8 @@ pub struct WorkerLink {
     /// Payloads that are being read for what was taken. Kept here, so that a wait that is given up loses nothing.
     reading: Option<JoinHandle<Result<Vec<store::HandOut>, HubError>>>,
     heard_at: AtomicU64,
+    /// The task that it said log lines of last.
+    logged: Mutex<Option<TaskId>>,
 }
 
 impl Hub {
@@ -93,6 +96,7 @@ impl Hub {
             taken: Vec::new(),
             reading: None,
             heard_at: AtomicU64::new(shared.clock.now().mono),
+            logged: Mutex::default(),
             shared,
         };
         let hello = Hello { worker_id, session, accepts, concurrency, holding };
@@ -137,16 +141,20 @@ impl WorkerLink {
         Ok(())
     }
 
-    /// Whether the hub can take more of what workers say. While it cannot, whoever holds the link takes nothing from the
-    /// worker, which so waits; what it has said already is always taken.
+    /// Whether the hub can take more of what this worker says. While it cannot, whoever holds the link takes nothing from
+    /// the worker, which so waits; what it has said already is always taken. Log lines that wait to be written keep only
+    /// those workers waiting that said them.
     pub fn has_room(&self) -> bool {
-        self.shared.inbox.has_room()
+        self.shared.inbox.has_room() && self.shared.unwritten.has_room(*self.logged.lock())
     }
 
     /// Resolves once [`has_room`](Self::has_room) holds.
     pub fn room(&self) -> impl Future<Output = ()> + Send + use<> {
-        let shared = self.shared.clone();
-        async move { shared.inbox.room().await }
+        let (shared, logged) = (self.shared.clone(), *self.logged.lock());
+        async move {
+            shared.inbox.room().await;
+            shared.unwritten.room(logged).await;
+        }
     }
 
     /// A report on an attempt; its answer comes as [`Pushed::Ack`] or [`Pushed::Refused`].
@@ -185,7 +193,9 @@ impl WorkerLink {
 
     /// Log lines of a running attempt.
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<(), HubError> {
-        self.shared.log(task_id, attempt, lines, Bound::Free).map(|_| ())
+        self.shared.log(task_id, attempt, lines, Bound::Free)?;
+        *self.logged.lock() = Some(task_id);
+        Ok(())
     }
 
     fn tell(&self, command: Command) {

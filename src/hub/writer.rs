@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
 use crate::store::{Aside, Commit, Entry, Store, StoreError};
-use crate::task::{Change, ChangeKind, Event, Name, Task};
+use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
 use crate::wire::{gone_line, open_task_line};
 
 use super::inbox::{ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
@@ -74,6 +74,8 @@ pub(super) struct Writer {
     asides: Vec<Aside>,
     asides_bytes: usize,
     asides_since: Option<Instant>,
+    /// Since when log lines wait for a commit.
+    lines_since: Option<Instant>,
     /// Reports that a failed commit left unanswered.
     parked: Vec<Request>,
     storage: Storage,
@@ -115,6 +117,7 @@ impl Writer {
             asides: Vec::new(),
             asides_bytes: 0,
             asides_since: None,
+            lines_since: None,
             parked: Vec::new(),
             storage: Storage::Well,
             unsettled_since: None,
@@ -178,7 +181,8 @@ impl Writer {
         }
         let timers = self.engine.next_in(self.now()).map(Duration::from_millis);
         let settle = self.unsettled_since.map(|since| until(since + SETTLE_AFTER));
-        let asides = self.asides_since.map(|since| until(since + ASIDES_AFTER));
+        let asides = [self.asides_since, self.lines_since].into_iter().flatten().min();
+        let asides = asides.map(|since| until(since + ASIDES_AFTER));
         let housekeeping = [until(self.ticks_kept + KEEP_TICKS_EVERY), until(self.swept + SWEEP_EVERY)];
         timers.into_iter().chain(settle).chain(asides).chain(housekeeping).min().unwrap_or(KEEP_TICKS_EVERY)
     }
@@ -191,7 +195,10 @@ impl Writer {
             Storage::Well => {
                 self.engine.next_in(self.now()) == Some(0)
                     || self.asides_bytes > ASIDES_BYTES_MAX
-                    || self.asides_since.is_some_and(|since| since.elapsed() >= ASIDES_AFTER)
+                    || [self.asides_since, self.lines_since]
+                        .iter()
+                        .flatten()
+                        .any(|since| since.elapsed() >= ASIDES_AFTER)
             }
         }
     }
@@ -200,7 +207,7 @@ impl Writer {
     fn round(&mut self, requests: Vec<Request>) -> Option<()> {
         let now = self.now();
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
-        let (mut settlers, mut stop) = (Vec::new(), None);
+        let mut stop = None;
         let parked: Vec<_> =
             self.parked.drain(..round_len(self.parked.iter().map(Request::bytes), ROUND_BYTES_MAX)).collect();
         for request in parked.into_iter().chain(requests) {
@@ -214,7 +221,7 @@ impl Writer {
                     self.keep_aside(aside);
                     aside_replies.extend(reply);
                 }
-                Request::Settle(reply) => settlers.push(reply),
+                Request::Lines => {}
                 Request::Stop => stop = Some(()),
             }
         }
@@ -222,10 +229,13 @@ impl Writer {
         self.engine.fire(now, board, TIMERS_MAX, &mut batch);
         self.more = self.engine.assign(now, HAND_OUTS_MAX, &mut batch) && self.is_well();
 
-        let asides = self.take_asides();
+        let mut asides = self.take_asides();
+        asides.extend(self.shared.unwritten.take(ended(&batch.changes)));
         let (commit, lines) = encode(&mut batch, asides);
         match self.commit(&commit) {
             Ok(()) => {
+                self.shared.unwritten.written(&commit.asides);
+                self.look_up_log_ends(&commit);
                 // The feed before those who asked: whoever has an answer and then looks at the stream finds it there.
                 self.publish(&commit, lines);
                 self.remember_payloads(&commit);
@@ -235,22 +245,17 @@ impl Writer {
                 for reply in aside_replies {
                     let _ = reply.send(Ok(()));
                 }
-                if !settlers.is_empty() {
-                    let settled = self.settle_all();
-                    for reply in settlers {
-                        let _ = reply.send(settled.clone());
-                    }
-                }
             }
             Err(error) => {
                 self.shared.metrics.commit_failed();
                 self.broke(&error);
                 self.take_back(batch, commit, outcomes, now);
-                for reply in aside_replies.into_iter().chain(settlers) {
+                for reply in aside_replies {
                     let _ = reply.send(Err(HubError::StorageUnavailable));
                 }
             }
         }
+        self.lines_since = self.shared.unwritten.waits().then(|| self.lines_since.unwrap_or_else(Instant::now));
         self.engine.shed();
         self.shared.inbox.keep(self.asides_bytes + self.parked.iter().map(Request::bytes).sum::<usize>());
         stop
@@ -437,8 +442,11 @@ impl Writer {
         batch.changes = commit.changes.into_iter().map(|entry| entry.change).collect();
         batch.keys = commit.keys;
         self.engine.revert(batch, now);
+        self.shared.unwritten.take_back(&commit.asides);
         for aside in commit.asides {
-            self.keep_aside(aside);
+            if !matches!(aside, Aside::Logs { .. }) {
+                self.keep_aside(aside);
+            }
         }
         for Outcome { reply, retry, .. } in outcomes {
             if let Some(reply) = fail(reply)
@@ -449,15 +457,14 @@ impl Writer {
         }
     }
 
-    /// Keeps an aside for the next commit. While the store is broken their number is bounded: the oldest go, they are
-    /// ticks and log lines.
+    /// Keeps an aside for the next commit. While the store is broken their number is bounded: the oldest ticks go.
     fn keep_aside(&mut self, aside: Aside) {
         self.asides_bytes += bytes_of_aside(&aside);
         self.asides_since.get_or_insert_with(Instant::now);
         self.asides.push(aside);
         if !self.is_well() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {
             let (half, mut at) = (self.asides.len() / 2, 0);
-            tracing::warn!(asides = half, "dropped log lines and ticks that could not be written");
+            tracing::warn!(asides = half, "dropped ticks that could not be written");
             self.asides.retain(|aside| {
                 at += 1;
                 at > half || matches!(aside, Aside::Checkpoint { .. })
@@ -559,21 +566,41 @@ impl Writer {
         }
     }
 
-    fn settle_all(&mut self) -> Result<(), HubError> {
-        while self.store.unsettled().0 > 0 {
-            self.settle_step(8 * SETTLE_STEP);
-            if !self.is_well() {
-                return Err(HubError::StorageUnavailable);
+    /// Where the log of a task goes on that is handed out again, if that is not known any more. The next attempt cannot
+    /// number its lines without.
+    fn look_up_log_ends(&mut self, commit: &Commit) {
+        for Entry { change, .. } in &commit.changes {
+            let task = &change.task;
+            if task.status != Status::Running || !self.shared.board.lacks_log_end(task) {
+                continue;
+            }
+            let end = match self.shared.unwritten.end(task.task_id) {
+                Some(end) => Ok(end),
+                None => self.store.log_end(task.task_id),
+            };
+            match end {
+                Ok(end) => self.shared.board.remember_log_end(task.task_id, end),
+                Err(error) => tracing::error!(task.id = %task.task_id, %error, "the end of a log cannot be read"),
             }
         }
-        Ok(())
     }
 
     /// Writes what is left and closes the store.
     fn end(mut self) {
         self.round(Vec::new());
-        let _ = self.settle_all();
+        while self.is_well() && self.shared.unwritten.waits() {
+            self.round(Vec::new());
+        }
+        while self.is_well() && self.store.unsettled().0 > 0 {
+            self.settle_step(8 * SETTLE_STEP);
+        }
     }
+}
+
+/// The tasks whose attempt ended with these changes.
+fn ended(changes: &[Change]) -> impl Iterator<Item = TaskId> {
+    let ran = |change: &&Change| change.prev.as_ref().is_some_and(|prev| prev.status == Status::Running);
+    changes.iter().filter(ran).filter(|change| change.task.status != Status::Running).map(|change| change.task.task_id)
 }
 
 /// The answer to a submission. What a key brought back is read by whoever asked, not here.

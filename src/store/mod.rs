@@ -8,8 +8,8 @@
 //!   was created, ran and completed in the meantime costs one row write instead of three; what was settled leaves the log.
 //! * Opening a store settles what the log still holds, so a restart reads only the view.
 //!
-//! Reads by id see what is not settled yet; reads over many tasks ([`Reader::find`], [`Reader::changed_since`]) see only
-//! the view, so whoever calls them has the writer settle first. The hub does that; routes never touch a store.
+//! Every read merges the view with what is not settled yet, so it sees all that was committed before it began, and needs
+//! nothing from the writer: a store that takes no writes is still read.
 //!
 //! The [`Store`] half belongs to the one writer, the [`Reader`] half to everybody. Several hubs on one history would put
 //! the log elsewhere and keep the view: changes are full records in order of `rev`.
@@ -110,6 +110,9 @@ pub trait Store: Send {
     /// The newest record of a task.
     fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError>;
 
+    /// The `seq` of the newest log line of a task, 0 where there is none.
+    fn log_end(&mut self, task_id: TaskId) -> Result<u64, StoreError>;
+
     /// What an idempotency key stands for, unless it is expired at `now`.
     fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError>;
 
@@ -141,7 +144,7 @@ pub trait Reader: Send + Sync {
     /// What a worker needs beside the record, for each of these tasks: payload and newest checkpoint.
     fn hand_out(&self, task_ids: &[TaskId]) -> Result<Vec<HandOut>, StoreError>;
 
-    /// A page of the view.
+    /// A page of tasks.
     fn find(&self, query: &Query) -> Result<Page, StoreError>;
 
     /// The newest record of every task with a transition above `rev`, and tombstones of the deleted ones, in order of
@@ -151,8 +154,9 @@ pub trait Reader: Send + Sync {
     /// The steps of a task, oldest first; empty for an unknown one.
     fn history(&self, task_id: TaskId) -> Result<Vec<Transition>, StoreError>;
 
-    /// Kept log lines of a task, oldest first.
-    fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Vec<LogLine>, StoreError>;
+    /// Kept log lines of a task, oldest first. `newer` are lines on their way into the store, oldest first: they count as
+    /// kept, whether they have arrived by now or not.
+    fn logs(&self, task_id: TaskId, range: LogRange, newer: &[Arc<[LogLine]>]) -> Result<Vec<LogLine>, StoreError>;
 
     /// The `seq` of the newest kept log line of a task, 0 where there is none.
     fn log_end(&self, task_id: TaskId) -> Result<u64, StoreError>;
@@ -208,6 +212,39 @@ pub struct Query {
     pub limit: usize,
 }
 
+impl Query {
+    /// The text that is looked for, as [`matches`](Self::matches) wants it.
+    fn lower_text(&self) -> Option<String> {
+        self.text.as_deref().map(str::to_lowercase)
+    }
+
+    /// Whether a record is meant. `text` is [`lower_text`](Self::lower_text), made once for many records.
+    fn matches(&self, task: &Task, text: Option<&str>) -> bool {
+        let title = || task.detail().and_then(|detail| detail.title.as_deref());
+        self.is_beyond(task.task_id)
+            && self.created_after.is_none_or(|after| task.created_at >= after)
+            && self.created_before.is_none_or(|before| task.created_at < before)
+            && self.filter.matches(task)
+            && text.is_none_or(|text| has_text(title(), task.task_type.as_str(), task.task_id, text))
+    }
+
+    /// Whether a task stands beyond the last one of the page before.
+    pub fn is_beyond(&self, task_id: TaskId) -> bool {
+        match (self.beyond, self.order) {
+            (None, _) => true,
+            (Some(last), Order::NewestFirst) => task_id < last,
+            (Some(last), Order::OldestFirst) => task_id > last,
+        }
+    }
+}
+
+/// Whether a task has this text, which is in lower case, somewhere that is looked through.
+fn has_text(title: Option<&str>, task_type: &str, task_id: TaskId, text: &str) -> bool {
+    title.is_some_and(|title| title.to_lowercase().contains(text))
+        || task_type.to_lowercase().contains(text)
+        || task_id.to_string().contains(text)
+}
+
 /// By creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
@@ -252,6 +289,8 @@ pub enum LogRange {
     Tail(usize),
     /// The oldest so many of those above a `seq`.
     After { seq: u64, limit: usize },
+    /// All above a `seq`, and the newest so many up to it.
+    Cut { seq: u64, tail: usize },
 }
 
 /// Why the store could not do it. The text is for the log of the hub, not for clients.

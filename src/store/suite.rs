@@ -249,11 +249,11 @@ impl World {
             assert_eq!(reader.log_end(task_id).unwrap(), end);
             for tail in [0, 1, 7, 10_000] {
                 let expected = &known.logs[known.logs.len().saturating_sub(tail)..];
-                assert_eq!(reader.logs(task_id, LogRange::Tail(tail)).unwrap(), expected);
+                assert_eq!(reader.logs(task_id, LogRange::Tail(tail), &[]).unwrap(), expected);
             }
             for seq in [0, end / 2, end] {
                 let expected: Vec<_> = known.logs.iter().filter(|line| line.seq > seq).take(5).cloned().collect();
-                assert_eq!(reader.logs(task_id, LogRange::After { seq, limit: 5 }).unwrap(), expected);
+                assert_eq!(reader.logs(task_id, LogRange::After { seq, limit: 5 }, &[]).unwrap(), expected);
             }
         }
         for gone in &self.gone {
@@ -262,7 +262,7 @@ impl World {
             assert!(reader.task_at_hand(task_id).is_none());
             assert!(store.task(task_id).unwrap().is_none());
             assert_eq!(reader.history(task_id).unwrap(), []);
-            assert_eq!(reader.logs(task_id, LogRange::Tail(9)).unwrap(), []);
+            assert_eq!(reader.logs(task_id, LogRange::Tail(9), &[]).unwrap(), []);
             assert_eq!(reader.log_end(task_id).unwrap(), 0);
             assert_eq!(reader.records(&[task_id]).unwrap(), [None]);
             assert_eq!(reader.hand_out(&[task_id]).unwrap(), [(None, None)]);
@@ -273,31 +273,91 @@ impl World {
         }
     }
 
-    /// What a store must say once all is settled.
-    pub fn check_view(&self, store: &mut dyn Store) {
-        assert_eq!(store.unsettled(), (0, 0));
+    /// What a read over many tasks must say at any time, settled or not.
+    pub fn check_many(&self, store: &dyn Store) {
         let reader = store.reader();
-        let all: Vec<_> = self.tasks.values().map(|known| (known.task.task_id, known.record.clone())).collect();
-        let found = reader.find(&Query { order: Order::OldestFirst, limit: 10_000, ..all_tasks() }).unwrap();
-        assert_eq!((found.tasks, found.more), (all, false));
+        let status = |list: &[Status]| Some(list.iter().copied().collect());
+        let filters = [
+            Filter::default(),
+            Filter { status: status(&[Status::Running]), ..Filter::default() },
+            Filter { status: status(&[Status::Pending, Status::Completed]), ..Filter::default() },
+            Filter { user_id: Some([Name::new("user 1"), Name::new("user 3")].into()), ..Filter::default() },
+            Filter { labels: [("k'".to_owned(), ["v".to_owned()].into())].into(), ..Filter::default() },
+        ];
+        for filter in filters {
+            self.check_pages(&*reader, &Query { filter, ..all_tasks() }, &[1, 2, 3, 10_000]);
+        }
 
         let mut changed: Vec<_> = self.gone.iter().map(|gone| (gone.rev, gone.task_id, true)).collect();
         changed.extend(self.tasks.values().map(|known| (known.task.rev, known.task.task_id, false)));
         changed.sort();
         for rev in [0, self.rev / 2, self.rev] {
-            let ChangedSince::Known { changes, more } = reader.changed_since(rev, 10_000).unwrap() else {
-                panic!("all tombstones are there");
-            };
-            let got: Vec<_> = changes.iter().map(|change| (change.rev, change.task_id, change.gone)).collect();
-            let expected: Vec<_> = changed.iter().filter(|(of, ..)| *of > rev).copied().collect();
-            assert_eq!((got, more), (expected, false));
+            for limit in [2, 10_000] {
+                let (mut after, mut got) = (rev, Vec::new());
+                while let ChangedSince::Known { changes, more } = reader.changed_since(after, limit).unwrap() {
+                    assert!(changes.len() == limit || !more && changes.len() < limit);
+                    after = changes.last().map_or(after, |change| change.rev);
+                    got.extend(changes.iter().map(|change| (change.rev, change.task_id, change.gone)));
+                    if !more {
+                        break;
+                    }
+                }
+                let expected: Vec<_> = changed.iter().filter(|(of, ..)| *of > rev).copied().collect();
+                assert_eq!(got, expected, "after {rev}, {limit} at once");
+            }
         }
 
-        let finished: Vec<_> = reader.finished_before(self.now.plus_millis(1), 10_000).unwrap();
-        let expected: BTreeSet<_> =
-            self.tasks.values().filter(|k| k.task.status.is_final()).map(|k| k.task.task_id).collect();
-        assert_eq!(finished.len(), expected.len());
-        assert_eq!(finished.into_iter().collect::<BTreeSet<_>>(), expected);
+        let run = |known: &Known| known.task.status.is_final().then(|| known.task.run().unwrap().finished_at.unwrap());
+        let mut finished: Vec<_> =
+            self.tasks.values().filter_map(|known| Some((run(known)?, known.task.task_id))).collect();
+        finished.sort();
+        let middle = finished.get(finished.len() / 2).map_or(self.now, |(at, _)| *at);
+        for (before, limit) in [(self.now.plus_millis(1), 10_000), (self.now.plus_millis(1), 2), (middle, 10_000)] {
+            let expected = finished.iter().filter(|(at, _)| *at < before).take(limit).map(|(_, task_id)| *task_id);
+            assert_eq!(reader.finished_before(before, limit).unwrap(), expected.collect::<Vec<_>>());
+        }
+    }
+
+    /// Reads a query page by page, in both orders.
+    fn check_pages(&self, reader: &dyn Reader, query: &Query, limits: &[usize]) {
+        let means = |task: &Task| {
+            let text_found = query.text.as_ref().is_none_or(|text| {
+                let title = task.detail().and_then(|detail| detail.title.as_deref()).unwrap_or_default();
+                [title, task.task_type.as_str(), &task.task_id.to_string()]
+                    .iter()
+                    .any(|field| field.to_lowercase().contains(&text.to_lowercase()))
+            });
+            query.filter.matches(task)
+                && text_found
+                && query.created_after.is_none_or(|after| task.created_at >= after)
+                && query.created_before.is_none_or(|before| task.created_at < before)
+        };
+        let meant = self.tasks.values().filter(|known| means(&known.task));
+        let mut expected: Vec<_> = meant.map(|known| (known.task.task_id, known.record.clone())).collect();
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            for limit in limits.iter().copied() {
+                let mut got = Vec::new();
+                let mut beyond = None;
+                loop {
+                    let page = reader.find(&Query { order, limit, beyond, ..query.clone() }).unwrap();
+                    assert!(page.tasks.len() <= limit);
+                    assert!(!page.more || page.tasks.len() == limit);
+                    beyond = page.tasks.last().map(|(task_id, _)| *task_id);
+                    got.extend(page.tasks);
+                    if !page.more {
+                        break;
+                    }
+                }
+                assert_eq!(got, expected, "{query:?} {order:?} {limit}");
+            }
+            expected.reverse();
+        }
+    }
+
+    /// What a store must say once all is settled.
+    pub fn check_view(&self, store: &mut dyn Store) {
+        assert_eq!(store.unsettled(), (0, 0));
+        self.check_many(store);
 
         let recovered = store.recover().unwrap();
         assert_eq!(recovered.rev, self.rev);
@@ -426,19 +486,33 @@ fn a_commit_out_of_order_is_refused_and_leaves_nothing() {
 
 #[test]
 fn a_page_holds_what_the_filter_means() {
+    // Settled, not settled at all, and the one and the other.
+    for (settled, steps_before) in [(120, usize::MAX), (0, 0), (50, 0), (70, 60)] {
+        check_filters(settled, steps_before);
+    }
+}
+
+/// Many queries on a store with so many settled tasks, where all that happened to so many before they were settled.
+fn check_filters(settled: usize, steps_before: usize) {
     on_each(|store| {
         let mut world = World::new(3);
         let mut commit = Commit::default();
-        for at in 0..120 {
-            let task_id = world.create(&mut commit);
-            for (status, event) in
-                [(Status::Running, Event::Running), (Status::Completed, Event::Completed)].into_iter().take(at % 4)
-            {
-                world.step(&mut commit, task_id, status, event);
+        let ids: Vec<_> = (0..120).map(|_| world.create(&mut commit)).collect();
+        let step = |world: &mut World, commit: &mut Commit, at: usize| {
+            let steps = [(Status::Running, Event::Running), (Status::Completed, Event::Completed)];
+            for (status, event) in steps.into_iter().take(at % 4) {
+                world.step(commit, ids[at], status, event);
             }
+        };
+        (0..120).filter(|at| *at < steps_before).for_each(|at| step(&mut world, &mut commit, at));
+        store.append(&commit).unwrap();
+        store.settle(settled).unwrap();
+        let mut commit = Commit::default();
+        (0..120).filter(|at| *at >= steps_before).for_each(|at| step(&mut world, &mut commit, at));
+        for task_id in ids.iter().skip(3).step_by(20) {
+            world.delete(&mut commit, *task_id);
         }
         store.append(&commit).unwrap();
-        settle_all(store, 50);
         let reader = store.reader();
 
         let ids: Vec<_> = world.tasks.keys().copied().collect();
@@ -487,42 +561,7 @@ fn a_page_holds_what_the_filter_means() {
             Query { created_after: Some(middle), created_before: Some(middle.plus_millis(500)), ..all_tasks() },
         ]);
         for query in queries {
-            let mut expected: Vec<_> = world
-                .tasks
-                .values()
-                .filter(|known| {
-                    let task = &known.task;
-                    let text_found = query.text.as_ref().is_none_or(|text| {
-                        let title = task.detail().and_then(|detail| detail.title.as_deref()).unwrap_or_default();
-                        [title, task.task_type.as_str(), &task.task_id.to_string()]
-                            .iter()
-                            .any(|field| field.to_lowercase().contains(&text.to_lowercase()))
-                    });
-                    query.filter.matches(task)
-                        && text_found
-                        && query.created_after.is_none_or(|after| task.created_at >= after)
-                        && query.created_before.is_none_or(|before| task.created_at < before)
-                })
-                .map(|known| (known.task.task_id, known.record.clone()))
-                .collect();
-            for order in [Order::OldestFirst, Order::NewestFirst] {
-                for limit in [1, 7, 1_000] {
-                    let mut got = Vec::new();
-                    let mut beyond = None;
-                    loop {
-                        let page = reader.find(&Query { order, limit, beyond, ..query.clone() }).unwrap();
-                        assert!(page.tasks.len() <= limit);
-                        assert!(!page.more || page.tasks.len() == limit);
-                        beyond = page.tasks.last().map(|(task_id, _)| *task_id);
-                        got.extend(page.tasks);
-                        if !page.more {
-                            break;
-                        }
-                    }
-                    assert_eq!(got, expected, "{query:?} {order:?} {limit}");
-                }
-                expected.reverse();
-            }
+            world.check_pages(&*reader, &query, &[1, 7, 1_000]);
         }
     });
 }
@@ -624,10 +663,10 @@ fn the_newest_log_lines_are_kept() {
             for _ in 0..2 {
                 let reader = store.reader();
                 let logs = &world.tasks[&task_id].logs;
-                let tail = reader.logs(task_id, LogRange::Tail(usize::MAX)).unwrap();
+                let tail = reader.logs(task_id, LogRange::Tail(usize::MAX), &[]).unwrap();
                 assert_eq!(tail.len(), logs.len() - kept);
                 assert_eq!(tail, logs[kept..]);
-                let first = reader.logs(task_id, LogRange::After { seq: 0, limit: 10 }).unwrap();
+                let first = reader.logs(task_id, LogRange::After { seq: 0, limit: 10 }, &[]).unwrap();
                 assert_eq!(first, logs[kept..kept + 10]);
                 assert_eq!(reader.log_end(task_id).unwrap(), logs.len() as u64);
                 settle_all(store, 9);
@@ -841,6 +880,7 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
         }
         if commit.is_empty() {
             world.check_by_id(&mut store);
+            world.check_many(&store);
         }
     }
     settle_all(&mut store, 1_000);

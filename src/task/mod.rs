@@ -37,7 +37,9 @@ pub use id::{IdHasher, IdSource, ParseIdError, TaskId};
 pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
 pub use key::{Digest, KeyEntry};
 pub(crate) use log::any_text;
-pub use log::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, cut_line};
+pub use log::{
+    LINE_BYTES, LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, NewestLines, cut_line, line_bytes,
+};
 pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
 pub use new_task::{
     ATTEMPTS_MAX, CRASHES_MAX, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid, InvalidKind, LABEL_KEY_CHARS_MAX,

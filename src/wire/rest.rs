@@ -118,6 +118,15 @@ pub struct QueueStats {
     pub running: u64,
 }
 
+/// What stands in all the queues, or is of all the types, that are not named: they are many, and these have the fewest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherStats {
+    /// How many they are.
+    pub names: u64,
+    #[serde(flatten)]
+    pub counts: QueueStats,
+}
+
 /// Tasks a second, averaged over the last ten seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
@@ -131,8 +140,15 @@ pub struct Rates {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Stats {
     pub tasks: TaskCounts,
+    /// The 200 with the most unfinished tasks.
     pub queues: BTreeMap<String, QueueStats>,
+    /// All others together, where there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues_other: Option<OtherStats>,
+    /// As the queues.
     pub types: BTreeMap<String, QueueStats>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types_other: Option<OtherStats>,
     pub rates: Rates,
     pub workers: u64,
     pub sockets: u64,

@@ -102,6 +102,9 @@ impl Store for Kept {
     fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError> {
         self.0.lock().task(task_id)
     }
+    fn log_end(&mut self, task_id: TaskId) -> Result<u64, StoreError> {
+        self.0.lock().log_end(task_id)
+    }
     fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError> {
         self.0.lock().key(key, now)
     }

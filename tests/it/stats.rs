@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::kit::TestHub;
+use crate::kit::{TestHub, TestSocket};
 
 #[tokio::test]
 async fn every_state_is_counted() {
@@ -35,4 +35,33 @@ async fn every_state_is_counted() {
     assert_eq!(after["queues"], stats["queues"]);
     hub.get("/healthz").await.expect(200);
     hub.get("/readyz").await.expect(200);
+}
+
+/// Regression: with an id in type or queue, every page that was open was sent megabytes of counts a second.
+#[tokio::test]
+async fn of_many_names_the_largest_are_told_and_the_rest_is_summed() {
+    let hub = TestHub::start().await;
+    let task = |n| json!({"task_type": format!("report.{n}"), "queue": format!("user-{n}")});
+    let tasks: Vec<_> = (0..3_000).map(task).collect();
+    hub.post("/api/v1/tasks/batch", json!({"tasks": tasks})).await.expect(201);
+    let largest = vec![json!({"task_type": "large", "queue": "large"}); 7];
+    hub.post("/api/v1/tasks/batch", json!({"tasks": largest})).await.expect(201);
+    let answer = hub.get("/api/v1/stats").await;
+    let stats = &answer.body;
+    for (named, other) in [("queues", "queues_other"), ("types", "types_other")] {
+        assert_eq!(stats[named].as_object().map(serde_json::Map::len), Some(200), "{named}");
+        assert_eq!(stats[named]["large"]["pending"], 7);
+        let expected = json!({"names": 2_801, "waiting": 0, "scheduled": 0, "pending": 2_801, "running": 0});
+        assert_eq!(stats[other], expected);
+    }
+    let mut page = TestSocket::open(&hub, "/api/v1/ws", &["taskhub.v1"]).await;
+    page.say(json!({"op": "subscribe", "sub": "s", "stats": true})).await;
+    let line = page.next_of("stats").await;
+    assert_eq!((&line["queues_other"]["names"], &line["types"]["large"]["pending"]), (&json!(2_801), &json!(7)));
+    assert!(line.to_string().len() < 60_000, "{} bytes", line.to_string().len());
+    let metrics = hub.get("/metrics").await.text;
+    let queues = metrics.lines().filter(|line| line.starts_with("taskhub_queue_tasks{")).count();
+    assert_eq!(queues, 4 * 201);
+    assert!(metrics.contains(r#"taskhub_queue_tasks{queue="other",status="pending"} 2801"#), "no sum of the others");
+    page.close().await;
 }

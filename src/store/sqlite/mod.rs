@@ -26,6 +26,7 @@
 
 mod body;
 mod failure;
+mod fresh;
 mod keeper;
 mod names;
 mod opening;
@@ -630,6 +631,13 @@ impl Store for SqliteStore {
             })
             .step(STEP)?;
         found.transpose().map_err(|error| damaged(STEP, format!("task {task_id}: {error}")))
+    }
+
+    fn log_end(&mut self, task_id: TaskId) -> Result<u64, StoreError> {
+        match self.shared.staged_log_end(task_id) {
+            Some(end) => Ok(end),
+            None => reader::log_end(&self.conn, task_id),
+        }
     }
 
     fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError> {

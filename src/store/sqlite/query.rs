@@ -1,4 +1,4 @@
-//! Finding tasks in the view.
+//! Finding tasks: the staging merged with the view.
 //!
 //! A page is read in order of `task_id`, from the cursor on, and reading stops where the page is full; so what matters
 //! is that SQLite walks an index that is in that order and wastes few rows. The walk is chosen here, not by the
@@ -8,10 +8,12 @@
 use std::fmt::Write as _;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
+use super::fresh::{Fresh, Newer};
+use super::staging::Staging;
 use super::{id_of, integer};
-use crate::store::{Order, Page, Query};
+use crate::store::{Order, Page, Query, has_text};
 use crate::task::{Filter, Name, Pattern, PatternSet, Status, TaskId};
 
 use bytes::Bytes;
@@ -19,37 +21,53 @@ use bytes::Bytes;
 /// The most walks that are merged; a longer list is gathered and sorted. SQLite allows 500.
 const WALKS_MAX: usize = 32;
 
-/// Reads a page.
-pub(super) fn find(conn: &Connection, query: &Query) -> rusqlite::Result<Page> {
-    let built = Built::new(query);
-    let mut statement = conn.prepare_cached(&built.sql)?;
-    let mut rows = statement.query(params_from_iter(built.values))?;
-    let text = query.text.as_deref().map(str::to_lowercase);
-    let mut page = Page::default();
-    while let Some(row) = rows.next()? {
-        let task_id = id_of(row, 0)?;
-        if let Some(text) = &text
-            && !has_text(row, task_id, text)?
-        {
-            continue;
-        }
-        if page.tasks.len() == query.limit {
-            page.more = true;
-            break;
-        }
-        page.tasks.push((task_id, Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?)));
-    }
-    Ok(page)
+/// Of what is staged, what a query means, in its order.
+pub(super) fn fresh(staging: &Staging, query: &Query) -> Fresh<u128, (TaskId, Bytes)> {
+    let text = query.lower_text();
+    Fresh::of(
+        staging,
+        query.limit,
+        |record| {
+            let meant = !record.gone && query.matches(&record.task, text.as_deref());
+            meant.then(|| place(query.order, record.task.task_id))
+        },
+        |record| (record.task.task_id, record.bytes.clone()),
+    )
 }
 
-/// SQLite's `LIKE` knows the case of ASCII only.
-fn has_text(row: &Row<'_>, task_id: TaskId, text: &str) -> rusqlite::Result<bool> {
-    let title = row.get_ref(2)?.as_str_or_null()?;
-    if title.is_some_and(|title| title.to_lowercase().contains(text)) {
-        return Ok(true);
+/// Where a task stands in a page.
+fn place(order: Order, task_id: TaskId) -> u128 {
+    match order {
+        Order::OldestFirst => task_id.as_u128(),
+        Order::NewestFirst => !task_id.as_u128(),
     }
-    let task_type = row.get_ref(3)?.as_str()?;
-    Ok(task_type.to_lowercase().contains(text) || task_id.to_string().contains(text))
+}
+
+/// Reads a page.
+pub(super) fn find(conn: &Connection, query: &Query, fresh: Fresh<u128, (TaskId, Bytes)>) -> rusqlite::Result<Page> {
+    let built = Built::new(query, fresh.len());
+    let mut statement = conn.prepare_cached(&built.sql)?;
+    let mut rows = statement.query(params_from_iter(built.values))?;
+    let text = query.lower_text();
+    let next = |newer: &Newer| {
+        while let Some(row) = rows.next()? {
+            let task_id = id_of(row, 0)?;
+            if newer.contains(&task_id) {
+                continue;
+            }
+            // SQLite's `LIKE` knows the case of ASCII only.
+            if let Some(text) = &text
+                && !has_text(row.get_ref(2)?.as_str_or_null()?, row.get_ref(3)?.as_str()?, task_id, text)
+            {
+                continue;
+            }
+            let record = Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?);
+            return Ok(Some((place(query.order, task_id), (task_id, record))));
+        }
+        Ok(None)
+    };
+    let (tasks, more) = fresh.merge(query.limit, next)?;
+    Ok(Page { tasks, more })
 }
 
 /// A statement and its parameters. Nothing from outside stands in the statement itself.
@@ -67,7 +85,8 @@ struct Walk {
 }
 
 impl Built {
-    fn new(query: &Query) -> Built {
+    /// The statement of a query that passes over up to so many rows.
+    fn new(query: &Query, passed_over: usize) -> Built {
         let mut built = Built { sql: String::new(), values: Vec::new() };
         let walks = built.walks(&query.filter);
         let rest = built.rest(query);
@@ -94,7 +113,7 @@ impl Built {
         write!(sql, " ORDER BY 1 {order}").expect(FITS);
         if query.text.is_none() {
             // One more, to see whether there is more.
-            let limit = built.bind(integer(query.limit).saturating_add(1));
+            let limit = built.bind(integer(query.limit.saturating_add(1).saturating_add(passed_over)));
             write!(sql, " LIMIT {limit}").expect(FITS);
         }
         built.sql = sql;
@@ -227,7 +246,7 @@ mod tests {
     fn plan(query: &Query) -> String {
         let mut conn = Place::new_memory().writer().unwrap();
         schema::migrate(&mut conn, "epoch").unwrap();
-        let built = Built::new(query);
+        let built = Built::new(query, 0);
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", built.sql)).unwrap();
         let mut rows = statement.query(params_from_iter(built.values)).unwrap();
         let mut plan = String::new();

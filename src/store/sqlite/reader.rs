@@ -1,4 +1,4 @@
-//! The readers' half: the staging first, the view second.
+//! The readers' half: the staging first, the view second. Reads over many tasks merge the two ([`super::fresh`]).
 //!
 //! One question about one task is one statement, so that it sees one state of the view, also while the writer settles.
 
@@ -9,10 +9,11 @@ use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Step as _, damaged};
+use super::fresh::{Fresh, Newer};
 use super::keeper::Damage;
 use super::pool::Pool;
 use super::query;
-use super::staging::Staging;
+use super::staging::{StagedRecord, Staging};
 use super::view::Part;
 use super::{id_of, integer, json_of};
 use crate::store::{ChangedSince, ChangedTask, HandOut, LogRange, Page, Query, Reader, StoreError, Stored};
@@ -46,6 +47,15 @@ impl Shared {
         let stored =
             Stored { record: record.bytes.clone(), payload: staged.payload.clone(), result: staged.result.clone() };
         Some(if record.in_view { AtHand::Beside(stored) } else { AtHand::Whole(stored) })
+    }
+}
+
+impl Shared {
+    /// The newest log line of a task where that is staged, or nothing of it is left.
+    pub fn staged_log_end(&self, task_id: TaskId) -> Option<u64> {
+        let staging = self.staging.read();
+        let staged = staging.get(task_id)?;
+        if staged.gone() { Some(0) } else { staged.log_end() }
     }
 }
 
@@ -131,11 +141,20 @@ impl Reader for Shared {
     }
 
     fn find(&self, query: &Query) -> Result<Page, StoreError> {
-        query::find(&*self.pool.checkout()?, query).step("find tasks")
+        let fresh = query::fresh(&self.staging.read(), query);
+        query::find(&*self.pool.checkout()?, query, fresh).step("find tasks")
     }
 
     fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, StoreError> {
         const STEP: &str = "read changes";
+        let changed = |record: &StagedRecord| ChangedTask {
+            task_id: record.task.task_id,
+            rev: record.rev,
+            record: record.bytes.clone(),
+            gone: record.gone,
+        };
+        let after = |record: &StagedRecord| (record.rev > rev).then_some(record.rev);
+        let fresh = Fresh::of(&self.staging.read(), limit, after, changed);
         let conn = self.pool.checkout()?;
         let mut statement = conn
             .prepare_cached(
@@ -143,16 +162,17 @@ impl Reader for Shared {
                  UNION ALL SELECT rev, task_id, record, TRUE FROM tombstones WHERE rev > ?1 ORDER BY rev LIMIT ?2",
             )
             .step(STEP)?;
-        let mut rows = statement.query(params![integer(rev), integer(limit).saturating_add(1)]).step(STEP)?;
-        let mut changes = Vec::new();
-        let mut more = false;
-        while let Some(row) = rows.next().step(STEP)? {
-            more = changes.len() == limit;
-            if more {
-                break;
+        let rows_max = limit.saturating_add(1).saturating_add(fresh.len());
+        let mut rows = statement.query(params![integer(rev), integer(rows_max)]).step(STEP)?;
+        let next = |newer: &Newer| {
+            while let Some(row) = rows.next()? {
+                if !newer.contains(&id_of(row, 1)?) {
+                    return changed_of(row).map(|changed| Some((changed.rev, changed)));
+                }
             }
-            changes.push(changed_of(row).step(STEP)?);
-        }
+            Ok(None)
+        };
+        let (changes, more) = fresh.merge(limit, next).step(STEP)?;
         drop(rows);
         // Asked for last: had tombstones been swept in the meantime, it would say so.
         let known_from: i64 = conn
@@ -182,15 +202,15 @@ impl Reader for Shared {
         Ok(history)
     }
 
-    fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Vec<LogLine>, StoreError> {
+    fn logs(&self, task_id: TaskId, range: LogRange, newer: &[Arc<[LogLine]>]) -> Result<Vec<LogLine>, StoreError> {
         const STEP: &str = "read log lines";
         let mut newest = Newest::of(range);
+        newer.iter().rev().flat_map(|lines| lines.iter().rev()).for_each(|line| newest.take(line));
         if let Some(staged) = self.staging.read().get(task_id) {
             if staged.gone() {
                 return Ok(Vec::new());
             }
-            let lines = staged.logs.iter().rev().flat_map(|lines| lines.iter().rev());
-            lines.take(LOG_LINES_MAX).for_each(|line| newest.take(line.clone()));
+            staged.logs().rev().flat_map(|lines| lines.iter().rev()).for_each(|line| newest.take(line));
         }
         let conn = self.pool.checkout()?;
         let mut statement = conn
@@ -201,7 +221,7 @@ impl Reader for Shared {
             && let Some(row) = rows.next().step(STEP)?
         {
             let text = row.get_ref(0).and_then(|text| Ok(text.as_blob()?)).step(STEP)?;
-            lines::<LogLine>(text, STEP)?.into_iter().rev().for_each(|line| newest.take(line));
+            lines::<LogLine>(text, STEP)?.iter().rev().for_each(|line| newest.take(line));
         }
         let mut lines = newest.lines;
         lines.reverse();
@@ -212,15 +232,10 @@ impl Reader for Shared {
     }
 
     fn log_end(&self, task_id: TaskId) -> Result<u64, StoreError> {
-        if let Some(staged) = self.staging.read().get(task_id) {
-            if staged.gone() {
-                return Ok(0);
-            }
-            if let Some(line) = staged.logs.iter().rev().find_map(|lines| lines.last()) {
-                return Ok(line.seq);
-            }
+        match self.staged_log_end(task_id) {
+            Some(end) => Ok(end),
+            None => log_end(&*self.pool.checkout()?, task_id),
         }
-        log_end(&*self.pool.checkout()?, task_id)
     }
 
     fn report(&self, error: &StoreError) {
@@ -231,14 +246,30 @@ impl Reader for Shared {
 
     fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError> {
         const STEP: &str = "find finished tasks";
+        let finished = |record: &StagedRecord| {
+            let at = record.finished_at().filter(|at| !record.gone && *at < before)?;
+            Some((at.as_millis(), record.task.task_id))
+        };
+        let fresh = Fresh::of(&self.staging.read(), limit, finished, |record| record.task.task_id);
         let conn = self.pool.checkout()?;
         let mut statement = conn
             .prepare_cached(
-                "SELECT task_id FROM tasks INDEXED BY tasks_finished WHERE finished_at < ?1 ORDER BY finished_at LIMIT ?2",
+                "SELECT task_id, finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at < ?1
+                 ORDER BY finished_at, task_id LIMIT ?2",
             )
             .step(STEP)?;
-        let ids = statement.query_map(params![before.as_millis(), integer(limit)], |row| id_of(row, 0)).step(STEP)?;
-        ids.collect::<Result<_, _>>().step(STEP)
+        let rows_max = limit.saturating_add(fresh.len());
+        let mut rows = statement.query(params![before.as_millis(), integer(rows_max)]).step(STEP)?;
+        let next = |newer: &Newer| {
+            while let Some(row) = rows.next()? {
+                let task_id = id_of(row, 0)?;
+                if !newer.contains(&task_id) {
+                    return Ok(Some(((row.get(1)?, task_id), task_id)));
+                }
+            }
+            Ok(None)
+        };
+        fresh.merge(limit, next).map(|(task_ids, _)| task_ids).step(STEP)
     }
 
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError> {
@@ -287,23 +318,27 @@ pub(super) fn log_end(conn: &Connection, task_id: TaskId) -> Result<u64, StoreEr
 /// Gathers lines from the newest to the oldest, within what is kept of a task.
 struct Newest {
     lines: Vec<LogLine>,
-    lines_max: usize,
     bytes: usize,
+    /// Lines up to here are not asked for.
     after: u64,
+    /// Of those up to `cut` so many more are.
+    cut: u64,
+    tail: usize,
     done: bool,
 }
 
 impl Newest {
     fn of(range: LogRange) -> Newest {
-        let (lines_max, after) = match range {
-            LogRange::Tail(lines) => (lines.min(LOG_LINES_MAX), 0),
-            LogRange::After { seq, .. } => (LOG_LINES_MAX, seq),
+        let (after, cut, tail) = match range {
+            LogRange::Tail(tail) => (0, u64::MAX, tail),
+            LogRange::After { seq, .. } => (seq, seq, 0),
+            LogRange::Cut { seq, tail } => (if tail == 0 { seq } else { 0 }, seq, tail),
         };
-        Newest { lines: Vec::new(), lines_max, bytes: 0, after, done: lines_max == 0 }
+        Newest { lines: Vec::new(), bytes: 0, after, cut, tail, done: tail == 0 && cut == u64::MAX }
     }
 
     /// The next older line. One that is there already is passed over: the staging and the view may both have it.
-    fn take(&mut self, line: LogLine) {
+    fn take(&mut self, line: &LogLine) {
         if self.done || self.lines.last().is_some_and(|oldest| oldest.seq <= line.seq) {
             return;
         }
@@ -313,8 +348,11 @@ impl Newest {
             return;
         }
         self.bytes = bytes;
-        self.lines.push(line);
-        self.done = self.lines.len() == self.lines_max;
+        self.lines.push(line.clone());
+        if line.seq <= self.cut {
+            self.tail -= 1;
+        }
+        self.done = self.lines.len() == LOG_LINES_MAX || (line.seq <= self.cut && self.tail == 0);
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::store::{Aside, Digest, KeyEntry};
-use crate::task::{IdHasher, Json, LogLine, Task, TaskId, Timestamp};
+use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
 
 /// Room for so many tasks is kept when all are settled: some 300 KiB.
 const TASKS_KEPT: usize = 1_024;
@@ -51,7 +51,8 @@ pub(super) struct Staged {
     pub checkpoint: Option<Json>,
     /// The newest tick, with the `rev` of the record it is of.
     pub progress: Option<(u64, Json)>,
-    pub logs: Vec<Arc<[LogLine]>>,
+    /// In a box, as few tasks say much.
+    logs: Option<Box<NewestLines>>,
 }
 
 /// The newest record of a task.
@@ -64,6 +65,14 @@ pub(super) struct StagedRecord {
     /// The view knows the task already.
     pub in_view: bool,
     pub gone: bool,
+}
+
+impl StagedRecord {
+    /// When the task became final, by which its retention is counted.
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        let task = &self.task;
+        task.status.is_final().then(|| task.run().and_then(|run| run.finished_at).unwrap_or(task.updated_at))
+    }
 }
 
 /// A change on its way into the staging.
@@ -141,7 +150,7 @@ impl Staging {
                     staged.progress = Some((*rev, progress.clone()));
                 }
             }
-            Aside::Logs { lines, .. } => staged.logs.push(lines.clone()),
+            Aside::Logs { lines, .. } => _ = staged.logs.get_or_insert_default().push(lines.clone()),
         }
     }
 
@@ -164,7 +173,7 @@ impl Staging {
         self.tasks.get((place - self.first) as usize)
     }
 
-    /// The newest record of each task that waits.
+    /// The newest record of each task that waits, in no order that means anything.
     pub fn records(&self) -> impl Iterator<Item = &StagedRecord> {
         self.tasks.iter().filter_map(|staged| staged.record.as_ref())
     }
@@ -233,8 +242,18 @@ impl Staged {
             lines_from: u64::MAX,
             checkpoint: None,
             progress: None,
-            logs: Vec::new(),
+            logs: None,
         }
+    }
+
+    /// Log lines, in the parts in which they came, oldest first. Those that would not be kept anyway are not among them.
+    pub fn logs(&self) -> impl DoubleEndedIterator<Item = &Arc<[LogLine]>> {
+        self.logs.iter().flat_map(|logs| logs.parts())
+    }
+
+    /// The number of the newest log line.
+    pub fn log_end(&self) -> Option<u64> {
+        self.logs.as_ref()?.end()
     }
 
     /// The task was deleted.

@@ -327,7 +327,7 @@ fn damaged_tables_are_errors_not_panics() {
             let _ = reader.task(task_id);
             let _ = store.task(task_id);
             let _ = reader.history(task_id);
-            let _ = reader.logs(task_id, LogRange::Tail(10));
+            let _ = reader.logs(task_id, LogRange::Tail(10), &[]);
             let _ = reader.log_end(task_id);
             let _ = reader.hand_out(&[task_id]);
             let _ = reader.records(&[task_id]);

@@ -105,8 +105,8 @@ impl<'c> View<'c> {
                 self.part.execute(params![id, part as u8, &json.bytes()[..]]).step(STEP)?;
             }
         }
-        if !staged.logs.is_empty() {
-            self.logs(id, staged.logs.iter().flat_map(|lines| lines.iter()))?;
+        if staged.log_end().is_some() {
+            self.logs(id, staged.logs().flat_map(|lines| lines.iter()))?;
         }
         Ok(())
     }
@@ -115,10 +115,7 @@ impl<'c> View<'c> {
         let task = &record.task;
         let rev = record.rev as i64;
         let status = task.status as u8;
-        let finished_at = task.status.is_final().then(|| {
-            let finished_at = task.run().and_then(|run| run.finished_at);
-            finished_at.unwrap_or(task.updated_at).as_millis()
-        });
+        let finished_at = record.finished_at().map(|at| at.as_millis());
         let progress = staged.progress.as_ref().map(|(_, progress): &(u64, Json)| &progress.bytes()[..]);
         let (text, lines) = (&record.bytes[..], &staged.lines[..]);
         if record.in_view {
