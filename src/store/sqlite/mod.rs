@@ -25,6 +25,8 @@
 //! within an append.
 
 mod body;
+#[cfg(test)]
+mod damage_tests;
 mod failure;
 mod keeper;
 mod names;
@@ -147,7 +149,7 @@ impl SqliteStore {
             schema::have_checksums(&path, ground.is_ours)?;
         }
         let place = Place::File(path);
-        let mut store = SqliteStore::start(place.clone(), options, Some(lock), ground.lost.as_deref())?;
+        let mut store = SqliteStore::start(place.clone(), options, Some(lock), Some(&ground))?;
         let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
         if let Some(lost) = ground.check_end(&last, store.rev, row) {
             store.shared.damage.found(opening::sentence(&lost));
@@ -177,7 +179,7 @@ impl SqliteStore {
         place: Place,
         options: SqliteOptions,
         lock: Option<FolderLock>,
-        lost: Option<&str>,
+        ground: Option<&Ground>,
     ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
         let mut conn = place.writer().step(STEP)?;
@@ -197,9 +199,12 @@ impl SqliteStore {
             let kept = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
             conn.query_row(&kept, [], |_| Ok(())).step(STEP)?;
         }
-        match lost {
-            None => schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?,
-            Some(_) => schema::check(&conn)?,
+        let lost = ground.and_then(|ground| ground.lost.as_deref());
+        if let Some(head) = ground.and_then(|ground| ground.found.head()) {
+            schema::check(&conn, head.rev)?;
+        }
+        if lost.is_none() {
+            schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?;
         }
 
         let wal_pages = Arc::new(AtomicUsize::new(0));

@@ -30,7 +30,8 @@ const SCAN_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 const OPENINGS_MAX: i64 = 1_000;
 
 /// What people can do about it.
-const WHAT_TO_DO: &str = "restore a backup (taskhub restore), or go on with what is left (taskhub check --accept)";
+pub(super) const WHAT_TO_DO: &str =
+    "restore a backup (taskhub restore), or go on with what is left (taskhub check --accept)";
 
 /// What stands in a folder before anything is opened.
 pub(super) struct Ground {
