@@ -25,6 +25,7 @@
 //! within an append.
 
 mod body;
+mod care;
 #[cfg(test)]
 mod damage_tests;
 mod failure;
@@ -55,6 +56,8 @@ use parking_lot::RwLock;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use uuid::Uuid;
+
+pub use self::care::{Findings, accept, backup, check, restore};
 
 use self::body::{ChangeItem, Encoder, Item};
 use self::failure::{Step as _, damaged};
@@ -163,6 +166,10 @@ impl SqliteStore {
         store.shared.pool.know(keeper.names.clone());
         store.keeper = Some(keeper);
         store.begin()?;
+        if ground.found.head().is_none() {
+            // The tables themselves stand in the database from here on, and not only in a log that may get lost.
+            store.carry_over("PRAGMA wal_checkpoint(PASSIVE)")?;
+        }
         sync_folder(folder)?;
         Ok(store)
     }
@@ -183,6 +190,8 @@ impl SqliteStore {
     ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
         let mut conn = place.writer().step(STEP)?;
+        // Else SQLite would carry over, or take away, what somebody may want to look at.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
         conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).step(STEP)?;
         conn.pragma_update(None, "synchronous", "full").step(STEP)?;
@@ -190,8 +199,6 @@ impl SqliteStore {
         conn.pragma_update(None, "cell_size_check", true).step(STEP)?;
         if matches!(place, Place::File(_)) {
             pages::make_room(&conn).step(STEP)?;
-            // Else SQLite would carry over, or take away, what somebody may want to look at.
-            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
             let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).step(STEP)?;
             if mode != "wal" {
                 return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
