@@ -17,6 +17,7 @@ mod papers;
 mod run;
 mod serve;
 mod show;
+mod store;
 mod submit;
 mod tables;
 mod tasks;
@@ -47,6 +48,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a hub
     Serve(serve::ServeArgs),
+    /// Look whether all that a hub has stored is there and undamaged
+    Check(store::CheckArgs),
+    /// Copy what a hub has stored to a file, also while it runs
+    Backup(store::BackupArgs),
+    /// Put a copy in the place of what a hub has stored
+    Restore(store::RestoreArgs),
     /// Run tasks: one command for each task type, as a file says
     Worker(worker::WorkerArgs),
     /// Run one command as a tracked task, here, and exit as it does
@@ -129,6 +136,9 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
     match command {
         Command::Demo(args) => demo::demo(args),
         Command::Serve(args) => serve::serve(args, matches.subcommand_matches("serve")),
+        Command::Check(args) => store::check(&args),
+        Command::Backup(args) => store::backup(&args),
+        Command::Restore(args) => store::restore(&args),
         Command::Worker(args) => block_on(worker::worker(args)),
         Command::Run(args) => block_on(run::run(args)),
         Command::Submit(args) => block_on(submit::submit(args)),

@@ -34,7 +34,7 @@ use crate::task::{
 
 pub use memory::in_memory;
 pub use openings::{Opening, Openings};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{Findings, SqliteOptions, SqliteStore, accept, backup, check, restore};
 
 /// What becomes durable together, or not at all.
 #[derive(Default)]

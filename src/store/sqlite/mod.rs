@@ -25,6 +25,9 @@
 //! within an append.
 
 mod body;
+mod care;
+#[cfg(test)]
+mod damage_tests;
 mod failure;
 mod fresh;
 mod keeper;
@@ -54,6 +57,8 @@ use parking_lot::RwLock;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use uuid::Uuid;
+
+pub use self::care::{Findings, accept, backup, check, restore};
 
 use self::body::{ChangeItem, Encoder, Item};
 use self::failure::{Step as _, damaged};
@@ -148,7 +153,7 @@ impl SqliteStore {
             schema::have_checksums(&path, ground.is_ours)?;
         }
         let place = Place::File(path);
-        let mut store = SqliteStore::start(place.clone(), options, Some(lock), ground.lost.as_deref())?;
+        let mut store = SqliteStore::start(place.clone(), options, Some(lock), Some(&ground))?;
         let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
         if let Some(lost) = ground.check_end(&last, store.rev, row) {
             store.shared.damage.found(opening::sentence(&lost));
@@ -162,6 +167,10 @@ impl SqliteStore {
         store.shared.pool.know(keeper.names.clone());
         store.keeper = Some(keeper);
         store.begin()?;
+        if ground.found.head().is_none() {
+            // The tables themselves stand in the database from here on, and not only in a log that may get lost.
+            store.carry_over("PRAGMA wal_checkpoint(PASSIVE)")?;
+        }
         sync_folder(folder)?;
         Ok(store)
     }
@@ -178,10 +187,12 @@ impl SqliteStore {
         place: Place,
         options: SqliteOptions,
         lock: Option<FolderLock>,
-        lost: Option<&str>,
+        ground: Option<&Ground>,
     ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
         let mut conn = place.writer().step(STEP)?;
+        // Else SQLite would carry over, or take away, what somebody may want to look at.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
         conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).step(STEP)?;
         conn.pragma_update(None, "synchronous", "full").step(STEP)?;
@@ -189,8 +200,6 @@ impl SqliteStore {
         conn.pragma_update(None, "cell_size_check", true).step(STEP)?;
         if matches!(place, Place::File(_)) {
             pages::make_room(&conn).step(STEP)?;
-            // Else SQLite would carry over, or take away, what somebody may want to look at.
-            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
             let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).step(STEP)?;
             if mode != "wal" {
                 return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
@@ -198,9 +207,12 @@ impl SqliteStore {
             let kept = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
             conn.query_row(&kept, [], |_| Ok(())).step(STEP)?;
         }
-        match lost {
-            None => schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?,
-            Some(_) => schema::check(&conn)?,
+        let lost = ground.and_then(|ground| ground.lost.as_deref());
+        if let Some(head) = ground.and_then(|ground| ground.found.head()) {
+            schema::check(&conn, head.rev)?;
+        }
+        if lost.is_none() {
+            schema::migrate(&mut conn, &Uuid::now_v7().simple().to_string())?;
         }
 
         let wal_pages = Arc::new(AtomicUsize::new(0));

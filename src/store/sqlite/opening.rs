@@ -30,7 +30,8 @@ const SCAN_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 const OPENINGS_MAX: i64 = 1_000;
 
 /// What people can do about it.
-const WHAT_TO_DO: &str = "restore a backup (taskhub restore), or go on with what is left (taskhub check --accept)";
+pub(super) const WHAT_TO_DO: &str =
+    "restore a backup (taskhub restore), or go on with what is left (taskhub check --accept)";
 
 /// What stands in a folder before anything is opened.
 pub(super) struct Ground {
@@ -62,12 +63,14 @@ impl Ground {
                 (Found::Nothing, Some(_)) => "a write-ahead log of it is there".to_owned(),
                 _ => "there was one here".to_owned(),
             };
-            return Err(damaged(STEP, format!("{name} {what}, and {why}: put it back, or {WHAT_TO_DO}")));
+            let cause = format!("{name} {what}, and {why}: put it back, or {WHAT_TO_DO}");
+            return Err(StoreError { step: STEP, cause, lasting: true });
         }
         let head = found.head();
+        let nothing_in_log = log.as_ref().is_none_or(|log| log.frames == 0);
         let is_ours = match head.map(|head| head.wal) {
             None => false,
-            Some(WalEnd::At { carried: Carried::Nothing, .. }) => log.is_some(),
+            Some(WalEnd::At { carried: Carried::Nothing, .. }) => !nothing_in_log,
             Some(_) => true,
         };
         let mut lost = head.and_then(|head| head.misses(log.as_ref()));
@@ -137,10 +140,13 @@ fn ends_before(path: &Path, head: &Head) -> Option<String> {
     match read() {
         Ok((_, row)) if row as u64 >= head.row => None,
         Ok((rev, _)) => Some(format!(
-            "the write-ahead log is gone: the history ends at rev {rev} or soon after it, and rev {} was acknowledged",
+            "the write-ahead log is gone or holds nothing: the history ends at rev {rev} or soon after it, and rev {} was \
+             acknowledged",
             head.rev
         )),
-        Err(error) => Some(format!("the write-ahead log is gone, and the database cannot be read without it: {error}")),
+        Err(error) => Some(format!(
+            "the write-ahead log is gone or holds nothing, and the database cannot be read without it: {error}"
+        )),
     }
 }
 

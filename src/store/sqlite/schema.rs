@@ -96,18 +96,24 @@ ALTER TABLE state ADD COLUMN row INTEGER NOT NULL DEFAULT 0;
 /// The version this hub writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Refuses a file that is not of [`VERSION`], for where nothing is to be written.
-pub(super) fn check(conn: &Connection) -> Result<(), StoreError> {
+/// The first version whose hubs leave a witness.
+const WITNESSED: i64 = 2;
+
+/// Refuses a file that no hub with a witness has written, where there is one, which knows `rev`.
+pub(super) fn check(conn: &Connection, rev: u64) -> Result<(), StoreError> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
-    match found {
-        VERSION => Ok(()),
-        _ if found > VERSION => Err(refused(found)),
-        _ => Err(StoreError {
-            step: "check the schema version",
-            cause: format!("the database has version {found}, and version {VERSION} was last open in this folder"),
-            lasting: true,
-        }),
+    if found >= WITNESSED {
+        return Ok(());
     }
+    Err(StoreError {
+        step: "check the schema version",
+        cause: format!(
+            "the database is older than the one that was last open in this folder, or was never whole; rev {rev} was \
+             acknowledged here: {}",
+            super::opening::WHAT_TO_DO
+        ),
+        lasting: true,
+    })
 }
 
 /// Brings the file to [`VERSION`], one transaction a step. A file of a newer hub is refused untouched.
