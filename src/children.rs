@@ -124,3 +124,42 @@ fn reap() -> Left {
         unsafe { libc::waitpid(id, std::ptr::null_mut(), libc::WNOHANG) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn ending_with(code: i32) -> Child {
+        Command::new("/bin/sh").args(["-c", &format!("exit {code}")]).spawn().unwrap()
+    }
+
+    /// Waits until the child has ended, and leaves it. An error where somebody has waited for it.
+    fn ended(child: &Child) -> io::Result<()> {
+        // SAFETY: information of zeroes is a valid value, and the call writes nothing else.
+        let outcome = unsafe {
+            let mut ended: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_PID, child.id(), &mut ended, libc::WEXITED | libc::WNOWAIT)
+        };
+        if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    #[test]
+    fn orphans_are_waited_for_and_the_status_of_ones_own_is_left() {
+        let (mut child, own) = start(|| Ok(ending_with(7)), |child| child.id() as i32).unwrap();
+        ended(&child).unwrap();
+        assert_eq!(reap(), Left::Own);
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        drop(own);
+        // One that nobody has named is as an orphan.
+        let mut orphan = ending_with(0);
+        ended(&orphan).unwrap();
+        // Children that other tests have named stand in the way until they are waited for.
+        let begun = std::time::Instant::now();
+        while ended(&orphan).is_ok() && begun.elapsed() < Duration::from_secs(20) {
+            reap();
+        }
+        assert_eq!(orphan.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
+}

@@ -70,8 +70,11 @@ impl WorkerConfig {
         let wrong = |why: String| ConfigError { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|why| wrong(why.to_string()))?;
         let mut config = WorkerConfig::parse(&text).map_err(wrong)?;
-        let path = std::path::absolute(path).map_err(|why| wrong(why.to_string()))?;
-        config.folder = path.parent().map(Path::to_owned);
+        // What comes from a pipe has no folder.
+        if path.is_file() {
+            let path = std::path::absolute(path).map_err(|why| wrong(why.to_string()))?;
+            config.folder = path.parent().map(Path::to_owned);
+        }
         Ok(config)
     }
 

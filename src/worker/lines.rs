@@ -84,7 +84,11 @@ impl Lines {
             match bytes[at] {
                 b'\n' => self.end_line(&mut each),
                 b'\r' => self.end(End::State, &mut each),
-                b'\x08' => self.take_back(),
+                b'\x08' => {
+                    self.take_back();
+                    // The line is being redrawn, though none of its states ends here.
+                    each(Piece { bytes: b"", cut: false, end: End::State });
+                }
                 _ => self.begin_sequence(),
             }
             bytes = &bytes[at + 1..];
@@ -212,6 +216,10 @@ mod tests {
             ("", State),
             ("drawn", State),
             ("\x1b[0Kagain", Line),
+            ("", State),
+            ("", State),
+            ("", State),
+            ("", State),
             ("100%", Line),
             ("", State),
             ("inner", State),

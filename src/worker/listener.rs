@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::Context;
-use super::lines::{Lines, Piece};
+use super::lines::{Lines, Piece, text};
 use super::redraws::Redraws;
 use super::words::{Said, Word, Words};
 use crate::task::{Json, Level};
@@ -141,6 +141,12 @@ impl Reader {
     fn said(&mut self, said: Said, ctx: Option<&Context>) -> bool {
         match said {
             Said::Line => return true,
+            Said::Held => {}
+            Said::Released(lines) => {
+                for line in lines.split(|byte| *byte == b'\n') {
+                    log(ctx, self.level, text(line.strip_suffix(b"\r").unwrap_or(line)));
+                }
+            }
             Said::Progress(progress) => {
                 if let Some(Err(invalid)) = ctx.map(|ctx| ctx.try_progress(progress)) {
                     self.complain(ctx, format!("a progress report was left out: {invalid}"));

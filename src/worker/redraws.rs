@@ -118,6 +118,7 @@ mod tests {
         check(&[(0, "\r50 %"), (900, ""), (200, "\r60 %"), (100, "\n")], &["50 %", "60 %"]);
         check(&[(0, "50 %\r"), (1_100, "\n"), (0, "next\n")], &["50 %", "next"]);
         check(&[(0, "\r50 %"), (1_100, "\n"), (0, "next\n")], &["50 %", "next"]);
+        check(&[(0, "50%\x08\x08\x08"), (10, "60%"), (1_100, "\x08\x08\x08"), (1, "70%\n")], &["60%", "70%"]);
         // Two bars of which the lower one is drawn by going down and up again.
         let below = "\n\rinner 1\x1b[A\n\rinner 2\x1b[A\router 1\n\rinner 3\x1b[A";
         check(&[(0, "\router 0"), (1, below), (1, "\n\nthe end\n")], &["outer 0", "inner 3", "", "the end"]);

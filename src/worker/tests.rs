@@ -386,6 +386,24 @@ async fn a_worker_that_stops_while_the_hub_is_away_says_what_it_could_not_tell()
     assert_eq!(working.done().await, Err(WorkerError::Unheard { attempts: 1 }));
 }
 
+/// A hub that goes down asks workers to come back later, so that not all come at once. One that is to stop has no later.
+#[tokio::test]
+async fn a_worker_that_stops_does_not_wait_to_tell_how_things_ended() {
+    let hub = Hub::new().await;
+    let mut working = work(hub.worker().register("t", |_| async { Ok::<_, TaskFailure>(()) }));
+    let mut line = hub.welcome().await;
+    line.run(ID_1, 1, json!(null)).await;
+    assert_eq!(line.next().await["op"], "complete");
+    line.say(json!({"type": "bye", "code": 4001, "retry_ms": [NEVER_MS, NEVER_MS]})).await;
+    // Its answer to the goodbye says that it has heard it.
+    line.close(4001).await;
+    working.stop();
+    let mut line = hub.welcome().await;
+    assert_eq!(line.until("complete").await["task_id"], ID_1);
+    line.ack(ID_1, 1).await;
+    assert_eq!(working.done().await, Ok(()));
+}
+
 #[tokio::test]
 async fn a_replaced_worker_ends() {
     let hub = Hub::new().await;

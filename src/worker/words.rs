@@ -15,6 +15,8 @@ use crate::wire::LogLineBody;
 
 /// What is shown of a text that cannot be read.
 const TOKEN_CHARS: usize = 24;
+/// Lines of an object over several that stay in the log when it cannot be read.
+const HELD_LINES_MAX: usize = 20;
 
 /// What a line means.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +34,10 @@ pub(super) enum Said {
     },
     /// Anything else.
     Line,
+    /// Held back: it may be a part of a word.
+    Held,
+    /// What was held back, and is not.
+    Released(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,25 +78,27 @@ pub(super) struct Words {
 /// An object that has not ended with its line.
 #[derive(Debug)]
 struct Open {
+    /// Its lines, as far as there is room for them.
     text: Vec<u8>,
+    lines: usize,
+    /// Some did not fit.
+    cut: bool,
     scan: Scan,
 }
 
 impl Words {
-    /// Tells what a line means. `each` gets one `Said` for the line, and before it perhaps one for an object that an
-    /// earlier line began.
+    /// Tells what a line means. The last thing that `each` gets is about this line; what comes before it is about lines
+    /// that were held back.
     pub(super) fn line(&mut self, line: &[u8], cut: bool, mut each: impl FnMut(Said)) {
         let start = begin(line);
         let text = start.trim_ascii();
         if let Some(open) = self.open.take() {
-            // Nested objects are indented: one at the first column that is a word by itself is the next one.
+            // What is inside is indented: one at the first column that is a word by itself is the next one.
             let is_next = !cut && start.starts_with(b"{") && read(text).is_some_and(|read| read.is_ok());
-            if is_next {
-                open.cut_short().map(&mut each);
-            } else {
-                self.gather(open, text, cut, &mut each);
-                return;
+            if is_part(line) && !is_next {
+                return self.gather(open, line, cut, &mut each);
             }
+            open.cut_short(&mut each);
         }
         if line.contains(&0) {
             return each(of_wide(line));
@@ -106,45 +114,79 @@ impl Words {
         }
         let scan = Scan::of(text);
         if scan.is_open() && (text == b"{" || scan.is_meant()) {
-            self.open = Some(Open { text: text.to_vec(), scan });
-            return each(Said::Line);
+            self.open = Some(Open { text: start.to_vec(), lines: 1, cut: false, scan });
+            return each(Said::Held);
         }
         each(scan.unreadable(text));
     }
 
     /// The output has ended.
-    pub(super) fn finish(&mut self, each: impl FnMut(Said)) {
-        self.open.take().and_then(Open::cut_short).map(each);
+    pub(super) fn finish(&mut self, mut each: impl FnMut(Said)) {
+        if let Some(open) = self.open.take() {
+            open.cut_short(&mut each);
+        }
     }
 
-    fn gather(&mut self, mut open: Open, text: &[u8], cut: bool, each: &mut impl FnMut(Said)) {
-        if text.is_empty() {
-            self.open = Some(open);
-            return each(Said::Line);
-        }
-        open.scan.take(text);
-        open.text.push(b'\n');
-        open.text.extend_from_slice(text);
+    fn gather(&mut self, mut open: Open, line: &[u8], cut: bool, each: &mut impl FnMut(Said)) {
+        let known = open.scan.is_meant();
+        open.scan.take(line);
+        open.keep(line, cut);
         let scan = &open.scan;
-        let said = if cut || open.text.len() > OBJECT_BYTES_MAX {
-            scan.too_long()
-        } else if scan.is_open() && scan.is_meant() {
+        if scan.is_open() && (scan.is_meant() || (!known && line.trim_ascii().is_empty())) {
             self.open = Some(open);
-            Said::Line
-        } else if let Some(Ok(said)) = read(&open.text) {
-            said
-        } else {
-            scan.unreadable(&open.text)
-        };
-        each(said);
+            return each(Said::Held);
+        }
+        if !open.cut
+            && let Some(Ok(said)) = read(&open.text)
+        {
+            return each(said);
+        }
+        open.release(each);
+        let said = if open.cut { open.scan.too_long() } else { open.scan.unreadable(&open.text) };
+        if said != Said::Line {
+            each(said);
+        }
+        // The line was released with the others.
+        each(Said::Held);
     }
 }
 
 impl Open {
-    fn cut_short(self) -> Option<Said> {
-        let word = self.scan.word()?;
-        Some(Said::Unread { word, why: "it ends before its last brace".into(), mixed: self.scan.mixed })
+    fn keep(&mut self, line: &[u8], cut: bool) {
+        self.lines += 1;
+        let fits = self.text.len() + line.len() < OBJECT_BYTES_MAX;
+        self.cut |= cut || !fits;
+        if fits {
+            self.text.push(b'\n');
+            self.text.extend_from_slice(line);
+        }
     }
+
+    fn cut_short(self, each: &mut impl FnMut(Said)) {
+        self.release(each);
+        if let Some(word) = self.scan.word() {
+            let why = if self.cut { too_large() } else { "it ends before its last brace".into() };
+            each(Said::Unread { word, why, mixed: self.scan.mixed });
+        }
+    }
+
+    /// Gives back the lines: all that there are of somebody else's object, and the first ones of a word.
+    fn release(&self, each: &mut impl FnMut(Said)) {
+        let mut text = self.text.clone();
+        if self.scan.is_meant() && self.lines > HELD_LINES_MAX {
+            let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+            let end = ends.skip(HELD_LINES_MAX - 1).next().unwrap_or(text.len());
+            text.truncate(end);
+            text.extend_from_slice(format!("\n({} more lines of it)", self.lines - HELD_LINES_MAX).as_bytes());
+        }
+        each(Said::Released(text));
+    }
+}
+
+/// Whether a line can be inside an object that is printed over several. What a program says after an object that was cut
+/// short is not held back with it.
+fn is_part(line: &[u8]) -> bool {
+    line.first().is_none_or(|first| first.is_ascii_whitespace() || matches!(first, b'"' | b'{' | b'}' | b']'))
 }
 
 /// A line from where its text begins: some programs put the mark of UTF-8 before it.
@@ -373,7 +415,7 @@ mod tests {
             words.line(line.as_bytes(), false, |said| all.push(said));
         }
         words.finish(|said| all.push(said));
-        all.retain(|said| *said != Said::Line);
+        all.retain(|said| !matches!(said, Said::Line | Said::Held | Said::Released(_)));
         all
     }
 
@@ -395,9 +437,12 @@ mod tests {
         check("  {\"result\":1}\t", Said::Result(json("1")));
         check("\u{feff}{\"result\":1}", Said::Result(json("1")));
         // Over several lines, as with an indent.
-        check("{\n  \"result\": {\n    \"a\": [\n      1\n    ]\n  }\n}", Said::Result(json("{ \"a\": [ 1 ] }")));
+        check(
+            "{\n  \"result\": {\n    \"a\": [\n      1\n    ]\n  }\n}",
+            Said::Result(json("{\n    \"a\": [\n      1\n    ]\n  }")),
+        );
         check("{\n\n  \"progress\": 5\n}", Said::Progress(Progress::percent(5.0)));
-        check("{\"result\": [\n  {\"progress\": 1}\n]}", Said::Result(json("[ {\"progress\": 1} ]")));
+        check("{\"result\": [\n  {\"progress\": 1}\n]}", Said::Result(json("[\n  {\"progress\": 1}\n]")));
     }
 
     #[test]
@@ -452,7 +497,7 @@ mod tests {
         check(r#"{"result":01}"#, Result, "invalid number");
         check(r#"{"result":1,"progress":2}"#, Result, "must be alone");
         check(r#"{"result":1,"result":2}"#, Result, "must be alone");
-        check("{\n  \"result\": NaN\n}", Result, "line 2 column 11, at \"NaN\"");
+        check("{\n  \"result\": NaN\n}", Result, "line 2 column 13, at \"NaN\"");
         check("{\n  \"result\": [\n    1,", Result, "ends before its last brace");
         let wide: String = r#"{"result":1}"#.chars().flat_map(|letter| [letter, '\0']).collect();
         check(&wide, Result, "UTF-16");
@@ -495,6 +540,45 @@ mod tests {
             Said::Result(Json::parse("2").unwrap()),
         ];
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn lines_that_were_held_back_are_not_lost() {
+        // What would be logged.
+        let logged = |output: &str| {
+            let (mut words, mut lines) = (Words::default(), Vec::new());
+            for line in output.split('\n') {
+                let mut is_line = true;
+                words.line(line.as_bytes(), false, |said| {
+                    is_line = !matches!(said, Said::Held | Said::Result(_));
+                    if let Said::Released(text) = said {
+                        lines.extend(String::from_utf8(text).unwrap().split('\n').map(str::to_owned));
+                    }
+                });
+                if is_line {
+                    lines.push(line.to_owned());
+                }
+            }
+            words.finish(|said| {
+                if let Said::Released(text) = said {
+                    lines.extend(String::from_utf8(text).unwrap().split('\n').map(str::to_owned));
+                }
+            });
+            lines.join("\n")
+        };
+        for output in [
+            "{\n  \"name\": 1\n}\nend",
+            "{\n  \"result\": 1,\n  \"name\": 1\n}",
+            "{\n\n  \"result\": NaN\n}\nend",
+            "{\"result\": [\n2026-10-01 12:00 INFO goes on",
+            "{\nhello",
+            "{",
+        ] {
+            assert_eq!(logged(output), output);
+        }
+        assert_eq!(logged("one\n{\n  \"result\": 1\n}\ntwo"), "one\ntwo");
+        let long = logged(&format!("{{\"result\": [\n{} NaN]}}\nend", "  1,\n".repeat(1_000)));
+        assert!(long.ends_with("  1,\n(982 more lines of it)\nend") && long.lines().count() == 22, "{long}");
     }
 
     #[test]
