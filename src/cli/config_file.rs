@@ -68,6 +68,7 @@ impl Kind {
             (Kind::Number, Value::Float(number)) => number.to_string(),
             (Kind::Text, Value::String(text)) => text.clone(),
             // Text of TOML is Unicode; only the folder may be anything else, and then it is refused where it is read.
+            (Kind::Path, Value::String(text)) if text.is_empty() => String::new(),
             (Kind::Path, Value::String(text)) => folder.join(text).to_str()?.to_owned(),
             (Kind::Texts, Value::Array(texts)) => {
                 return texts.iter().map(|text| text.as_str().map(str::to_owned)).collect();
@@ -234,6 +235,7 @@ mod tests {
             ("store = \"paper\"", "possible values: sqlite, memory"),
             ("max-hz = 0", "a number from 0.1 to 1000 is expected"),
             ("tasks-max = -1", "invalid value '-1'"),
+            ("data = ''", "a value is required for '--data <FOLDER>'"),
             ("lease = \"1s\"\nlease = \"2s\"", "duplicate key"),
             ("lease", "line 1"),
             ("x = [", "line 1"),
