@@ -20,9 +20,9 @@ use taskhub::cli::{Bars, Endings};
 use taskhub::client::{Client, LiveEvent, Subscribe, TaskEvent};
 use taskhub::config::ServeConfig;
 use taskhub::server::Server;
+use taskhub::signals::Signals;
 use taskhub::task::{Counters, FilterSpec, Json, NewTask, Progress, Status, TITLE_CHARS_MAX, TaskId, TaskView};
 use taskhub::worker::{Context, TaskFailure, Worker};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use digest::{Depth, Digest, Stopped, Watch, digest, show_bytes};
@@ -116,7 +116,7 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
         None => cargo_sources()?,
     };
     let orders = orders(&roots)?;
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::listen()?;
 
     let hub = Server::start(ServeConfig { listen, data: data.clone(), goodbye: GOODBYE, ..ServeConfig::default() });
     let hub = hub.await.map_err(|why| format!("{why}; LISTEN=… and DATA=… name another address and folder"))?;
@@ -143,7 +143,7 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
             println!("\n{summary}\nThe hub stays at {url}/ until Ctrl-C.");
             std::future::pending().await
         } => shown,
-        () = signals.next() => Ok(ExitCode::SUCCESS),
+        _ = signals.next() => Ok(ExitCode::SUCCESS),
         ended = &mut worker => Err(format!("the worker ended: {ended:?}").into()),
     };
     // Whoever asks twice does not want to wait.
@@ -158,31 +158,7 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let _ = writeln!(std::io::stderr(), "\nStopping…");
     tokio::select! {
         () = end => outcome,
-        () = signals.next() => Ok(ExitCode::from(130)),
-    }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
-        }
+        _ = signals.next() => Ok(ExitCode::from(130)),
     }
 }
 

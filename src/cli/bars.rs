@@ -48,6 +48,8 @@ pub(super) struct Picture {
     counts: bool,
     /// There are more tasks than are known here.
     truncated: bool,
+    /// Why what is shown may be old.
+    connection: String,
     /// The hub's own counts, where all of its tasks are meant.
     of_hub: Option<TaskCounts>,
     /// How many ended, as far as they were seen to.
@@ -147,6 +149,12 @@ impl Bars {
         self.change();
     }
 
+    /// Says before the counts how the connection stands; nothing while all is well.
+    pub(super) fn connection(&mut self, words: String) {
+        self.picture.connection = words;
+        self.change();
+    }
+
     /// Writes a line above the bars.
     pub fn note(&mut self, line: &str) {
         self.notes.push(line.to_owned());
@@ -161,8 +169,7 @@ impl Bars {
 
     /// Takes all bars away.
     pub fn clear(&mut self) {
-        let counts = self.picture.counts;
-        self.picture = Picture { counts, ..Picture::default() };
+        self.picture = Picture { counts: self.picture.counts, ..Picture::default() };
         self.canvas.draw(&std::mem::take(&mut self.notes), &[]);
         self.changed = false;
     }
@@ -223,6 +230,7 @@ impl Picture {
     /// The lines for a terminal of these columns and lines. None is wider than it.
     pub(super) fn lines(&mut self, (width, height): (usize, usize), now: Timestamp) -> Vec<String> {
         let mut lines = Vec::new();
+        lines.extend((!self.connection.is_empty()).then(|| self.connection.clone()));
         if self.counts {
             lines.push(self.heading());
         }

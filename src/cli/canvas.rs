@@ -38,9 +38,11 @@ impl Canvas {
             out.push_str(&format!("\x1b[{rows}A"));
         }
         for line in above.iter().chain(lines) {
+            // Cleared first: what is cleared behind a text belongs to its line, and wraps when the terminal gets narrower.
+            out.push_str("\x1b[K");
             // Some terminals wrap when the last column is written.
             out.push_str(&show::cut(line, width.saturating_sub(1)));
-            out.push_str("\x1b[K\n");
+            out.push('\n');
         }
         out.push_str("\x1b[J");
         self.drawn = lines.iter().map(|line| show::shown_width(line).min(width.saturating_sub(1))).collect();

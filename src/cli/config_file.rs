@@ -68,6 +68,7 @@ impl Kind {
             (Kind::Number, Value::Float(number)) => number.to_string(),
             (Kind::Text, Value::String(text)) => text.clone(),
             // Text of TOML is Unicode; only the folder may be anything else, and then it is refused where it is read.
+            (Kind::Path, Value::String(text)) if text.is_empty() => String::new(),
             (Kind::Path, Value::String(text)) => folder.join(text).to_str()?.to_owned(),
             (Kind::Texts, Value::Array(texts)) => {
                 return texts.iter().map(|text| text.as_str().map(str::to_owned)).collect();
@@ -141,18 +142,7 @@ fn with_article(noun: &str) -> String {
 }
 
 /// The settings that hold, as a file: each with its words, where it comes from, and its value.
-pub(super) fn text(matches: &ArgMatches, file: Option<&Path>) -> Result<String, String> {
-    let of_file = match file {
-        None => Vec::new(),
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|why| format!("{}: {why}", path.display()))?
-            .trim_start_matches('\u{feff}')
-            .parse::<Table>()
-            .map_err(|why| why.to_string())?
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect(),
-    };
+pub(super) fn text(matches: &ArgMatches) -> Result<String, String> {
     let mut out = String::from(
         "# Settings of `taskhub serve`, for --config. Each can be given as an option of the same name, too.\n",
     );
@@ -168,13 +158,22 @@ pub(super) fn text(matches: &ArgMatches, file: Option<&Path>) -> Result<String, 
         let whence = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => format!("--{key}"),
             Some(ValueSource::EnvVariable) => option.get_env().unwrap_or_default().to_string_lossy().into_owned(),
-            Some(ValueSource::DefaultValue) if of_file.iter().any(|of_file| of_file == key) => "the file".to_owned(),
-            _ => "default".to_owned(),
+            _ if is_default(option, matches) => "default".to_owned(),
+            _ => "the file".to_owned(),
         };
         let value = value(option, matches)?;
         let _ = write!(out, "\n# {help} ({whence})\n{key} = {value}\n");
     }
     Ok(out)
+}
+
+/// Whether the value is the option's own: what a file says stands in the same place.
+fn is_default(option: &Arg, matches: &ArgMatches) -> bool {
+    let values = matches.get_raw(option.get_id().as_str()).into_iter().flatten();
+    match option.get_action() {
+        ArgAction::SetTrue => !matches.get_flag(option.get_id().as_str()),
+        _ => values.eq(option.get_default_values().iter().map(|value| value.as_os_str())),
+    }
 }
 
 fn value(option: &Arg, matches: &ArgMatches) -> Result<Value, String> {
@@ -236,6 +235,7 @@ mod tests {
             ("store = \"paper\"", "possible values: sqlite, memory"),
             ("max-hz = 0", "a number from 0.1 to 1000 is expected"),
             ("tasks-max = -1", "invalid value '-1'"),
+            ("data = ''", "a value is required for '--data <FOLDER>'"),
             ("lease = \"1s\"\nlease = \"2s\"", "duplicate key"),
             ("lease", "line 1"),
             ("x = [", "line 1"),
@@ -270,7 +270,7 @@ mod tests {
         let (set, matches) = config(&["--lease", "30s", "--listen", "localhost:9000"], Some(&path));
         assert_eq!((set.lease.as_secs(), set.grace.as_secs(), set.max_hz), (30, 60, 0.5));
         assert_eq!((set.insecure_open, &set.data), (true, &folder.path().join("data")));
-        let printed = text(&matches, Some(&path)).unwrap();
+        let printed = text(&matches).unwrap();
         for line in ["(--lease)\nlease = \"30s\"\n", "(the file)\ngrace = \"1m\"\n", "(default)\nretain = \"24h\"\n"] {
             assert!(printed.contains(line), "{line}: {printed}");
         }
@@ -280,7 +280,7 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         assert_eq!(config(&[], Some(&file(&elsewhere, &printed))).0, set);
         let (defaults, matches) = config(&[], None);
-        let again = config(&[], Some(&file(&elsewhere, &text(&matches, None).unwrap()))).0;
+        let again = config(&[], Some(&file(&elsewhere, &text(&matches).unwrap()))).0;
         assert_eq!(ServeConfig { data: defaults.data.clone(), ..again }, defaults);
     }
 }

@@ -48,8 +48,9 @@ impl Failed {
         Failed { code: FAILED, words: Some(words.into()) }
     }
 
-    pub(super) fn is_refusal(&self) -> bool {
-        self.code == REFUSED
+    /// What was asked of this thing was wrong; the same may be right of another.
+    pub(super) fn is_of_one(&self) -> bool {
+        matches!(self.code, REFUSED | USAGE)
     }
 
     /// The same, said of this thing.

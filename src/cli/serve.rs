@@ -33,7 +33,7 @@ pub(super) fn file(serve: &ArgMatches) -> Option<&PathBuf> {
 pub(super) fn serve(args: ServeArgs, matches: Option<&ArgMatches>) -> Outcome {
     if let (true, Some(matches)) = (args.print_config, matches) {
         args.config.check().map_err(Failed::usage)?;
-        print(&config_file::text(matches, args.file.as_deref()).map_err(Failed::usage)?)?;
+        print(&config_file::text(matches).map_err(Failed::usage)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(crate::server::main(args.config))

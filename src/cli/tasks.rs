@@ -177,7 +177,7 @@ pub(super) async fn retry(args: RetryArgs) -> Outcome {
 
 /// One refusal does not keep the others from being tried; the last one is told at the end, the others here.
 fn note(refused: &mut Option<Failed>, why: Failed, name: &TaskName) -> Result<(), Failed> {
-    if !why.is_refusal() {
+    if !why.is_of_one() {
         return Err(why);
     }
     if let Some(earlier) = refused.replace(why.about(name)) {

@@ -338,10 +338,10 @@ fn connection(status: LiveStatus, behind: bool, retry_ms: Option<u64>, reason: O
 
 fn on_bars(bars: &mut Bars, event: &LiveEvent) {
     match event {
-        LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => {}
+        LiveEvent::Status { status: LiveStatus::Live, behind: false, .. } => bars.connection(String::new()),
         LiveEvent::Status { status: LiveStatus::Refused, .. } => {}
         LiveEvent::Status { status, behind, retry_ms, reason } => {
-            bars.note(&connection(*status, *behind, *retry_ms, reason.as_deref()));
+            bars.connection(connection(*status, *behind, *retry_ms, reason.as_deref()));
         }
         LiveEvent::Of(_, event) => match event {
             TaskEvent::Snapshot { tasks, truncated } => {

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::kit::{HubProcess, PATIENCE, Program, Terminal, TestHub, id, lines, program};
+use crate::kit::{HubProcess, PATIENCE, Program, Terminal, TestHub, eventually, id, lines, millis, program};
 
 fn taskhub(hub: &TestHub, words: &[&str]) -> Output {
     program().args(words).env("TASKHUB_URL", &hub.url).output().expect("the program runs")
@@ -89,6 +89,44 @@ async fn a_task_is_named_by_the_part_of_its_id_that_the_page_shows() {
     assert_eq!(hub.task(first).await["status"], "cancelled");
     assert_eq!(told(&taskhub(&hub, &["retry", short])).0, 0);
     assert_eq!(told(&taskhub(&hub, &["get", "nope"])).0, 2);
+}
+
+/// What opens addresses on a desktop is called with the page's, and nothing is where there is no desktop.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_hands_the_address_to_the_desktop() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let hub = TestHub::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (opener, opened) = (folder.path().join("xdg-open"), folder.path().join("opened"));
+    std::fs::write(&opener, format!("#!/bin/sh\necho \"$1\" >> '{}'\n", opened.display())).unwrap();
+    std::fs::set_permissions(&opener, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = program();
+    command.arg("open").env("TASKHUB_URL", &hub.url).env("PATH", folder.path());
+    for name in ["WAYLAND_DISPLAY", "WSL_DISTRO_NAME", "DISPLAY"] {
+        command.env_remove(name);
+    }
+    assert_eq!(told(&command.output().unwrap()).1, format!("{}/\n", hub.url));
+    command.env("DISPLAY", ":99");
+    assert_eq!(told(&command.output().unwrap()).1, format!("{}/\n", hub.url));
+    let address = eventually("the address is handed on", async || {
+        std::fs::read_to_string(&opened).ok().filter(|text| text.ends_with('\n'))
+    });
+    assert_eq!(address.await, format!("{}/\n", hub.url), "once, with a desktop");
+}
+
+/// Regression: typed at human speed, the first example of the README ended in `lease_lost`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_example_can_be_typed_slowly() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, after) = readme.split_once("**With curl.**").expect("the example");
+    let (_, block) = after.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    // As many leases of this hub pass between two lines as a person would let pass.
+    let hub = TestHub::builder().set(|config| config.lease = millis(100)).start().await;
+    let block = block.replace("localhost:8080", hub.address()).replace("\ncurl", "\nsleep 0.5\ncurl");
+    let output = Command::new("sh").args(["-ec", &block]).output().unwrap();
+    let (code, printed, said) = told(&output);
+    assert!(code == 0 && printed.ends_with("\"result\":\"Hello, Ada\"}"), "{printed}{said}");
 }
 
 #[test]

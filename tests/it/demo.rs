@@ -1,7 +1,6 @@
 //! `taskhub demo`, as a real process: what it shows, and that nothing of it is left.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -41,9 +40,15 @@ impl Demo {
 
     /// The processes that it started.
     fn children(&self) -> Vec<i32> {
-        let output =
-            Command::new("ps").args(["-o", "pid=", "--ppid", &self.program.id().to_string()]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        let parent = self.program.id().to_string();
+        let pids =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &i32| {
+            // `PID (NAME) STATE PARENT …`, where the name may hold anything.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent))
+        })
+        .collect()
     }
 }
 

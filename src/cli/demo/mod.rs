@@ -169,10 +169,14 @@ impl Play {
                 let workers = self.client.workers().await?;
                 let busy = workers.iter().filter(|worker| worker.concurrency == work::SEATS && worker.link == "socket");
                 let Some(busiest) = busy.max_by_key(|worker| worker.running.len()) else { return Ok(None) };
-                let (worker_id, tasks) = (&busiest.worker_id, busiest.running.len());
-                self.cast.kill(worker_id);
+                self.cast.kill(&busiest.worker_id);
+                let tasks = match busiest.running.len() {
+                    1 => "a task".to_owned(),
+                    several => format!("{several} tasks"),
+                };
                 return Ok(Some(format!(
-                    "{worker_id} was killed (SIGKILL) with {tasks} tasks in its hands. In three seconds others have them."
+                    "{} was killed (SIGKILL) with {tasks} in its hands. In three seconds others go on, item by item.",
+                    busiest.worker_id
                 )));
             }
             Act::Cancel(title) => {

@@ -107,9 +107,14 @@ fn scene(second: u64) -> Vec<Act> {
                     .tries(2),
             ),
         ],
-        88 => {
-            vec![Say("Another worker is killed; its tasks go on elsewhere at the item where they were."), KillBusiest]
-        }
+        82 => vec![
+            submit(task("media.transcode", "Transcode concert.mov", 60, 500).user("linus").queue("media")),
+            submit(task("media.transcode", "Transcode encore.mov", 50, 500).user("linus").queue("media")),
+            submit(
+                task("build.image", "Build search:3.1", 40, 500).user("grace").queue("ci").label("commit", "77d01ce"),
+            ),
+        ],
+        90 => vec![KillBusiest],
         100 => vec![
             Say(
                 "What was scheduled comes due. On the page: /, then a word, searches; the workers have a page of their own.",

@@ -153,7 +153,9 @@ pub(super) fn worker(hub: &str, worker_id: &str) -> Worker {
 
 async fn perform(role: &'static Role, ctx: Context) -> Result<Json, TaskFailure> {
     let piece: Piece = ctx.payload()?;
-    let first = ctx.checkpoint::<u64>()?.unwrap_or(0).min(piece.items);
+    // What fails every time fails from the start.
+    let keeps = piece.trouble != Some(Trouble::Broken);
+    let first = ctx.checkpoint::<u64>()?.filter(|_| keeps).unwrap_or(0).min(piece.items);
     match (ctx.attempt(), first) {
         (1, _) => ctx.log(Level::Info, format!("\x1b[1m{}\x1b[0m: {} items", role.task_type, piece.items)),
         (attempt, 0) => ctx.log(Level::Info, format!("attempt {attempt}, from the start")),
