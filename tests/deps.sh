@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need beside Rust: Node 20 (the page's modules), Python 3 (the HTTP worker, and a WebSocket client that is
-# not ours), Chromium (the page).
+# not ours), Chromium (the page), nginx and HAProxy (the hub behind proxies).
 # Installs what is missing where this is Debian and we may; says exactly what is missing where not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,6 +20,10 @@ command -v python3 >/dev/null 2>&1 || missing="$missing python3"
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ||
     command -v google-chrome >/dev/null 2>&1 || missing="$missing chromium"
+# They stand where only the administrator's programs are looked for.
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
+command -v haproxy >/dev/null 2>&1 || missing="$missing haproxy"
 [ -n "$missing" ] || { venv; exit 0; }
 
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then

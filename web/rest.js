@@ -28,7 +28,7 @@ export class Rest {
     return this.call('POST', 'tasks', { body: task, headers });
   }
 
-  /** The task, with payload and result. `wait_ms` (≤ 60,000) holds the answer until it is final, or above `since_rev`. */
+  /** The task, with payload and result. `wait_ms` (≤ 60,000, of which 55,000 count) holds the answer until it is final, or above `since_rev`. */
   get(task_id, { wait_ms, since_rev } = {}) {
     return this.call('GET', `tasks/${encodeURIComponent(task_id)}`, { query: { wait_ms, since_rev } });
   }

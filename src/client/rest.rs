@@ -149,7 +149,8 @@ impl Client {
         }
     }
 
-    /// The task once it is final, or as it stands when `wait_ms` (≤ 60,000) have passed.
+    /// The task once it is final, or as it stands when `wait_ms` (≤ 60,000) have passed; a hub holds no answer for more than
+    /// 55,000.
     pub async fn wait_ms(&self, task_id: TaskId, wait_ms: u64) -> Result<TaskView, ClientError> {
         let request = self.request(Method::GET, &format!("tasks/{task_id}")).query(&[("wait_ms", wait_ms)]);
         self.call(request.timeout(Duration::from_millis(ANSWER_MS_MAX + wait_ms))).await

@@ -21,7 +21,7 @@ pub(super) const ASYNCAPI: &str = include_str!("asyncapi.json");
 /// Starts the page with our contract, and without looking for others elsewhere.
 const INITIALIZER: &str = "window.onload = () => {
   window.ui = SwaggerUIBundle({
-    url: '/api/openapi.json',
+    url: '../openapi.json',
     dom_id: '#swagger-ui',
     deepLinking: true,
     validatorUrl: null,
@@ -45,9 +45,10 @@ pub(super) async fn asyncapi() -> Response {
     varied(splice::json(StatusCode::OK, ASYNCAPI))
 }
 
-/// `GET /api/docs`: the page names its files relative to a folder.
+/// `GET /api/docs`: the page names its files relative to a folder. Everything here is relative, since the hub may stand
+/// behind a proxy, under a path that it does not know of.
 pub(super) async fn to_page() -> Redirect {
-    Redirect::permanent("/api/docs/")
+    Redirect::permanent("docs/")
 }
 
 /// `GET /api/docs/`.

@@ -2,6 +2,9 @@
 //!
 //! `GET /api/v1/events` takes the filters of a list, and `limit`, `order`, `max_hz`, `logs`. Each line is the `data` of an
 //! event named after its type; a mark carries an id, from which a browser resumes by itself.
+//!
+//! A browser gives an event stream up for good at the first answer that is not 200. So a hub that has no room now answers
+//! 200, says `bye` and when to come back (`retry:`), and ends; what is wrong for good has its own status.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,10 +22,10 @@ use tokio::time::Instant;
 use super::caller::CountedBy;
 use super::live_op::{Subject, Tasks};
 use super::query::Params;
-use super::session::{Carrier, Ending, Session, bye_line};
+use super::session::{Carrier, Ending, Session};
 use super::state::{App, SocketKind};
 use crate::task::LOG_LINES_MAX;
-use crate::wire::{CloseCode, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec};
+use crate::wire::{CloseCode, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec, bye_line};
 
 /// The name of the one subscription, where lines carry one.
 const SUB: &str = "events";
@@ -36,25 +39,41 @@ pub(super) async fn connect(
 ) -> Result<Response, Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let tasks = asked(query.as_deref(), last)?;
-    let guard = app.open_socket(SocketKind::Events, by)?;
+    let guard = match app.open_socket(SocketKind::Events, by) {
+        Ok(guard) => guard,
+        Err(crowded) => {
+            let mut goodbye = Vec::new();
+            write_bye(&mut goodbye, crowded.close_code());
+            return Ok(stream_of(Body::from(goodbye)));
+        }
+    };
     // One message on its way: what waits longer waits in the feed, where something newer can replace it.
     let (sender, mut messages) = mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {
-        let mut stream = Stream { sender, epoch: app.hub.epoch().into(), stall: app.live.stall };
-        let ending = serve(&mut stream, app, tasks).await.err();
-        if matches!(ending, Some(Ending::Close(CloseCode::Restarting, _))) {
-            let _ = stream.send(&mut vec![bye_line()]).await;
+        let mut stream = Stream { sender, epoch: app.hub.epoch().into(), stall: app.live.stall, is_begun: false };
+        if let Some(Ending::Close(code, _)) = serve(&mut stream, app, tasks).await.err()
+            && code != CloseCode::TooSlow
+        {
+            let mut goodbye = Vec::new();
+            write_bye(&mut goodbye, code);
+            let _ = stream.put(goodbye).await;
         }
         drop(guard);
     });
-    let body = futures::stream::poll_fn(move |cx| messages.poll_recv(cx)).map(Ok::<_, Infallible>);
+    Ok(stream_of(Body::from_stream(
+        futures::stream::poll_fn(move |cx| messages.poll_recv(cx)).map(Ok::<_, Infallible>),
+    )))
+}
+
+fn stream_of(body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
+        // What a proxy packs, it gathers first.
+        (header::CACHE_CONTROL, "no-store, no-transform"),
         // Proxies that gather answers would hold back what is live.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    (headers, body).into_response()
 }
 
 /// What the query and the id of the last event ask for.
@@ -89,19 +108,31 @@ struct Stream {
     sender: mpsc::Sender<Bytes>,
     epoch: Box<str>,
     stall: Duration,
+    /// Something was sent already.
+    is_begun: bool,
 }
 
-impl Carrier for Stream {
-    async fn send(&mut self, lines: &mut Vec<Bytes>) -> Result<(), Ending> {
-        let mut message = Vec::with_capacity(lines.iter().map(|line| line.len() + 32).sum());
-        for line in lines.drain(..) {
-            write_event(&mut message, &line, &self.epoch);
-        }
+impl Stream {
+    async fn put(&mut self, message: Vec<u8>) -> Result<(), Ending> {
         match self.sender.send_timeout(message.into(), self.stall).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ending::Close(CloseCode::TooSlow, "too slow")),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ending::Gone),
         }
+    }
+}
+
+impl Carrier for Stream {
+    async fn send(&mut self, lines: &mut Vec<Bytes>) -> Result<(), Ending> {
+        let mut message = Vec::with_capacity(lines.iter().map(|line| line.len() + 32).sum());
+        if !std::mem::replace(&mut self.is_begun, true) {
+            // For a hub that goes without a goodbye. It is no event of its own, and goes with the first.
+            write_retry(&mut message, CloseCode::Restarting);
+        }
+        for line in lines.drain(..) {
+            write_event(&mut message, &line, &self.epoch);
+        }
+        self.put(message).await
     }
 }
 
@@ -124,12 +155,29 @@ fn write_event(out: &mut Vec<u8>, line: &[u8], epoch: &str) {
     }
 }
 
+/// Says when to come back: a browser waits as long after every end of the stream, each client as long as it was told, so
+/// that they do not all come at once.
+fn write_retry(out: &mut Vec<u8>, code: CloseCode) {
+    let [least, most] = code.retry_ms();
+    out.extend_from_slice(format!("retry: {}\n", fastrand::u64(least..=most)).as_bytes());
+}
+
+/// The last event of a stream. A browser comes back after it; programs know from its code whether they should.
+fn write_bye(out: &mut Vec<u8>, code: CloseCode) {
+    write_retry(out, code);
+    write_event(out, &bye_line(code), "");
+}
+
 /// Serves a client until one side has enough. Never returns `Ok`.
 async fn serve(stream: &mut Stream, app: Arc<App>, tasks: Tasks) -> Result<(), Ending> {
     let closed = stream.sender.clone();
     let mut session = Session::new(app, None);
     session.greet(None, stream).await?;
     session.subscribe(None, SUB.into(), Subject::Tasks(tasks), stream).await?;
+    if !session.is_subscribed() {
+        // The question was checked before, so it is the hub that cannot answer it now.
+        return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
+    }
     loop {
         tokio::select! {
             () = closed.closed() => return Err(Ending::Gone),

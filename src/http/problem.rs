@@ -100,7 +100,7 @@ impl Problem {
 
     /// There is nothing at this path.
     pub(super) fn no_path() -> Problem {
-        Problem::new(Code::NotFound, "see /api/docs for what there is")
+        Problem::new(Code::NotFound, "see api/docs for what there is")
     }
 
     /// The same, where the wrong value stands in a filter. Limits stay limits.

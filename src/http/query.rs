@@ -1,6 +1,7 @@
 //! Query parameters: each is taken once and checked; what nobody took is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,8 +14,10 @@ use crate::wire::{Code, Problem};
 
 /// The most `task_id`s in a query.
 pub(super) const TASK_IDS_MAX: usize = 100;
-/// The longest a call may be held open, in milliseconds. Proxies give up soon after.
+/// The longest that a call may ask to be held open, in milliseconds.
 pub(super) const WAIT_MS_MAX: u64 = 60_000;
+/// The longest that it is. Most proxies give up after 60 s without a byte, so the answer has to be on its way before.
+const HOLD_MS_MAX: u64 = 55_000;
 
 /// Reads a query that is a filter and nothing else.
 pub fn query_filter(query: &str) -> Result<Filter, Problem> {
@@ -37,6 +40,11 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
             Some(query) => Params::of(Some(query))?.finish().map(|()| NoQuery),
         }
     }
+}
+
+/// How long an answer is held for which a call waits so many milliseconds.
+pub(super) fn held(wait_ms: u64) -> Duration {
+    Duration::from_millis(wait_ms.min(HOLD_MS_MAX))
 }
 
 /// The parameters of a request that were not taken yet.
@@ -82,9 +90,9 @@ impl Params {
         Timestamp::parse(&text).map(Some).map_err(|why| Problem::wrong(name, &why.to_string()))
     }
 
-    /// Takes how long to hold the answer, in milliseconds.
-    pub(super) fn wait_ms(&mut self) -> Result<u64, Problem> {
-        Ok(self.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0))
+    /// Takes how long to hold the answer.
+    pub(super) fn wait(&mut self) -> Result<Duration, Problem> {
+        Ok(held(self.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0)))
     }
 
     /// Takes everything that says which tasks are meant: `status`, `task_id`, `task_type`, `queue`, `user_id`,
@@ -204,6 +212,15 @@ mod tests {
         ] {
             let problem = query_filter(query).unwrap_err();
             assert_eq!((problem.code, problem.field.as_deref()), (code, Some(field)), "{query}");
+        }
+    }
+
+    /// Regression: a call that asked for all of 60 s lost a race against the proxy's own 60 s, and was answered 504.
+    #[test]
+    fn answers_come_before_a_proxy_gives_up() {
+        for (asked, held) in [("60000", 55), ("55001", 55), ("55000", 55), ("54000", 54), ("0", 0)] {
+            let mut params = Params::of(Some(&format!("wait_ms={asked}"))).unwrap();
+            assert_eq!(params.wait().unwrap(), Duration::from_secs(held), "{asked}");
         }
     }
 

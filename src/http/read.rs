@@ -84,7 +84,7 @@ pub(super) async fn one(
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     let mut params = Params::of(query.as_deref())?;
-    let patience = params.wait_ms()?;
+    let patience = params.wait()?;
     let until = match params.number("since_rev", 0, 1 << 53)? {
         Some(rev) => Until::RevAbove(rev),
         None => Until::Final,
@@ -97,12 +97,12 @@ pub(super) async fn one(
 }
 
 /// The task, once `until` holds or time is up. A hub that goes down answers at once: nothing will change any more.
-async fn look(app: &App, id: TaskId, until: Until, wait_ms: u64) -> Result<Stored, Problem> {
-    let stored = if wait_ms == 0 {
+async fn look(app: &App, id: TaskId, until: Until, patience: Duration) -> Result<Stored, Problem> {
+    let stored = if patience.is_zero() {
         app.hub.task(id).await
     } else {
         tokio::select! {
-            stored = app.hub.wait_for(id, until, Duration::from_millis(wait_ms)) => stored,
+            stored = app.hub.wait_for(id, until, patience) => stored,
             () = app.hub.goodbye() => app.hub.task(id).await,
         }
     };
@@ -118,7 +118,7 @@ pub(super) async fn result(
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     let mut params = Params::of(query.as_deref())?;
-    let patience = params.wait_ms()?;
+    let patience = params.wait()?;
     params.finish()?;
     let stored = look(&app, id, Until::Final, patience).await?;
     let text = result_text(&stored).ok_or_else(|| Problem::new(Code::Internal, "the record cannot be read"))??;

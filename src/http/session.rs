@@ -20,7 +20,7 @@ use crate::feed::{self, End, Pipe, Scope, Taken};
 use crate::hub::{HubError, LogRange, Missed, Page, Query};
 use crate::task::{Task, TaskId};
 use crate::telemetry::Delivery;
-use crate::wire::{CloseCode, Code, Problem, RETRY_MS};
+use crate::wire::{CloseCode, Code, Problem};
 
 /// What is taken from the feed at once: enough to fill packets, and little enough that what waits behind it can still be
 /// replaced by something newer.
@@ -76,6 +76,11 @@ impl Session {
         let mark_at = marked_at + app.hub.options().feed.ping;
         let (subs, lines) = (Vec::new(), Vec::new());
         Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, owes_mark: false }
+    }
+
+    /// Whether there is anything that the client is told of.
+    pub(super) fn is_subscribed(&self) -> bool {
+        !self.subs.is_empty()
     }
 
     /// What the client has to keep to.
@@ -579,12 +584,6 @@ fn reset_line(name: &str, reason: &str) -> Bytes {
     format!(r#"{{"type":"reset","sub":{},"reason":"{reason}"}}"#, quoted(name)).into()
 }
 
-/// The last word of a hub that restarts.
-pub(super) fn bye_line() -> Bytes {
-    let code = CloseCode::Restarting as u16;
-    format!(r#"{{"type":"bye","code":{code},"retry_ms":[{},{}]}}"#, RETRY_MS[0], RETRY_MS[1]).into()
-}
-
 fn with_id(id: Option<u64>) -> String {
     id.map_or(String::new(), |id| format!(r#","id":{id}"#))
 }
@@ -660,11 +659,9 @@ mod tests {
             subscribed(Some(2), "a\"", Mode::Resumed, 5),
             subscribed(None, "a", Mode::Snapshot, 5),
             reset_line("a", "epoch"),
-            bye_line(),
             crate::wire::gone_line(TaskId::from_bytes([1; 16]), 3),
         ] {
             serde_json::from_slice::<serde_json::Value>(&line).unwrap();
         }
-        assert_eq!(bye_line(), r#"{"type":"bye","code":4001,"retry_ms":[500,15000]}"#);
     }
 }

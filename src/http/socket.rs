@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::frames::{Broken, Heard, Inbound, close_frame, pong_frame};
-use super::session::{Carrier, Ending, bye_line};
+use super::session::{Carrier, Ending};
 use super::state::{FRAME_FACTOR, LiveLimits};
 use super::upgrade::Wire;
 use crate::feed::text_message;
-use crate::wire::CloseCode;
+use crate::wire::{CloseCode, bye_line};
 
 /// The close code of somebody who is just done. RFC 6455, section 7.4.1.
 const NORMAL: u16 = 1000;
@@ -131,7 +131,7 @@ impl Socket {
             Ending::Gone => return,
             Ending::Close(code, reason) => {
                 if code == CloseCode::Restarting {
-                    last.extend_from_slice(&text_message([bye_line()].iter()));
+                    last.extend_from_slice(&text_message([bye_line(code)].iter()));
                 }
                 last.extend_from_slice(&close_frame(code as u16, reason));
                 // What was left of the message that broke a rule is none.

@@ -37,7 +37,8 @@ pub(super) async fn one(
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
-    let location = HeaderValue::try_from(format!("/api/v1/tasks/{task_id}")).expect("an id is plain text");
+    // Seen from this request: the hub may stand under a path that it does not know of.
+    let location = HeaderValue::try_from(format!("tasks/{task_id}")).expect("an id is plain text");
     let mut response = splice::json(created(replayed), record);
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)

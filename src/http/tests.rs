@@ -114,7 +114,7 @@ async fn a_task_from_submit_to_deletion() {
         .expect(201);
     let id = submitted.text("task_id");
     let path = format!("/api/v1/tasks/{id}");
-    assert_eq!(submitted.headers[header::LOCATION], path.as_str());
+    assert_eq!(submitted.headers[header::LOCATION], format!("tasks/{id}"));
     assert_eq!(submitted.body["status"], "pending");
 
     let got = api.get(&path).await.expect(200);
@@ -254,7 +254,7 @@ async fn submitting_twice_with_a_key_is_once() {
     let first = api.post_with("/api/v1/tasks", r#"{"task_type":"t"}"#, &key).await.expect(201).text("task_id");
     let again = api.post_with("/api/v1/tasks", r#"{"task_type":"t"}"#, &key).await.expect(200);
     assert_eq!(again.text("task_id"), first);
-    assert_eq!(again.headers[header::LOCATION], format!("/api/v1/tasks/{first}").as_str());
+    assert_eq!(again.headers[header::LOCATION], format!("tasks/{first}"));
     api.post_with("/api/v1/tasks", r#"{"task_type":"t" }"#, &key).await.problem(409, "idempotency_conflict");
     let batch = r#"{"tasks":[{"task_type":"t"},{"task_type":"u"}]}"#;
     let one = api.post_with("/api/v1/tasks/batch", batch, &key).await.expect(201).body;
@@ -423,7 +423,7 @@ async fn the_contract_is_served_and_browsable() {
     assert_eq!(api.get("/api/openapi.json").await.expect(200).body["openapi"], "3.1.0");
     assert_eq!(api.get("/api/asyncapi.json").await.expect(200).body["asyncapi"], "3.0.0");
     let to_page = api.get("/api/docs").await.expect(308);
-    assert_eq!(to_page.headers[header::LOCATION], "/api/docs/");
+    assert_eq!(to_page.headers[header::LOCATION], "docs/");
     for (file, media_type) in [
         ("", "text/html"),
         ("swagger-ui.css", "text/css"),

@@ -12,7 +12,11 @@ use super::accepts::{self, accepts};
 use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
 use super::path::Path;
+<<<<<<< HEAD
 use super::query::{NoQuery, WAIT_MS_MAX};
+=======
+use super::query::{WAIT_MS_MAX, held};
+>>>>>>> 0f9cf72 (A full hub lets a browser's event stream come back, and no answer is held into a proxy's timeout)
 use super::read::task_id;
 use super::splice;
 use super::state::App;
@@ -43,7 +47,7 @@ pub(super) async fn claim(
         return Err(Problem::over("lease_ms", LEASE_MS_MAX, "milliseconds"));
     }
     let asked = claim.lease_ms.map(Duration::from_millis);
-    let tasks = app.hub.claim_for(worker_id, accepts, max, asked, Duration::from_millis(wait_ms)).await?;
+    let tasks = app.hub.claim_for(worker_id, accepts, max, asked, held(wait_ms)).await?;
     let handed: Vec<Bytes> = tasks.iter().map(hand_out).collect();
     let lease_ms = app.hub.options().engine.lease_ms.max(claim.lease_ms.unwrap_or(0));
     let mut text = Vec::with_capacity(handed.iter().map(Bytes::len).sum::<usize>() + handed.len() + 80);

@@ -17,6 +17,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::header;
 use axum::response::Response;
+use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ use super::worker_http::{text_for, write_task};
 use crate::hub::{HubError, Pushed, Refusal, Report, Welcome, WorkerLink};
 use crate::task::TaskId;
 use crate::wire::{
-    CONCURRENCY_MAX, CloseCode, Code, Held, Problem, RETRY_MS, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
+    CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays, bye_line,
 };
 
 /// How long a worker may take to introduce itself.
@@ -96,16 +97,12 @@ enum Ending {
 /// Says why, and waits until the other side has heard it; else its last frames would be cut off.
 async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str) {
     if code == CloseCode::Restarting {
-        let _ = socket.feed(Message::Text(bye(code).into())).await;
+        let _ = socket.feed(Message::Text(text(bye_line(code)))).await;
     }
     let frame = CloseFrame { code: code as u16, reason: Utf8Bytes::from_static(reason) };
     if socket.send(Message::Close(Some(frame))).await.is_ok() {
         while let Some(Ok(_)) = socket.next().await {}
     }
-}
-
-fn bye(code: CloseCode) -> String {
-    format!(r#"{{"type":"bye","code":{},"retry_ms":[{},{}]}}"#, code as u16, RETRY_MS[0], RETRY_MS[1])
 }
 
 async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
@@ -371,7 +368,7 @@ fn encode(say: Say) -> Option<Utf8Bytes> {
             let mut text = text_for(&handed);
             text.extend_from_slice(br#"{"type":"run","task":"#);
             write_task(&mut text, &handed);
-            Utf8Bytes::try_from(text).expect("a record and JSON texts are UTF-8")
+            self::text(text.into())
         }
         Pushed::Stop { task_id, attempt, reason } => {
             let reason = reason
@@ -387,6 +384,11 @@ fn encode(say: Say) -> Option<Utf8Bytes> {
         Pushed::Drain => Utf8Bytes::from_static(r#"{"type":"drain"}"#),
         Pushed::Goodbye | Pushed::Replaced => return None,
     })
+}
+
+/// Lines are made of JSON texts.
+fn text(line: Bytes) -> Utf8Bytes {
+    Utf8Bytes::try_from(line).expect("records and JSON texts are UTF-8")
 }
 
 /// `refused` for what was said of an attempt, `error` for everything else.
@@ -536,7 +538,6 @@ mod tests {
         assert!(refused.starts_with(&format!(
             r#"{{"type":"refused","task_id":"{ID}","attempt":2,"code":"lease_lost","detail":""#
         )));
-        assert_eq!(bye(CloseCode::Restarting), r#"{"type":"bye","code":4001,"retry_ms":[500,15000]}"#);
         assert_eq!(
             welcome(10_000, &[(task_id, 1)], &[]),
             format!(

@@ -5,8 +5,13 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+<<<<<<< HEAD
 use super::Stats;
 use crate::task::{self, Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
+=======
+use super::{RETRY_FULL_MS, RETRY_MS, Stats};
+use crate::task::{Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
+>>>>>>> 0f9cf72 (A full hub lets a browser's event stream come back, and no answer is held into a proxy's timeout)
 
 /// A message from a live client: every field any `op` may have.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -293,6 +298,22 @@ pub enum CloseCode {
     TooManyConnections = 4504,
     UnknownProtocol = 4505,
     Replaced = 4506,
+}
+
+impl CloseCode {
+    /// Between which bounds a client picks its wait before it comes back, in milliseconds.
+    pub fn retry_ms(self) -> [u64; 2] {
+        match self {
+            CloseCode::Overloaded | CloseCode::TooManyConnections => RETRY_FULL_MS,
+            _ => RETRY_MS,
+        }
+    }
+}
+
+/// The last line of a hub that ends a connection.
+pub fn bye_line(code: CloseCode) -> Bytes {
+    let [least, most] = code.retry_ms();
+    format!(r#"{{"type":"bye","code":{},"retry_ms":[{least},{most}]}}"#, code as u16).into()
 }
 
 /// Begins the line that tells of a transition; the record as JSON and `}` follow.

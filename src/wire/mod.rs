@@ -9,8 +9,8 @@ mod rest;
 mod worker;
 
 pub use live::{
-    CloseCode, HelloLimits, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, gone_line,
-    open_task_line, stats_line,
+    CloseCode, HelloLimits, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, bye_line,
+    gone_line, open_task_line, stats_line,
 };
 pub use problem::{Code, Problem};
 pub use rest::{
@@ -24,6 +24,8 @@ pub use worker::{
 
 /// How long clients should wait before they come back after a goodbye, in milliseconds, as the bounds of the wait.
 pub const RETRY_MS: [u64; 2] = [500, 15_000];
+/// The same where the hub is well, and only has no room for the moment.
+pub const RETRY_FULL_MS: [u64; 2] = [500, 5_000];
 
 /// The subprotocol of the live stream.
 pub const LIVE_PROTOCOL: &str = "taskhub.v1";

@@ -26,6 +26,7 @@ mod metrics;
 mod page;
 mod priority;
 mod progress;
+mod proxy;
 mod result;
 mod retention;
 mod retry_backoff;

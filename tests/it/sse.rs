@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::browser::Browser;
 use crate::kit::{TestHub, id, in_time, millis};
 
 /// An open stream of events.
@@ -137,4 +138,46 @@ async fn a_hub_that_goes_down_says_goodbye_and_ends_the_stream() {
     hub.begin_shutdown();
     assert_eq!(events.until("bye").await.data["code"], 4001);
     assert!(events.next().await.is_none());
+}
+
+/// Regression: a hub that was full for a moment answered 503, after which a browser never tries again; and no stream said
+/// when to come back, so that after a restart all came after the browser's own three seconds.
+#[tokio::test]
+async fn a_full_hub_lets_a_browser_come_back() {
+    let hub = TestHub::builder().set(|config| config.sockets_max = 1).start().await;
+    let first = hub.live().await;
+    let full = hub.get("/api/v1/events").await;
+    assert_eq!((full.status, full.header("content-type")), (200, "text/event-stream"));
+    assert!(full.header("cache-control").contains("no-transform"));
+    let (retry, bye) = full.text.split_once('\n').unwrap();
+    assert_eq!(bye, "event: bye\ndata: {\"type\":\"bye\",\"code\":4006,\"retry_ms\":[500,5000]}\n\n");
+    assert!((500..=5_000).contains(&retry_ms(retry)), "{retry}");
+
+    let mut page = Browser::start().await.open(&format!("{}/favicon.svg", hub.url)).await;
+    let open = "globalThis.heard = []; globalThis.stream = new EventSource('/api/v1/events');
+                for (const kind of ['bye', 'hello']) stream.addEventListener(kind, () => heard.push(kind)); 0";
+    page.look(open).await;
+    page.until("heard.includes('bye')").await;
+    assert_ne!(page.look("stream.readyState").await, 2, "it has not given up");
+    first.close().await;
+    page.until("heard.at(-1) === 'hello'").await;
+    drop(page);
+}
+
+fn retry_ms(line: &str) -> u64 {
+    line.strip_prefix("retry: ").and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+}
+
+#[tokio::test]
+async fn each_stream_is_told_its_own_time_to_come_back() {
+    let hub = TestHub::start().await;
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let mut stream = hub.request(Method::GET, "/api/v1/events").send().await.unwrap();
+        let first = in_time("the first event", stream.chunk()).await.unwrap().unwrap();
+        let ms = retry_ms(std::str::from_utf8(&first).unwrap().lines().next().unwrap());
+        assert!((500..=15_000).contains(&ms), "{ms}");
+        told.insert(ms);
+    }
+    assert!(told.len() > 3, "{told:?}");
 }

@@ -10,7 +10,7 @@ async fn a_task_has_its_defaults_and_nothing_more() {
     let answer = hub.post("/api/v1/tasks", json!({"task_type": "report"})).await;
     let task = &answer.body;
     assert_eq!((answer.status, answer.header("content-type")), (201, "application/json"));
-    assert_eq!(answer.header("location"), format!("/api/v1/tasks/{}", id(task)));
+    assert_eq!(answer.header("location"), format!("tasks/{}", id(task)));
     let mut fields: Vec<&str> = task.as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
     assert_eq!(

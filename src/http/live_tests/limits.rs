@@ -53,7 +53,9 @@ async fn one_caller_has_only_so_many_clients() {
     let stream = reqwest::get(&events).await.unwrap();
     assert_eq!(stream.status(), 200);
     assert_eq!(test.socket_of(&[]).await.next().await, json!({"close": 4504}));
-    assert_eq!(reqwest::get(&events).await.unwrap().status(), 503);
+    let full = reqwest::get(&events).await.unwrap();
+    assert_eq!(full.status(), 200, "a browser never comes back after another");
+    assert!(full.text().await.unwrap().contains("event: bye\ndata: {\"type\":\"bye\",\"code\":4504,"));
     drop(first);
     is_let_in(&test).await;
     drop(stream);
