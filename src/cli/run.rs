@@ -29,7 +29,7 @@ use crate::task::{Json, NewTask, Status, TITLE_CHARS_MAX, TaskId, TaskView};
 use crate::worker::{CommandRun, CommandSpec, Context, NotStarted, Stopped, TaskFailure, Tee, Worker, WorkerError};
 
 /// How long this process may be away from a task that waits for it. It comes back to a hub within a few seconds.
-const UNSERVED_MS: u64 = 10_000;
+const UNSERVED_MS: u64 = 6_000;
 /// How long the hub may take to hear how it ended: as long as a hub that is started again needs.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long the hub may take to pass on a cancel; then the command is stopped without it.

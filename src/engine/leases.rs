@@ -1,13 +1,35 @@
 //! Workers, what they hold, and for how long.
 //!
-//! A worker on a socket holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it still
-//! holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when it is
-//! heard again, each takes a place until it has let go.
+//! An attempt is held by a *lease*, and how that ends depends on how its worker is linked to the hub:
 //!
-//! A worker over HTTP may never have got the answer that handed it a task, and has no way to say so. There each attempt has
-//! its own lease, which only what is said of that attempt renews; a claim renews none. A claim may ask for longer leases
+//! ```text
+//!             hello                        socket closes                     grace is over: all is lost
+//!   (new) ───────────► Socket ─────────────────────────────────► Away ──────────────────────────────────► forgotten
+//!     │                  │ ▲  hello, with what it holds            │ ▲
+//!     │ claim            │ └───────────────────────────────────────┤ │ hub restarted: known from its tasks' records
+//!     ▼                  │ nothing heard for a lease: all is lost  │ └──────────────────────────────────── (records)
+//!    Http ◄──────────────┴─────────────────────────────────────────┘ claims, or speaks of an attempt
+//!     │ an attempt was not spoken of for its lease: that one is lost
+//!     └─► forgotten, once it holds nothing, is silent and has no open claim
+//! ```
+//!
+//! **On a socket** a worker holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it
+//! still holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when
+//! it is heard again, each takes a place until it has let go.
+//!
+//! **Over HTTP** a worker may never have got the answer that handed it a task, and has no way to say so. There each attempt
+//! has its own lease, which only what is said of that attempt renews; a claim renews none. A claim may ask for longer leases
 //! than the hub's own: a script, or a person at a terminal, has no thread for heartbeats. That stands in the record, so
 //! that a restart of the hub takes nothing from those who do not know of it.
+//!
+//! **Over a restart of the hub** leases go on, and their workers have a lease and a grace to come back. Whoever comes back
+//! with its attempts, or speaks of them, loses nothing. What nobody comes back to is a crash, as it would be without a
+//! restart: a task that takes hub and worker along must not be handed out for ever. One case is known to be none: a process
+//! that the hub had welcomed before comes back without an attempt. Then the hub went down between writing the hand-out and
+//! sending it.
+//!
+//! Leases are counted in time that the hub lived through ([`Clock`](super::Clock)), and judged only once all that was said
+//! before is decided ([`Engine::judge`]). What a batch ended and took back has the lease it had.
 
 use std::collections::HashMap;
 use std::sync::Arc;
