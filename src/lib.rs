@@ -25,6 +25,7 @@
 //! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
 //! | [`worker`], [`client`] | the other ends of the wire | wire |
 //! | [`signals`], [`children`] | when a program is to end, and what ends before it | nothing of ours |
+//! | [`lived`] | waits that leave out what the process did not live through | nothing of ours |
 //! | [`server`], [`cli`] | where it all meets | everything |
 //!
 //! `ARCHITECTURE.md` has the invariants and walks one task from submit to the browser.
@@ -38,6 +39,7 @@ pub mod engine;
 pub mod feed;
 pub mod http;
 pub mod hub;
+pub mod lived;
 mod seldom;
 pub mod server;
 pub mod signals;

@@ -308,10 +308,95 @@ async fn running_tasks_are_confirmed_by_their_worker_or_pending_after_the_grace(
         (task["status"] == "pending").then_some(task)
     })
     .await;
-    assert_eq!(away["crashes"], 0, "a restart of the hub is nobody's crash");
+    assert_eq!(away["crashes"], 1, "what nobody came back to went down with its worker");
+    assert_eq!(caller.task(&ids[0]).await["crashes"], 0, "a restart of the hub is nobody's crash");
     back.say(json!({"op": "complete", "task_id": ids[0], "attempt": 1, "result": 1})).await;
     back.expect("ack").await;
     assert_eq!(caller.task(&ids[0]).await["status"], "completed");
+}
+
+/// Regression: the timers went off before the sockets were read, and everybody had crashed, though workers and watchers
+/// had spoken all the while.
+#[tokio::test]
+async fn a_hub_that_was_stopped_and_goes_on_takes_nothing_from_anybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--lease", "1s", "--grace", "500ms", "--live-ping", "1s"];
+    let hub = HubProcess::start(folder.path(), options);
+    let caller = Caller::new(&hub.url);
+    let mut workers = Vec::new();
+    for number in 0..5 {
+        let mut socket = TestSocket::dial(hub.address(), "/api/v1/worker/ws", &["taskhub.worker.v1"]).await;
+        socket.say(json!({"op": "hello", "worker_id": format!("w{number}"), "concurrency": 2})).await;
+        socket.expect("welcome").await;
+        workers.push(socket);
+    }
+    let mut watcher = TestSocket::dial(hub.address(), "/api/v1/ws", &["taskhub.v1"]).await;
+    watcher.say(json!({"op": "subscribe", "id": 1, "sub": "a", "filter": {}})).await;
+    for _ in 0..10 {
+        // One of them would be over in the middle of the pause.
+        caller.post("tasks", json!({"task_type": "t", "max_crashes": 1, "timeout_ms": 20_000})).await;
+    }
+    eventually("all of them run", async || (caller.stats().await["tasks"]["running"] == 10).then_some(())).await;
+    hub.program.signal(libc::SIGSTOP);
+    let stopped = Instant::now();
+    // Three leases, and more than two pings.
+    while stopped.elapsed() < Duration::from_secs(3) {
+        for worker in &mut workers {
+            worker.say(json!({"op": "heartbeat"})).await;
+        }
+        watcher.say(json!({"op": "ping", "id": 2})).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    hub.program.signal(libc::SIGCONT);
+    let went_on = Instant::now();
+    while went_on.elapsed() < Duration::from_secs(2) {
+        for worker in &mut workers {
+            worker.say(json!({"op": "heartbeat"})).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let tasks = caller.all().await;
+    assert_eq!(tasks.len(), 10);
+    for task in tasks.values() {
+        assert_eq!((&task["status"], &task["crashes"], &task["attempt"]), (&json!("running"), &json!(0), &json!(1)));
+    }
+    watcher.say(json!({"op": "ping", "id": 3})).await;
+    assert!(watcher.expect("pong").await["id"].is_number(), "the watcher is still there");
+    // And whoever is silent from now on is missed as ever.
+    drop(workers);
+    eventually("all of them are lost", async || (caller.stats().await["tasks"]["failed"] == 10).then_some(())).await;
+}
+
+/// Regression: after a reboot the task waited for ever in a queue that nobody would ever serve.
+#[tokio::test]
+async fn a_task_of_taskhub_run_ends_with_its_process_over_a_reboot() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--lease", "1s", "--grace", "500ms", "--drain-timeout", "100ms", "--goodbye", "0s"];
+    for by_signal in [libc::SIGKILL, libc::SIGTERM] {
+        let data = folder.path().join(by_signal.to_string());
+        let mut hub = HubProcess::start(&data, options);
+        let caller = Caller::new(&hub.url);
+        let mut command = program();
+        command.args(["run", "--hub", &hub.url, "--", "sleep", "60"]);
+        let mut running = Program::start(command);
+        let task_id = eventually("the command runs", async || {
+            caller.all().await.into_values().find(|task| task["status"] == "running").map(|task| id(&task))
+        })
+        .await;
+        // A machine that goes down in good order ends the hub first, which gives the task back.
+        hub.program.signal(by_signal);
+        hub.program.wait(PATIENCE);
+        running.kill();
+        let hub = HubProcess::start_at(hub.address(), &data, options);
+        let caller = Caller::new(&hub.url);
+        let task = eventually("the task ends", async || {
+            let task = caller.task(&task_id).await;
+            (task["status"] == "failed").then_some(task)
+        })
+        .await;
+        let kind = if by_signal == libc::SIGKILL { "poison" } else { "lost" };
+        assert_eq!(task["error"]["kind"], kind);
+    }
 }
 
 #[tokio::test]

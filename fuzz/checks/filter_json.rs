@@ -58,6 +58,7 @@ fn tasks(spec: &FilterSpec) -> Vec<Task> {
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
         run_at: None,
+        delayed: false,
         priority: 0,
         status: spec.status.as_ref().and_then(|list| list.last().copied()).unwrap_or(Status::Pending),
         attempt: 0,

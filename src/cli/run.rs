@@ -5,6 +5,9 @@
 //! it, here or at the hub, stops it. And it is not left undone because the hub cannot take the task: unless told
 //! otherwise, it then runs without being tracked. A hub that took the task and went away before it handed it out is
 //! followed again when it is back.
+//!
+//! Nor does the task outlive the process: lost while it runs, it is poison; and while it waits, before it was handed out
+//! or since a hub that went down gave it back, it fails as lost once nobody has been there for it.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -25,6 +28,8 @@ use crate::signals::Signals;
 use crate::task::{Json, NewTask, Status, TITLE_CHARS_MAX, TaskId, TaskView};
 use crate::worker::{CommandRun, CommandSpec, Context, NotStarted, Stopped, TaskFailure, Tee, Worker, WorkerError};
 
+/// How long this process may be away from a task that waits for it. It comes back to a hub within a few seconds.
+const UNSERVED_MS: u64 = 6_000;
 /// How long the hub may take to hear how it ended: as long as a hub that is started again needs.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long the hub may take to pass on a cancel; then the command is stopped without it.
@@ -155,6 +160,7 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
         labels: args.words.labels.into_iter().collect(),
         // A command that was lost from sight is not started a second time.
         max_crashes: Some(1),
+        unserved_ms: Some(UNSERVED_MS),
         ..NewTask::new(args.task_type)
     };
     let mut signals = listen()?;

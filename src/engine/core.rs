@@ -10,6 +10,7 @@ use crate::task::{
 use super::crews::{Crews, Seat};
 use super::leases::{Claim, Lease, Worker};
 use super::lines::Lines;
+use super::service::Service;
 use super::submit::Keys;
 use super::timers::{Alarm, Timers};
 use super::{Answer, Batch, Command, Notice, Now, Refusal, Ticks, WorkerState};
@@ -28,6 +29,13 @@ pub struct Options {
     pub payload_bytes_max: usize,
     /// How long an idempotency key stands for its tasks, in milliseconds.
     pub key_ms: u64,
+}
+
+impl Options {
+    /// How long workers have to come back to a hub that restarted.
+    pub fn return_ms(&self) -> u64 {
+        self.lease_ms + self.grace_ms
+    }
 }
 
 impl Default for Options {
@@ -71,6 +79,8 @@ pub struct Engine {
     /// they held.
     pub(super) leaving: Vec<Name>,
     pub(super) claims: HashMap<u64, Claim>,
+    /// Ready tasks that do not wait for ever.
+    pub(super) services: HashMap<TaskId, Service, IdHasher>,
     pub(super) keys: Keys,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
@@ -117,6 +127,7 @@ impl Engine {
             endings: HashMap::default(),
             leaving: Vec::new(),
             claims: HashMap::new(),
+            services: HashMap::default(),
             keys: Keys::default(),
             draining: false,
             recovering: false,
@@ -185,6 +196,7 @@ impl Engine {
     pub fn shed(&mut self) {
         self.gone.clear();
         self.ended.clear();
+        self.timers.shed();
         self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
@@ -242,21 +254,25 @@ impl Engine {
         }
     }
 
-    /// Does what is due by now, at most `steps_max` things; more wait for the next call.
-    pub fn fire(&mut self, now: Now, ticks: &dyn Ticks, steps_max: usize, batch: &mut Batch) {
+    /// Makes scheduled tasks ready whose time has come, at most `steps_max`; more wait for the next call.
+    pub fn fire(&mut self, now: Now, steps_max: usize, batch: &mut Batch) {
         for _ in 0..steps_max {
-            if let Some(task_id) = self.timers.first_due(now) {
-                let mut task = Task::clone(&self.tasks[&task_id]);
-                task.status = Status::Pending;
-                self.step(Some(task_id), Step::new(task, Event::Pending), now, batch);
-            } else {
-                break;
-            }
+            let Some(task_id) = self.timers.first_due(now) else { break };
+            let mut task = Task::clone(&self.tasks[&task_id]);
+            task.status = Status::Pending;
+            task.delayed = false;
+            self.step(Some(task_id), Step::new(task, Event::Pending), now, batch);
         }
+    }
+
+    /// Ends what has taken too long and takes tasks from those who were silent too long, at most `steps_max` times; more
+    /// wait for the next call. To be called once all that was said before has been decided.
+    pub fn judge(&mut self, now: Now, ticks: &dyn Ticks, steps_max: usize, batch: &mut Batch) {
         for _ in 0..steps_max {
             match self.timers.pop_alarm(now) {
                 Some(Alarm::Worker(worker_id)) => self.check_worker(&worker_id, now, ticks, batch),
                 Some(Alarm::Timeout(task_id)) => self.time_out(task_id, now, ticks, batch),
+                Some(Alarm::Unserved(task_id)) => self.check_served(task_id, now, batch),
                 None => break,
             }
         }
@@ -276,16 +292,20 @@ impl Engine {
     fn assign_one(&mut self, now: Now, batch: &mut Batch) -> bool {
         let Some((place, seat)) = self.crews.next() else { return false };
         let (task_id, seat) = (place.task_id, seat.clone());
-        let worker_id = match &seat {
-            Seat::Worker(worker_id) => worker_id.clone(),
-            Seat::Claim(ticket) => self.claims[ticket].worker_id.clone(),
+        let (worker_id, lease_ms) = match &seat {
+            Seat::Worker(worker_id) => (worker_id.clone(), None),
+            Seat::Claim(ticket) => (self.claims[ticket].worker_id.clone(), self.claims[ticket].lease_ms),
         };
         let mut task = Task::clone(&self.tasks[&task_id]);
         task.status = Status::Running;
         task.attempt += 1;
         task.tries += 1;
-        task.run =
-            Some(Box::new(Run { started_at: Some(now.wall), worker_id: Some(worker_id.clone()), ..Run::default() }));
+        task.run = Some(Box::new(Run {
+            started_at: Some(now.at),
+            worker_id: Some(worker_id.clone()),
+            lease_ms,
+            ..Run::default()
+        }));
         let task = self.step(Some(task_id), Step::new(task, Event::Running), now, batch);
         match seat {
             Seat::Worker(worker_id) => batch.notices.push(Notice::Run { worker_id, task }),
@@ -306,7 +326,7 @@ impl Engine {
         );
         self.rev += 1;
         task.rev = self.rev;
-        task.updated_at = prev.as_ref().map_or(now.wall, |prev| prev.updated_at.max(now.wall));
+        task.updated_at = prev.as_ref().map_or(now.at, |prev| prev.updated_at.max(now.at));
         let task = Arc::new(task);
         self.replace(prev.as_ref(), Some(&task), now);
         batch.changes.push(Change {
@@ -332,7 +352,7 @@ impl Engine {
         self.gone.insert(task_id);
         batch.changes.push(Change {
             rev: self.rev,
-            at: now.wall,
+            at: now.at,
             kind: ChangeKind::Gone,
             prev: Some(task.clone()),
             task,
@@ -375,8 +395,11 @@ impl Engine {
 
     fn index(&mut self, task: &Arc<Task>, now: Now) {
         match task.status {
-            Status::Pending => self.lines.insert(task, &mut self.crews),
-            Status::Scheduled => self.timers.schedule(task.run_at.unwrap_or_default(), task.task_id),
+            Status::Pending => {
+                self.lines.insert(task, &mut self.crews);
+                self.expect_service(task, now);
+            }
+            Status::Scheduled => self.timers.schedule(task, now),
             Status::Running => self.lease(task, now),
             Status::Waiting => {}
             Status::Completed | Status::Failed | Status::Cancelled => self.finals.push_back(task.task_id),
@@ -386,8 +409,11 @@ impl Engine {
 
     fn unindex(&mut self, task: &Arc<Task>) {
         match task.status {
-            Status::Pending => self.lines.remove(task, &mut self.crews),
-            Status::Scheduled => self.timers.unschedule(task.run_at.unwrap_or_default(), task.task_id),
+            Status::Pending => {
+                self.lines.remove(task, &mut self.crews);
+                self.end_service(task);
+            }
+            Status::Scheduled => self.timers.unschedule(task),
             Status::Running => self.unlease(task),
             Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
         }
@@ -427,7 +453,7 @@ impl Ticks for () {
     }
 }
 
-/// `at` on the monotonic clock for something that should end `after_ms` past a wall time.
-pub(super) fn mono_of(since: Timestamp, after_ms: u64, now: Now) -> u64 {
-    (now.mono + after_ms).saturating_sub(now.wall.millis_since(since))
+/// When, in time that the hub lives through, something ends that is written down as begun at `since`.
+pub(super) fn lived_of(since: Timestamp, after_ms: u64, now: Now) -> u64 {
+    (now.lived + after_ms).saturating_sub(now.at.millis_since(since))
 }

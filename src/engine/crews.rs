@@ -150,6 +150,11 @@ impl Crews {
             .is_some_and(|crew| crew.accepts.takes(line.queue.as_str(), line.task_type.as_str()))
     }
 
+    /// Whether a worker is known, or a claim open, that takes tasks of this type in this queue.
+    pub(super) fn has_member_for(&self, queue: &str, task_type: &str) -> bool {
+        self.crews.iter().flatten().any(|crew| crew.members > 0 && crew.accepts.takes(queue, task_type))
+    }
+
     pub(super) fn accepting(&self, line: &Line) -> Vec<CrewId> {
         (0..self.crews.len() as u32).map(CrewId).filter(|id| self.accepts(*id, line)).collect()
     }

@@ -1,10 +1,10 @@
-//! Where the engine is tried: one engine, two clocks set by hand, a commit that succeeds or fails when the test says so.
+//! Where the engine is tried: one engine, a machine's clocks set by hand, a commit that succeeds or fails when the test says so.
 
 use std::sync::Arc;
 
 use crate::task::{Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Task, TaskId, Timestamp};
 
-use super::{Accepts, Answer, Batch, Command, Engine, Hello, Notice, Now, Options, Refusal, Report};
+use super::{Accepts, Answer, Batch, Clock, Command, Engine, Hello, Notice, Now, Options, Refusal, Report};
 
 /// When tests begin, in milliseconds since 1970.
 const BEGIN: i64 = 1_800_000_000_000;
@@ -12,6 +12,7 @@ const BEGIN: i64 = 1_800_000_000_000;
 pub(super) struct Desk {
     pub(super) engine: Engine,
     pub(super) now: Now,
+    clock: Clock,
     /// What was decided since the last commit.
     pub(super) batch: Batch,
     /// What a store would look up.
@@ -26,24 +27,32 @@ impl Desk {
     }
 
     pub(super) fn with(options: Options) -> Desk {
+        let begin = Timestamp::from_millis(BEGIN);
         Desk {
             engine: Engine::new(options, 0, None, 1),
-            now: Now { wall: Timestamp::from_millis(BEGIN), mono: 1 },
+            now: Now { wall: begin, at: begin, mono: 0, lived: 1 },
+            clock: Clock::new(begin, begin, 0, options.lease_ms),
             batch: Batch::default(),
             finals: Vec::new(),
             sessions: 0,
         }
     }
 
-    /// Time passes, on both clocks.
+    /// Time passes, on all clocks, and the writer is awake.
     pub(super) fn pass(&mut self, millis: u64) {
-        self.now.wall = self.now.wall.plus_millis(millis);
-        self.now.mono += millis;
+        self.clock.sleeps(millis);
+        self.away(millis);
+    }
+
+    /// Time passes, and nobody is awake.
+    pub(super) fn away(&mut self, millis: u64) {
+        self.now = self.clock.look(self.now.wall.plus_millis(millis), self.now.mono + millis);
     }
 
     /// The wall clock is set to another time.
     pub(super) fn set_wall(&mut self, by_millis: i64) {
-        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + by_millis);
+        let wall = Timestamp::from_millis(self.now.wall.as_millis() + by_millis);
+        self.now = self.clock.look(wall, self.now.mono);
     }
 
     /// Decides as the writer does, with what the store knows at hand. Nothing is committed yet.
@@ -58,7 +67,8 @@ impl Desk {
 
     /// Fires timers and hands out. Nothing is committed yet.
     pub(super) fn go(&mut self) {
-        self.engine.fire(self.now, &(), usize::MAX, &mut self.batch);
+        self.engine.fire(self.now, usize::MAX, &mut self.batch);
+        self.engine.judge(self.now, &(), usize::MAX, &mut self.batch);
         self.engine.assign(self.now, usize::MAX, &mut self.batch);
     }
 
@@ -87,8 +97,8 @@ impl Desk {
         let unfinished = self.engine.tasks().filter(|task| !task.status.is_final());
         let mut unfinished: Vec<Task> = unfinished.map(|task| Task::clone(task)).collect();
         unfinished.sort_by_key(|task| task.task_id);
-        self.now.wall = self.now.wall.plus_millis(1_000);
-        self.now.mono = 1;
+        self.clock = Clock::new(self.now.at, self.now.wall.plus_millis(1_000), 0, self.engine.options().lease_ms);
+        self.now = self.clock.look(self.now.wall.plus_millis(1_000), 0);
         let last_id = unfinished.last().map(|task| task.task_id);
         let (options, rev) = (*self.engine.options(), self.engine.rev());
         (self.engine, self.batch) = Engine::recover(options, rev, last_id, unfinished, 1, self.now);
@@ -126,14 +136,23 @@ impl Desk {
         concurrency: u32,
         holding: &[(TaskId, u32)],
     ) -> Vec<(TaskId, u32)> {
+        self.greet(worker_id, accepts(task_types, queues), concurrency, Some(holding.to_vec()))
+    }
+
+    /// The process of a worker is new.
+    pub(super) fn begins(&mut self, worker_id: &str, concurrency: u32) {
+        self.greet(worker_id, accepts("*", "default"), concurrency, None);
+    }
+
+    fn greet(
+        &mut self,
+        worker_id: &str,
+        accepts: Accepts,
+        concurrency: u32,
+        holding: Option<Vec<(TaskId, u32)>>,
+    ) -> Vec<(TaskId, u32)> {
         self.sessions += 1;
-        let hello = Hello {
-            worker_id: Name::new(worker_id),
-            session: self.sessions,
-            accepts: accepts(task_types, queues),
-            concurrency,
-            holding: holding.to_vec(),
-        };
+        let hello = Hello { worker_id: Name::new(worker_id), session: self.sessions, accepts, concurrency, holding };
         match self.decide(Command::Hello(hello)) {
             Ok(Answer::Welcome { keep, .. }) => keep,
             other => panic!("not welcomed: {other:?}"),

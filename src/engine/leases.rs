@@ -1,20 +1,42 @@
 //! Workers, what they hold, and for how long.
 //!
-//! A worker on a socket holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it still
-//! holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when it is
-//! heard again, each takes a place until it has let go.
+//! An attempt is held by a *lease*, and how that ends depends on how its worker is linked to the hub:
 //!
-//! A worker over HTTP may never have got the answer that handed it a task, and has no way to say so. There each attempt has
-//! its own lease, which only what is said of that attempt renews; a claim renews none. A claim may ask for longer leases
-//! than the hub's own: a script, or a person at a terminal, has no thread for heartbeats. That is not kept with the task:
-//! after a restart of the hub its own lease counts.
+//! ```text
+//!             hello                        socket closes                     grace is over: all is lost
+//!   (new) ───────────► Socket ─────────────────────────────────► Away ──────────────────────────────────► forgotten
+//!     │                  │ ▲  hello, with what it holds            │ ▲
+//!     │ claim            │ └───────────────────────────────────────┤ │ hub restarted: known from its tasks' records
+//!     ▼                  │ nothing heard for a lease: all is lost  │ └──────────────────────────────────── (records)
+//!    Http ◄──────────────┴─────────────────────────────────────────┘ claims, or speaks of an attempt
+//!     │ an attempt was not spoken of for its lease: that one is lost
+//!     └─► forgotten, once it holds nothing, is silent and has no open claim
+//! ```
+//!
+//! **On a socket** a worker holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it
+//! still holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when
+//! it is heard again, each takes a place until it has let go.
+//!
+//! **Over HTTP** a worker may never have got the answer that handed it a task, and has no way to say so. There each attempt
+//! has its own lease, which only what is said of that attempt renews; a claim renews none. A claim may ask for longer leases
+//! than the hub's own: a script, or a person at a terminal, has no thread for heartbeats. That stands in the record, so
+//! that a restart of the hub takes nothing from those who do not know of it.
+//!
+//! **Over a restart of the hub** leases go on, and their workers have a lease and a grace to come back. Whoever comes back
+//! with its attempts, or speaks of them, loses nothing. What nobody comes back to is a crash, as it would be without a
+//! restart: a task that takes hub and worker along must not be handed out for ever. One case is known to be none: a process
+//! that the hub had welcomed before comes back without an attempt. Then the hub went down between writing the hand-out and
+//! sending it.
+//!
+//! Leases are counted in time that the hub lived through ([`Clock`](super::Clock)), and judged only once all that was said
+//! before is decided ([`Engine::judge`]). What a batch ended and took back has the lease it had.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::task::{Event, IdHasher, Name, Status, Task, TaskId, Timestamp};
 
-use super::core::{Engine, Step, keep_progress, mono_of};
+use super::core::{Engine, Step, keep_progress, lived_of};
 use super::crews::{CrewId, Free, Seat};
 use super::reports::Lost;
 use super::timers::Alarm;
@@ -35,6 +57,8 @@ pub(super) struct Worker {
     connected_at: Timestamp,
     last_heard: u64,
     last_heard_at: Timestamp,
+    /// While it is away: how long it may be.
+    away_until: u64,
     /// When the alarm of this worker goes off.
     alarm_at: u64,
     pub(super) running: HashMap<TaskId, Lease, IdHasher>,
@@ -52,7 +76,7 @@ pub(super) struct Lease {
     heard: u64,
     /// How long it lasts over HTTP, where its claim asked for more than the hub's own.
     asked_ms: Option<u64>,
-    /// It is from before a restart of the hub, and its worker has not confirmed it yet: losing it is nobody's crash.
+    /// It is from before a restart of the hub, and its worker has not spoken of it yet: perhaps it was never handed out.
     restored: bool,
 }
 
@@ -62,7 +86,7 @@ pub(super) struct Claim {
     crew: CrewId,
     wanted: u32,
     /// How long the leases last that it gets, where it asked for more than the hub's own.
-    lease_ms: Option<u64>,
+    pub(super) lease_ms: Option<u64>,
     free: Free,
     given: Vec<Arc<Task>>,
 }
@@ -78,9 +102,10 @@ impl Worker {
             session: 0,
             retiring: false,
             silent: false,
-            connected_at: now.wall,
-            last_heard: now.mono,
-            last_heard_at: now.wall,
+            connected_at: now.at,
+            last_heard: now.lived,
+            last_heard_at: now.at,
+            away_until: 0,
             alarm_at: 0,
             running: HashMap::default(),
             ending: Vec::new(),
@@ -101,16 +126,16 @@ impl Worker {
     fn comes_by_http(&mut self, now: Now) {
         if self.link == Link::Away {
             self.link = Link::Http;
-            self.running.values_mut().for_each(|lease| lease.heard = now.mono);
+            self.running.values_mut().for_each(|lease| lease.heard = now.lived);
         }
     }
 
-    /// When a lease of this worker runs out. `None` while it is away: then its grace ends, for all of them.
-    fn ends_at(&self, lease: &Lease, lease_ms: u64) -> Option<u64> {
+    /// When a lease of this worker runs out.
+    fn ends_at(&self, lease: &Lease, lease_ms: u64) -> u64 {
         match self.link {
-            Link::Socket => Some(self.last_heard + lease_ms),
-            Link::Http => Some(lease.heard + lease.asked_ms.unwrap_or(lease_ms)),
-            Link::Away => None,
+            Link::Socket => self.last_heard + lease_ms,
+            Link::Http => lease.heard + lease.asked_ms.unwrap_or(lease_ms),
+            Link::Away => self.away_until.max(lease.heard + lease.asked_ms.unwrap_or(0)),
         }
     }
 
@@ -162,11 +187,13 @@ impl Engine {
         worker.concurrency = concurrency;
         worker.retiring = false;
         worker.silent = false;
-        worker.connected_at = now.wall;
+        worker.connected_at = now.at;
         for ending in worker.ending.drain(..) {
             self.endings.remove(&ending);
         }
 
+        let is_new = holding.is_none();
+        let holding = holding.unwrap_or_default();
         let held = |id: &TaskId, attempt: u32| holding.contains(&(*id, attempt));
         let mut mine: Vec<_> = worker.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
         mine.sort();
@@ -185,7 +212,10 @@ impl Engine {
             }
         }
         for (task_id, _) in lost {
-            self.lose_lease(&worker_id, task_id, "its worker came back without it", now, ticks, batch);
+            // From before a restart, of a process that was there then: the hub was gone before it could hand this out.
+            let never_had = !is_new && self.workers[&worker_id].running[&task_id].restored;
+            let how = if never_had { Lost::GivenBack } else { Lost::Crash };
+            self.lose_lease(task_id, how, "its worker came back without it", now, ticks, batch);
         }
         self.reseat(&worker_id);
         Answer::Welcome { keep, drop }
@@ -198,13 +228,14 @@ impl Engine {
             return;
         }
         worker.link = Link::Away;
+        worker.away_until = now.lived + grace_ms;
         for ending in worker.ending.drain(..) {
             self.endings.remove(&ending);
         }
         if worker.running.is_empty() {
             self.leaving.push(worker_id.clone());
         }
-        self.set_worker_alarm(worker_id, now.mono + grace_ms);
+        self.set_worker_alarm(worker_id, now.lived + grace_ms);
         self.reseat(worker_id);
     }
 
@@ -212,7 +243,7 @@ impl Engine {
     pub(super) fn heard(&mut self, worker_id: &Name, now: Now) {
         self.present(worker_id, now);
         if let Some(worker) = self.workers.get_mut(worker_id).filter(|worker| worker.link == Link::Http) {
-            worker.running.values_mut().for_each(|lease| lease.heard = now.mono);
+            worker.running.values_mut().for_each(|lease| lease.heard = now.lived);
         }
     }
 
@@ -226,7 +257,7 @@ impl Engine {
 
     fn renew(&mut self, worker_id: &Name, task_id: TaskId, now: Now) {
         if let Some(lease) = self.workers.get_mut(worker_id).and_then(|worker| worker.running.get_mut(&task_id)) {
-            lease.heard = now.mono;
+            lease.heard = now.lived;
             lease.restored = false;
         }
     }
@@ -235,15 +266,15 @@ impl Engine {
     fn present(&mut self, worker_id: &Name, now: Now) {
         let lease_ms = self.options.lease_ms;
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        worker.last_heard = now.mono;
-        worker.last_heard_at = now.wall;
+        worker.last_heard = now.lived;
+        worker.last_heard_at = now.at;
         if worker.session == 0 {
             // A worker over HTTP from before a restart has no socket to come back with: this is its return.
             worker.comes_by_http(now);
         }
         let was_silent = std::mem::take(&mut worker.silent);
         // An alarm that goes off early looks again; one that is set for later, after a long grace, would come too late.
-        let at = now.mono + lease_ms;
+        let at = now.lived + lease_ms;
         if worker.link != Link::Away && (worker.alarm_at == 0 || worker.alarm_at > at) {
             self.set_worker_alarm(worker_id, at);
         }
@@ -302,7 +333,6 @@ impl Engine {
 
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
-        let task_id = task.task_id;
         claim.given.push(task);
         self.crews.unseat(claim.crew, &claim.free);
         let load = claim.given.len() as u32;
@@ -310,12 +340,9 @@ impl Engine {
             claim.free = self.crews.seat(claim.crew, Seat::Claim(ticket), load);
         }
         // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
-        let (worker_id, lease_ms) = (claim.worker_id.clone(), claim.lease_ms);
+        let worker_id = claim.worker_id.clone();
         if let Some(worker) = self.workers.get_mut(&worker_id) {
             worker.comes_by_http(now);
-            if let Some(lease) = worker.running.get_mut(&task_id) {
-                lease.asked_ms = lease_ms;
-            }
         }
         self.present(&worker_id, now);
     }
@@ -356,9 +383,13 @@ impl Engine {
         let lease_ms = self.options.lease_ms;
         let lease = self.ended.remove(&(task.task_id, task.attempt));
         let lease = lease.unwrap_or_else(|| {
-            let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.wall);
-            let timeout_at = task.timeout_ms().map(|timeout| mono_of(started_at, timeout, now));
-            Lease { attempt: task.attempt, timeout_at, heard: now.mono, asked_ms: None, restored: self.recovering }
+            let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.at);
+            let timeout_at = task.timeout_ms().map(|timeout| lived_of(started_at, timeout, now));
+            // How it ended while the hub was not there is told first.
+            let told_by = if self.recovering { now.lived + self.options.return_ms() } else { 0 };
+            let timeout_at = timeout_at.map(|at| at.max(told_by));
+            let asked_ms = task.run().and_then(|run| run.lease_ms);
+            Lease { attempt: task.attempt, timeout_at, heard: now.lived, asked_ms, restored: self.recovering }
         });
         if let Some(at) = lease.timeout_at {
             self.timers.set(at, Alarm::Timeout(task.task_id));
@@ -375,8 +406,8 @@ impl Engine {
         // If the alarm went off, and what came of it was taken back, it goes off again at once.
         let ends_at = worker.ends_at(&lease, lease_ms);
         worker.running.insert(task.task_id, lease);
-        if worker.alarm_at == 0 || ends_at.is_some_and(|at| at < worker.alarm_at) {
-            self.set_worker_alarm(worker_id, ends_at.unwrap_or(now.mono));
+        if worker.alarm_at == 0 || ends_at < worker.alarm_at {
+            self.set_worker_alarm(worker_id, ends_at);
         }
         self.reseat(worker_id);
     }
@@ -417,14 +448,14 @@ impl Engine {
     pub(super) fn check_worker(&mut self, worker_id: &Name, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
         let lease_ms = self.options.lease_ms;
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if worker.alarm_at > now.mono {
+        if worker.alarm_at > now.lived {
             return;
         }
         worker.alarm_at = 0;
         let away = worker.link == Link::Away;
-        worker.silent = away || worker.last_heard + lease_ms <= now.mono;
+        worker.silent = away || worker.last_heard + lease_ms <= now.lived;
         let worker = &*worker;
-        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms).is_none_or(|at| at <= now.mono);
+        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms) <= now.lived;
         let mut lost: Vec<_> = worker.running.iter().filter(|(_, lease)| is_over(lease)).map(|(id, _)| *id).collect();
         lost.sort();
         let on_socket = worker.link == Link::Socket;
@@ -437,33 +468,22 @@ impl Engine {
                 batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
             }
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
-            self.lose_lease(worker_id, task_id, note, now, ticks, batch);
+            self.lose_lease(task_id, Lost::Crash, note, now, ticks, batch);
         }
         let waits = self.claims.values().any(|claim| claim.worker_id == *worker_id);
         let Some(worker) = self.workers.get(worker_id) else { return };
         let silent_at = (!worker.silent).then_some(worker.last_heard + lease_ms);
-        let next = worker.running.values().filter_map(|lease| worker.ends_at(lease, lease_ms)).chain(silent_at).min();
+        let next = worker.running.values().map(|lease| worker.ends_at(lease, lease_ms)).chain(silent_at).min();
         match (worker.link, next) {
-            (Link::Socket | Link::Http, Some(at)) => self.set_worker_alarm(worker_id, at),
+            (_, Some(at)) => self.set_worker_alarm(worker_id, at),
             (Link::Socket, None) => self.reseat(worker_id),
             // A claim may be held open longer than a lease; the worker is only waiting.
-            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, now.mono + lease_ms),
+            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, now.lived + lease_ms),
             (Link::Http | Link::Away, _) => self.leaving.push(worker_id.clone()),
         }
     }
 
-    /// A lease is over: by a crash, unless nobody knows whether the worker ever had it.
-    fn lose_lease(
-        &mut self,
-        worker_id: &Name,
-        task_id: TaskId,
-        note: &str,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
-    ) {
-        let restored = self.workers[worker_id].running[&task_id].restored;
-        let how = if restored { Lost::GivenBack } else { Lost::Crash };
+    fn lose_lease(&mut self, task_id: TaskId, how: Lost, note: &str, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
         let task = Task::clone(&self.tasks[&task_id]);
         self.lose(task, how, note, now, ticks, batch);
     }
@@ -485,9 +505,10 @@ impl Engine {
             queues: crate::task::PatternSet::exactly(&task.queue),
         };
         let crew = self.crews.enter(&accepts, &mut self.lines);
-        let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Away, now);
+        let away_until = now.lived + self.options.return_ms();
+        let worker = Worker { away_until, ..Worker::new(worker_id.clone(), accepts, crew, Link::Away, now) };
         self.workers.insert(worker_id.clone(), worker);
-        self.set_worker_alarm(worker_id, now.mono + self.options.lease_ms);
+        self.set_worker_alarm(worker_id, away_until);
     }
 
     /// Forgets those who left and have not come back, unless they hold something again.

@@ -13,10 +13,10 @@
 //! one*, and its reverse is the reverse. What a worker's connection does (hello, heartbeat, leaving) is no change, is never
 //! durable, and is not taken back.
 //!
-//! # Two clocks
+//! # Time
 //!
-//! [`Now`] carries wall time for what people see and ask for (`run_at`, `created_at`), and a monotonic count for leases,
-//! graces and timeouts, so that a clock set forward by an hour does not end every lease.
+//! [`Now`] carries what a machine's clocks say, made fit for promises by [`Clock`]: a moment that somebody named, a wait of
+//! so long, a verdict on somebody who is silent, and what is written down each have a reading of their own.
 //!
 //! # Who gets what
 //!
@@ -25,6 +25,7 @@
 //! is found without looking at lines it does not serve. A free place of a worker, or an open claim over HTTP, is a *seat*;
 //! of all seats that there is a task for the emptiest comes first, then who waits longest.
 
+mod clock;
 mod core;
 mod crews;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod leases;
 mod lines;
 mod recover;
 mod reports;
+mod service;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -43,15 +45,21 @@ use std::sync::Arc;
 
 use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
 
+pub use self::clock::{Clock, HEARING_MS, late_ms};
 pub use self::core::{Engine, Options};
 pub use submit::{SubmitKey, check_submission};
 
-/// The time, on both clocks.
+/// The time, as [`Clock`] makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
+    /// What the machine's clock shows, with which a moment that somebody named is compared. It may be set.
     pub wall: Timestamp,
-    /// Milliseconds since the hub started; never goes back.
+    /// What is written down. It never goes back.
+    pub at: Timestamp,
+    /// Milliseconds on the machine's monotonic count, for waits.
     pub mono: u64,
+    /// Milliseconds that the hub has lived through, for verdicts on those who are silent.
+    pub lived: u64,
 }
 
 /// What the engine is asked to do.
@@ -127,8 +135,8 @@ pub struct Hello {
     pub session: u64,
     pub accepts: Accepts,
     pub concurrency: u32,
-    /// What it still runs.
-    pub holding: Vec<(TaskId, u32)>,
+    /// What it still runs. `None`: its process is new, and what it held under this name before is lost.
+    pub holding: Option<Vec<(TaskId, u32)>>,
 }
 
 /// Which tasks a worker takes.

@@ -9,7 +9,7 @@ use super::{Batch, Now};
 
 impl Engine {
     /// Takes up where a store left off, with its unfinished tasks. The batch confirms the leases of running tasks and must
-    /// be committed before anybody is answered. Their workers have one lease to come back.
+    /// be committed before anybody is answered. Their workers have a lease and a grace to come back.
     pub fn recover(
         options: Options,
         rev: u64,

@@ -69,7 +69,7 @@ impl Engine {
         self.end_attempt(&mut task, EndedBy::Worker, ticks);
         task.status = Status::Completed;
         let run = task.run.get_or_insert_default();
-        run.finished_at = Some(now.wall);
+        run.finished_at = Some(now.at);
         run.progress = run.progress.take().and_then(|progress| full_progress(&progress));
         let beside = (result.len() > RESULT_INLINE_BYTES).then(|| result.clone());
         run.outcome = Some(if beside.is_some() { Outcome::ResultOmitted } else { Outcome::Result(result) });
@@ -96,13 +96,14 @@ impl Engine {
         let event = if retryable && task.tries < task.max_attempts {
             task.status = Status::Scheduled;
             let delay = task.retry_policy().delay_ms(task.tries, &mut self.random);
-            task.run_at = Some(now.wall.plus_millis(delay));
+            task.run_at = Some(now.at.plus_millis(delay));
+            task.delayed = true;
             task.run.get_or_insert_default().last_error = Some(error);
             Event::Retrying
         } else {
             task.status = Status::Failed;
             let run = task.run.get_or_insert_default();
-            run.finished_at = Some(now.wall);
+            run.finished_at = Some(now.at);
             run.outcome = Some(Outcome::Error(error));
             Event::Failed
         };
@@ -123,7 +124,7 @@ impl Engine {
         let task_id = task.task_id;
         self.end_attempt(&mut task, by, ticks);
         task.status = Status::Cancelled;
-        task.run.get_or_insert_default().finished_at = Some(now.wall);
+        task.run.get_or_insert_default().finished_at = Some(now.at);
         self.step(Some(task_id), Step::new(task, Event::Cancelled).note(note), now, batch);
     }
 
@@ -149,7 +150,7 @@ impl Engine {
             task.status = Status::Failed;
             let message = format!("lost with its worker {} times", task.crashes);
             let run = task.run.get_or_insert_default();
-            run.finished_at = Some(now.wall);
+            run.finished_at = Some(now.at);
             run.outcome = Some(Outcome::Error(Failure::new("poison", message)));
             Event::Failed
         } else {
@@ -179,6 +180,7 @@ impl Engine {
         keep_progress(task, ticks);
         let run = task.run.get_or_insert_default();
         run.worker_id = None;
+        run.lease_ms = None;
         run.cancel_requested_at = None;
         run.ended_by_hub = by == EndedBy::Hub;
     }

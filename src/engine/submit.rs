@@ -39,7 +39,7 @@ pub(super) struct Keys {
 
 impl Keys {
     fn get(&self, key: u128, now: Now) -> Option<&KeyEntry> {
-        self.entries.get(&key).filter(|entry| entry.expires_at > now.wall)
+        self.entries.get(&key).filter(|entry| entry.expires_at > now.at)
     }
 
     fn insert(&mut self, entry: KeyEntry) {
@@ -101,7 +101,7 @@ impl Engine {
                 key,
                 body,
                 tasks: tasks.iter().map(|task| task.task_id).collect(),
-                expires_at: now.wall.plus_millis(self.options.key_ms),
+                expires_at: now.at.plus_millis(self.options.key_ms),
             };
             batch.keys.push(entry.clone());
             self.keys.insert(entry);
@@ -110,26 +110,33 @@ impl Engine {
     }
 
     fn create(&mut self, new: NewTask, now: Now, batch: &mut Batch) -> Arc<Task> {
-        let run_at = new.run_at.or(new.delay_ms.map(|delay| now.wall.plus_millis(delay)));
+        let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none());
+        let run_at = new.run_at.or(delay_ms.map(|delay| now.at.plus_millis(delay)));
+        let waits = match delay_ms {
+            Some(delay) => delay > 0,
+            None => run_at.is_some_and(|at| at > now.wall),
+        };
         let detail = Detail {
             title: new.title.map(Into::into),
             description: new.description.map(Into::into),
             labels: new.labels,
             timeout_ms: new.timeout_ms,
+            unserved_ms: new.unserved_ms,
             retry: new.retry,
             parent_id: new.parent_id,
         };
         let task = Task {
-            task_id: self.ids.next(now.wall, &mut self.random),
+            task_id: self.ids.next(now.at, &mut self.random),
             task_type: Name::new(&new.task_type),
             queue: Name::new(new.queue.as_deref().unwrap_or("default")),
             user_id: new.user_id.as_deref().map(Name::new),
             rev: 0,
-            created_at: now.wall,
-            updated_at: now.wall,
+            created_at: now.at,
+            updated_at: now.at,
             run_at,
             priority: new.priority,
-            status: if run_at.is_some_and(|at| at > now.wall) { Status::Scheduled } else { Status::Pending },
+            status: if waits { Status::Scheduled } else { Status::Pending },
+            delayed: waits && delay_ms.is_some(),
             attempt: 0,
             tries: 0,
             max_attempts: new.max_attempts.unwrap_or(1),
@@ -164,7 +171,7 @@ impl Engine {
         let mut next = Task::clone(&task);
         if task.status == Status::Running {
             keep_progress(&mut next, ticks);
-            next.run.get_or_insert_default().cancel_requested_at = Some(now.wall);
+            next.run.get_or_insert_default().cancel_requested_at = Some(now.at);
             let step = Step { note: reason.clone(), ..Step::new(next, Event::CancelRequested) };
             let next = self.step(Some(task_id), step, now, batch);
             if let Some(worker_id) = next.worker_id().cloned() {
@@ -174,7 +181,8 @@ impl Engine {
         }
         next.status = Status::Cancelled;
         next.run_at = None;
-        next.run.get_or_insert_default().finished_at = Some(now.wall);
+        next.delayed = false;
+        next.run.get_or_insert_default().finished_at = Some(now.at);
         let step = Step { note: reason, ..Step::new(next, Event::Cancelled) };
         Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
     }

@@ -17,6 +17,10 @@ const MARK_AFTER: Duration = Duration::from_millis(400);
 const UNMARKED_KEPT: usize = 1_024;
 /// Steps of one round of pings.
 const PING_STEPS: u32 = 100;
+/// A step of the pings that is later than this was slept through: the process was stopped. What clients said meanwhile is
+/// read before the next, since a ping is also when it is looked whether the one before was answered.
+const LATE: Duration = Duration::from_millis(500);
+const HEARING: Duration = Duration::from_secs(1);
 /// Between two steps of the goodbyes.
 const LEAVE_STEP: Duration = Duration::from_millis(5);
 
@@ -26,6 +30,8 @@ pub(super) struct Rounds {
     ping_step: u32,
     /// Not while nobody is there to be pinged.
     ping_at: Option<Instant>,
+    /// The last step was put off.
+    is_hearing: bool,
     /// Who is owed a mark, and since when.
     unmarked: VecDeque<(Seat, Instant)>,
     leaving: Option<Leaving>,
@@ -42,7 +48,7 @@ struct Leaving {
 
 impl Rounds {
     pub fn new(ping: Duration) -> Rounds {
-        Rounds { ping, ping_step: 0, ping_at: None, unmarked: VecDeque::new(), leaving: None }
+        Rounds { ping, ping_step: 0, ping_at: None, is_hearing: false, unmarked: VecDeque::new(), leaving: None }
     }
 
     /// The same clocks for a shard without clients.
@@ -79,6 +85,12 @@ impl Rounds {
     /// Of so many seats, those whose turn it is to be pinged. A seat has its turn in the same step of each round, however
     /// many come and go.
     pub fn pings(&mut self, now: Instant, seats: usize) -> impl Iterator<Item = usize> + use<> {
+        let late = self.ping_at.is_some_and(|at| at + LATE < now);
+        // Once, so that a shard with too much to do pings all the same.
+        self.is_hearing = late && !self.is_hearing;
+        if self.is_hearing {
+            self.ping_at = Some(now + HEARING);
+        }
         let due = self.ping_at.take_if(|at| *at <= now);
         let turn = if due.is_some() { self.ping_step as usize..seats } else { 0..0 };
         if let Some(at) = due {
@@ -140,6 +152,19 @@ mod tests {
         now = rounds.next_at().unwrap();
         assert_eq!(rounds.pings(now, 0).count(), 0);
         assert_eq!(rounds.next_at(), None, "nobody is there");
+    }
+
+    /// Regression: after a pause the hub pinged before it had read the pongs that were there, and took who had answered
+    /// for silent.
+    #[test]
+    fn a_step_that_was_slept_through_comes_after_a_moment_to_hear() {
+        let mut rounds = Rounds::new(Duration::from_secs(25));
+        rounds.begin_pings(Instant::now());
+        let woken = rounds.next_at().unwrap() + Duration::from_secs(60);
+        assert_eq!(rounds.pings(woken, 1_000).count(), 0);
+        let next = rounds.next_at().unwrap();
+        assert_eq!(next, woken + HEARING);
+        assert_eq!(rounds.pings(next + Duration::from_secs(60), 1_000).count(), 10, "once");
     }
 
     /// Turns were shares of the seats there were, so that a crowd that came in the middle of a round had others skipped.

@@ -20,6 +20,7 @@ pub fn task(task_id: TaskId, status: Status) -> Task {
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
         run_at: None,
+        delayed: false,
         priority: 0,
         status,
         attempt: 0,

@@ -24,6 +24,7 @@ use super::live_op::{Subject, Tasks};
 use super::query::Params;
 use super::session::{Carrier, Ending, Session};
 use super::state::{App, SocketKind};
+use crate::lived::{self, TooLate};
 use crate::task::LOG_LINES_MAX;
 use crate::wire::{CloseCode, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec, bye_line};
 
@@ -114,10 +115,9 @@ struct Stream {
 
 impl Stream {
     async fn put(&mut self, message: Vec<u8>) -> Result<(), Ending> {
-        match self.sender.send_timeout(message.into(), self.stall).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ending::Close(CloseCode::TooSlow, "too slow")),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ending::Gone),
+        match lived::timeout(self.stall, self.sender.send(message.into())).await {
+            Ok(sent) => sent.map_err(|_| Ending::Gone),
+            Err(TooLate) => Err(Ending::Close(CloseCode::TooSlow, "too slow")),
         }
     }
 }

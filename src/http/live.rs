@@ -24,6 +24,7 @@ use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
+use crate::lived::Deadline;
 use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, Problem};
 
 /// `GET /api/v1/ws`.
@@ -60,20 +61,20 @@ fn run(app: Arc<App>, guard: SocketGuard, wire: Arc<Wire>, early: Bytes) -> impl
 
 /// Serves a client until one side has enough.
 async fn serve(socket: &mut Socket, session: &mut Session) -> Result<Infallible, Ending> {
-    let mut hello_at = Some(Instant::now() + session.limits().hello_time);
+    let mut hello_by = Some(Deadline::after(session.limits().hello_time));
     Box::pin(session.greet(None, socket)).await?;
     loop {
         if Box::pin(talk(socket, session)).await? {
-            hello_at = None;
+            hello_by = None;
         }
-        let wake_at = [session.stats_at(), hello_at].into_iter().flatten().min();
+        let wake_at = [session.stats_at(), hello_by.map(|by| by.at())].into_iter().flatten().min();
         let mut alarm = wake_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
         tokio::select! {
             readable = socket.readable() => readable?,
             () = session.ready() => {}
             () = async { alarm.as_mut().expect("there is one").await }, if alarm.is_some() => {}
         }
-        if hello_at.is_some_and(|at| Instant::now() >= at) {
+        if hello_by.as_mut().is_some_and(|by| by.is_over(Instant::now())) {
             return Err(Ending::Close(CloseCode::NoPong, "nothing was said"));
         }
     }

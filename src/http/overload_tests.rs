@@ -299,7 +299,7 @@ async fn what_a_broken_store_left_is_written_in_commits_of_a_bounded_size() {
     let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
     let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
     let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
-    let attached = hub.attach_worker(Name::new("w"), accepts, TASKS as u32, Vec::new()).await;
+    let attached = hub.attach_worker(Name::new("w"), accepts, TASKS as u32, None).await;
     let mut link = attached.unwrap_or_else(|error| panic!("{error}")).link;
     hub.submit_all(&Principal::default(), vec![NewTask::new("t"); TASKS], None).await.unwrap();
     let mut pushed = Vec::new();

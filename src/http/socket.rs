@@ -14,6 +14,7 @@ use super::session::{Carrier, Ending};
 use super::state::{FRAME_FACTOR, LiveLimits};
 use super::upgrade::Wire;
 use crate::feed::text_message;
+use crate::lived;
 use crate::wire::{CloseCode, bye_line};
 
 /// The close code of somebody who is just done. RFC 6455, section 7.4.1.
@@ -110,7 +111,7 @@ impl Socket {
         while !bytes.is_empty() {
             match self.wire.try_write(bytes) {
                 Ok(taken) => bytes = &bytes[taken..],
-                Err(error) if is_full(&error) => match tokio::time::timeout(self.stall, self.wire.writable()).await {
+                Err(error) if is_full(&error) => match lived::timeout(self.stall, self.wire.writable()).await {
                     Ok(room) => room.map_err(|_| Ending::Gone)?,
                     Err(_) => {
                         self.unsent = Bytes::copy_from_slice(bytes);

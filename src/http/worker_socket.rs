@@ -30,6 +30,7 @@ use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
 use super::upgrade::Upgrade;
 use super::worker_http::{text_for, write_task};
 use crate::hub::{HubError, Pushed, Refusal, Report, Welcome, WorkerLink};
+use crate::lived::{self, Deadline};
 use crate::task::TaskId;
 use crate::wire::{
     CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays, bye_line,
@@ -106,7 +107,7 @@ async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str) {
 }
 
 async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
-    let (mut link, welcome, rest) = match tokio::time::timeout(HELLO_TIME, introduce(socket, app)).await {
+    let (mut link, welcome, rest) = match lived::timeout(HELLO_TIME, introduce(socket, app)).await {
         Ok(Ok(introduced)) => introduced,
         Ok(Err(ending)) => return ending,
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
@@ -114,7 +115,8 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
     let mut watch = tokio::time::interval((lease / 3).max(Duration::from_millis(1)));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
-    let mut last_heard = Instant::now();
+    let silence = lease * SILENCE_LEASES_MAX;
+    let mut silent = Deadline::after(silence);
     let mut pushes = Vec::new();
     if let Err(ending) = desk.take(&rest, &link) {
         return ending;
@@ -130,7 +132,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         };
         match step {
             Step::Turn(Turn::Heard(text)) => {
-                last_heard = Instant::now();
+                silent = Deadline::after(silence);
                 link.heard();
                 if let Err(ending) = desk.take(&text, &link) {
                     return ending;
@@ -154,11 +156,11 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
             }
             // It is not silent, it is not listened to.
             Step::Room | Step::Watch if !listens => {
-                last_heard = Instant::now();
+                silent = Deadline::after(silence);
                 link.heard();
             }
             Step::Room => {}
-            Step::Watch if last_heard.elapsed() > lease * SILENCE_LEASES_MAX => {
+            Step::Watch if silent.is_over(Instant::now()) => {
                 return Ending::Close(CloseCode::NoPong, "nothing was heard");
             }
             Step::Watch => {}
@@ -218,7 +220,7 @@ async fn attach(app: &App, hello: WorkerHello) -> Result<(WorkerLink, String), R
     let worker_id = accepts::worker_id(&hello.worker_id).map_err(wrong)?;
     let accepts = accepts(hello.task_types, hello.queues).map_err(wrong)?;
     let concurrency = accepts::at_least_one("concurrency", hello.concurrency, CONCURRENCY_MAX).map_err(wrong)?;
-    let holding = hello.holding.iter().map(|held| (held.task_id, held.attempt)).collect();
+    let holding = hello.holding.map(|holding| holding.iter().map(|held| (held.task_id, held.attempt)).collect());
     let attached = app.hub.attach_worker(worker_id, accepts, concurrency, holding).await;
     let Welcome { link, keep, drop } = attached.map_err(Refused::Hub)?;
     let lease_ms = app.hub.options().engine.lease_ms;

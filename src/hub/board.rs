@@ -15,14 +15,13 @@ use dashmap::Entry as Slot;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::engine::{Refusal, Ticks};
+use crate::engine::{Now, Refusal, Ticks};
 use crate::feed::{Tick, Truth};
 use crate::store::Entry;
-use crate::task::{
-    ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, Timestamp, cut_line,
-};
+use crate::task::{ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, cut_line};
 
 use super::HubError;
+use super::clock::Clock;
 use super::stats::{NameCounts, Rates, UnfinishedCounts};
 
 /// The longest time left that is worth telling: a year.
@@ -43,6 +42,7 @@ pub(super) struct Board {
     rev: AtomicU64,
     counts: Mutex<Counts>,
     running: watch::Sender<usize>,
+    clock: Arc<Clock>,
 }
 
 /// Numbers that are kept up to date rather than counted.
@@ -60,7 +60,8 @@ struct Live {
     attempt: u32,
     tick: u64,
     progress: Option<Progress>,
-    started_at: Timestamp,
+    /// When the attempt began, on the monotonic count of this hub: before 0 where that was another's.
+    began: i64,
     cancel_requested: bool,
     /// The tick's event, encoded once for everybody.
     line: Option<Bytes>,
@@ -88,7 +89,7 @@ pub(super) struct Heard {
 
 impl Board {
     /// A board that shows what a store held.
-    pub(super) fn new(rev: u64, counts: BTreeMap<Status, u64>) -> Board {
+    pub(super) fn new(rev: u64, counts: BTreeMap<Status, u64>, clock: Arc<Clock>) -> Board {
         Board {
             tasks: DashMap::default(),
             live: DashMap::default(),
@@ -97,6 +98,7 @@ impl Board {
             rev: AtomicU64::new(rev),
             counts: Mutex::new(Counts { by_status: counts, ..Counts::default() }),
             running: watch::Sender::new(0),
+            clock,
         }
     }
 
@@ -108,14 +110,15 @@ impl Board {
         counts.by_queue.add(&task.queue, task.status, 1);
         counts.by_type.add(&task.task_type, task.status, 1);
         drop(counts);
-        self.relive(task, None);
+        self.relive(task, None, self.clock.now());
         if let Some(mut live) = self.live.get_mut(&task.task_id) {
             live.log_end = log_end;
         }
     }
 
     /// Shows a commit. Says which running tasks have ticked since it was decided: that tick is still to be told.
-    pub(super) fn apply(&self, entries: &[Entry], now: Timestamp) -> Vec<TaskId> {
+    pub(super) fn apply(&self, entries: &[Entry]) -> Vec<TaskId> {
+        let now = self.clock.now();
         let mut ticked = Vec::new();
         for Entry { change, .. } in entries {
             let task = &change.task;
@@ -124,7 +127,7 @@ impl Board {
                 continue;
             }
             self.tasks.insert(task.task_id, task.clone());
-            if self.relive(task, change.prev.as_deref()) == Ticked::Since {
+            if self.relive(task, change.prev.as_deref(), now) == Ticked::Since {
                 ticked.push(task.task_id);
             }
         }
@@ -132,7 +135,7 @@ impl Board {
         for Entry { change, .. } in entries {
             counts.count(change.prev.as_deref(), (change.kind != ChangeKind::Gone).then_some(&*change.task));
             if let ChangeKind::Transition(event) = change.kind {
-                counts.rates.add(event, now);
+                counts.rates.add(event, now.mono);
             }
         }
         drop(counts);
@@ -145,7 +148,7 @@ impl Board {
     }
 
     /// Begins, renews or ends what a running task says of itself.
-    fn relive(&self, task: &Task, prev: Option<&Task>) -> Ticked {
+    fn relive(&self, task: &Task, prev: Option<&Task>, now: Now) -> Ticked {
         if task.status == Status::Running {
             let run = task.run();
             // In its place: a worker that ticks in between holds its lease all the while.
@@ -160,6 +163,13 @@ impl Board {
                 None if task.attempt == 1 && prev.is_some() => Some(0),
                 None => self.log_ends.lock().remove(&task.task_id),
             };
+            let began = before.filter(|_| same).map_or_else(
+                || {
+                    let started_at = run.and_then(|run| run.started_at).unwrap_or(task.updated_at);
+                    now.mono as i64 - now.at.millis_since(started_at) as i64
+                },
+                |live| live.began,
+            );
             let recorded = run.and_then(|run| run.progress.as_ref());
             let progress: Option<Progress> = match before {
                 Some(live) if same => live.progress.clone(),
@@ -171,7 +181,7 @@ impl Board {
                 attempt: task.attempt,
                 tick: u64::from(since),
                 progress,
-                started_at: run.and_then(|run| run.started_at).unwrap_or(task.updated_at),
+                began,
                 cancel_requested: task.cancel_requested(),
                 line: None,
                 unkept: since,
@@ -246,7 +256,7 @@ impl Board {
         let task_id = task.task_id;
         let mut out = Vec::with_capacity(640);
         let live = self.live.get(&task_id).filter(|live| live.rev == task.rev);
-        let tick = live.as_ref().and_then(|live| Some((live.encoded()?, live.tick)));
+        let tick = live.as_ref().and_then(|live| Some((live.encoded(&self.clock)?, live.tick)));
         task.write_json(&mut out, tick.as_ref().map(|(json, tick)| (json, *tick)));
         drop(live);
         out
@@ -287,11 +297,12 @@ impl Board {
         task_id: TaskId,
         attempt: u32,
         lines: Vec<(Level, String)>,
-        now: Timestamp,
         pass_on: impl FnOnce(Arc<[LogLine]>),
     ) -> Result<Heard, HubError> {
         let mut live = self.held(task_id, attempt).map_err(HubError::Refused)?;
         let mut end = live.log_end.ok_or(HubError::StorageUnavailable)?;
+        // Read while no other line of the task can be numbered, so that times are in the order of numbers.
+        let now = self.clock.now().at;
         let lines = lines.into_iter().map(|(level, message)| {
             end += 1;
             LogLine { seq: end, at: now, attempt, level, message: cut_line(message) }
@@ -318,7 +329,7 @@ impl Board {
         for task_id in task_ids {
             if let Some(mut live) = self.live.get_mut(&task_id) {
                 live.unkept = false;
-                if let Some(json) = live.encoded() {
+                if let Some(json) = live.encoded(&self.clock) {
                     ticks.push((task_id, live.rev, json));
                 }
             }
@@ -343,11 +354,11 @@ impl Board {
 
     /// Counts of tasks: of each status, and of unfinished ones in each queue and of each type; of the largest where these
     /// are many.
-    pub(super) fn stats(&self, now: Timestamp) -> crate::wire::Stats {
+    pub(super) fn stats(&self) -> crate::wire::Stats {
         // Commits take this lock too, so what is made of the numbers is made without it.
         let (by_status, by_queue, by_type, rates) = {
             let mut counts = self.counts.lock();
-            let rates = counts.rates.read(now);
+            let rates = counts.rates.read(self.clock.mono());
             let by_status = counts.by_status.clone();
             let (all, now) = (UnfinishedCounts::of(&by_status), Instant::now());
             (by_status, counts.by_queue.told(all, now), counts.by_type.told(all, now), rates)
@@ -377,10 +388,10 @@ impl Board {
 
 impl Live {
     /// The newest tick as JSON, with an estimate of the time left.
-    fn encoded(&self) -> Option<Json> {
+    fn encoded(&self, clock: &Clock) -> Option<Json> {
         let mut progress = self.progress.clone()?;
         progress.eta_ms = progress.percentage.filter(|done| *done > 0.0 && *done < 100.0).map(|done| {
-            let elapsed = Timestamp::now().millis_since(self.started_at) as f64;
+            let elapsed = (clock.mono() as i64 - self.began).max(0) as f64;
             (elapsed * (100.0 - done) / done) as u64
         });
         // Beyond this it is no estimate.
@@ -421,7 +432,7 @@ impl Truth for Board {
         let line = match &live.line {
             Some(line) => line.clone(),
             None => {
-                let line = progress_line(task_id, &live)?;
+                let line = progress_line(task_id, &live, &self.clock)?;
                 live.line = Some(line.clone());
                 line
             }
@@ -434,8 +445,8 @@ impl Truth for Board {
     }
 }
 
-fn progress_line(task_id: TaskId, live: &Live) -> Option<Bytes> {
-    let json = live.encoded()?;
+fn progress_line(task_id: TaskId, live: &Live, clock: &Clock) -> Option<Bytes> {
+    let json = live.encoded(clock)?;
     let line = format!(
         r#"{{"type":"progress","task_id":"{task_id}","rev":{},"tick":{},"attempt":{},"progress":{}}}"#,
         live.rev,

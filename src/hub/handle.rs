@@ -15,14 +15,15 @@ use crate::engine::{
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{
-    Filter, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Timestamp, Transition,
+    Filter, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Transition,
 };
 use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
+use super::clock::Clock;
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
-use super::shared::{Body, Clock, Ended, Given, Push, Shared};
+use super::shared::{Body, Ended, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
@@ -41,16 +42,16 @@ impl Hub {
     /// leases of running tasks are confirmed.
     pub fn start(mut store: Box<dyn Store>, options: HubOptions) -> Result<Hub, StoreError> {
         let recovered = store.recover()?;
-        let clock = Clock::start();
+        let clock = Arc::new(Clock::start(recovered.last_at, options.engine.lease_ms));
         let unfinished = recovered.unfinished.len();
-        let board = Arc::new(Board::new(recovered.rev, recovered.counts));
+        let board = Arc::new(Board::new(recovered.rev, recovered.counts, clock.clone()));
         let (mut engine, batch) = Engine::recover(
             options.engine,
             recovered.rev,
             recovered.last_id,
             recovered.unfinished,
             fastrand::u64(..),
-            clock.now(),
+            clock.look(),
         );
         let batch = match recovered.damage.is_some() {
             // Nothing of it can be written, so nothing of it is shown.
@@ -301,7 +302,7 @@ impl Hub {
             epoch: self.epoch().to_owned(),
             uptime_ms: self.shared.clock.uptime().as_millis() as u64,
             feed_lag_ms: self.feed().lag().as_millis() as u64,
-            ..self.shared.board.stats(self.shared.clock.now().wall)
+            ..self.shared.board.stats()
         }
     }
 
@@ -429,7 +430,7 @@ impl Hub {
     fn renew(&self, task_id: TaskId, attempt: u32) {
         const RENEWALS_A_LEASE: u64 = 20;
         let every_ms = self.options().engine.lease_ms / RENEWALS_A_LEASE;
-        if !self.shared.board.renews(task_id, attempt, self.shared.clock.now().mono, every_ms) {
+        if !self.shared.board.renews(task_id, attempt, self.shared.clock.mono(), every_ms) {
             return;
         }
         let command = Command::Report { task_id, attempt, report: Report::Heartbeat };
@@ -588,7 +589,6 @@ impl Shared {
         if bound != Bound::Free && !self.unwritten.has_room_for(bytes()) {
             return Err(HubError::Overloaded);
         }
-        let now = self.clock.now().wall;
         let pass_on = |lines: Arc<[LogLine]>| {
             // In this order: a reader that comes in between finds them there, and is not told.
             if self.unwritten.push(task_id, lines.clone()) {
@@ -596,7 +596,7 @@ impl Shared {
             }
             self.feed.logs(task_id, &lines);
         };
-        self.board.number_lines(task_id, attempt, lines, now, pass_on)
+        self.board.number_lines(task_id, attempt, lines, pass_on)
     }
 }
 
@@ -615,9 +615,7 @@ async fn expire(shared: Arc<Shared>) {
 impl Hub {
     /// Deletes some tasks whose retention is over, and says whether there may be more.
     async fn expire_step(&self) -> Result<bool, HubError> {
-        let retain_ms = i64::try_from(self.options().retain.as_millis()).unwrap_or(i64::MAX);
-        let now = self.shared.clock.now().wall.as_millis();
-        let before = Timestamp::from_millis(now.saturating_sub(retain_ms));
+        let before = self.shared.clock.ago(self.options().retain);
         let task_ids = self.shared.read(move |reader| reader.finished_before(before, EXPIRE_STEP)).await?;
         let more = task_ids.len() == EXPIRE_STEP;
         if !task_ids.is_empty() {

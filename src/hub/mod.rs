@@ -7,6 +7,7 @@
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
 
 mod board;
+mod clock;
 mod gather;
 mod handle;
 mod inbox;

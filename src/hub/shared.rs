@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::engine::{Now, Refusal};
+use crate::engine::Refusal;
 use crate::feed::Feed;
 use crate::store::{Openings, Page, Query, Reader, StoreError};
-use crate::task::{Json, Task, TaskId, Timestamp};
+use crate::task::{Json, Task, TaskId};
 use crate::telemetry::Metrics;
 
 use super::board::Board;
+use super::clock::Clock;
 use super::gather::Gather;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
@@ -29,7 +30,7 @@ const LONG_READS_MAX: usize = 2;
 pub(super) struct Shared {
     pub(super) options: HubOptions,
     pub(super) openings: Openings,
-    pub(super) clock: Clock,
+    pub(super) clock: Arc<Clock>,
     pub(super) inbox: Inbox,
     /// Log lines on their way to the store.
     pub(super) unwritten: Unwritten,
@@ -91,32 +92,11 @@ pub enum Ended {
     Failed,
 }
 
-/// Both clocks of this machine.
-#[derive(Clone, Copy)]
-pub(super) struct Clock {
-    started: Instant,
-}
-
-impl Clock {
-    pub(super) fn start() -> Clock {
-        Clock { started: Instant::now() }
-    }
-
-    pub(super) fn now(&self) -> Now {
-        // Counted from 1, so that 0 can mean "no alarm".
-        Now { wall: Timestamp::now(), mono: 1 + self.started.elapsed().as_millis() as u64 }
-    }
-
-    pub(super) fn uptime(&self) -> Duration {
-        self.started.elapsed()
-    }
-}
-
 impl Shared {
     pub(super) fn new(
         options: HubOptions,
         openings: Openings,
-        clock: Clock,
+        clock: Arc<Clock>,
         board: Arc<Board>,
         feed: Feed,
         metrics: Arc<Metrics>,

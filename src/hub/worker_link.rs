@@ -84,7 +84,7 @@ impl Hub {
         worker_id: Name,
         accepts: Accepts,
         concurrency: u32,
-        holding: Vec<(TaskId, u32)>,
+        holding: Option<Vec<(TaskId, u32)>>,
     ) -> Result<Welcome, HubError> {
         let shared = self.shared().clone();
         let session = shared.number();
@@ -95,7 +95,7 @@ impl Hub {
             mailbox,
             taken: Vec::new(),
             reading: None,
-            heard_at: AtomicU64::new(shared.clock.now().mono),
+            heard_at: AtomicU64::new(shared.clock.mono()),
             logged: Mutex::default(),
             shared,
         };
@@ -167,7 +167,7 @@ impl WorkerLink {
 
     /// A sign of life. Cheap: call it for every message.
     pub fn heard(&self) {
-        let now = self.shared.clock.now().mono;
+        let now = self.shared.clock.mono();
         let before = self.heard_at.load(Ordering::Relaxed);
         if now >= before + HEARD_EVERY_MS.min(self.shared.options.engine.lease_ms / 20) {
             self.heard_at.store(now, Ordering::Relaxed);

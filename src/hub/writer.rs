@@ -40,6 +40,8 @@ use super::{HubError, Submitted};
 const HAND_OUTS_MAX: usize = 4_096;
 /// Timers that go off in one round.
 const TIMERS_MAX: usize = 4_096;
+/// Under a flood that never leaves the inbox empty, verdicts wait for so many rounds: more than what can wait at once.
+const ROUNDS_UNJUDGED_MAX: u32 = 16;
 /// Events are written into buffers of about this size, which live as long as the last event in them is needed.
 const EVENT_BUFFER_BYTES: usize = 64 << 10;
 /// The view may be this many tasks, or bytes of what was committed, behind before settling is done under load too. Much of
@@ -82,6 +84,8 @@ pub(super) struct Writer {
     unsettled_since: Option<Instant>,
     /// The last round stopped for a bound: there is more to do at once.
     more: bool,
+    /// Rounds since verdicts could be given.
+    unjudged: u32,
     ticks_kept: Instant,
     swept: Instant,
 }
@@ -122,6 +126,7 @@ impl Writer {
             storage: Storage::Well,
             unsettled_since: None,
             more: false,
+            unjudged: 0,
             ticks_kept: now,
             swept: now,
         }
@@ -151,7 +156,9 @@ impl Writer {
             shared.stopped(if std::thread::panicking() { Ended::Failed } else { Ended::Well });
         });
         loop {
-            let requests = self.shared.inbox.take(self.patience());
+            let patience = self.patience();
+            self.shared.clock.sleeps(patience);
+            let requests = self.shared.inbox.take(patience);
             let stop = if requests.is_empty() { None } else { self.round(requests) };
             if self.more || self.due() {
                 self.round(Vec::new());
@@ -164,7 +171,7 @@ impl Writer {
     }
 
     fn now(&self) -> Now {
-        self.shared.clock.now()
+        self.shared.clock.look()
     }
 
     /// How long nothing needs doing.
@@ -225,8 +232,10 @@ impl Writer {
                 Request::Stop => stop = Some(()),
             }
         }
-        let board = &*self.shared.board;
-        self.engine.fire(now, board, TIMERS_MAX, &mut batch);
+        self.engine.fire(now, TIMERS_MAX, &mut batch);
+        if self.has_heard_all() {
+            self.engine.judge(now, &*self.shared.board, TIMERS_MAX, &mut batch);
+        }
         self.more = self.engine.assign(now, HAND_OUTS_MAX, &mut batch) && self.is_well();
 
         let mut asides = self.take_asides();
@@ -259,6 +268,14 @@ impl Writer {
         self.engine.shed();
         self.shared.inbox.keep(self.asides_bytes + self.parked.iter().map(Request::bytes).sum::<usize>());
         stop
+    }
+
+    /// Whether nothing waits that was said before: then whoever is silent is silent. After a stall the inbox holds many
+    /// rounds of heartbeats, and the first of them must not end the leases that the last would renew.
+    fn has_heard_all(&mut self) -> bool {
+        let all = self.parked.is_empty() && self.shared.inbox.is_empty();
+        self.unjudged = if all || self.unjudged >= ROUNDS_UNJUDGED_MAX { 0 } else { self.unjudged + 1 };
+        self.unjudged == 0
     }
 
     fn decide(&mut self, command: Command, reply: Reply, now: Now, batch: &mut Batch) -> Option<Outcome> {
@@ -299,7 +316,7 @@ impl Writer {
         }
         if let Command::Submit { key: Some(key), .. } = command
             && !self.engine.knows_key(key.key)
-            && let Some(entry) = self.store.key(key.key, now.wall)?
+            && let Some(entry) = self.store.key(key.key, now.at)?
         {
             self.engine.admit_key(entry);
         }
@@ -331,7 +348,7 @@ impl Writer {
         if commit.changes.is_empty() {
             return;
         }
-        let ticked = self.shared.board.apply(&commit.changes, self.now().wall);
+        let ticked = self.shared.board.apply(&commit.changes);
         let published: Vec<Published> = commit
             .changes
             .iter()
@@ -536,9 +553,8 @@ impl Writer {
             }
         }
         if self.swept.elapsed() >= SWEEP_EVERY {
-            let now = self.now().wall;
-            let kept_ms = self.shared.options.tombstones.as_millis() as i64;
-            let before = crate::task::Timestamp::from_millis(now.as_millis() - kept_ms);
+            let now = self.now().at;
+            let before = self.shared.clock.ago(self.shared.options.tombstones);
             match self.store.sweep(now, before, SWEEP_STEP) {
                 Ok(rows) if rows >= SWEEP_STEP => {}
                 Ok(_) => self.swept = Instant::now(),

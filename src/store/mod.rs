@@ -81,6 +81,8 @@ pub struct Recovered {
     pub rev: u64,
     /// The youngest id ever given, also where that task was deleted.
     pub last_id: Option<TaskId>,
+    /// The newest time that is written down, as far as it can be told without a look at everything.
+    pub last_at: Timestamp,
     /// Every unfinished task, oldest first, with its newest kept tick in `run.progress`.
     pub unfinished: Vec<Task>,
     /// How many tasks there are of each status, final ones too.

@@ -132,6 +132,7 @@ impl World {
             created_at: self.now,
             updated_at: self.now,
             run_at: None,
+            delayed: false,
             priority: 0,
             status: Status::Pending,
             attempt: 0,

@@ -9,8 +9,9 @@ use super::log::any_text;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`) and `poison` (lost with its
-    /// worker `max_crashes` times). `taskhub worker` adds `exit` and `signal`. ≤ 128 characters.
+    /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`), `poison` (lost with its worker
+    /// `max_crashes` times) and `lost` (nobody was there to run it for `unserved_ms`). `taskhub worker` adds `exit` and
+    /// `signal`. ≤ 128 characters.
     #[serde(default = "Failure::default_kind", deserialize_with = "kind")]
     pub kind: String,
     /// ≤ 8 KiB, cut beyond. Whatever a worker sends here is taken: a report of a failure is not lost for its words.

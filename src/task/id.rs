@@ -24,6 +24,11 @@ impl TaskId {
         TaskId(Uuid::from_bytes(bytes))
     }
 
+    /// When it was made, as it says itself.
+    pub fn made_at(self) -> Timestamp {
+        Timestamp::from_millis((self.as_u128() >> 80) as i64)
+    }
+
     /// The id as a number, as large as it is young.
     pub fn as_u128(&self) -> u128 {
         self.0.as_u128()
@@ -146,6 +151,7 @@ mod tests {
             let now = Timestamp::from_millis(1_000_000 - step % 3);
             let next = ids.next(now, &mut random);
             assert!(next > last);
+            assert_eq!(next.made_at(), Timestamp::from_millis(1_000_000));
             assert_eq!(next.0.get_version_num(), 7);
             assert_eq!(next.0.get_variant(), uuid::Variant::RFC4122);
             last = next;

@@ -73,6 +73,10 @@ pub struct NewTask {
     /// The longest an attempt may take.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub timeout_ms: Option<u64>,
+    /// Once it is ready, it fails as `lost` when no worker that takes it has been there for this long. For work that only
+    /// one process can do, and that shall not wait for ever where that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unserved_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
 }
@@ -206,6 +210,7 @@ impl NewTask {
         range("max_attempts", self.max_attempts.map(u64::from), 1, u64::from(ATTEMPTS_MAX))?;
         range("max_crashes", self.max_crashes.map(u64::from), 1, u64::from(CRASHES_MAX))?;
         range("timeout_ms", self.timeout_ms, 1, TIMEOUT_MS_MAX)?;
+        range("unserved_ms", self.unserved_ms, 1, TIMEOUT_MS_MAX)?;
         if let Some(retry) = &self.retry {
             range("retry.base_ms", Some(retry.base_ms), 0, RetryPolicy::MAX_MS_MAX)?;
             range("retry.max_ms", Some(retry.max_ms), 0, RetryPolicy::MAX_MS_MAX)?;

@@ -29,6 +29,9 @@ pub struct Task {
     pub run_at: Option<Timestamp>,
     pub priority: i8,
     pub status: Status,
+    /// It is scheduled for the end of a wait that was asked for as so long. Then `run_at` is when the wait began,
+    /// `updated_at`, and its length; what counts is the length, whatever a clock does meanwhile.
+    pub delayed: bool,
     /// Hand-outs so far. Grows with each, never goes back: it fences.
     pub attempt: u32,
     /// Attempts that failed or are running.
@@ -48,6 +51,7 @@ pub struct Detail {
     pub description: Option<Box<str>>,
     pub labels: BTreeMap<String, String>,
     pub timeout_ms: Option<u64>,
+    pub unserved_ms: Option<u64>,
     pub retry: Option<RetryPolicy>,
     pub parent_id: Option<TaskId>,
 }
@@ -60,6 +64,8 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// Set only while it runs.
     pub worker_id: Option<Name>,
+    /// Set only while it runs, and where its claim asked for a longer lease than the hub's own.
+    pub lease_ms: Option<u64>,
     /// Set only while it runs.
     pub cancel_requested_at: Option<Timestamp>,
     /// The last tick of an attempt that is over.
@@ -109,9 +115,19 @@ impl Task {
         self.detail().and_then(|detail| detail.retry).unwrap_or_default()
     }
 
+    /// How long it waits from `updated_at` on, where it is a wait that it is scheduled for.
+    pub fn delay_ms(&self) -> Option<u64> {
+        self.run_at.filter(|_| self.delayed).map(|at| at.millis_since(self.updated_at))
+    }
+
     /// The longest an attempt may take, where that is bounded.
     pub fn timeout_ms(&self) -> Option<u64> {
         self.detail()?.timeout_ms
+    }
+
+    /// How long it stays ready while no worker is there that takes it, where that is bounded.
+    pub fn unserved_ms(&self) -> Option<u64> {
+        self.detail()?.unserved_ms
     }
 
     /// The labels, where there are any.
@@ -143,6 +159,7 @@ impl Task {
         object.number("crashes", i64::from(self.crashes));
         object.number("max_crashes", i64::from(self.max_crashes));
         object.some("timeout_ms", self.timeout_ms());
+        object.some("unserved_ms", self.unserved_ms());
         object.some("retry", detail.and_then(|d| d.retry));
         object.some("parent_id", detail.and_then(|d| d.parent_id));
         match run.and_then(|r| r.outcome.as_ref()) {
@@ -155,10 +172,12 @@ impl Task {
         object.some("ended_by_hub", run.filter(|r| r.ended_by_hub).map(|_| true));
         object.display("created_at", &self.created_at);
         object.some("run_at", self.run_at);
+        object.some("delay_ms", self.delay_ms());
         object.some("started_at", run.and_then(|r| r.started_at));
         object.some("finished_at", run.and_then(|r| r.finished_at));
         object.display("updated_at", &self.updated_at);
         object.some("worker_id", run.and_then(|r| r.worker_id.as_ref()));
+        object.some("lease_ms", run.and_then(|r| r.lease_ms));
         object.some("cancel_requested_at", run.and_then(|r| r.cancel_requested_at));
         object.number("rev", self.rev as i64);
         object.number("tick", live.map_or(0, |(_, tick)| tick as i64));
@@ -195,6 +214,7 @@ impl From<TaskView> for Task {
             description: view.description.map(Into::into),
             labels: view.labels,
             timeout_ms: view.timeout_ms,
+            unserved_ms: view.unserved_ms,
             retry: view.retry,
             parent_id: view.parent_id,
         };
@@ -207,6 +227,7 @@ impl From<TaskView> for Task {
             started_at: view.started_at,
             finished_at: view.finished_at,
             worker_id: view.worker_id,
+            lease_ms: view.lease_ms,
             cancel_requested_at: view.cancel_requested_at,
             progress: view.progress.as_ref().and_then(|progress: &Progress| Json::of(progress).ok()),
             outcome,
@@ -224,6 +245,8 @@ impl From<TaskView> for Task {
             run_at: view.run_at,
             priority: view.priority,
             status: view.status,
+            // Records of older hubs do not say so; but of a next try it is known.
+            delayed: view.delay_ms.is_some() || (view.status == Status::Scheduled && view.attempt > 0),
             attempt: view.attempt,
             tries: view.tries,
             max_attempts: view.max_attempts,
@@ -302,6 +325,7 @@ mod tests {
             run_at: Some(now),
             priority: -7,
             status: Status::Failed,
+            delayed: false,
             attempt: 3,
             tries: 2,
             max_attempts: 5,
@@ -312,6 +336,7 @@ mod tests {
                 description: Some("d".into()),
                 labels: [("project_id".to_owned(), "p1".to_owned())].into(),
                 timeout_ms: Some(1_000),
+                unserved_ms: Some(2_000),
                 retry: Some(RetryPolicy::default()),
                 parent_id: Some(ids.next(now, &mut random)),
             })),
@@ -319,6 +344,7 @@ mod tests {
                 started_at: Some(now),
                 finished_at: Some(now),
                 worker_id: Some(Name::new("w")),
+                lease_ms: Some(60_000),
                 cancel_requested_at: Some(now),
                 progress: Some(Json::trusted(r#"{"percentage":50,"current":1,"total":2}"#)),
                 outcome: Some(Outcome::Error(Failure::new("exit", "no \u{1}"))),

@@ -46,7 +46,8 @@ impl Status {
         match self {
             Waiting => matches!(next, Scheduled | Pending | Cancelled),
             Scheduled => matches!(next, Pending | Cancelled),
-            Pending => matches!(next, Running | Cancelled),
+            // Failed: nobody is there to run it.
+            Pending => matches!(next, Running | Failed | Cancelled),
             Running => matches!(next, Running | Completed | Failed | Scheduled | Pending | Cancelled),
             Failed | Cancelled => matches!(next, Pending),
             Completed => false,

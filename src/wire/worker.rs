@@ -30,9 +30,10 @@ pub struct WorkerHello {
     /// How many tasks it runs at once, 1–1,000; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// What it still runs, after a reconnect.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub holding: Vec<Held>,
+    /// What it still runs, after a reconnect, even if that is nothing. A process that is new leaves it out: what one
+    /// before it held under this name is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holding: Option<Vec<Held>>,
 }
 
 /// One attempt of one task.
@@ -58,7 +59,7 @@ pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 }
 
 /// A worker holds no more than it may run at once.
-fn holding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Held>, D::Error> {
+fn holding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Held>>, D::Error> {
     /// Closed, unlike those that the hub sends.
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -68,7 +69,7 @@ fn holding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Held>, D::E
     }
     let holding: Option<Vec<Holding>> = task::optional_list(deserializer, CONCURRENCY_MAX as usize, "attempts")?;
     let held = |Holding { task_id, attempt }| Held { task_id, attempt };
-    Ok(holding.into_iter().flatten().map(held).collect())
+    Ok(holding.map(|holding| holding.into_iter().map(held).collect()))
 }
 
 /// Reads the newest [`LOG_LINES_MAX`] lines: of one task no more are kept.
@@ -156,7 +157,7 @@ pub struct WorkerSays {
     #[serde(default, deserialize_with = "task::saturated")]
     pub concurrency: Option<u32>,
     #[serde(default, deserialize_with = "holding")]
-    pub holding: Vec<Held>,
+    pub holding: Option<Vec<Held>>,
     pub task_id: Option<TaskId>,
     pub attempt: Option<u32>,
     pub progress: Option<Progress>,

@@ -214,7 +214,7 @@ impl Local {
         };
         let accepts = Accepts { task_types: patterns(hello.task_types), queues: patterns(hello.queues) };
         let welcome = hub
-            .attach_worker(Name::new(&hello.worker_id), accepts, worker.concurrency, Vec::new())
+            .attach_worker(Name::new(&hello.worker_id), accepts, worker.concurrency, None)
             .await
             .map_err(OpenError::Hub)?;
         let local = Local {

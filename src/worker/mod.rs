@@ -265,7 +265,7 @@ impl Worker {
             task_types: Some(self.handlers.keys().cloned().collect()),
             queues: self.queues.clone(),
             concurrency: Some(self.concurrency),
-            holding: Vec::new(),
+            holding: None,
         })
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Session {
     /// What the hub asked for with its `bye`.
     bye: Option<(Option<u16>, Option<[u64; 2]>)>,
     draining: bool,
+    /// The hub has known this process.
+    was_welcomed: bool,
     /// That the hub is away has been logged.
     told_away: bool,
     reads: u32,
@@ -122,6 +124,7 @@ impl Session {
             backoff: BACKOFF,
             bye: None,
             draining: false,
+            was_welcomed: false,
             told_away: false,
             reads: 0,
             heartbeat: Duration::from_secs(3),
@@ -305,7 +308,9 @@ impl Session {
         let now = Instant::now();
         (self.clock.heard_at, self.clock.spoke_at) = (now, now);
         self.line = Line::Up { socket, welcomed: false };
-        let hello = WorkerHello { holding: self.roster.holding(), ..self.settings.hello.clone() };
+        // A hub that never welcomed this process knows nothing that it could hold.
+        let holding = self.was_welcomed.then(|| self.roster.holding());
+        let hello = WorkerHello { holding, ..self.settings.hello.clone() };
         self.output.hello(&hello);
     }
 
@@ -316,6 +321,7 @@ impl Session {
             return;
         }
         self.clock.welcomed_at = Instant::now();
+        self.was_welcomed = true;
         let millis = |given: Option<u64>, or: Duration| given.map_or(or, |ms| Duration::from_millis(ms.max(10)));
         self.lease = millis(says.lease_ms, self.lease);
         self.heartbeat = millis(says.heartbeat_ms, self.heartbeat);
@@ -357,6 +363,8 @@ impl Session {
         if let Some(code) = code.or(close_code).filter(|code| is_refusal(*code)) {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
         }
+        // Who holds something has a lease to lose, and few such come back at once.
+        let asked = asked.filter(|_| self.roster.is_empty());
         let wait_ms = self.backoff.next_ms(held.as_millis() as u64, asked, fastrand::f64());
         // Once is enough for people: how often it was tried is of use only to who looks for it.
         if std::mem::replace(&mut self.told_away, true) {

@@ -197,7 +197,7 @@ async fn a_task_is_run_and_its_result_told_until_acknowledged() {
     line.ack(ID_1, 3).await;
     line.close(1006).await;
     let (mut line, hello) = hub.accept().await;
-    assert_eq!(hello.get("holding"), None);
+    assert_eq!(hello["holding"], json!([]), "it is no new process, and holds nothing");
     line.say(json!({"type": "welcome"})).await;
     working.stop();
     assert_eq!(working.done().await, Ok(()));

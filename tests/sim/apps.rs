@@ -69,7 +69,7 @@ impl World {
     }
 
     fn submit(&mut self) {
-        let wall = self.now().wall;
+        let wall = self.wall();
         let many = match self.random.u8(0..20) {
             0 => self.random.usize(0..8),
             1 if self.mix.flood => 30,
@@ -123,6 +123,9 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
     }
     if mix.timeouts && random.u8(0..3) == 0 {
         new.timeout_ms = Some(random.u64(1..1_500));
+    }
+    if mix.timeouts && random.u8(0..6) == 0 {
+        new.unserved_ms = Some(random.u64(1..3_000));
     }
     if mix.delays {
         match random.u8(0..8) {

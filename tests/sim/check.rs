@@ -19,7 +19,7 @@ use std::sync::Arc;
 use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
 use taskhub::task::{
     Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Run, Status,
-    Task, TaskId,
+    Task, TaskId, Timestamp,
 };
 
 use super::world::{Live, Store};
@@ -40,7 +40,14 @@ pub struct Checker {
     stations: BTreeMap<Name, Station>,
     claims: BTreeMap<u64, Claim>,
     draining: bool,
-    /// When an attempt is to time out, on the monotonic clock.
+    /// When a wait is over that was asked for as so long, on the monotonic count: not before the one and not after the other.
+    waits: HashMap<(TaskId, u64), (u64, u64), IdHasher>,
+    /// Since when a task is ready, and since when no worker was there for it, in time that the hub lived through.
+    unserved: HashMap<TaskId, (u64, u64), IdHasher>,
+    /// The newest time that was written down, and the last that was decided at.
+    last_at: Timestamp,
+    lived: u64,
+    /// When an attempt is to time out, in time that the hub lived through.
     deadlines: HashMap<(TaskId, u32), u64, IdHasher>,
     /// When a running attempt was last spoken of.
     signs: HashMap<(TaskId, u32), Sign, IdHasher>,
@@ -80,6 +87,8 @@ struct Claim {
     worker_id: Name,
     accepts: Accepts,
     wanted: u32,
+    /// What it asked for beyond the hub's own.
+    lease_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +134,10 @@ impl Checker {
             stations: BTreeMap::new(),
             claims: BTreeMap::new(),
             draining: false,
+            waits: HashMap::default(),
+            unserved: HashMap::default(),
+            last_at: Timestamp::default(),
+            lived: 0,
             deadlines: HashMap::default(),
             signs: HashMap::default(),
             ends: HashMap::default(),
@@ -158,13 +171,14 @@ impl Checker {
         now: Now,
         live: &Live,
     ) {
+        self.lived = now.lived;
         if result.is_err() {
             assert!(changes.is_empty() && notices.is_empty(), "a refusal changed something: {command:?} {changes:?}");
         }
         match command {
             Command::Submit { tasks, key } => {
                 let entry = key.and_then(|key| Some((self.keys.get(&key.key)?.clone(), key.body)));
-                let entry = entry.filter(|(entry, _)| entry.expires_at > now.wall);
+                let entry = entry.filter(|(entry, _)| entry.expires_at > now.at);
                 match (result, entry) {
                     (Ok(Answer::Replayed { task_ids }), Some((entry, body))) => {
                         assert_eq!((task_ids, body), (&entry.tasks, entry.body), "a key brought back something else");
@@ -181,7 +195,7 @@ impl Checker {
                         }
                         if let Some(key) = key {
                             let tasks = created.iter().map(|task| task.task_id).collect();
-                            let expires_at = now.wall.plus_millis(self.options.key_ms);
+                            let expires_at = now.at.plus_millis(self.options.key_ms);
                             let entry = KeyEntry { key: key.key, body: key.body, tasks, expires_at };
                             let before = self.keys.insert(key.key, entry);
                             self.undecided.push(Undo::Key(key.key, before));
@@ -244,7 +258,7 @@ impl Checker {
                     && station.link == Link::Socket
                 {
                     station.link = Link::Away;
-                    station.away_until = now.mono + self.options.grace_ms;
+                    station.away_until = now.lived + self.options.grace_ms;
                     station.ending.clear();
                 }
             }
@@ -258,7 +272,7 @@ impl Checker {
                     station.retiring = true;
                 }
             }
-            Command::Claim { worker_id, accepts, max, lease_ms: _, ticket } => {
+            Command::Claim { worker_id, accepts, max, lease_ms, ticket } => {
                 assert!(changes.is_empty());
                 if self.draining {
                     assert_eq!(result.as_ref().err(), Some(&Refusal::Draining));
@@ -266,7 +280,8 @@ impl Checker {
                 }
                 assert!(matches!(result, Ok(Answer::Done)));
                 self.comes_by_http(worker_id, accepts, now);
-                let claim = Claim { worker_id: worker_id.clone(), accepts: accepts.clone(), wanted: *max };
+                let lease_ms = lease_ms.filter(|asked| *asked > self.options.lease_ms);
+                let claim = Claim { worker_id: worker_id.clone(), accepts: accepts.clone(), wanted: *max, lease_ms };
                 self.claims.insert(*ticket, claim);
                 self.present(worker_id, now);
             }
@@ -324,18 +339,29 @@ impl Checker {
         assert_eq!(task.task_type.as_str(), new.task_type);
         assert_eq!(task.queue.as_str(), new.queue.as_deref().unwrap_or("default"));
         assert_eq!(task.user_id.as_ref().map(Name::as_str), new.user_id.as_deref());
-        assert_eq!((task.priority, task.created_at), (new.priority, now.wall));
+        assert_eq!((task.priority, task.created_at), (new.priority, now.at));
         assert_eq!((task.attempt, task.tries, task.crashes), (0, 0, 0));
         assert_eq!(task.max_attempts, new.max_attempts.unwrap_or(1));
         assert_eq!(task.max_crashes, new.max_crashes.unwrap_or(3));
         assert_eq!((task.timeout_ms(), task.retry_policy()), (new.timeout_ms, new.retry.unwrap_or_default()));
         assert_eq!(task.labels().cloned().unwrap_or_default(), new.labels);
         assert_eq!(change.payload, new.payload);
-        let run_at = new.run_at.or(new.delay_ms.map(|delay| now.wall.plus_millis(delay)));
+        let run_at = new.run_at.or(new.delay_ms.map(|delay| now.at.plus_millis(delay)));
+        assert_eq!(
+            task.task_id.made_at().max(task.created_at),
+            task.task_id.made_at(),
+            "an id is as young as its task"
+        );
         assert_eq!(task.run_at, run_at);
-        let later = run_at.is_some_and(|at| at > now.wall);
+        let later = match new.delay_ms {
+            Some(delay) => delay > 0,
+            None => new.run_at.is_some_and(|at| at > now.wall),
+        };
         assert_eq!(task.status, if later { Status::Scheduled } else { Status::Pending });
         self.step(change, now);
+        if let Some(delay) = new.delay_ms.filter(|delay| *delay > 0) {
+            self.waits(task, delay, now);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
@@ -360,7 +386,7 @@ impl Checker {
             Some(before) if before.status == Status::Running => {
                 let (change, task) = self.one_step(changes, task_id, Event::CancelRequested, now);
                 assert_eq!(change.note.as_deref(), reason.as_deref());
-                assert_eq!(task.run().and_then(|run| run.cancel_requested_at), Some(now.wall));
+                assert_eq!(task.run().and_then(|run| run.cancel_requested_at), Some(now.at));
                 self.goes_on(&before, &task, live);
                 let [Notice::Stop { worker_id, task_id: stopped, attempt, .. }] = notices else {
                     panic!("its worker must be told to stop: {notices:?}")
@@ -375,7 +401,7 @@ impl Checker {
             Some(before) => {
                 let (_, task) = self.one_step(changes, task_id, Event::Cancelled, now);
                 assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
-                assert_eq!(task.run().and_then(|run| run.finished_at), Some(now.wall));
+                assert_eq!(task.run().and_then(|run| run.finished_at), Some(now.at));
                 self.is_answered_with(result, &task);
             }
         }
@@ -400,7 +426,7 @@ impl Checker {
         self.present(&hello.worker_id, now);
 
         let mine: BTreeMap<TaskId, u32> = self.held.get(&hello.worker_id).cloned().unwrap_or_default();
-        let holding: BTreeSet<(TaskId, u32)> = hello.holding.iter().copied().collect();
+        let holding: BTreeSet<(TaskId, u32)> = hello.holding.iter().flatten().copied().collect();
         let kept: BTreeSet<_> =
             mine.iter().map(|(id, attempt)| (*id, *attempt)).filter(|it| holding.contains(it)).collect();
         assert_eq!(keep.iter().copied().collect::<BTreeSet<_>>(), kept, "what a worker may go on with");
@@ -415,10 +441,12 @@ impl Checker {
                 assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
                 self.goes_on(&before, &change.task, live);
                 self.step(change, now);
-                self.signs.insert((task_id, attempt), Sign { heard: now.mono, restored: false });
+                self.signs.insert((task_id, attempt), Sign { heard: now.lived, restored: false });
             } else {
                 self.ended(task_id, attempt, End::ByHub);
-                self.lost(change, self.signs[&(task_id, attempt)].loss(), now, live);
+                // A process that was there before the hub restarted never had what it does not hold.
+                let never_had = self.signs[&(task_id, attempt)].restored && hello.holding.is_some();
+                self.lost(change, if never_had { Lost::GivenBack } else { Lost::Crash }, now, live);
             }
         }
         let mut stops: BTreeSet<(TaskId, u32)> =
@@ -442,7 +470,7 @@ impl Checker {
         if station.link == Link::Away {
             station.link = Link::Http;
             for held in self.held.get(worker_id).into_iter().flatten() {
-                self.signs.get_mut(&(*held.0, *held.1)).expect("it runs").heard = now.mono;
+                self.signs.get_mut(&(*held.0, *held.1)).expect("it runs").heard = now.lived;
             }
         }
     }
@@ -450,7 +478,7 @@ impl Checker {
     /// A worker is there. On a socket that renews all it holds; over HTTP, only what is said of an attempt does.
     fn present(&mut self, worker_id: &Name, now: Now) {
         let Some(station) = self.stations.get_mut(worker_id) else { return };
-        station.last_heard = now.mono;
+        station.last_heard = now.lived;
         station.silent = false;
         if station.link == Link::Away && station.session == 0 {
             let accepts = station.accepts.clone();
@@ -462,7 +490,7 @@ impl Checker {
         self.present(worker_id, now);
         if self.stations.get(worker_id).is_some_and(|station| station.link == Link::Http) {
             for held in self.held.get(worker_id).into_iter().flatten() {
-                self.signs.get_mut(&(*held.0, *held.1)).expect("it runs").heard = now.mono;
+                self.signs.get_mut(&(*held.0, *held.1)).expect("it runs").heard = now.lived;
             }
         }
     }
@@ -522,7 +550,7 @@ impl Checker {
         let Ok(Answer::Reported { cancel_requested }) = result else { panic!("{report:?} was answered by {result:?}") };
         assert_eq!(*cancel_requested, before.cancel_requested());
         self.present(before.worker_id().expect("it runs"), now);
-        self.signs.insert((task_id, attempt), Sign { heard: now.mono, restored: false });
+        self.signs.insert((task_id, attempt), Sign { heard: now.lived, restored: false });
         let end = match report {
             Report::Heartbeat => {
                 assert!(changes.is_empty());
@@ -573,19 +601,23 @@ impl Checker {
     /// Timers have fired. If all of them could, nothing that is due is left.
     pub fn fired(&mut self, changes: &[Change], notices: &[Notice], now: Now, live: &Live, all: bool) {
         let mut stops: Vec<(TaskId, u32)> = Vec::new();
+        self.lived = now.lived;
         for change in changes {
             let before = self.tasks[&change.task.task_id].clone();
             let task_id = before.task_id;
             match before.status {
                 Status::Scheduled => {
-                    assert!(before.run_at.is_some_and(|at| at <= now.wall), "{task_id} was scheduled for later");
+                    match self.waits.get(&(task_id, before.rev)) {
+                        Some((from, _)) => assert!(*from <= now.mono, "{task_id} waits until {from}: {now:?}"),
+                        None => assert!(before.run_at.is_some_and(|at| at <= now.wall), "{task_id} has time"),
+                    }
                     assert_eq!(change.task.run_at, before.run_at);
                     assert_eq!(change.kind, ChangeKind::Transition(Event::Pending));
                     self.step(change, now);
                 }
                 Status::Running if change.note.as_deref() == Some("timeout") || self.times_out(change, now) => {
                     let due = self.deadlines.get(&(task_id, before.attempt)).copied();
-                    assert!(due.is_some_and(|due| due <= now.mono), "{task_id} timed out at {now:?}, due {due:?}");
+                    assert!(due.is_some_and(|due| due <= now.lived), "{task_id} timed out at {now:?}, due {due:?}");
                     let worker_id = before.worker_id().expect("it runs");
                     if let Some(station) = self.stations.get_mut(worker_id).filter(|it| it.link == Link::Socket) {
                         station.ending.insert((task_id, before.attempt));
@@ -601,7 +633,7 @@ impl Checker {
                     let worker_id = before.worker_id().expect("it runs");
                     let until = self.lease_ends(&before);
                     assert!(
-                        until <= now.mono,
+                        until <= now.lived,
                         "{task_id} was taken from {worker_id}, which has until {until}: {now:?}"
                     );
                     let station = self.stations.get_mut(worker_id).expect("who runs something is known");
@@ -609,9 +641,22 @@ impl Checker {
                         station.ending.insert((task_id, before.attempt));
                         stops.push((task_id, before.attempt));
                     }
-                    let how = self.signs[&(task_id, before.attempt)].loss();
                     self.ended(task_id, before.attempt, End::ByHub);
-                    self.lost(change, how, now, live);
+                    self.lost(change, Lost::Crash, now, live);
+                }
+                Status::Pending => {
+                    let unserved_ms = before.unserved_ms().expect("it does not wait for ever");
+                    assert!(!self.is_served(&before), "there is somebody for {task_id}");
+                    let ready = now.lived - self.unserved[&task_id].0;
+                    assert!(ready >= unserved_ms, "{task_id} was ready for {ready} ms of {unserved_ms}");
+                    self.step(change, now);
+                    let run = change.task.run().expect("it has an end");
+                    assert_eq!((change.task.status, run.finished_at), (Status::Failed, Some(now.at)));
+                    let kind = run.outcome.as_ref().map(|outcome| match outcome {
+                        Outcome::Error(error) => error.kind.as_str(),
+                        _ => "none",
+                    });
+                    assert_eq!(kind, Some("lost"));
                 }
                 other => panic!("a timer made {task_id} leave {other}"),
             }
@@ -628,7 +673,17 @@ impl Checker {
             return;
         }
         for station in self.stations.values_mut() {
-            station.silent |= station.silent_at(&self.options) <= now.mono;
+            station.silent |= station.silent_at(&self.options) <= now.lived;
+        }
+        let ready: Vec<Arc<Task>> = self.open.values().filter(|task| task.status == Status::Pending).cloned().collect();
+        for task in ready.iter().filter(|task| task.unserved_ms().is_some()) {
+            let (ready, since) = self.unserved[&task.task_id];
+            if self.is_served(task) {
+                self.unserved.insert(task.task_id, (ready, now.lived));
+            } else {
+                let alone = now.lived - since;
+                assert!(Some(alone) < task.unserved_ms(), "{} is unserved for {alone} ms", task.task_id);
+            }
         }
         if !self.looks_at_all() {
             return;
@@ -639,27 +694,44 @@ impl Checker {
                 Status::Scheduled => {
                     // A try that has just timed out may be due again at once: that is for the next round.
                     let since = changes.first().map_or(u64::MAX, |change| change.rev);
-                    let due = task.run_at.is_none_or(|at| at <= now.wall);
+                    let due = match self.waits.get(&(task_id, task.rev)) {
+                        Some((_, until)) => *until <= now.mono,
+                        None => task.run_at.is_none_or(|at| at <= now.wall),
+                    };
                     assert!(!due || task.rev >= since, "{task_id} is overdue");
                 }
                 Status::Running => {
                     let worker_id = task.worker_id().expect("it runs");
-                    assert!(self.lease_ends(task) > now.mono, "{worker_id} still has {task_id}, at {now:?}");
+                    assert!(self.lease_ends(task) > now.lived, "{worker_id} still has {task_id}, at {now:?}");
                     let due = self.deadlines.get(&(task_id, task.attempt));
-                    assert!(due.is_none_or(|due| *due > now.mono), "{task_id} should have timed out at {due:?}");
+                    assert!(due.is_none_or(|due| *due > now.lived), "{task_id} should have timed out at {due:?}");
                 }
                 _ => {}
             }
         }
     }
 
+    /// It waits for so long from now on, whatever a clock does.
+    fn waits(&mut self, task: &Task, delay_ms: u64, now: Now) {
+        assert_eq!(task.delay_ms(), Some(delay_ms), "its record says so");
+        self.waits.insert((task.task_id, task.rev), (now.mono + delay_ms, now.mono + delay_ms));
+    }
+
+    /// Whether there is anybody that takes it, busy or not.
+    fn is_served(&self, task: &Task) -> bool {
+        let workers = self.stations.values().map(|station| &station.accepts);
+        workers.chain(self.claims.values().map(|claim| &claim.accepts)).any(|accepts| takes(accepts, task))
+    }
+
     /// When a running task is taken from its worker.
     fn lease_ends(&self, task: &Task) -> u64 {
         let station = self.stations.get(task.worker_id().expect("it runs")).expect("who runs something is known");
+        let heard = self.signs[&(task.task_id, task.attempt)].heard;
+        let asked_ms = task.run().and_then(|run| run.lease_ms);
         match station.link {
-            Link::Away => station.away_until,
+            Link::Away => station.away_until.max(heard + asked_ms.unwrap_or(0)),
             Link::Socket => station.last_heard + self.options.lease_ms,
-            Link::Http => self.signs[&(task.task_id, task.attempt)].heard + self.options.lease_ms,
+            Link::Http => heard + asked_ms.unwrap_or(self.options.lease_ms),
         }
     }
 
@@ -671,7 +743,7 @@ impl Checker {
     /// Whether a loss that does not say so is a timeout: one that ended as cancelled.
     fn times_out(&self, change: &Change, now: Now) -> bool {
         let before = &self.tasks[&change.task.task_id];
-        let due = self.deadlines.get(&(before.task_id, before.attempt)).is_some_and(|due| *due <= now.mono);
+        let due = self.deadlines.get(&(before.task_id, before.attempt)).is_some_and(|due| *due <= now.lived);
         let note = change.note.as_deref().unwrap_or_default();
         due && change.task.status == Status::Cancelled && note == "failed while stopping"
     }
@@ -736,14 +808,15 @@ impl Checker {
                 (before.attempt + 1, before.tries + 1, before.crashes)
             );
             let run = task.run().expect("it runs");
-            assert_eq!(run.started_at, Some(now.wall));
+            assert_eq!(run.started_at, Some(now.at));
+            assert_eq!(run.lease_ms, ticket.and_then(|ticket| self.claims[&ticket].lease_ms));
             assert!(run.cancel_requested_at.is_none() && run.progress.is_none() && run.outcome.is_none());
             assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
             self.step(change, now);
-            self.signs.insert((task_id, task.attempt), Sign { heard: now.mono, restored: false });
+            self.signs.insert((task_id, task.attempt), Sign { heard: now.lived, restored: false });
             self.deadlines.remove(&(task_id, task.attempt));
             if let Some(timeout) = task.timeout_ms() {
-                self.deadlines.insert((task_id, task.attempt), now.mono + timeout);
+                self.deadlines.insert((task_id, task.attempt), now.lived + timeout);
             }
         }
         assert!(runs.next().is_none(), "somebody is told to run what was not handed out");
@@ -777,7 +850,7 @@ impl Checker {
 
     /// A worker whose lease has run out may be noticed a round late, if that round was held short.
     fn must_take(&self, worker_id: &Name, now: Now) -> bool {
-        self.may_take(worker_id) && self.stations[worker_id].silent_at(&self.options) > now.mono
+        self.may_take(worker_id) && self.stations[worker_id].silent_at(&self.options) > now.lived
     }
 
     fn load(&self, worker_id: &Name) -> u32 {
@@ -793,11 +866,14 @@ impl Checker {
         let mut soonest: Option<(u64, &Arc<Task>)> = None;
         for task in self.open.values() {
             let within = match task.status {
-                Status::Scheduled => task.run_at.map(|at| at.millis_since(now.wall)),
+                Status::Scheduled => match self.waits.get(&(task.task_id, task.rev)) {
+                    Some((_, until)) => Some(until.saturating_sub(now.mono)),
+                    None => task.run_at.map(|at| at.millis_since(now.wall)),
+                },
                 Status::Running => {
                     let lost = self.lease_ends(task);
                     let due = self.deadlines.get(&(task.task_id, task.attempt)).copied().unwrap_or(u64::MAX);
-                    Some(lost.min(due).saturating_sub(now.mono))
+                    Some(lost.min(due).saturating_sub(now.lived))
                 }
                 _ => None,
             };
@@ -839,7 +915,18 @@ impl Checker {
         assert_eq!((change.rev, task.rev), (self.rev + 1, self.rev + 1), "a hole in the revs");
         self.rev += 1;
         assert_eq!(change.at, task.updated_at);
-        assert_eq!(task.updated_at, before.as_ref().map_or(now.wall, |before| before.updated_at.max(now.wall)));
+        assert_eq!(task.updated_at, now.at, "one step has one time");
+        let run = task.run();
+        let times = [
+            Some(task.created_at),
+            before.as_ref().map(|before| before.updated_at),
+            run.and_then(|run| run.started_at),
+            run.and_then(|run| run.cancel_requested_at),
+            run.and_then(|run| run.finished_at),
+            Some(self.last_at),
+        ];
+        assert!(times.into_iter().flatten().all(|at| at <= task.updated_at), "times go back: {task:?}");
+        self.last_at = change.at;
         let ChangeKind::Transition(event) = change.kind else { panic!("{change:?} is no transition") };
         assert_eq!(task.worker_id().is_some(), task.status == Status::Running);
         assert!(task.status == Status::Running || !task.cancel_requested());
@@ -891,6 +978,7 @@ impl Checker {
         if let Some(before) = self.tasks.get(&task_id) {
             self.open.remove(&task_id);
             if before.status == Status::Pending {
+                self.unserved.remove(&task_id);
                 let line = (before.queue.clone(), before.task_type.clone());
                 let ready = self.ready.get_mut(&line).expect("what is ready is in line");
                 ready.remove(&(-i16::from(before.priority), task_id));
@@ -911,6 +999,7 @@ impl Checker {
             self.open.insert(task_id, task.clone());
         }
         if task.status == Status::Pending {
+            self.unserved.insert(task_id, (self.lived, self.lived));
             let line = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
             line.insert((-i16::from(task.priority), task_id));
         }
@@ -937,7 +1026,9 @@ impl Checker {
             let policy = task.retry_policy();
             let grown = policy.base_ms as f64 * policy.factor.powi(task.tries as i32 - 1);
             let longest = grown.min(policy.max_ms as f64);
-            let delay = (task.run_at.expect("it has a time").as_millis() - now.wall.as_millis()) as f64;
+            let delay_ms = task.run_at.expect("it has a time").millis_since(now.at);
+            self.waits(&task, delay_ms, now);
+            let delay = delay_ms as f64;
             assert!(
                 delay <= longest && delay >= (longest * (1.0 - policy.jitter)).floor() - 1.0,
                 "waits {delay} ms for try {}, by {policy:?}",
@@ -970,7 +1061,7 @@ impl Checker {
     /// The end of an attempt keeps the last tick.
     fn ends_run(&self, before: &Task, task: &Task, live: &Live, now: Now) {
         let run = task.run().expect("it ran");
-        assert_eq!(run.finished_at, task.status.is_final().then_some(now.wall));
+        assert_eq!(run.finished_at, task.status.is_final().then_some(now.at));
         self.keeps_tick(before, task, live);
     }
 
@@ -1105,7 +1196,10 @@ impl Checker {
         self.claims.clear();
         self.deadlines.clear();
         self.signs.clear();
+        self.waits.clear();
+        self.unserved.clear();
         self.draining = false;
+        (self.last_at, self.lived) = (store.last_at, now.lived);
         self.rev = store.rev;
         self.youngest = store.ids.last().copied();
         self.keys = store.keys.clone();
@@ -1118,14 +1212,19 @@ impl Checker {
                 };
                 let station =
                     self.stations.entry(worker_id.clone()).or_insert_with(|| Station::new(&accepts, Link::Away));
-                self.signs.insert((*task_id, task.attempt), Sign { heard: now.mono, restored: true });
-                station.away_until = now.mono + self.options.lease_ms;
-                // There is only the wall clock to say how long it has run.
+                self.signs.insert((*task_id, task.attempt), Sign { heard: now.lived, restored: true });
+                let return_by = now.lived + self.options.lease_ms + self.options.grace_ms;
+                station.away_until = return_by;
+                // There is only what is written down to say how long it has run.
                 if let (Some(timeout), Some(run)) = (task.timeout_ms(), task.run()) {
                     let started_at = run.started_at.expect("it runs");
-                    let due = (now.mono + timeout).saturating_sub(now.wall.millis_since(started_at));
-                    self.deadlines.insert((*task_id, task.attempt), due);
+                    let due = (now.lived + timeout).saturating_sub(now.at.millis_since(started_at));
+                    self.deadlines.insert((*task_id, task.attempt), due.max(return_by));
                 }
+            }
+            if task.status == Status::Scheduled && task.delayed {
+                let delay = task.delay_ms().expect("it waits");
+                self.waits.insert((*task_id, task.rev), (0, now.mono + delay));
             }
         }
         self.ends.retain(|(task_id, attempt), end| {
@@ -1176,13 +1275,6 @@ impl Checker {
                 Promise::Deleted(task_id) => assert!(store.gone.contains_key(task_id), "{task_id} was deleted"),
             }
         }
-    }
-}
-
-impl Sign {
-    /// A hub restart counts no crash.
-    fn loss(self) -> Lost {
-        if self.restored { Lost::GivenBack } else { Lost::Crash }
     }
 }
 

@@ -29,6 +29,10 @@ pub struct Mix {
     pub hub_dies: u32,
     pub drain: u32,
     pub wall_jumps: u32,
+    /// The hub's process is stopped, and goes on.
+    pub pauses: u32,
+    /// A commit takes its time.
+    pub stalls: u32,
     /// The chance that a round does no more than a few hand-outs and timers.
     pub tight: u32,
     /// Whether tasks come in with delays, timeouts, retries.
@@ -46,6 +50,7 @@ impl Mix {
         let (lie, cut, crash, stall, retire) = (some(60), some(60), some(40), some(40), some(8));
         let (commit_fails, look_up_fails, hub_dies, drain) = (some(150), some(40), some(12), some(3));
         let (wall_jumps, tight) = (some(10), some(200));
+        let (pauses, stalls) = (some(8), some(8));
         let flood = random.u32(0..60) == 0;
         Mix {
             steps: if flood { 4_000 } else { random.u32(100..800) },
@@ -72,6 +77,8 @@ impl Mix {
             hub_dies,
             drain,
             wall_jumps,
+            pauses,
+            stalls,
             tight,
             delays: random.bool(),
             timeouts: random.bool(),

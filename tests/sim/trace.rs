@@ -72,7 +72,9 @@ pub fn command(command: &Command) -> String {
         Command::Retry { task_id } => format!("retry {}", short(*task_id)),
         Command::Delete { task_id } => format!("delete {}", short(*task_id)),
         Command::Hello(hello) => {
-            let holding: Vec<_> = hello.holding.iter().map(|(id, attempt)| (short(*id), *attempt)).collect();
+            let held = hello.holding.as_deref();
+            let holding: Option<Vec<_>> =
+                held.map(|held| held.iter().map(|(id, attempt)| (short(*id), *attempt)).collect());
             format!("hello {} session {} ×{} {holding:?}", hello.worker_id, hello.session, hello.concurrency)
         }
         Command::Report { task_id, attempt, report } => {

@@ -46,6 +46,8 @@ pub struct Actor {
     /// An open claim, and how long it waits.
     claim: Option<(u64, u64)>,
     lies: bool,
+    /// The hub has not welcomed this process yet.
+    is_new: bool,
     heard_at: u64,
     /// It is gone and does not come back.
     dead: bool,
@@ -90,6 +92,7 @@ impl Actor {
             retiring: false,
             claim: None,
             lies: false,
+            is_new: true,
             heard_at: 0,
             dead: false,
         }
@@ -183,7 +186,9 @@ impl World {
         }
         if self.fault(self.mix.crash) {
             self.actors[at].held.clear();
+            self.actors[at].is_new = true;
             self.cut(at);
+            self.claims.retain(|_, actor| *actor != at);
             if self.actors[at].over_http {
                 // It cannot say that it holds nothing any more, so whoever takes its place needs a name of its own: under
                 // the old one each claim would keep the lost attempts alive.
@@ -257,7 +262,7 @@ impl World {
             session,
             accepts: actor.accepts.clone(),
             concurrency: actor.concurrency,
-            holding,
+            holding: (!actor.is_new || lies).then_some(holding),
         };
         self.push(Command::Hello(hello), From::Hello { actor: at, session });
     }
@@ -270,6 +275,7 @@ impl World {
             Reply::Answer(Answer::Welcome { keep, drop }) => {
                 let actor = &mut self.actors[at];
                 actor.link = Link::Up(session);
+                actor.is_new = false;
                 actor.heard_at = self.time;
                 actor.held.retain(|held, _| keep.contains(held));
                 for held in &drop {
@@ -347,13 +353,11 @@ impl World {
         let (worker_id, accepts) = (actor.name.clone(), actor.accepts.clone());
         let max = self.random.u32(1..=room);
         let wait = if self.calm { 200 } else { self.random.u64(0..3 * self.mix.options.lease_ms) };
+        let lease_ms = self.random.bool().then(|| self.random.u64(0..3 * self.mix.options.lease_ms));
         let ticket = self.number();
         self.actors[at].claim = Some((ticket, self.time + wait));
         self.claims.insert(ticket, at);
-        self.push(
-            Command::Claim { worker_id, accepts, max, lease_ms: None, ticket },
-            From::Claim { actor: at, ticket },
-        );
+        self.push(Command::Claim { worker_id, accepts, max, lease_ms, ticket }, From::Claim { actor: at, ticket });
     }
 
     pub fn actor_claimed(&mut self, at: usize, ticket: u64, tasks: Vec<Arc<Task>>) {

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use taskhub::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report, Ticks};
+use taskhub::engine::{
+    Answer, Batch, Clock, Command, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
+};
 use taskhub::task::{Change, ChangeKind, Json, KeyEntry, Name, Status, Task, TaskId, Timestamp};
 
 use super::apps::Apps;
@@ -18,6 +20,8 @@ use super::trace::{self, Trace};
 use super::watchers::Watcher;
 use super::workers::{Actor, Push};
 
+/// Between so many steps of a pause workers say something.
+const PAUSE_STEPS: u64 = 40;
 /// Timers and hand-outs of a round that is not held short.
 const UNBOUNDED: usize = 100_000;
 
@@ -31,6 +35,8 @@ pub struct Store {
     pub rev: u64,
     /// Every id that was ever committed, oldest first.
     pub ids: Vec<TaskId>,
+    /// The newest time that is written down.
+    pub last_at: Timestamp,
 }
 
 impl Store {
@@ -38,6 +44,7 @@ impl Store {
         for change in changes {
             assert_eq!(change.rev, self.rev + 1, "a hole in the log");
             self.rev = change.rev;
+            self.last_at = change.at;
             let task_id = change.task.task_id;
             if change.kind == ChangeKind::Gone {
                 assert!(self.tasks.remove(&task_id).is_some(), "{task_id} was deleted twice");
@@ -151,6 +158,21 @@ pub struct World {
     wall_ahead: i64,
     /// When this hub process started.
     hub_started: u64,
+    clock: Clock,
+    /// How long this process was there since then: what its clock must find out by itself.
+    awake: u64,
+    /// What of it need not count, since it followed an absence.
+    unjudged: u64,
+    /// What may count of absences all the same.
+    unnoticed: u64,
+    /// When it last looked at its clock.
+    looked: u64,
+    /// How long it was not there since.
+    absent: u64,
+    /// Until then whatever reaches the hub does so behind what came while it was stopped.
+    hears_at: u64,
+    /// When each worker last said that it is alive, in the time that the hub may have lived through.
+    said: HashMap<Name, u64>,
     engine: Engine,
     pub checker: Checker,
     pub store: Store,
@@ -183,13 +205,22 @@ impl World {
         let mut random = Rng::with_seed(seed);
         let engine = Engine::new(mix.options, 0, None, random.u64(..));
         let actors = Actor::some(&mix, &mut random);
+        let begin = Timestamp::from_millis(1_800_000_000_000);
         World {
             engine,
             checker: Checker::new(mix.options),
             trace,
             time: 0,
-            wall_ahead: 1_800_000_000_000,
+            wall_ahead: begin.as_millis(),
             hub_started: 0,
+            clock: Clock::new(begin, begin, 0, mix.options.lease_ms),
+            awake: 0,
+            unjudged: 0,
+            unnoticed: 0,
+            looked: 0,
+            absent: 0,
+            hears_at: 0,
+            said: HashMap::new(),
             store: Store::default(),
             store_broken: false,
             live: Live::default(),
@@ -213,8 +244,66 @@ impl World {
         }
     }
 
-    pub fn now(&self) -> Now {
-        Now { wall: Timestamp::from_millis(self.wall_ahead + self.time as i64), mono: 1 + self.time - self.hub_started }
+    /// What the wall clock shows.
+    pub fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(self.wall_ahead + self.time as i64)
+    }
+
+    /// The writer looks at its clock, and what that says is held against what happened.
+    fn look(&mut self) -> Now {
+        let passed = self.time - self.looked;
+        // It slept until something came.
+        self.clock.sleeps(passed - self.absent);
+        self.awake += passed - self.absent;
+        let late_ms = late_ms(self.mix.options.lease_ms);
+        if self.absent > late_ms {
+            // The moment to hear, and what passed between the last look and the absence.
+            self.unjudged += HEARING_MS + passed - self.absent;
+        }
+        // What is too short to be noticed counts, and a little of what follows another absence at once.
+        self.unnoticed += self.absent.min(late_ms);
+        (self.looked, self.absent) = (self.time, 0);
+        let now = self.clock.look(self.wall(), self.time - self.hub_started);
+        assert_eq!(now.mono, self.time - self.hub_started, "a wait is of time that passes");
+        let (lived, unnoticed) = (now.lived - 1, self.unnoticed);
+        assert!(lived <= self.awake + unnoticed, "the hub lived {lived} ms in {} ms", self.awake);
+        let unjudged = self.unjudged;
+        assert!(lived + unjudged >= self.awake, "it lived {lived} ms in {} ms, {unjudged} to hear", self.awake);
+        now
+    }
+
+    /// The hub is not there for some time.
+    fn is_absent(&mut self, millis: u64) {
+        self.time += millis;
+        self.absent += millis;
+    }
+
+    /// The hub's process is stopped. Workers do not know: what they say is read when it goes on.
+    fn pause(&mut self) {
+        let millis = if self.random.bool() { self.random.u64(0..2_000) } else { self.random.u64(0..60_000) };
+        self.trace.note(|| format!("{:>8} the hub is stopped for {millis} ms", self.time));
+        self.hears_at = self.hears_at.max(self.time + millis);
+        for _ in 0..PAUSE_STEPS {
+            self.is_absent(millis / PAUSE_STEPS);
+            if !self.actors.is_empty() {
+                let actor = self.random.usize(0..self.actors.len());
+                self.actor_turn(actor);
+            }
+        }
+        self.is_absent(millis % PAUSE_STEPS);
+    }
+
+    /// The disk takes its time, and meanwhile nothing else is decided.
+    fn stall(&mut self) {
+        self.trace.note(|| format!("{:>8} the disk stalls", self.time));
+        for _ in 0..self.random.u32(0..30) {
+            let millis = self.random.u64(0..700);
+            self.is_absent(millis);
+            if !self.actors.is_empty() {
+                let actor = self.random.usize(0..self.actors.len());
+                self.actor_turn(actor);
+            }
+        }
     }
 
     pub fn number(&mut self) -> u64 {
@@ -232,11 +321,23 @@ impl World {
     }
 
     pub fn push(&mut self, command: Command, from: From) {
-        self.inbox.push(Request { command, from });
+        if let Command::Heard { worker_id } = &command {
+            let lived_at_most = self.awake + self.unnoticed + (self.time - self.looked - self.absent);
+            self.said.insert(worker_id.clone(), lived_at_most);
+        }
+        if self.time < self.hears_at {
+            // Read in the order in which it was said, within the moment that the hub gives itself to hear.
+            self.hears_at += self.random.u64(0..3);
+            self.late.push_back((self.hears_at, Request { command, from }));
+        } else {
+            self.inbox.push(Request { command, from });
+        }
     }
 
     pub fn push_late(&mut self, after: u64, command: Command, from: From) {
-        self.late.push_back((self.time + after, Request { command, from }));
+        // Nothing overtakes what is still to be read.
+        let at = self.hears_at.max(self.time) + after;
+        self.late.push_back((at, Request { command, from }));
     }
 
     /// The part of the run with all its faults.
@@ -260,6 +361,9 @@ impl World {
         if self.fault(self.mix.wall_jumps) {
             self.wall_ahead += self.random.i64(-7_200_000..7_200_000);
             self.trace.note(|| format!("{:>8} the wall clock jumps", self.time));
+        }
+        if self.fault(self.mix.pauses) {
+            self.pause();
         }
         if self.fault(self.mix.drain) {
             self.drain();
@@ -307,7 +411,7 @@ impl World {
 
     /// A round of the writer.
     fn round(&mut self) {
-        let now = self.now();
+        let now = self.look();
         let mut requests = std::mem::take(&mut self.parked);
         requests.append(&mut self.inbox);
         let mut batch = Batch::default();
@@ -317,8 +421,14 @@ impl World {
         }
         let steps_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        self.engine.fire(now, &self.live, steps_max, &mut batch);
+        self.engine.fire(now, steps_max, &mut batch);
+        self.engine.judge(now, &self.live, steps_max, &mut batch);
         let fired = (&batch.changes[from..], &batch.notices[noticed..]);
+        for change in fired.0.iter().filter(|change| change.note.as_deref() == Some("its worker fell silent")) {
+            let worker_id = change.prev.as_ref().and_then(|prev| prev.worker_id()).expect("it ran");
+            let since = self.said.get(worker_id).map_or(u64::MAX, |said| self.awake + self.unnoticed - said);
+            assert!(since >= self.mix.options.lease_ms, "{worker_id} had spoken {since} ms before: {change:?}");
+        }
         self.checker.fired(fired.0, fired.1, now, &self.live, steps_max == UNBOUNDED);
         let tasks_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
@@ -329,6 +439,9 @@ impl World {
         self.note_batch(&batch);
 
         let nothing = batch.changes.is_empty() && batch.keys.is_empty();
+        if !nothing && self.fault(self.mix.stalls) {
+            self.stall();
+        }
         let fails = !nothing && self.commit_fails();
         if !nothing && self.fault(self.mix.hub_dies / 4) {
             // Killed with the commit under way: all of it is on disk, or nothing; nobody has heard.
@@ -405,7 +518,7 @@ impl World {
         }
         if let Command::Submit { key: Some(key), .. } = &request.command
             && !self.engine.knows_key(key.key)
-            && let Some(entry) = self.store.keys.get(&key.key).filter(|entry| entry.expires_at > now.wall)
+            && let Some(entry) = self.store.keys.get(&key.key).filter(|entry| entry.expires_at > now.at)
         {
             self.engine.admit_key(entry.clone());
         }
@@ -591,7 +704,11 @@ impl World {
             // A little later, perhaps much later.
             self.time += if self.random.u8(0..8) == 0 { self.random.u64(0..20_000) } else { self.random.u64(0..200) };
             self.hub_started = self.time;
-            let now = self.now();
+            self.clock = Clock::new(self.store.last_at, self.wall(), 0, self.mix.options.lease_ms);
+            (self.awake, self.unjudged, self.unnoticed) = (0, 0, 0);
+            (self.looked, self.absent, self.hears_at) = (self.time, 0, 0);
+            self.said.clear();
+            let now = self.look();
             let unfinished: Vec<Task> = self
                 .store
                 .tasks
@@ -629,8 +746,9 @@ impl World {
         self.store_broken = false;
         self.trace.note(|| format!("{:>8} calm", self.time));
         // A clock that went back by hours is set right, or scheduled tasks would have to be waited for.
-        let latest = self.checker.unfinished_tasks().filter_map(|task| task.run_at).max();
-        let behind = latest.map_or(0, |at| at.millis_since(self.now().wall));
+        let named = self.checker.unfinished_tasks().filter(|task| !task.delayed);
+        let latest = named.filter_map(|task| task.run_at).max();
+        let behind = latest.map_or(0, |at| at.millis_since(self.wall()));
         self.wall_ahead += behind.saturating_sub(5_000) as i64;
         self.actors_calm();
         let deadline = self.steps + 4_000 + 60 * self.checker.unfinished() as u64;
@@ -661,7 +779,8 @@ impl World {
             self.actor_turn(actor);
         }
         // As long as the writer would sleep, but never past what an actor is about to do.
-        let patience = self.engine.next_in(self.now()).unwrap_or(50);
+        let now = self.look();
+        let patience = self.engine.next_in(now).unwrap_or(50);
         let soonest = self.actors.iter().filter_map(Actor::busy_until).min().map(|at| at.saturating_sub(self.time));
         self.time += patience.min(soonest.unwrap_or(u64::MAX)).clamp(1, 60_000);
         let time = self.time;

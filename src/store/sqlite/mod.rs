@@ -68,7 +68,9 @@ use self::pool::{Place, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, Staging};
 use self::view::View;
-use super::{Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, Store, StoreError};
+use super::{
+    Aside, Commit, Digest, Entry, KeyEntry, LogRange, Opening, Openings, Reader, Recovered, Store, StoreError,
+};
 use crate::task::{ChangeKind, Json, Run, Status, Task, TaskId, Timestamp};
 
 /// The name of the database in its folder.
@@ -381,6 +383,28 @@ impl SqliteStore {
         Ok(rev.map(|rev| rev as u64))
     }
 
+    /// The newest time that is written down: of a task that was made, went on or ended, of a deletion, of what a running
+    /// task said. What is not looked at is older than one of these.
+    fn last_at(&self, unfinished: &[Task]) -> Result<Timestamp, StoreError> {
+        const STEP: &str = "find the last time";
+        let ended = "SELECT finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1";
+        let deleted = "SELECT at FROM tombstones ORDER BY rev DESC LIMIT 1";
+        let mut times: Vec<Timestamp> = Vec::new();
+        for query in [ended, deleted] {
+            let millis = self.conn.query_row(query, [], |row| row.get(0)).optional().step(STEP)?;
+            times.extend(millis.map(Timestamp::from_millis));
+        }
+        times.extend(self.last_id.map(TaskId::made_at));
+        let reader = self.reader();
+        for task in unfinished {
+            times.push(task.updated_at);
+            if task.status == Status::Running {
+                times.extend(reader.logs(task.task_id, LogRange::Tail(1), &[])?.last().map(|line| line.at));
+            }
+        }
+        Ok(times.into_iter().max().unwrap_or_default())
+    }
+
     fn remember(&mut self, rev: u64, task_id: TaskId) {
         self.rev = self.rev.max(rev);
         self.last_id = self.last_id.max(Some(task_id));
@@ -465,11 +489,13 @@ impl SqliteStore {
                 by_id.insert(task_id, Task::clone(&record.task));
             }
         }
+        let unfinished: Vec<Task> = by_id.into_values().collect();
         Recovered {
             openings: self.openings.clone(),
             rev: self.rev,
             last_id: self.last_id,
-            unfinished: by_id.into_values().collect(),
+            last_at: self.last_at(&unfinished).unwrap_or_default(),
+            unfinished,
             counts,
             damage: Some(damage),
         }
@@ -521,8 +547,8 @@ impl Store for SqliteStore {
             self.read_unfinished(status, &mut unfinished)?;
         }
         unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
-        let openings = self.openings.clone();
-        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, unfinished, counts, damage: None })
+        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
+        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, last_at, unfinished, counts, damage: None })
     }
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
