@@ -34,8 +34,9 @@ use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
 
-/// How long a connection may take to send the head of a request, and may stay silent between two.
-const HEAD_READ_TIME: Duration = Duration::from_secs(60);
+/// How long a connection may take to send the head of a request, and may stay silent between two. Proxies keep idle
+/// connections for 60 s; a hub that closed them at the same moment would lose requests that are just sent.
+const HEAD_READ_TIME: Duration = Duration::from_secs(75);
 /// How much of a request's head is read. Cookies of other programs on the same host can take some of it.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How much the kernel holds that is not sent yet. What stands there can no longer be replaced by something newer.

@@ -483,6 +483,7 @@ fn a_claim_may_ask_for_a_longer_lease_and_each_sign_of_life_renews_it() {
     assert_eq!((desk.status(long), desk.task(long).crashes), (Status::Pending, 1));
 }
 
+#[test]
 fn what_nobody_came_back_to_after_a_restart_is_a_crash() {
     // Regression: it was given back, so a task that took hub and worker along was handed out for ever. Whoever comes back
     // in time loses nothing.

@@ -48,6 +48,9 @@ const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 /// The most that is said of names that somebody sent. A real one has at most 253 characters.
 const WORDS_CHARS_MAX: usize = 600;
 const ORIGIN: HeaderValue = HeaderValue::from_static("origin");
+static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const PRIVATE_NETWORK_ASKED: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
@@ -65,20 +68,20 @@ pub struct Door {
 impl Door {
     /// For a hub that listens at `listen`, with `--hosts` and `--origins`; or what is wrong with one of these.
     pub fn new(listen: IpAddr, hosts: &[String], origins: &[String]) -> Result<Door, String> {
-        let host = |text: &String| match Authority::parse(text) {
+        let host = |text: &str| match Authority::parse(text) {
             Some(Authority { host, port: None }) => Ok(host),
             _ if text == ANY => Ok(ANY.to_owned()),
             _ => Err(format!("--hosts {text}: a name or an address is expected, without port, such as hub.example")),
         };
-        let origin = |text: &String| {
-            let origin = Origin::parse(text).map(|origin| origin.to_string());
-            origin.ok_or_else(|| {
-                format!("--origins {text}: the origin of a page is expected, such as https://app.example:8443")
-            })
+        let origin = |text: &str| match Origin::parse(text) {
+            Some(origin) => Ok(origin.to_string()),
+            None => {
+                Err(format!("--origins {text}: the origin of a page is expected, such as https://app.example:8443"))
+            }
         };
         Ok(Door {
-            hosts: hosts.iter().map(host).collect::<Result<_, _>>()?,
-            origins: origins.iter().map(origin).collect::<Result<_, _>>()?,
+            hosts: said(hosts).map(host).collect::<Result<_, _>>()?,
+            origins: said(origins).map(origin).collect::<Result<_, _>>()?,
             is_reachable: !listen.to_canonical().is_loopback(),
         })
     }
@@ -128,6 +131,11 @@ impl Door {
     }
 }
 
+/// What a list says. A variable of the environment that is there and empty says nothing.
+fn said(texts: &[String]) -> impl Iterator<Item = &str> {
+    texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
 /// A header as text. What is not plain ASCII is no host and no origin.
 fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("?")
@@ -136,12 +144,14 @@ fn text(value: &HeaderValue) -> &str {
 /// Whether a page of another site sent this, as browsers say it. Following a link is no such request: the page that a
 /// person sees then is the hub's own. What such a request fetches must have no effect, so only files may be fetched so.
 fn is_from_elsewhere(parts: &Parts) -> bool {
-    let says = |name: &str, word: &str| parts.headers.get_all(name).iter().any(|value| value == word);
-    let follows_link = (parts.method == Method::GET || parts.method == Method::HEAD)
-        && says("sec-fetch-mode", "navigate")
-        && says("sec-fetch-dest", "document")
-        && !parts.uri.path().starts_with("/api/v1/");
-    says("sec-fetch-site", "cross-site") && !follows_link
+    let says = |name: &HeaderName, word: &str| parts.headers.get_all(name).iter().any(|value| value == word);
+    let follows_link = || {
+        (parts.method == Method::GET || parts.method == Method::HEAD)
+            && says(&FETCH_MODE, "navigate")
+            && says(&FETCH_DEST, "document")
+            && !parts.uri.path().starts_with("/api/v1/")
+    };
+    says(&FETCH_SITE, "cross-site") && !follows_link()
 }
 
 /// Who comes in.
@@ -345,7 +355,7 @@ where
             }
             Err(refused) => {
                 refused.log(&parts);
-                Either::Right(refusal::tell(self.app.clone(), refused.words(), parts, body).map(Ok).boxed())
+                Either::Right(refusal::tell(self.app.clone(), refused.words(), parts).map(Ok).boxed())
             }
         }
     }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, HttpBody as _};
 use axum::extract::FromRequestParts as _;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -23,7 +22,7 @@ const PAGE_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'");
 
 /// Tells the sender of a request that it is forbidden, before its body is read.
-pub(super) async fn tell(app: Arc<App>, why: String, mut parts: Parts, body: Body) -> Response {
+pub(super) async fn tell(app: Arc<App>, why: String, mut parts: Parts) -> Response {
     let protocol = match parts.uri.path() {
         LIVE_PATH => Some(LIVE_PROTOCOL),
         WORKER_PATH => Some(WORKER_PROTOCOL),
@@ -35,12 +34,7 @@ pub(super) async fn tell(app: Arc<App>, why: String, mut parts: Parts, body: Bod
     {
         return answer;
     }
-    let mut answer = if is_looked_at(&parts) { page(&why) } else { Problem::new(Code::Forbidden, why).into_response() };
-    if !body.is_end_stream() {
-        // What is not read would be taken for the next request.
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    answer
+    if is_looked_at(&parts) { page(&why) } else { Problem::new(Code::Forbidden, why).into_response() }
 }
 
 /// Whether a person waits for a page.

@@ -12,11 +12,7 @@ use super::accepts::{self, accepts};
 use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
 use super::path::Path;
-<<<<<<< HEAD
-use super::query::{NoQuery, WAIT_MS_MAX};
-=======
-use super::query::{WAIT_MS_MAX, held};
->>>>>>> 0f9cf72 (A full hub lets a browser's event stream come back, and no answer is held into a proxy's timeout)
+use super::query::{NoQuery, WAIT_MS_MAX, held};
 use super::read::task_id;
 use super::splice;
 use super::state::App;

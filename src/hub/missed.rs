@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::seldom::Seldom;
 use crate::store::{ChangedSince, ChangedTask};
 use crate::task::{Event, Task};
 use crate::wire::{gone_line, open_task_line};
@@ -57,7 +58,11 @@ fn missed_task(change: &ChangedTask) -> Option<MissedTask> {
             Some(MissedTask { task, line })
         }
         Err(error) => {
-            tracing::error!(task.id = %change.task_id, %error, "a stored record cannot be read");
+            // It is met again by each client that resumes.
+            static UNREADABLE: Seldom = Seldom::new();
+            if let Some(unsaid) = UNREADABLE.happened() {
+                tracing::error!(task.id = %change.task_id, %error, unsaid, "a stored record cannot be read");
+            }
             None
         }
     }

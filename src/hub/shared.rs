@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::engine::Refusal;
 use crate::feed::Feed;
+use crate::seldom::Seldom;
 use crate::store::{Openings, Page, Query, Reader, StoreError};
 use crate::task::{Json, Task, TaskId};
 use crate::telemetry::Metrics;
@@ -215,7 +216,10 @@ impl Shared {
         match tokio::task::spawn_blocking(move || f(&*reader)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                tracing::error!(step = error.step, cause = error.cause, "could not read from the store");
+                static FAILED: Seldom = Seldom::new();
+                if let Some(unsaid) = FAILED.happened() {
+                    tracing::error!(step = error.step, cause = error.cause, unsaid, "could not read from the store");
+                }
                 self.reader.report(&error);
                 Err(HubError::StorageUnavailable)
             }

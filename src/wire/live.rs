@@ -5,13 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
-use super::Stats;
-use crate::task::{self, Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
-=======
 use super::{RETRY_FULL_MS, RETRY_MS, Stats};
-use crate::task::{Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
->>>>>>> 0f9cf72 (A full hub lets a browser's event stream come back, and no answer is held into a proxy's timeout)
+use crate::task::{self, Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
 
 /// A message from a live client: every field any `op` may have.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -75,13 +75,8 @@ pub struct ClaimBody {
     /// 1–100, default 1.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub max: Option<u32>,
-<<<<<<< HEAD
-    /// ≤ 60,000, default 0.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
-=======
     /// ≤ 60,000, default 0. The hub answers after 55,000 at the latest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
->>>>>>> 0f9cf72 (A full hub lets a browser's event stream come back, and no answer is held into a proxy's timeout)
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub wait_ms: Option<u64>,
     /// How long each lease lasts, ≤ 3,600,000. The hub's own is the shortest, and the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -174,8 +174,8 @@ impl Open {
     fn release(&self, each: &mut impl FnMut(Said)) {
         let mut text = self.text.clone();
         if self.scan.is_meant() && self.lines > HELD_LINES_MAX {
-            let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
-            let end = ends.skip(HELD_LINES_MAX - 1).next().unwrap_or(text.len());
+            let mut ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+            let end = ends.nth(HELD_LINES_MAX - 1).unwrap_or(text.len());
             text.truncate(end);
             text.extend_from_slice(format!("\n({} more lines of it)", self.lines - HELD_LINES_MAX).as_bytes());
         }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::browser::Browser;
-use crate::kit::{Answer, HubProcess, TestHub, TestSocket, id, in_time};
+use crate::kit::{Answer, HubProcess, TestHub, TestSocket, eventually, id, in_time, millis};
 
 /// Sends a request as it stands here and answers what comes until the hub closes, or the head of what does not end.
 async fn raw(hub: &TestHub, request: &str) -> String {
@@ -102,14 +102,14 @@ async fn names_of_this_machine_and_those_that_are_set_come_in() {
 }
 
 #[tokio::test]
-async fn the_refusal_says_the_names_and_leaves_the_connection_in_order() {
+async fn the_refusal_says_the_names_and_keeps_the_connection() {
     let hub = TestHub::start().await;
     let wrong = hub.request(reqwest::Method::POST, "/api/v1/tasks").header("host", "hub.example:8081");
     let answer = Answer::of(wrong.json(&json!({"task_type": "t"}))).await;
     assert_eq!(answer.problem(), "403 forbidden");
     let detail = answer.body["detail"].as_str().unwrap();
     assert!(detail.contains("hub.example:8081") && detail.contains("--hosts hub.example"), "{detail}");
-    assert_eq!(answer.header("connection"), "close", "the body was not read");
+    assert_eq!(answer.header("connection"), "", "what was not read was thrown away");
     let seen = hub.request(reqwest::Method::GET, "/").header("host", "hub.example").header("accept", "text/html,*/*");
     let page = Answer::of(seen).await;
     assert_eq!((page.status, page.header("content-type")), (403, "text/html; charset=utf-8"));
@@ -209,6 +209,28 @@ async fn the_log_says_what_was_refused_and_is_not_flooded() {
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("refused")).collect();
     assert!((1..5).contains(&lines.len()), "{said}");
     assert!(lines[0].contains("--hosts hub.example") && !lines[0].contains("secret"), "{said}");
+}
+
+/// Regression: a hub without file descriptors wrote twenty equal lines a second.
+#[tokio::test]
+async fn connections_that_cannot_be_accepted_do_not_flood_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("sh");
+    let serve = "ulimit -n 80; exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\"";
+    command.args(["-c", serve, env!("CARGO_BIN_EXE_taskhub")]).arg(folder.path()).env("TASKHUB_LOG", "warn");
+    let hub = HubProcess::from(command);
+    let mut held = Vec::new();
+    for _ in 0..120 {
+        held.push(TcpStream::connect(hub.address()).await.unwrap());
+    }
+    let failed = |said: &str| said.lines().filter(|line| line.contains("could not accept")).count();
+    eventually("the log says so", async || (failed(&hub.program.said()) > 0).then_some(())).await;
+    // The hub tries again twenty times a second.
+    tokio::time::sleep(millis(1_000)).await;
+    assert_eq!(failed(&hub.program.said()), 1, "{}", hub.program.said());
+    drop(held);
+    let answers = async || reqwest::get(format!("{}/healthz", hub.url)).await.is_ok().then_some(());
+    eventually("it goes on", answers).await;
 }
 
 /// What a page can try, each with what came of it: a status or a text that it read, or `no`.

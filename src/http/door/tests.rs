@@ -15,7 +15,7 @@ fn parts(target: &str, headers: &[(&str, &str)]) -> Parts {
 
 #[test]
 fn the_names_of_a_hub_that_listens_here_only() {
-    let door = door("127.0.0.1", &["hub.example", "Other.Example.", "[2001:db8::1]"], &[]);
+    let door = door("127.0.0.1", &["hub.example", " Other.Example.", "[2001:db8::1]", ""], &[]);
     for (host, known) in [
         ("127.0.0.1:8080", true),
         ("127.0.0.1", true),
