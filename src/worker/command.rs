@@ -27,6 +27,7 @@ use super::listener::Listener;
 use super::program::{NotStarted, Program};
 use super::{Context, TaskFailure};
 use crate::children::{self, Own};
+use crate::lived;
 use crate::task::{Json, Level};
 
 /// What is read from a pipe at once.
@@ -200,11 +201,13 @@ pub(super) async fn run_task(spec: Arc<CommandSpec>, url: String, ctx: Context) 
     let care = Care(run.clone());
     let timeout = async {
         match spec.timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
+            Some(timeout) => lived::sleep(timeout).await,
             None => std::future::pending().await,
         }
     };
     let exit = tokio::select! {
+        // A command that has ended was not stopped, whatever this process slept through.
+        biased;
         exit = run.exit() => exit,
         () = ctx.cancelled() => {
             run.stop(Stopped::Cancelled);
@@ -313,17 +316,18 @@ async fn drive(run: Arc<CommandRun>, process: Process, tee: Tee) {
         let mut pipes_open = true;
         let mut stop = run.stop.subscribe();
         let mut stopped = None;
-        let kill_timer = tokio::time::sleep(Duration::ZERO);
+        let kill_timer = lived::sleep(Duration::ZERO);
         tokio::pin!(kill_timer);
         let mut killing = false;
         let status = loop {
             tokio::select! {
+                biased;
                 status = child.wait() => break status,
                 _ = &mut pipes, if pipes_open => pipes_open = false,
                 why = stop.wait_for(Option::is_some), if stopped.is_none() => {
                     stopped = why.map_or(Some(Stopped::Cancelled), |why| *why);
                     group.signal(libc::SIGTERM);
-                    kill_timer.as_mut().reset(Instant::now() + kill_grace);
+                    kill_timer.set(lived::sleep(kill_grace));
                     killing = true;
                 }
                 () = &mut kill_timer, if killing => {
