@@ -434,6 +434,19 @@ impl SqliteStore {
 
 /// Reading what there was.
 impl SqliteStore {
+    fn recover_whole(&mut self) -> Result<Recovered, StoreError> {
+        self.settle_all()?;
+        let mut counts = BTreeMap::new();
+        let mut unfinished = Vec::new();
+        self.read_counts(&mut counts)?;
+        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
+            self.read_unfinished(status, &mut unfinished)?;
+        }
+        unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
+        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
+        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, last_at, unfinished, counts, damage: None })
+    }
+
     fn read_counts(&self, counts: &mut BTreeMap<Status, u64>) -> Result<(), StoreError> {
         let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(RECOVER)?;
         let mut rows = statement.query([]).step(RECOVER)?;
@@ -536,19 +549,13 @@ impl Drop for SqliteStore {
 
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
-        if let Some(damage) = self.shared.damage.get() {
-            return Ok(self.what_is_left(damage));
+        if self.shared.damage.get().is_none() {
+            match self.recover_whole() {
+                Err(error) if error.lasting => self.shared.damage.found(opening::sentence(&error.to_string())),
+                recovered => return recovered,
+            }
         }
-        self.settle_all()?;
-        let mut counts = BTreeMap::new();
-        let mut unfinished = Vec::new();
-        self.read_counts(&mut counts)?;
-        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
-            self.read_unfinished(status, &mut unfinished)?;
-        }
-        unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
-        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
-        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, last_at, unfinished, counts, damage: None })
+        Ok(self.what_is_left(self.shared.damage.get().unwrap_or_default()))
     }
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
