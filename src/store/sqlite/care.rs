@@ -17,12 +17,13 @@ use uuid::Uuid;
 
 use super::body;
 use super::failure::{Step as _, damaged};
+use super::names::lock;
 use super::opening::{self, Ground};
 use super::pages;
 use super::pool::Place;
 use super::schema;
 use super::witness::{self, HEAD_NAME, Head, WalEnd, Witness};
-use super::{FILE_NAME, LOCK_NAME, lock, sync_folder};
+use super::{FILE_NAME, LOCK_NAME, sync_folder};
 use crate::store::StoreError;
 use crate::task::Status;
 
