@@ -17,6 +17,7 @@ mod examples;
 mod history;
 mod idempotency;
 mod interop;
+mod keeping;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod list;

@@ -12,17 +12,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
 
 use super::body;
 use super::failure::{Step as _, damaged};
+use super::names::lock;
 use super::opening::{self, Ground};
 use super::pages;
 use super::pool::Place;
 use super::schema;
 use super::witness::{self, HEAD_NAME, Head, WalEnd, Witness};
-use super::{FILE_NAME, LOCK_NAME, lock, sync_folder};
+use super::{FILE_NAME, LOCK_NAME, sync_folder};
 use crate::store::StoreError;
 use crate::task::Status;
 
@@ -49,6 +50,8 @@ pub struct Findings {
     pub summed: bool,
     /// What is known to be missing, damaged, or doubtful; empty for a sound store.
     pub problems: Vec<String>,
+    /// What was given up, where a loss was accepted.
+    pub given_up: Vec<String>,
 }
 
 /// Reads a store, or a copy of one, to its end.
@@ -72,7 +75,7 @@ pub fn check(path: &Path) -> Result<Findings, StoreError> {
             let ground = Ground::look(path)?;
             is_ours = ground.is_ours;
             findings.problems.extend(ground.lost);
-            if witness.is_none() {
+            if witness.is_none() && version(&file) != Some(1) {
                 findings
                     .problems
                     .push(format!("{HEAD_NAME} is missing or damaged: whether the end is there cannot be told"));
@@ -178,18 +181,28 @@ fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Find
     Ok(row)
 }
 
-/// A connection that looks at no checksums.
+/// A connection that looks at no checksums, and leaves nothing beside a file that has no log.
 fn plain(file: &Path) -> rusqlite::Result<Connection> {
-    Connection::open_with_flags(file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let has_log = std::fs::metadata(beside(file, "-wal")).is_ok_and(|log| log.len() > 0);
+    if has_log { Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY) } else { opening::immutable(file) }
 }
 
 /// Where the header of a database has its `application_id`.
 const APPLICATION_AT: usize = 68;
 
 fn application(file: &Path) -> Option<i32> {
+    in_header(file, APPLICATION_AT)
+}
+
+/// As the header says it: not what stands in a log beside it.
+fn version(file: &Path) -> Option<i32> {
+    in_header(file, schema::VERSION_AT)
+}
+
+fn in_header(file: &Path, at: usize) -> Option<i32> {
     let mut header = [0; 100];
     File::open(file).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut header)).ok()?;
-    Some(i32::from_be_bytes(header[APPLICATION_AT..APPLICATION_AT + 4].try_into().expect("four bytes")))
+    Some(i32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes")))
 }
 
 /// Copies the store in a folder, whether a hub runs on it or not, to a file that does not exist yet; in `target` under a name
@@ -386,7 +399,7 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
             let _ = std::fs::remove_file(leftover);
         }
     }
-    let row = mended?;
+    let (row, given_up) = mended?;
     let aside = move_aside(folder)?;
     std::fs::rename(&fresh, &file).step(STEP)?;
     let conn = Place::File(file.clone()).reader().step(STEP)?;
@@ -394,11 +407,11 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
     drop(conn);
     write_head(folder, row, rev as u64)?;
     drop(_lock);
-    Ok((check(folder)?, aside))
+    Ok((Findings { given_up, ..check(folder)? }, aside))
 }
 
 /// Makes a file whole by itself, if its tables can be read, with checksums of what is in it now and a history of its own.
-fn mend(file: &Path) -> Result<u64, StoreError> {
+fn mend(file: &Path) -> Result<(u64, Vec<String>), StoreError> {
     const STEP: &str = "accept the loss";
     let conn = Connection::open(file).step(STEP)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).step(STEP)?;
@@ -416,17 +429,50 @@ fn mend(file: &Path) -> Result<u64, StoreError> {
     }
     drop(conn);
     pages::seal_all(file).step(STEP)?;
-    mend_log(file)?;
-    begin_history(file)
+    let mut given_up = mend_log(file)?;
+    given_up.extend(mend_tasks(file)?);
+    Ok((begin_history(file)?, given_up))
+}
+
+/// Gives up tasks whose records cannot be read.
+fn mend_tasks(file: &Path) -> Result<Vec<String>, StoreError> {
+    const STEP: &str = "accept the loss";
+    let conn = Place::File(file.to_owned()).writer().step(STEP)?;
+    let mut unreadable = Vec::new();
+    {
+        let mut statement = conn.prepare("SELECT task_id, record, history FROM tasks").step(STEP)?;
+        let mut rows = statement.query([]).step(STEP)?;
+        while let Some(row) = rows.next().step(STEP)? {
+            let record = row.get_ref(1).step(STEP)?.as_blob().ok();
+            if !record.is_some_and(|record| crate::task::Task::parse(record).is_ok()) {
+                unreadable.push(row.get::<_, Vec<u8>>(0).step(STEP)?);
+            }
+        }
+    }
+    let tx = conn.unchecked_transaction().step(STEP)?;
+    for id in &unreadable {
+        for table in ["tasks", "labels", "parts", "logs"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE task_id = ?1"), [id]).step(STEP)?;
+        }
+    }
+    tx.commit().step(STEP)?;
+    let name = |id: Vec<u8>| <[u8; 16]>::try_from(id).map(crate::task::TaskId::from_bytes);
+    Ok(unreadable
+        .into_iter()
+        .map(|id| match name(id) {
+            Ok(task_id) => format!("task {task_id}: its record cannot be read"),
+            Err(_) => "a task whose id cannot be read".to_owned(),
+        })
+        .collect())
 }
 
 /// Leaves out of the log of commits what cannot be read; the rest follows each other again.
-fn mend_log(file: &Path) -> Result<(), StoreError> {
+fn mend_log(file: &Path) -> Result<Vec<String>, StoreError> {
     const STEP: &str = "accept the loss";
     let conn = Place::File(file.to_owned()).writer().step(STEP)?;
     let known: i64 = match conn.query_row("SELECT row FROM state", [], |row| row.get(0)) {
         // An older hub numbered the rows anew each time.
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(Vec::new()),
         row => row.step(STEP)?,
     };
     let tx = conn.unchecked_transaction().step(STEP)?;
@@ -435,9 +481,12 @@ fn mend_log(file: &Path) -> Result<(), StoreError> {
     let rows: Vec<_> = rows.collect::<Result<_, _>>().step(STEP)?;
     drop(statement);
     tx.execute("DELETE FROM log", []).step(STEP)?;
-    let whole = rows.into_iter().filter(|body| body::decode(body.clone().into()).is_ok());
+    let all = rows.len();
+    let whole: Vec<_> = rows.into_iter().filter(|body| body::decode(body.clone().into()).is_ok()).collect();
+    let lost = all - whole.len();
     for (row, body) in (known + 1..).zip(whole) {
         tx.execute("INSERT INTO log VALUES (?1, ?2)", (row, body)).step(STEP)?;
     }
-    tx.commit().step(STEP)
+    tx.commit().step(STEP)?;
+    Ok(if lost == 0 { Vec::new() } else { vec![format!("{lost} commits that cannot be read")] })
 }

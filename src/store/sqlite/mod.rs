@@ -37,6 +37,7 @@ mod pages;
 mod pool;
 mod query;
 mod reader;
+mod recovery;
 mod schema;
 mod staging;
 #[cfg(test)]
@@ -45,8 +46,7 @@ mod view;
 mod wal;
 mod witness;
 
-use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,15 +63,14 @@ pub use self::care::{Findings, accept, backup, check, restore};
 use self::body::{ChangeItem, Encoder, Item};
 use self::failure::{Step as _, damaged};
 use self::keeper::{Damage, Keeper};
+use self::names::{FolderLock, lock};
 use self::opening::Ground;
 use self::pool::{Place, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, Staging};
 use self::view::View;
-use super::{
-    Aside, Commit, Digest, Entry, KeyEntry, LogRange, Opening, Openings, Reader, Recovered, Store, StoreError,
-};
-use crate::task::{ChangeKind, Json, Run, Status, Task, TaskId, Timestamp};
+use super::{Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, Store, StoreError};
+use crate::task::{ChangeKind, Json, Task, TaskId, Timestamp};
 
 /// The name of the database in its folder.
 const FILE_NAME: &str = "taskhub.db";
@@ -96,16 +95,6 @@ const REPLAY_TASKS: usize = 5_000;
 
 /// What the probe writes: a group of a hundred commits is about as large.
 const PROBE_BYTES: usize = 64 << 10;
-
-/// Keeps other hubs out of the folder. Let go of by word and not only by closing the file: a program that was just being
-/// started by this one may hold a copy of it for a moment.
-struct FolderLock(File);
-
-impl Drop for FolderLock {
-    fn drop(&mut self) {
-        let _ = self.0.unlock();
-    }
-}
 
 /// How a store uses the machine.
 #[derive(Clone, Debug)]
@@ -383,28 +372,6 @@ impl SqliteStore {
         Ok(rev.map(|rev| rev as u64))
     }
 
-    /// The newest time that is written down: of a task that was made, went on or ended, of a deletion, of what a running
-    /// task said. What is not looked at is older than one of these.
-    fn last_at(&self, unfinished: &[Task]) -> Result<Timestamp, StoreError> {
-        const STEP: &str = "find the last time";
-        let ended = "SELECT finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1";
-        let deleted = "SELECT at FROM tombstones ORDER BY rev DESC LIMIT 1";
-        let mut times: Vec<Timestamp> = Vec::new();
-        for query in [ended, deleted] {
-            let millis = self.conn.query_row(query, [], |row| row.get(0)).optional().step(STEP)?;
-            times.extend(millis.map(Timestamp::from_millis));
-        }
-        times.extend(self.last_id.map(TaskId::made_at));
-        let reader = self.reader();
-        for task in unfinished {
-            times.push(task.updated_at);
-            if task.status == Status::Running {
-                times.extend(reader.logs(task.task_id, LogRange::Tail(1), &[])?.last().map(|line| line.at));
-            }
-        }
-        Ok(times.into_iter().max().unwrap_or_default())
-    }
-
     fn remember(&mut self, rev: u64, task_id: TaskId) {
         self.rev = self.rev.max(rev);
         self.last_id = self.last_id.max(Some(task_id));
@@ -432,86 +399,6 @@ impl SqliteStore {
     }
 }
 
-/// Reading what there was.
-impl SqliteStore {
-    fn read_counts(&self, counts: &mut BTreeMap<Status, u64>) -> Result<(), StoreError> {
-        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(RECOVER)?;
-        let mut rows = statement.query([]).step(RECOVER)?;
-        while let Some(row) = rows.next().step(RECOVER)? {
-            let (code, count): (i64, i64) = (row.get(0).step(RECOVER)?, row.get(1).step(RECOVER)?);
-            let status = u8::try_from(code).ok().and_then(Status::from_code);
-            let status = status.ok_or_else(|| damaged(RECOVER, format!("unknown status {code}")))?;
-            counts.insert(status, count as u64);
-        }
-        Ok(())
-    }
-
-    fn read_unfinished(&self, status: Status, unfinished: &mut Vec<Task>) -> Result<(), StoreError> {
-        const TASKS: &str =
-            "SELECT record, progress, task_id FROM tasks INDEXED BY tasks_status WHERE status = ?1 ORDER BY task_id";
-        let mut statement = self.conn.prepare(TASKS).step(RECOVER)?;
-        let mut rows = statement.query([status as u8]).step(RECOVER)?;
-        while let Some(row) = rows.next().step(RECOVER)? {
-            let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).step(RECOVER)?;
-            let mut task = Task::parse(record).map_err(|error| {
-                let task_id = id_of(row, 2).map(|id| id.to_string()).unwrap_or_default();
-                damaged(RECOVER, format!("task {task_id}: {error}"))
-            })?;
-            if let Some(progress) = json_of(row, 1).step(RECOVER)? {
-                task.run.get_or_insert_with(|| Box::new(Run::default())).progress = Some(progress);
-            }
-            unfinished.push(task);
-        }
-        Ok(())
-    }
-
-    /// What can be read of a store that is not whole: of each status up to the first damage, with what was not settled.
-    fn what_is_left(&self, damage: String) -> Recovered {
-        let (mut counts, mut unfinished) = (BTreeMap::new(), Vec::new());
-        let _ = self.read_counts(&mut counts);
-        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
-            let _ = self.read_unfinished(status, &mut unfinished);
-        }
-        let mut by_id: BTreeMap<TaskId, Task> = unfinished.into_iter().map(|task| (task.task_id, task)).collect();
-        for record in self.shared.staging.read().records() {
-            let task_id = record.task.task_id;
-            if record.in_view
-                && let Ok(Some(before)) = self.view_status(task_id)
-            {
-                counts.entry(before).and_modify(|count| *count = count.saturating_sub(1));
-            }
-            by_id.remove(&task_id);
-            if record.gone {
-                continue;
-            }
-            *counts.entry(record.task.status).or_default() += 1;
-            if !record.task.status.is_final() {
-                by_id.insert(task_id, Task::clone(&record.task));
-            }
-        }
-        let unfinished: Vec<Task> = by_id.into_values().collect();
-        Recovered {
-            openings: self.openings.clone(),
-            rev: self.rev,
-            last_id: self.last_id,
-            last_at: self.last_at(&unfinished).unwrap_or_default(),
-            unfinished,
-            counts,
-            damage: Some(damage),
-        }
-    }
-
-    fn view_status(&self, task_id: TaskId) -> rusqlite::Result<Option<Status>> {
-        let code: Option<u8> = self
-            .conn
-            .query_row("SELECT status FROM tasks WHERE task_id = ?1", [task_id.as_bytes().as_slice()], |row| row.get(0))
-            .optional()?;
-        Ok(code.and_then(Status::from_code))
-    }
-}
-
-const RECOVER: &str = "recover";
-
 /// How long the store waits for readers when it is closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -536,19 +423,13 @@ impl Drop for SqliteStore {
 
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
-        if let Some(damage) = self.shared.damage.get() {
-            return Ok(self.what_is_left(damage));
+        if self.shared.damage.get().is_none() {
+            match self.recover_whole() {
+                Err(error) if error.lasting => self.shared.damage.found(opening::sentence(&error.to_string())),
+                recovered => return recovered,
+            }
         }
-        self.settle_all()?;
-        let mut counts = BTreeMap::new();
-        let mut unfinished = Vec::new();
-        self.read_counts(&mut counts)?;
-        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
-            self.read_unfinished(status, &mut unfinished)?;
-        }
-        unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
-        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
-        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, last_at, unfinished, counts, damage: None })
+        Ok(self.what_is_left(self.shared.damage.get().unwrap_or_default()))
     }
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
@@ -738,25 +619,6 @@ impl Store for SqliteStore {
     fn reader(&self) -> Arc<dyn Reader> {
         self.shared.reader()
     }
-}
-
-/// Keeps other hubs out of a folder.
-fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(LOCK_NAME))
-        .step("open the lock file")?;
-    lock.try_lock().map_err(|error| StoreError {
-        step: "lock the data folder",
-        cause: match error {
-            TryLockError::WouldBlock => format!("another hub is running on {}", folder.display()),
-            TryLockError::Error(error) => error.to_string(),
-        },
-        lasting: false,
-    })?;
-    Ok(FolderLock(lock))
 }
 
 fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r [u8]>) -> rusqlite::Result<()> {

@@ -5,7 +5,7 @@
 //! back under a running hub. And a lock holds nobody off once another file has its name. So the hub looks now and then
 //! whether each name still means the file that it has open, and takes no writes while one does not.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,35 @@ use crate::store::StoreError;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const STEP: &str = "find the data folder";
+
+/// Keeps other hubs out of the folder. Let go of by word and not only by closing the file: a program that was just being
+/// started by this one may hold a copy of it for a moment.
+pub(super) struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Keeps other hubs out of a folder.
+pub(super) fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(LOCK_NAME))
+        .step("open the lock file")?;
+    lock.try_lock().map_err(|error| StoreError {
+        step: "lock the data folder",
+        cause: match error {
+            TryLockError::WouldBlock => format!("another hub is running on {}", folder.display()),
+            TryLockError::Error(error) => error.to_string(),
+        },
+        lasting: false,
+    })?;
+    Ok(FolderLock(lock))
+}
 
 /// Names, and what they meant.
 pub(super) struct Names {

@@ -123,15 +123,18 @@ impl Ground {
     }
 }
 
+/// A connection that takes a database as it stands: without a log, without checksums, and without a trace.
+pub(super) fn immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let name = path.display().to_string();
+    let name = name.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)
+}
+
 /// What is missing of a database without a write-ahead log, read without looking at checksums.
 fn ends_before(path: &Path, head: &Head) -> Option<String> {
     let read = || -> rusqlite::Result<(i64, i64)> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let uri = format!(
-            "file:{}?immutable=1",
-            path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
-        );
-        Connection::open_with_flags(uri, flags)?.query_row(
+        immutable(path)?.query_row(
             "SELECT rev, max(row, (SELECT ifnull(max(row), 0) FROM log)) FROM state",
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),

@@ -138,7 +138,7 @@ pub(super) fn migrate(conn: &mut Connection, new_epoch: &str) -> Result<(), Stor
 }
 
 /// Where the header of a database has its `user_version`.
-const VERSION_AT: usize = 60;
+pub(super) const VERSION_AT: usize = 60;
 
 /// Gives the pages of a file that an older hub made room for checksums, and fills them in: SQLite writes the file anew for
 /// that, which takes a while where it is large, and as much room again. Where it cannot, the file is used as it is, and it is

@@ -1,0 +1,124 @@
+//! Reading what a store holds when a hub starts on it: all of it, or what is left of a damaged one.
+
+use std::collections::BTreeMap;
+
+use rusqlite::OptionalExtension as _;
+
+use super::failure::{Step as _, damaged};
+use super::{SqliteStore, id_of, json_of};
+use crate::store::{LogRange, Reader as _, Recovered, StoreError};
+use crate::task::{Run, Status, Task, TaskId, Timestamp};
+
+const RECOVER: &str = "recover";
+
+impl SqliteStore {
+    pub(super) fn recover_whole(&mut self) -> Result<Recovered, StoreError> {
+        self.settle_all()?;
+        let mut counts = BTreeMap::new();
+        let mut unfinished = Vec::new();
+        self.read_counts(&mut counts)?;
+        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
+            self.read_unfinished(status, &mut unfinished)?;
+        }
+        unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
+        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
+        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, last_at, unfinished, counts, damage: None })
+    }
+
+    fn read_counts(&self, counts: &mut BTreeMap<Status, u64>) -> Result<(), StoreError> {
+        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(RECOVER)?;
+        let mut rows = statement.query([]).step(RECOVER)?;
+        while let Some(row) = rows.next().step(RECOVER)? {
+            let (code, count): (i64, i64) = (row.get(0).step(RECOVER)?, row.get(1).step(RECOVER)?);
+            let status = u8::try_from(code).ok().and_then(Status::from_code);
+            let status = status.ok_or_else(|| damaged(RECOVER, format!("unknown status {code}")))?;
+            counts.insert(status, count as u64);
+        }
+        Ok(())
+    }
+
+    fn read_unfinished(&self, status: Status, unfinished: &mut Vec<Task>) -> Result<(), StoreError> {
+        const TASKS: &str =
+            "SELECT record, progress, task_id FROM tasks INDEXED BY tasks_status WHERE status = ?1 ORDER BY task_id";
+        let mut statement = self.conn.prepare(TASKS).step(RECOVER)?;
+        let mut rows = statement.query([status as u8]).step(RECOVER)?;
+        while let Some(row) = rows.next().step(RECOVER)? {
+            let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).step(RECOVER)?;
+            let mut task = Task::parse(record).map_err(|error| {
+                let task_id = id_of(row, 2).map(|id| id.to_string()).unwrap_or_default();
+                damaged(RECOVER, format!("task {task_id}: {error}"))
+            })?;
+            if let Some(progress) = json_of(row, 1).step(RECOVER)? {
+                task.run.get_or_insert_with(|| Box::new(Run::default())).progress = Some(progress);
+            }
+            unfinished.push(task);
+        }
+        Ok(())
+    }
+
+    /// What can be read of a store that is not whole: of each status up to the first damage, with what was not settled.
+    pub(super) fn what_is_left(&self, damage: String) -> Recovered {
+        let (mut counts, mut unfinished) = (BTreeMap::new(), Vec::new());
+        let _ = self.read_counts(&mut counts);
+        for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
+            let _ = self.read_unfinished(status, &mut unfinished);
+        }
+        let mut by_id: BTreeMap<TaskId, Task> = unfinished.into_iter().map(|task| (task.task_id, task)).collect();
+        for record in self.shared.staging.read().records() {
+            let task_id = record.task.task_id;
+            if record.in_view
+                && let Ok(Some(before)) = self.view_status(task_id)
+            {
+                counts.entry(before).and_modify(|count| *count = count.saturating_sub(1));
+            }
+            by_id.remove(&task_id);
+            if record.gone {
+                continue;
+            }
+            *counts.entry(record.task.status).or_default() += 1;
+            if !record.task.status.is_final() {
+                by_id.insert(task_id, Task::clone(&record.task));
+            }
+        }
+        let unfinished: Vec<Task> = by_id.into_values().collect();
+        Recovered {
+            openings: self.openings.clone(),
+            rev: self.rev,
+            last_id: self.last_id,
+            last_at: self.last_at(&unfinished).unwrap_or_default(),
+            unfinished,
+            counts,
+            damage: Some(damage),
+        }
+    }
+
+    fn view_status(&self, task_id: TaskId) -> rusqlite::Result<Option<Status>> {
+        let code: Option<u8> = self
+            .conn
+            .query_row("SELECT status FROM tasks WHERE task_id = ?1", [task_id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        Ok(code.and_then(Status::from_code))
+    }
+
+    /// The newest time that is written down: of a task that was made, went on or ended, of a deletion, of what a running
+    /// task said. What is not looked at is older than one of these.
+    fn last_at(&self, unfinished: &[Task]) -> Result<Timestamp, StoreError> {
+        const STEP: &str = "find the last time";
+        let ended = "SELECT finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1";
+        let deleted = "SELECT at FROM tombstones ORDER BY rev DESC LIMIT 1";
+        let mut times: Vec<Timestamp> = Vec::new();
+        for query in [ended, deleted] {
+            let millis = self.conn.query_row(query, [], |row| row.get(0)).optional().step(STEP)?;
+            times.extend(millis.map(Timestamp::from_millis));
+        }
+        times.extend(self.last_id.map(TaskId::made_at));
+        let reader = &self.shared;
+        for task in unfinished {
+            times.push(task.updated_at);
+            if task.status == Status::Running {
+                times.extend(reader.logs(task.task_id, LogRange::Tail(1), &[])?.last().map(|line| line.at));
+            }
+        }
+        Ok(times.into_iter().max().unwrap_or_default())
+    }
+}
