@@ -27,7 +27,6 @@ use bytes::Bytes;
 
 use crate::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
-use crate::seldom::Seldom;
 use crate::store::{Aside, Commit, Entry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
 use crate::wire::{gone_line, open_task_line};
@@ -482,10 +481,7 @@ impl Writer {
         self.asides.push(aside);
         if !self.is_well() && self.asides_bytes > 16 * ASIDES_BYTES_MAX {
             let (half, mut at) = (self.asides.len() / 2, 0);
-            static DROPPED: Seldom = Seldom::new();
-            if let Some(unsaid) = DROPPED.happened() {
-                tracing::warn!(asides = half, unsaid, "dropped ticks that could not be written");
-            }
+            tracing::warn!(asides = half, "dropped ticks that could not be written");
             self.asides.retain(|aside| {
                 at += 1;
                 at > half || matches!(aside, Aside::Checkpoint { .. })
