@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lines::OBJECT_BYTES_MAX;
-use crate::task::{Json, Level, Progress, RESULT_BYTES_MAX};
+use crate::task::{Json, Level, Progress, RESULT_BYTES_MAX, read_strictly};
 use crate::wire::LogLineBody;
 
 /// What is shown of a text that cannot be read.
@@ -203,11 +203,11 @@ fn read(text: &[u8]) -> Option<Result<Said, (Word, String)>> {
     let object = value.starts_with('{');
     let words = |why: serde_json::Error| why.to_string();
     let said = match word {
-        Word::Progress if object => serde_json::from_str(value).map(Said::Progress).map_err(words),
+        Word::Progress if object => read_strictly(value.as_bytes()).map(Said::Progress).map_err(words),
         Word::Progress => serde_json::from_str(value)
             .map(|percent| Said::Progress(Progress::percent(percent)))
             .map_err(|_| "it must be a number from 0 to 100, or an object".into()),
-        Word::Log if object => serde_json::from_str(value).map(Said::Log).map_err(words),
+        Word::Log if object => read_strictly(value.as_bytes()).map(Said::Log).map_err(words),
         Word::Log => serde_json::from_str(value)
             .map(|message| Said::Log(LogLineBody { level: Level::Info, message }))
             .map_err(|_| "it must be a text, or an object with level and message".into()),
@@ -430,6 +430,10 @@ mod tests {
             r#"{"log":{"level":"error","message":"x"}}"#,
             Said::Log(LogLineBody { level: Level::Error, message: "x".into() }),
         );
+        check(
+            r#"{"log":{"level":"CRITICAL","message":"x"}}"#,
+            Said::Log(LogLineBody { level: Level::Error, message: "x".into() }),
+        );
         check(r#"{"checkpoint":[1,  2]}"#, Said::Checkpoint(json("[1,  2]")));
         check(r#"{"result":null}"#, Said::Result(Json::null()));
         check(r#"{"result":{"a": 1}}"#, Said::Result(json(r#"{"a": 1}"#)));
@@ -505,7 +509,8 @@ mod tests {
         check(r#"{"progress":null}"#, Progress, "must be a number");
         check(r#"{"progress":NaN}"#, Progress, "at \"NaN\"");
         check(r#"{"progress":{"percent":1}}"#, Progress, "unknown field `percent`");
-        check(r#"{"progress":{"current":"1"}}"#, Progress, "invalid type: string");
+        check(r#"{"progress":{"current":"1"}}"#, Progress, "expected a number");
+        check(r#"{"progress":{"counters":[1,2,3]}}"#, Progress, "expected an object");
         check(r#"{"log":5}"#, Log, "must be a text");
         check(r#"{"log":{"msg":"x"}}"#, Log, "unknown field `msg`");
         check(r#"{"checkpoint":{"at":Infinity}}"#, Checkpoint, "at \"Infinity\"");
