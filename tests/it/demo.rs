@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::kit::{PATIENCE, Program, eventually, program};
+use crate::kit::{PATIENCE, Program, Terminal, eventually, lines, program};
 
 /// A demo that plays fast, on a port of its own, with a temporary folder that it could leave something in.
 struct Demo {
@@ -109,6 +109,18 @@ async fn it_ends_with_its_terminal_and_leaves_nothing() {
         let address = demo.url.strip_prefix("http://").unwrap();
         std::net::TcpListener::bind(address).unwrap_or_else(|why| panic!("{address} after signal {signal}: {why}"));
     }
+}
+
+/// In a terminal that is closed, and of which it takes no more than the width.
+#[test]
+fn its_terminal_is_closed() {
+    let mut command = program();
+    command.args(["demo", "--no-open", "--listen", "127.0.0.1:0", "--speed", "20"]);
+    let terminal = Terminal::start(command, 60, 24);
+    let told = terminal.until(0, "was killed (SIGKILL)");
+    let told: Vec<_> = lines(&told).into_iter().skip_while(|line| !line.starts_with("00:")).collect();
+    assert!(told.iter().all(|line| line.chars().count() <= 60), "{told:#?}");
+    assert!(terminal.close().success());
 }
 
 #[tokio::test]

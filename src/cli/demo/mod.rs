@@ -18,9 +18,9 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::MissedTickBehavior;
 
-use super::browser;
 use super::outcome::{Failed, Outcome};
 use super::worker::listen;
+use super::{browser, show};
 use crate::client::Client;
 use crate::config::ServeConfig;
 use crate::server::{Server, StartError};
@@ -32,6 +32,9 @@ use script::{Act, Draft};
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// Ports that are tried; more demos at once would be no demo.
 const PORTS_TRIED: u16 = 20;
+
+/// Lines that are longer are hard to read.
+const LINE_MAX: usize = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -133,13 +136,13 @@ async fn show(url: &str, args: &DemoArgs) -> Result<(), Failed> {
             for act in script::at(second) {
                 // The second time around everybody knows.
                 if let Some(words) = play.act(act).await?.filter(|_| round == 0) {
-                    screen.say(&format!("{:02}:{:02}  {words}", second / 60, second % 60))?;
+                    screen.tell(second, &words)?;
                 }
             }
             screen.look()?;
         }
         if round == 0 {
-            screen.say("02:00  That was all. It begins again, without words, until Ctrl-C.")?;
+            screen.tell(script::SECONDS, "That was all. It begins again, without words, until Ctrl-C.")?;
         }
     }
     Ok(())
@@ -205,6 +208,21 @@ struct Screen {
 impl Screen {
     fn new() -> Screen {
         Screen { is_terminal: io::stdout().is_terminal() }
+    }
+
+    /// Says what happens at this second, in lines that begin below each other.
+    fn tell(&mut self, second: u64, words: &str) -> Result<(), Failed> {
+        const INDENT: &str = "      ";
+        let width = show::terminal_width().unwrap_or(LINE_MAX).min(LINE_MAX);
+        let mut line = format!("{:02}:{:02} ", second / 60, second % 60);
+        for word in words.split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > width {
+                self.say(&std::mem::replace(&mut line, INDENT.to_owned()))?;
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.say(&line)
     }
 
     /// A terminal that takes nothing any more is closed, and the demo ends with it; another reader may have heard enough.
