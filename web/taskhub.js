@@ -212,7 +212,9 @@ class Hub extends Rest {
     if (type === 'visibilitychange' && !this.#isWatched()) return;
     this.reconnect();
     const quiet_ms = this.#options.timers.now() - this.#heard_at;
-    if (this.#greeted && quiet_ms >= this.#ping_ms) this.#listen();
+    if (!this.#greeted || quiet_ms < this.#ping_ms) return;
+    if (this.#asked) this.#after(AWAKE_MS, () => this.#listen());
+    else this.#listen();
   };
 
   #open() {

@@ -95,6 +95,7 @@ async fn refusals_and_illness_are_told_with_what_to_do() {
                 }
                 for (const each of [{ code: 'storage_unavailable', detail: 'the disk is full' }, { code: 'draining', detail: 'it ends' }, undefined]) {
                     ill = each;
+                    status({ status: 'offline' });
                     status({ status: 'live' });
                     await new Promise((resolve) => setTimeout(resolve));
                     see();

@@ -285,6 +285,16 @@ test('a laptop that wakes asks at once, and does not wait long for an answer', (
   hub.timers.pass(0);
   assert.equal(hub.sockets.length, 2);
 
+  // It was asked shortly before it slept.
+  hub.hello();
+  hub.answer();
+  hub.timers.pass(25_000);
+  assert.equal(hub.sent.at(-1).op, 'ping');
+  page.turn('visible');
+  assert.equal(hub.sockets.length, 2);
+  hub.timers.pass(3_000);
+  assert.equal(hub.sockets.length, 3);
+
   // It was only a moment, or the connection is well after all.
   hub.hello();
   hub.answer();
@@ -294,7 +304,7 @@ test('a laptop that wakes asks at once, and does not wait long for an answer', (
   page.turn('visible');
   hub.say({ type: 'pong', id: hub.sent[0].id }, { type: 'mark', rev: 2 });
   hub.timers.pass(20_000);
-  assert.equal(hub.sockets.length, 2);
+  assert.equal(hub.sockets.length, 3);
 });
 
 test('a hub that accepts and says nothing is given up', () => {

@@ -50,7 +50,8 @@ export function connectionView({ hub, word, banner, announce, signIn, health, no
   word.replaceChildren(h('span', { class: 'dot', 'aria-hidden': 'true' }), text);
 
   function tell(next) {
-    if (state.status === 'live' && next.status !== 'live') live_at = now();
+    const was_live = state.status === 'live';
+    if (was_live && next.status !== 'live') live_at = now();
     state = next;
     retry_at = next.retry_ms === undefined ? undefined : now() + next.retry_ms;
     clearTimeout(timer);
@@ -59,7 +60,7 @@ export function connectionView({ hub, word, banner, announce, signIn, health, no
     else if (next.behind && !banner.firstChild) timer = setTimeout(draw, BEHIND_MS);
     else draw();
     drawWord();
-    if (next.status === 'live') ask();
+    if (next.status === 'live' && !was_live) ask();
   }
 
   function drawWord() {
@@ -148,4 +149,5 @@ export function connectionView({ hub, word, banner, announce, signIn, health, no
   hub.stats(tellLag);
   hub.on('status', tell);
   tell(state);
+  ask();
 }

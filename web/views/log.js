@@ -50,6 +50,7 @@ export function logView({ hub, task_id }) {
   let fetching; // a promise while they are
   let failed = '';
   let changed; // since the last frame: 'appended' at the end, or anything
+  let known_holes_n = 0;
   let cut = 0; // lines that left at the front since the last frame
   let typing;
 
@@ -194,6 +195,9 @@ export function logView({ hub, task_id }) {
 
   /** After a cut the hub tells its newest lines; those between can be asked for, unless they are not kept. */
   function fillGaps() {
+    const holes_n = log.last.seq - log.first.seq + 1 - log.size;
+    if (holes_n === known_holes_n) return;
+    known_holes_n = holes_n;
     for (const { after, n } of log.gaps()) {
       if (asked_for.has(after)) continue;
       asked_for.add(after);

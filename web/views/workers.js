@@ -69,7 +69,11 @@ export function workersView({ hub, now }) {
   }
 
   document.addEventListener('visibilitychange', refresh);
-  hub.on('status', refresh);
+  let status_was;
+  hub.on('status', ({ status }) => {
+    if (status !== status_was) refresh();
+    status_was = status;
+  });
 
   return {
     element,
