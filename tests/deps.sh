@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need beside Rust: Node 20 (the page's modules), Python 3 (the HTTP worker, and a WebSocket client that is
-# not ours), Chromium (the page), nginx and HAProxy (the hub behind proxies).
+# not ours), Chromium (the page), axe-core from npm (whether everyone can use it), nginx and HAProxy (the hub behind proxies).
 # Installs what is missing where this is Debian and we may; says exactly what is missing where not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,8 +14,17 @@ venv() {
     exit 1
 }
 
+# What finds out where a page shuts somebody out. Only the tests need it, so it is no part of the sources.
+axe() {
+    [ -f target/npm/node_modules/axe-core/axe.min.js ] && return
+    npm install --silent --no-audit --no-fund --prefix target/npm 'axe-core@^4.10' && return
+    echo "the tests need axe-core from npm in target/npm, and it could not be installed" >&2
+    exit 1
+}
+
 missing=
 command -v node >/dev/null 2>&1 || missing="$missing nodejs"
+command -v npm >/dev/null 2>&1 || missing="$missing npm"
 command -v python3 >/dev/null 2>&1 || missing="$missing python3"
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ||
@@ -24,13 +33,13 @@ command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v haproxy >/dev/null 2>&1 || missing="$missing haproxy"
-[ -n "$missing" ] || { venv; exit 0; }
+[ -n "$missing" ] || { venv; axe; exit 0; }
 
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     echo "installing for the tests:$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # a list of packages
-    apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends $missing >&2 && { venv; exit 0; }
+    apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends $missing >&2 && { venv; axe; exit 0; }
 fi
 echo "the tests need what this machine lacks:$missing" >&2
 echo "on Debian or Ubuntu: sudo apt-get install$missing" >&2

@@ -1,5 +1,6 @@
 // The dashboard: one connection, three views, and the address that says which of them is shown.
 
+import { keepSource } from './source.js';
 import { connect } from './taskhub.js';
 import { connectionView } from './views/connection.js';
 import { icon } from './views/dom.js';
@@ -12,13 +13,10 @@ const TOKEN = 'taskhub.token';
 const THEME = 'taskhub.theme';
 const THEMES = ['auto', 'light', 'dark'];
 
-/** Records the page holds: its thousand rows, as many older ones as somebody scrolls through, and what ended meanwhile. */
-const TASKS_MAX = 3_000;
-
 const byId = (id) => document.getElementById(id);
 const main = byId('main');
 const now = () => Date.now();
-const hub = connect({ token: sessionStorage.getItem(TOKEN) ?? undefined, tasks_max: TASKS_MAX });
+const hub = connect({ token: sessionStorage.getItem(TOKEN) ?? undefined, heard: keepSource });
 
 /** Says something to those who hear the page instead of seeing it. */
 function announce(words) {
@@ -45,21 +43,50 @@ byId('theme').addEventListener('click', () => {
   announce(`Theme: ${theme}`);
 });
 
+/** What the hub cannot do at the moment, as it says itself. That it lags behind is in its counts. */
+async function health() {
+  try {
+    const answer = await fetch(new URL('readyz', hub.base));
+    const { code, detail } = answer.status === 503 ? await answer.json() : {};
+    return code && code !== 'overloaded' ? { code, detail } : undefined;
+  } catch {
+    return undefined; // the connection says so, if it is gone
+  }
+}
+
 connectionView({
   hub,
   word: byId('connection'),
   banner: byId('banner'),
   announce,
   now,
+  health,
   signIn(token) {
     sessionStorage.setItem(TOKEN, token);
     location.reload();
   },
 });
 
+// The tab says how it goes, for those who keep it in the background: how one task does, or how many run.
+
+let running;
+let task;
+
+function retitle() {
+  const away = ['live', 'connecting'].includes(hub.status) ? '' : hub.status;
+  const what = task ? task.title() : !away && running !== undefined && `${count(running)} running`;
+  document.title = [away, what, 'taskhub'].filter(Boolean).join(' · ');
+}
+
+hub.on('status', retitle);
+hub.stats((stats) => {
+  running = stats.tasks?.running;
+  byId('workers-n').textContent = stats.workers === undefined ? '' : count(stats.workers);
+  retitle();
+});
+
 const list = listView({ hub, announce, now });
 const workers = workersView({ hub, now });
-let task;
 main.replaceChildren(list.element, workers.element);
 
 function route() {
@@ -70,7 +97,7 @@ function route() {
   workers.hide();
   task = task?.close();
   if (onTask) {
-    task = taskView({ hub, task_id: decoded(id), back: list.address(), announce, now });
+    task = taskView({ hub, task_id: decoded(id), back: list.address(), announce, retitle, now });
     main.append(task.element);
     scrollTo(0, 0);
     task.focus();
@@ -79,6 +106,7 @@ function route() {
   } else {
     list.show(query);
   }
+  retitle();
   for (const link of document.querySelectorAll('nav a')) {
     const current = link.dataset.view === (view === 'workers' ? 'workers' : 'tasks');
     if (current) link.setAttribute('aria-current', 'page');
@@ -95,22 +123,8 @@ function decoded(id) {
   }
 }
 
-addEventListener('hashchange', route);
-route();
-
-// The tab says how it goes, for those who keep it in the background.
-
-let running;
-const retitle = () => {
-  const state = hub.status === 'live' || hub.status === 'connecting' ? running && `${count(running)} running` : hub.status;
-  document.title = [state, 'taskhub'].filter(Boolean).join(' · ');
-};
-hub.on('status', retitle);
-hub.stats((stats) => {
-  running = stats.tasks?.running;
-  byId('workers-n').textContent = stats.workers === undefined ? '' : count(stats.workers);
-  retitle();
-});
+// Whoever does something here wants the hub now, and not when the next attempt is due.
+addEventListener('click', () => hub.reconnect());
 
 addEventListener('keydown', (event) => {
   const typing = event.target.matches?.('input, select, textarea');
@@ -123,3 +137,6 @@ addEventListener('keydown', (event) => {
     location.hash = list.address();
   }
 });
+
+addEventListener('hashchange', route);
+route();

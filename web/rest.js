@@ -33,6 +33,14 @@ export class Rest {
     return this.call('GET', `tasks/${encodeURIComponent(task_id)}`, { query: { wait_ms, since_rev } });
   }
 
+  /**
+   * The same as the JSON text the hub keeps: a payload with numbers that JavaScript cannot hold, or with a form that matters,
+   * is in it as it was sent. `members()` of json_text.js, which the hub serves beside this file, cuts it apart.
+   */
+  getText(task_id) {
+    return this.text('GET', `tasks/${encodeURIComponent(task_id)}`);
+  }
+
   /** One page of tasks: `{tasks, next_cursor}`. `query`: `status` (text or list), `task_type`, `queue`, `user_id`, `q`, `order`, `limit` (≤ 500), `cursor`, … */
   list(query = {}) {
     return this.call('GET', 'tasks', { query });
@@ -63,7 +71,12 @@ export class Rest {
     return (await this.call('GET', 'workers')).workers;
   }
 
-  async call(method, path, { query = {}, body, headers = {} } = {}) {
+  async call(method, path, request) {
+    return parsed(await this.text(method, path, request));
+  }
+
+  /** The text of the answer. */
+  async text(method, path, { query = {}, body, headers = {} } = {}) {
     const url = new URL(`api/v1/${path}`, this.base);
     for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, value);
     let response, text;
@@ -77,9 +90,8 @@ export class Rest {
     } catch (cause) {
       throw new HubError({ code: 'unreachable', detail: `the hub could not be reached (${cause.message})`, cause });
     }
-    const answer = parsed(text);
-    if (response.ok) return answer;
-    throw new HubError({ code: 'internal', title: `HTTP ${response.status}`, ...answer, status: response.status });
+    if (response.ok) return text;
+    throw new HubError({ code: 'internal', title: `HTTP ${response.status}`, ...parsed(text), status: response.status });
   }
 }
 

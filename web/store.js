@@ -26,7 +26,7 @@ export const GONE_MAX = 10_000;
 
 /** The newest record of each task. */
 export class Tasks {
-  #records = new Map(); // task_id → record, least recently changed first
+  #records = new Map(); // task_id → record
   #ahead = new Map(); // task_id → progress of a transition whose record has not come yet
   #gone = new Map(); // task_id → rev of its deletion
 
@@ -52,7 +52,6 @@ export class Tasks {
     if (ahead?.rev === record.rev && isAbove(ahead, record)) {
       record = { ...record, tick: ahead.tick, progress: ahead.progress };
     }
-    this.#records.delete(task_id);
     this.#records.set(task_id, record);
     this.#gone.delete(task_id);
     return record;
@@ -90,16 +89,9 @@ export class Tasks {
     return this.#records.delete(task_id);
   }
 
-  /** The record to let go of first when there are too many: one that ended and has been quiet the longest. */
-  oldest() {
-    let first;
-    let looked = 0;
-    for (const record of this.#records.values()) {
-      if (isFinal(record)) return record;
-      first ??= record;
-      if (++looked === 100) break; // all busy: looking further would cost more than it saves
-    }
-    return first;
+  /** The records to let go of first when there are too many: those that ended, then the others, and of each the longest quiet. */
+  oldest(n) {
+    return [...this.#records.values()].sort((a, b) => isFinal(b) - isFinal(a) || a.rev - b.rev).slice(0, n);
   }
 
   /** Forgets everything, also what was deleted: the hub is on another history, its numbers mean something else. */

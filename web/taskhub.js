@@ -24,8 +24,11 @@ export { STATUSES, isFinal, matches } from './store.js';
 
 const SUBPROTOCOL = 'taskhub.v1';
 
-/** The wait before another attempt is random between 0 and a bound that doubles from `first` to `last`. */
-const RETRY_MS = { first: 500, last: 15_000 };
+/**
+ * The wait before another attempt is random between 0 and a bound that doubles from `first` to `last`, and only to `watched`
+ * while somebody looks at the page: they see how long it takes.
+ */
+const RETRY_MS = { first: 500, last: 15_000, watched: 3_000 };
 
 /** A connection that lasted this long was a good one: the next cut starts again at `RETRY_MS.first`. */
 const STEADY_MS = 10_000;
@@ -38,6 +41,9 @@ const HELLO_MS_MAX = 10_000;
  * two without a mark, though it says one in each, it talks and does not tell: another connection may fare better.
  */
 const PING_MS = 25_000;
+
+/** A connection that slept, or comes back into view, answers within this time or is left for another. */
+const AWAKE_MS = 3_000;
 
 /** Messages a second that a hub takes, until it has said its own number. A client keeps to half of it. */
 const MESSAGES_PER_S = 200;
@@ -53,8 +59,9 @@ const NOT_NOW = new Set(['rate_limited', 'overloaded', 'draining', 'storage_unav
  *
  * `url` is the hub's `http(s)://` address, by default where this module was loaded from.
  * `options.token`: a text, or a function that gives one (or a promise of one); it is asked at each connection and call.
+ * `options.heard(message, text)`: called with each message of the hub and the JSON text it came as, before it is taken.
  * `options.tasks_max`: records held at once, 10,000 by default; beyond, the ones that ended longest ago leave.
- * `WebSocket`, `fetch`, `timers` (`setTimeout`, `clearTimeout`, `now`) and `random` can be replaced, for tests.
+ * `WebSocket`, `fetch`, `timers` (`setTimeout`, `clearTimeout`, `now`), `random` and `page` (the document) can be replaced, for tests.
  */
 export function connect(url, options) {
   return typeof url === 'string' || url instanceof URL ? new Hub(url, options) : new Hub(undefined, url ?? options);
@@ -68,6 +75,9 @@ class Hub extends Rest {
   /** The hub's name for its history since it was last started, and who it says is watching. Set once connected. */
   epoch;
   user_id;
+
+  /** Records held at once; beyond, the ones that ended longest ago leave. It may be changed. */
+  tasks_max;
 
   #options;
   #listeners = new Emitter();
@@ -96,12 +106,12 @@ class Hub extends Rest {
   #timer; // the one thing awaited: the next attempt, the hello, or a word from the hub
 
   constructor(url = new URL('.', import.meta.url), options = {}) {
-    const { token, fetch = (...request) => globalThis.fetch(...request) } = options;
+    const { token, tasks_max = 10_000, fetch = (...request) => globalThis.fetch(...request) } = options;
     const base = new URL(url);
     if (!base.pathname.endsWith('/')) base.pathname += '/';
     super({ base, token: async () => (typeof token === 'function' ? token() : token), fetch });
+    this.tasks_max = tasks_max;
     this.#options = {
-      tasks_max: 10_000,
       WebSocket: globalThis.WebSocket,
       timers: {
         setTimeout: (fn, ms) => globalThis.setTimeout(fn, ms),
@@ -109,9 +119,12 @@ class Hub extends Rest {
         now: () => Date.now(),
       },
       random: Math.random,
+      page: globalThis.document,
       ...options,
     };
-    globalThis.addEventListener?.('online', this.reconnect);
+    globalThis.addEventListener?.('online', this.#wake);
+    globalThis.addEventListener?.('pageshow', this.#wake);
+    this.#options.page?.addEventListener('visibilitychange', this.#wake);
     this.#open();
   }
 
@@ -181,12 +194,28 @@ class Hub extends Rest {
   /** Ends the connection and every subscription. */
   close() {
     if (this.status === 'closed') return;
-    globalThis.removeEventListener?.('online', this.reconnect);
+    globalThis.removeEventListener?.('online', this.#wake);
+    globalThis.removeEventListener?.('pageshow', this.#wake);
+    this.#options.page?.removeEventListener('visibilitychange', this.#wake);
     this.#drop();
     this.#end('closed', { code: 'closed', detail: 'the connection was closed by this page' });
   }
 
   // The connection.
+
+  #isWatched() {
+    return this.#options.page?.visibilityState === 'visible';
+  }
+
+  /** The network is back, the laptop awake, the page in view again: what was waited for may be had now. */
+  #wake = ({ type } = {}) => {
+    if (type === 'visibilitychange' && !this.#isWatched()) return;
+    this.reconnect();
+    const quiet_ms = this.#options.timers.now() - this.#heard_at;
+    if (!this.#greeted || quiet_ms < this.#ping_ms) return;
+    if (this.#asked) this.#after(AWAKE_MS, () => this.#listen());
+    else this.#listen();
+  };
 
   #open() {
     const { WebSocket } = this.#options;
@@ -202,7 +231,9 @@ class Hub extends Rest {
       this.#asked = false;
       for (const line of data.split('\n')) {
         const message = line && parsed(line);
-        if (message && socket === this.#socket) this.#take(message);
+        if (!message || socket !== this.#socket) continue;
+        this.#options.heard?.(message, line);
+        this.#take(message);
       }
       if (socket === this.#socket && this.#isDeaf(now)) this.#lost({ reason: 'deaf' });
     });
@@ -278,7 +309,8 @@ class Hub extends Rest {
     if (this.#asked) return this.#lost({ reason: 'silent' });
     this.#asked = true;
     this.#request({ op: 'ping' });
-    this.#after(this.#ping_ms, () => this.#listen());
+    const has_slept = quiet_ms >= 2 * this.#ping_ms;
+    this.#after(has_slept ? AWAKE_MS : this.#ping_ms, () => this.#listen());
   }
 
   /** It is heard, and has not said for too long how far it has told: what is shown may be old. Counts have no marks. */
@@ -300,7 +332,7 @@ class Hub extends Rest {
     }
     this.#failures = steady ? 0 : this.#failures;
     const { random } = this.#options;
-    const [least, most] = bye?.retry_ms ?? [0, Math.min(RETRY_MS.first * 2 ** this.#failures, RETRY_MS.last)];
+    const [least, most] = bye?.retry_ms ?? [0, Math.min(RETRY_MS.first * 2 ** this.#failures, this.#isWatched() ? RETRY_MS.watched : RETRY_MS.last)];
     const retry_ms = Math.round(least + random() * (most - least));
     this.#failures++;
     this.#after(retry_ms, () => this.#open());
@@ -479,9 +511,11 @@ class Hub extends Rest {
     this.#caughtUp(subscription);
   }
 
+  /** Some at once: to find those that have been quiet the longest, all are looked at. */
   #makeRoom() {
-    while (this.#tasks.size > this.#options.tasks_max) {
-      const task = this.#tasks.oldest();
+    const over = this.#tasks.size - this.tasks_max;
+    if (over <= 0) return;
+    for (const task of this.#tasks.oldest(over + Math.floor(this.tasks_max / 50))) {
       this.#tasks.forget(task.task_id);
       for (const each of this.#subscriptions.values()) each.left(task);
     }

@@ -424,8 +424,19 @@ impl Engine {
         self.workers.values().map(|worker| worker.running.len()).sum()
     }
 
+    /// How many workers it knows of: as many as [`Command::Workers`] lists.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     fn worker_states(&self) -> Vec<WorkerState> {
-        let mut states: Vec<_> = self.workers.values().map(|worker| worker.state(&self.tasks)).collect();
+        let mut asked = HashMap::new();
+        for claim in self.claims.values() {
+            *asked.entry(&claim.worker_id).or_default() += claim.open();
+        }
+        let asked = |worker_id: &Name| asked.get(worker_id).copied().unwrap_or(0);
+        let mut states: Vec<_> =
+            self.workers.iter().map(|(worker_id, worker)| worker.state(&self.tasks, asked(worker_id))).collect();
         states.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
         states
     }

@@ -91,6 +91,13 @@ pub(super) struct Claim {
     given: Vec<Arc<Task>>,
 }
 
+impl Claim {
+    /// How many more it takes.
+    pub(super) fn open(&self) -> u32 {
+        self.wanted - self.given.len() as u32
+    }
+}
+
 impl Worker {
     fn new(worker_id: Name, accepts: Accepts, crew: CrewId, link: Link, now: Now) -> Worker {
         Worker {
@@ -143,14 +150,19 @@ impl Worker {
         self.link == Link::Socket && !self.retiring && !self.silent && self.load() < self.concurrency
     }
 
-    pub(super) fn state(&self, tasks: &HashMap<TaskId, Arc<Task>, IdHasher>) -> WorkerState {
+    /// `asked`: what its open claims would take. Over HTTP that and what it holds is all that is known of its places.
+    pub(super) fn state(&self, tasks: &HashMap<TaskId, Arc<Task>, IdHasher>, asked: u32) -> WorkerState {
         let mut running: Vec<_> = self.running.iter().map(|(id, lease)| (*id, lease.attempt)).collect();
         running.retain(|(id, _)| tasks.contains_key(id));
         running.sort();
         WorkerState {
             worker_id: self.worker_id.clone(),
             accepts: self.accepts.clone(),
-            concurrency: self.concurrency,
+            concurrency: match self.link {
+                Link::Socket => self.concurrency,
+                Link::Away if self.session != 0 => self.concurrency,
+                Link::Away | Link::Http => running.len() as u32 + asked,
+            },
             running,
             link: self.link,
             retiring: self.retiring,
@@ -311,10 +323,6 @@ impl Engine {
             let member = self.crews.enter(&accepts, &mut self.lines);
             let worker = Worker::new(worker_id.clone(), accepts, member, Link::Http, now);
             self.workers.insert(worker_id.clone(), worker);
-        }
-        let worker = self.workers.get_mut(&worker_id).expect("it was found or just put there");
-        if worker.link == Link::Http {
-            worker.concurrency = max.max(worker.load());
         }
         let free = self.crews.seat(crew, Seat::Claim(ticket), 0);
         let lease_ms = lease_ms.filter(|asked_ms| *asked_ms > self.options.lease_ms);

@@ -297,7 +297,7 @@ impl Hub {
     /// Counts and rates.
     pub fn stats(&self) -> crate::wire::Stats {
         crate::wire::Stats {
-            workers: self.shared.links() as u64,
+            workers: self.shared.workers(),
             sockets: self.shared.metrics.sockets(),
             epoch: self.epoch().to_owned(),
             uptime_ms: self.shared.clock.uptime().as_millis() as u64,

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) stats_line: StatsLine,
     /// Workers on sockets, by connection.
     links: DashMap<u64, Arc<Mailbox<Push>>>,
+    /// Workers the engine knows of: on sockets, over HTTP, and away for a moment.
+    workers: AtomicU64,
     /// Open claims over HTTP, by ticket.
     claims: DashMap<u64, oneshot::Sender<Result<Vec<Given>, HubError>>>,
     /// The next connection or ticket.
@@ -116,6 +118,7 @@ impl Shared {
             metrics,
             stats_line: StatsLine::default(),
             links: DashMap::new(),
+            workers: AtomicU64::new(0),
             claims: DashMap::new(),
             numbers: AtomicU64::new(1),
             pages: Arc::new(Gather::new(long_reads.clone())),
@@ -158,8 +161,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn links(&self) -> usize {
-        self.links.len()
+    pub(super) fn workers(&self) -> u64 {
+        self.workers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_workers(&self, workers: usize) {
+        self.workers.store(workers as u64, Ordering::Relaxed);
     }
 
     pub(super) fn open_claim(&self, ticket: u64) -> oneshot::Receiver<Result<Vec<Given>, HubError>> {

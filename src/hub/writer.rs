@@ -245,6 +245,7 @@ impl Writer {
             Ok(()) => {
                 self.shared.unwritten.written(&commit.asides);
                 self.look_up_log_ends(&commit);
+                self.shared.set_workers(self.engine.workers());
                 // The feed before those who asked: whoever has an answer and then looks at the stream finds it there.
                 self.publish(&commit, lines);
                 self.remember_payloads(&commit);
@@ -266,6 +267,7 @@ impl Writer {
         }
         self.lines_since = self.shared.unwritten.waits().then(|| self.lines_since.unwrap_or_else(Instant::now));
         self.engine.shed();
+        self.shared.set_workers(self.engine.workers());
         self.shared.inbox.keep(self.asides_bytes + self.parked.iter().map(Request::bytes).sum::<usize>());
         stop
     }

@@ -69,3 +69,45 @@ async fn of_many_names_the_largest_are_told_and_the_rest_is_summed() {
     assert!(metrics.contains(r#"taskhub_queue_tasks{queue="other",status="pending"} 2801"#), "no sum of the others");
     page.close().await;
 }
+
+/// Regression: workers over HTTP are counted, and none of them runs more than it has places for.
+#[tokio::test]
+async fn workers_are_counted_however_they_come() {
+    let hub = TestHub::start().await;
+    let socket = hub.worker("on-a-socket", json!({"queues": ["nobody"], "concurrency": 5})).await;
+    for _ in 0..9 {
+        hub.submit_any().await;
+    }
+    let counts = async || {
+        let workers = hub.get("/api/v1/workers").await.expect(200)["workers"].take();
+        let known = hub.get("/api/v1/stats").await.expect(200)["workers"].take();
+        assert_eq!(known, workers.as_array().unwrap().len());
+        let places = |worker: &serde_json::Value| {
+            let running = worker["running"].as_array().unwrap().len();
+            (worker["worker_id"].as_str().unwrap().to_owned(), running, worker["concurrency"].as_u64().unwrap())
+        };
+        workers.as_array().unwrap().iter().map(places).collect::<Vec<_>>()
+    };
+    let claim = async |max: u32| {
+        hub.post("/api/v1/worker/claim", json!({"worker_id": "by-http", "max": max})).await.expect(200);
+    };
+    claim(7).await;
+    assert_eq!(counts().await, [("by-http".into(), 7, 7), ("on-a-socket".into(), 0, 5)]);
+    claim(1).await;
+    assert_eq!(counts().await, [("by-http".into(), 8, 8), ("on-a-socket".into(), 0, 5)]);
+    claim(3).await;
+    assert_eq!(counts().await, [("by-http".into(), 9, 9), ("on-a-socket".into(), 0, 5)], "there was only one more");
+    let open = claim_and_wait(&hub);
+    tokio::pin!(open);
+    let waits = crate::kit::eventually("the claim is open", async || {
+        counts().await.contains(&("waits".into(), 0, 4)).then_some(())
+    });
+    tokio::select! { _ = &mut open => panic!("there is nothing to claim"), () = waits => {} }
+    drop(socket);
+    crate::kit::eventually("the socket's worker is gone", async || (counts().await.len() == 2).then_some(())).await;
+}
+
+async fn claim_and_wait(hub: &TestHub) {
+    let claim = json!({"worker_id": "waits", "max": 4, "wait_ms": 30_000});
+    hub.post("/api/v1/worker/claim", claim).await.expect(200);
+}

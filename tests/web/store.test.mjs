@@ -62,13 +62,15 @@ test('what is remembered of deleted tasks has a bound', () => {
   assert.equal(tasks.apply(task('t1', 1)), null, 'the second is not');
 });
 
-test('the first to let go is the one that ended longest ago', () => {
+test('the first to let go are those that ended longest ago', () => {
   const tasks = new Tasks();
+  tasks.apply(task('t5', 5, { status: 'completed' })); // a snapshot has the newest first
   tasks.apply(task('t1', 1, { status: 'running' }));
   tasks.apply(task('t2', 2));
   tasks.apply(task('t3', 3, { status: 'failed' }));
   tasks.apply(task('t2', 4, { status: 'completed' }));
-  assert.equal(tasks.oldest().task_id, 't3');
+  assert.deepEqual(tasks.oldest(2).map(({ task_id }) => task_id), ['t3', 't2']);
+  assert.deepEqual(tasks.oldest(9).map(({ task_id }) => task_id), ['t3', 't2', 't5', 't1']);
 });
 
 test('a filter is an AND of lists, each an OR', () => {

@@ -230,6 +230,83 @@ test('waits double with full jitter up to a bound, and start anew after a connec
   assert.equal(waits().at(-1), 1_000);
 });
 
+/** A document that is looked at, or is not. */
+const fakePage = () => {
+  const page = new EventTarget();
+  page.visibilityState = 'visible';
+  page.turn = (state) => {
+    page.visibilityState = state;
+    page.dispatchEvent(new Event('visibilitychange'));
+  };
+  return page;
+};
+
+test('a page that somebody looks at does not wait long, and one that comes into view not at all', () => {
+  const hub = new FakeHub();
+  const page = fakePage();
+  hub.random = 1;
+  const client = hub.connect({ page });
+  const waits = () => hub.statuses.flatMap(({ retry_ms }) => retry_ms ?? []);
+  for (let n = 0; n < 5; n++) {
+    hub.close();
+    hub.timers.pass(waits().at(-1));
+  }
+  assert.deepEqual(waits(), [500, 1_000, 2_000, 3_000, 3_000]);
+  page.turn('hidden');
+  hub.close();
+  assert.equal(waits().at(-1), 15_000);
+  const { length } = hub.sockets;
+  page.turn('visible');
+  assert.equal(hub.sockets.length, length + 1);
+  page.turn('visible');
+  assert.equal(hub.sockets.length, length + 1, 'one attempt is enough');
+  hub.hello();
+  assert.equal(client.status, 'live');
+  client.close();
+  page.turn('visible');
+  assert.equal(hub.sockets.length, length + 1);
+});
+
+test('a laptop that wakes asks at once, and does not wait long for an answer', () => {
+  const hub = new FakeHub();
+  const page = fakePage();
+  hub.connect({ page }).subscribe();
+  hub.hello();
+  hub.answer();
+  hub.sent;
+  hub.timers.sleep(3_600_000);
+  page.turn('visible');
+  assert.deepEqual(hub.sent.map(({ op }) => op), ['ping']);
+  hub.timers.pass(2_999);
+  assert.equal(hub.sockets.length, 1);
+  hub.random = 0;
+  hub.timers.pass(1);
+  assert.equal(hub.statuses.at(-1).reason, 'silent');
+  hub.timers.pass(0);
+  assert.equal(hub.sockets.length, 2);
+
+  // It was asked shortly before it slept.
+  hub.hello();
+  hub.answer();
+  hub.timers.pass(25_000);
+  assert.equal(hub.sent.at(-1).op, 'ping');
+  page.turn('visible');
+  assert.equal(hub.sockets.length, 2);
+  hub.timers.pass(3_000);
+  assert.equal(hub.sockets.length, 3);
+
+  // It was only a moment, or the connection is well after all.
+  hub.hello();
+  hub.answer();
+  page.turn('visible');
+  assert.deepEqual(hub.sent.map(({ op }) => op), ['subscribe']);
+  hub.timers.sleep(3_600_000);
+  page.turn('visible');
+  hub.say({ type: 'pong', id: hub.sent[0].id }, { type: 'mark', rev: 2 });
+  hub.timers.pass(20_000);
+  assert.equal(hub.sockets.length, 3);
+});
+
 test('a hub that accepts and says nothing is given up', () => {
   const hub = new FakeHub();
   hub.connect();
@@ -401,6 +478,12 @@ test('REST: the request is as documented, the answer is handed over', async () =
   assert.equal(requests[2][1], '/api/v1/tasks?status=failed%2Crunning&limit=5');
   assert.deepEqual(requests[3].slice(0, 3), ['POST', '/api/v1/tasks/t1/cancel', undefined]);
   assert.equal(requests[5][1], '/api/v1/tasks/t1/logs?tail=9');
+});
+
+test('REST: a task can be had as the text the hub keeps', async () => {
+  const text = '{"task_id":"t1","payload":{"id":12345678901234567890,"price":1.10}}';
+  const client = new FakeHub().connect({ fetch: async () => new Response(text) });
+  assert.equal(await client.getText('t1'), text);
 });
 
 test('REST: a refusal says what the hub said, and a hub that is not there is a refusal too', async () => {

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { areSet, filtersAddress, readFilters, subscriptionFilter } from '../../web/views/filters.js';
-import { behindBy, bytes, complaint, percentage, rate, short, span, standing } from '../../web/views/words.js';
+import { areSet, filtersAddress, namesOf, readFilters, subscriptionFilter } from '../../web/views/filters.js';
+import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
+import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
 
 test('a length of time is said in at most two units', () => {
@@ -64,12 +65,25 @@ test('one line says where a task stands', () => {
   check({ status: 'running', cancel_requested_at: '2026-01-01T00:59:00.000Z' }, 'asked to stop');
   check({ status: 'failed', error: { kind: 'exit', message: 'disk full\nmore' } }, 'disk full');
   check({ status: 'failed', error: { kind: 'exit', message: 'Traceback (most recent call last):\n  File "x"\nValueError: no\n' } }, 'ValueError: no');
-  check({ status: 'failed', error: { kind: 'poison', message: '' } }, '');
+  check({ status: 'failed', error: { kind: 'poison', message: '' } }, 'poison');
   check({ status: 'failed' }, '');
   check({ status: 'completed', started_at: '2026-01-01T00:00:00.000Z', finished_at: '2026-01-01T00:00:04.200Z' }, 'took 4.2 s');
   check({ status: 'scheduled', run_at: '2026-01-01T03:00:00.000Z' }, 'in 2h');
   check({ status: 'scheduled', run_at: '2026-01-01T00:59:00.000Z' }, 'due');
+  check({ status: 'scheduled', run_at: '2026-01-01T01:00:07.000Z', last_error: { kind: 'exit', message: 'disk full\nmore' } }, 'again in 7.0 s · disk full');
+  check({ last_error: { kind: 'timeout', message: '' } }, 'again · timeout');
   check({ status: 'waiting', depends_on: ['t2', 't3'] }, 'for 2 tasks');
+});
+
+test('how long a task runs is counted while it runs', () => {
+  const now = Date.parse('2026-01-01T01:00:00.000Z');
+  const check = (more, expected) => assert.equal(taken(task('t1', 1, more), now), expected);
+  const started_at = '2026-01-01T00:57:00.000Z';
+  check({}, '');
+  check({ status: 'running', started_at }, 'running for 3m');
+  check({ status: 'pending', started_at, tries: 1 }, '');
+  check({ status: 'scheduled', started_at, tries: 1 }, '');
+  check({ status: 'failed', started_at, finished_at: '2026-01-01T00:57:00.083Z' }, 'took 83 ms');
 });
 
 test('an address says what the list shows, and is read back as the same', () => {
@@ -93,4 +107,50 @@ test('an address of no filters, or of nonsense, shows everything', () => {
 test('a complaint names what is known of the failure', () => {
   assert.equal(complaint({ status: 409, code: 'task_finished', message: 'it has ended' }), '409 · task_finished · it has ended');
   assert.equal(complaint({ code: 'unreachable', message: 'no' }), 'unreachable · no');
+});
+
+test('the end of a list says how many of how many, and from when', () => {
+  const check = (more, expected) => assert.equal(shownWords({ n: 1_025, more: false, answered: true, ...more }), expected);
+  check({}, '1,025 tasks');
+  check({ n: 1 }, '1 task');
+  check({ n: 0 }, '');
+  check({ more: true, total: 2_814 }, '1,025 of 2,814 tasks');
+  check({ more: true }, '1,025 tasks; there are more.');
+  check({ more: true, total: 1_000 }, '1,025 tasks; there are more.'); // the counts are a second old
+  check({ more: true, searched: true }, '1,025 found so far; older ones may match too.');
+  check({ more: true, total: 50_000, is_full: true }, '1,025 of 50,000 tasks. Filter for what you look for; this page shows no more.');
+  check({ live_at: '14:02:11' }, '1,025 tasks, as of 14:02:11');
+  check({ answered: false }, 'Asking the hub…');
+  check({ answered: false, n: 0 }, '');
+  check({ answered: false, n: 1, live_at: '14:02:11' }, 'Not live: of what this page knew at 14:02:11, 1 task matches. There may be others.');
+});
+
+test('names are offered while there is a task of them, and of one run only while it is unfinished', () => {
+  const tasks = [task('t1', 1, { queue: 'gpu' }), task('t2', 2, { queue: 'run.abc' }), task('t3', 3)];
+  assert.deepEqual([...namesOf('queue', { slow: {}, 'run.xyz': {} }, tasks)].sort(), ['default', 'gpu', 'run.xyz', 'slow']);
+  assert.deepEqual([...namesOf('task_type', {}, [])], []);
+});
+
+test('workers are said to be as busy as they are', () => {
+  const worker = (link, concurrency, n) => ({ link, concurrency, running: Array.from({ length: n }, () => ({})) });
+  const check = (all, summary, ...busy) => {
+    assert.equal(summaryOf(all), summary);
+    assert.deepEqual(all.map(busyOf), busy);
+  };
+  check([], '');
+  check([worker('socket', 8, 3), worker('socket', 4, 4)], '2 workers, 7 of 12 places taken', '3 of 8 running', '4 of 4 running');
+  check([worker('socket', 2, 3)], '1 worker, 3 of 3 places taken', '3 of 3 running'); // it came back with more than it takes now
+  check([worker('http', 8, 8), worker('socket', 4, 0)], '2 workers, 8 tasks running', '8 running', '0 of 4 running');
+  check([worker('http', 5, 1)], '1 worker, 1 task running', '1 running, asks for 4 more');
+  check([worker('away', 3, 3)], '1 worker (1 just left and may come back), 3 tasks running', '3 running');
+});
+
+test('a worker says how it is connected', () => {
+  const now = Date.parse('2026-01-01T01:00:00.000Z');
+  const check = (more, expected) =>
+    assert.equal(presenceOf({ link: 'socket', connected_at: '2026-01-01T00:57:00.000Z', last_heard_at: '2026-01-01T00:59:59.500Z', ...more }, now), expected);
+  check({}, 'connected for 3m, heard just now');
+  check({ link: 'http', last_heard_at: '2026-01-01T00:59:52.000Z' }, 'over HTTP for 3m, heard 8s ago');
+  check({ link: 'away' }, 'connection lost, heard just now');
+  check({ draining: true, connected_at: '2026-01-01T01:00:00.000Z' }, 'connected just now, heard just now, takes no more');
 });

@@ -1,4 +1,5 @@
-// Says how this page stands with the hub: a word in the header, a banner when what you see may be old, a form when a token is wanted.
+// Says how this page stands with the hub: a word in the header, a banner when what you see may be old or the hub is not well,
+// a form when a token is wanted.
 
 import { h, setText } from './dom.js';
 import { behindBy, span, time } from './words.js';
@@ -22,26 +23,44 @@ const BEHIND_MS = 1_000;
 /** The connection was fine and what it said was not: by another one it may be. */
 const DEAF = 'deaf';
 
-export function connectionView({ hub, word, banner, announce, signIn, now }) {
+/** How often the hub is asked whether it is well: nobody pushes that. */
+const HEALTH_MS = 10_000;
+
+/** What a refusal means, and what to do about it. */
+const REFUSALS = {
+  4501: ['The hub wants to know who you are.', 'Give a token.'],
+  4503: ['The hub does not let this page in.', 'It answers only to the names and pages it was told of. Open it under its own address, or start it with this page’s name allowed.'],
+  4504: ['The hub has too many connections from here.', 'Close other pages, then reload this one.'],
+  4505: ['This page and the hub do not speak the same language.', 'One of them is newer. Reload the page.'],
+};
+
+/**
+ * Says how this page stands with the hub. `health` asks whether the hub is well: nothing, or `{code, detail}`.
+ */
+export function connectionView({ hub, word, banner, announce, signIn, health, now }) {
   let state = { status: hub.status, behind: false };
   let live_at; // when this page was last known to be right
   let retry_at;
-  let said;
+  let said = '';
   let timer;
   let late = ''; // what there is to say of the hub's own delay
+  let ill; // what the hub cannot do at the moment
+  let control_is; // which control the banner has
   const text = h('span', { class: 'text' });
   word.replaceChildren(h('span', { class: 'dot', 'aria-hidden': 'true' }), text);
 
   function tell(next) {
-    if (state.status === 'live' && next.status !== 'live') live_at = now();
+    const was_live = state.status === 'live';
+    if (was_live && next.status !== 'live') live_at = now();
     state = next;
     retry_at = next.retry_ms === undefined ? undefined : now() + next.retry_ms;
     clearTimeout(timer);
-    if (next.status !== 'live') late = '';
+    if (next.status !== 'live') [late, ill] = ['', undefined];
     if (next.status === 'resuming') timer = setTimeout(draw, RESUMING_MS);
     else if (next.behind && !banner.firstChild) timer = setTimeout(draw, BEHIND_MS);
     else draw();
     drawWord();
+    if (next.status === 'live' && !was_live) ask();
   }
 
   function drawWord() {
@@ -53,45 +72,53 @@ export function connectionView({ hub, word, banner, announce, signIn, now }) {
 
   function draw() {
     const { status, behind, close_code, reason } = state;
-    const from = live_at ? ` What you see is from ${time(live_at)}.` : '';
-    if (status === 'offline') {
-      const wait = h('span');
-      const tick = () => {
-        const left_ms = retry_at - now();
-        setText(wait, left_ms > 0 ? `Trying again in ${span(Math.ceil(left_ms / 1_000) * 1_000).replace('.0', '')}.` : 'Trying again now.');
-        if (state.status === 'offline') timer = setTimeout(tick, 500);
-      };
-      const what = reason === DEAF ? 'Live updates have stopped coming.' : close_code === 4001 ? 'The hub is restarting.' : live_at ? 'The hub cannot be reached.' : `No hub answers at ${location.host}.`;
-      show('bad', `${what}${from}`, h('p', {}, h('strong', {}, what), from, ' ', wait), h('button', { type: 'button', onclick: hub.reconnect }, 'Try now'));
-      tick();
-    } else if (status === 'resuming') {
-      show('warn', 'Connected again, catching up.', h('p', {}, h('strong', {}, 'Connected again, catching up.'), from));
-    } else if (behind) {
-      const what = 'This page is behind.';
-      show('warn', what, h('p', {}, h('strong', {}, what), ' Changes came faster than it could take them; the newest of each task is on its way.'));
-    } else if (late) {
-      show('warn', 'Live updates are behind.', h('p', {}, h('strong', {}, late), ' The hub has more to tell than it can; tasks are further on than they look here.'));
-    } else if (status === 'refused') {
-      const wanted = close_code === 4501 ? 'The hub wants to know who you are.' : 'The hub does not want this connection.';
-      const why = ` (${[close_code, reason].filter(Boolean).join(', ')})${from}`;
-      show('bad', wanted, h('p', {}, h('strong', {}, wanted), why), close_code === 4501 ? tokenForm() : reloadButton());
-    } else if (banner.firstChild) {
-      show('', 'Live again.');
-    }
+    const from = live_at ? `What you see is from ${time(live_at)}.` : '';
+    if (status === 'offline') drawOffline(from);
+    else if (status === 'resuming') show('warn', 'Connected again, catching up.', from);
+    else if (status === 'refused') {
+      const [what, todo] = REFUSALS[close_code] ?? ['The hub does not want this connection.', ''];
+      show('bad', what, `${[reason, todo, from].filter(Boolean).join(' ')} (${close_code})`, close_code === 4501 ? 'token' : 'reload');
+    } else if (behind) show('warn', 'This page is behind.', 'Changes came faster than it could take them; the newest of each task is on its way.');
+    else if (late) show('warn', late, 'The hub has more to tell than it can; tasks are further on than they look here.');
+    else if (ill) show('warn', ill.code === 'draining' ? 'The hub is going down.' : 'The hub takes no new work.', `${ill.detail ?? ''}`.replace(/[^.]$/, '$&.'));
+    else show('');
   }
 
-  const reloadButton = () => h('button', { type: 'button', onclick: () => location.reload() }, 'Reload');
-
-  function tokenForm() {
-    const input = h('input', { type: 'password', autocomplete: 'off', placeholder: 'Token', 'aria-label': 'Token', required: true });
-    return h('form', { onsubmit: (event) => (event.preventDefault(), signIn(input.value.trim())) }, input, h('button', {}, 'Sign in'));
+  /** Until it is there again, the time that is left is said anew. */
+  function drawOffline(from) {
+    const { reason, close_code } = state;
+    const what = reason === DEAF ? 'Live updates have stopped coming.' : close_code === 4001 ? 'The hub is restarting.' : live_at ? 'The hub cannot be reached.' : `No hub answers at ${location.host}.`;
+    const why = close_code > 4001 && reason ? `It said: ${reason}.` : reason?.startsWith('no token') ? `There is ${reason}.` : '';
+    const tick = () => {
+      const left_ms = retry_at - now();
+      const when = left_ms > 0 ? `Trying again in ${span(Math.ceil(left_ms / 1_000) * 1_000).replace('.0', '')}.` : 'Trying again now.';
+      show('bad', what, [why, from, when].filter(Boolean).join(' '), 'try');
+      if (state.status === 'offline') timer = setTimeout(tick, 500);
+    };
+    tick();
   }
 
-  function show(kind, words, ...content) {
+  const controls = {
+    try: () => h('button', { type: 'button', onclick: hub.reconnect }, 'Try now'),
+    reload: () => h('button', { type: 'button', onclick: () => location.reload() }, 'Reload'),
+    token: () => {
+      const input = h('input', { type: 'password', autocomplete: 'off', placeholder: 'Token', 'aria-label': 'Token', required: true });
+      return h('form', { onsubmit: (event) => (event.preventDefault(), signIn(input.value.trim())) }, input, h('button', {}, 'Sign in'));
+    },
+  };
+
+  /** Draws only what changed: a button that has the focus stays, and so does what is typed. */
+  function show(kind, what = '', more = '', control) {
     banner.className = kind;
-    banner.replaceChildren(...content);
-    if (said !== words) announce(words);
-    said = words;
+    if (!kind) banner.replaceChildren();
+    else if (!banner.firstChild || control !== control_is) banner.replaceChildren(h('p', {}, h('strong'), ' ', h('span')), ...(control ? [controls[control]()] : []));
+    control_is = kind ? control : undefined;
+    if (kind) {
+      setText(banner.querySelector('strong'), what);
+      setText(banner.querySelector('p > span'), more);
+    }
+    if (said !== what) announce(what || 'Live again.');
+    said = what;
   }
 
   /** The hub says so itself, about once a second. */
@@ -103,7 +130,24 @@ export function connectionView({ hub, word, banner, announce, signIn, now }) {
     drawWord();
   }
 
+  let asking;
+  async function ask() {
+    clearTimeout(asking);
+    if (state.status !== 'live') return;
+    if (!document.hidden) {
+      const now_ill = await health();
+      if (state.status !== 'live') return;
+      if (now_ill?.code !== ill?.code || now_ill?.detail !== ill?.detail) {
+        ill = now_ill;
+        draw();
+      }
+    }
+    clearTimeout(asking);
+    asking = setTimeout(ask, HEALTH_MS);
+  }
+
   hub.stats(tellLag);
   hub.on('status', tell);
   tell(state);
+  ask();
 }

@@ -66,14 +66,14 @@ export function atNextFrame(draw) {
   };
 }
 
-/** A button that copies a text and says so. */
+/** A button that copies a text, as it is when it is pressed, and says so. */
 export function copyButton(text, label = 'Copy') {
   const word = h('span', {}, label);
   return h('button', {
     class: 'quiet', type: 'button',
     async onclick() {
       try {
-        await navigator.clipboard.writeText(text);
+        await navigator.clipboard.writeText(text());
         word.textContent = 'Copied';
       } catch {
         word.textContent = 'Not allowed here';

@@ -2,10 +2,14 @@
 // `#/?status=running,failed&task_type=report.*&queue=gpu&user_id=ada&q=invoice&order=changed`.
 
 import { ORDERS, STATUSES } from '../store.js';
+import { choiceView } from './choice.js';
 import { h, icon } from './dom.js';
 
 /** The order where the address names none. */
 const ORDER = 'running';
+
+/** What to change to have no filter. */
+export const NONE = { status: [], task_type: '', queue: '', user_id: '', q: '' };
 
 const FIELDS = ['task_type', 'queue', 'user_id', 'q', 'order'];
 
@@ -38,54 +42,48 @@ export function subscriptionFilter({ status, task_type, queue, user_id }) {
 
 export const areSet = ({ status, task_type, queue, user_id, q }) => !!(status.length || task_type || queue || user_id || q);
 
+/** Queues that `taskhub run` makes for one command alone. Nobody looks for them once it is over. */
+const OF_ONE_RUN = /^run\./;
+
+/** The names to offer for a field: those the hub counts unfinished tasks of, and those of the tasks that are known here. */
+export function namesOf(field, counted = {}, tasks = []) {
+  const names = new Set(Object.keys(counted));
+  for (const task of tasks) {
+    const name = task[field];
+    if (name && !(field === 'queue' && OF_ONE_RUN.test(name))) names.add(name);
+  }
+  return names;
+}
+
 export function filtersView({ onChange }) {
+  const changed = (field) => ({ target }) => onChange({ [field]: target.value.trim() });
   const search = h('input', { type: 'search', placeholder: 'Title, type or id', 'aria-label': 'Text in title, type or id', oninput: changed('q'), spellcheck: false });
-  const type = h('select', { 'aria-label': 'Type', onchange: changed('task_type') });
-  const queue = h('select', { 'aria-label': 'Queue', onchange: changed('queue') });
+  const type = choiceView({ label: 'Type', all: 'All types', onChange: (task_type) => onChange({ task_type }) });
+  const queue = choiceView({ label: 'Queue', all: 'All queues', onChange: (queue) => onChange({ queue }) });
   const user = h('input', { class: 'user', placeholder: 'User', 'aria-label': 'User', onchange: changed('user_id'), spellcheck: false, autocomplete: 'off' });
   const order = h('select', { 'aria-label': 'Order', onchange: changed('order') }, h('option', { value: 'running' }, 'Running first'), h('option', { value: 'created' }, 'Newest first'), h('option', { value: 'changed' }, 'Last changed first'));
-  const clear = h('button', { type: 'button', class: 'quiet', onclick: () => onChange({ status: [], task_type: '', queue: '', user_id: '', q: '' }) }, 'Clear filters');
-  const element = h('form', { class: 'filters', role: 'search', onsubmit: (event) => event.preventDefault() }, h('label', { class: 'search' }, icon('search'), search, h('kbd', {}, '/')), type, queue, user, order, clear);
-  const known = { task_type: new Set(), queue: new Set() };
-  choices(type, 'All types', known.task_type);
-  choices(queue, 'All queues', known.queue);
-
-  function changed(field) {
-    return ({ target }) => onChange({ [field]: target.value.trim() });
-  }
-
-  /** Fills a list of choices, and keeps the one that was taken even when the hub has none of it at the moment. */
-  function choices(select, all, names) {
-    const { value } = select;
-    select.replaceChildren(h('option', { value: '' }, all), ...[...names].sort().map((name) => h('option', { value: name }, name)));
-    select.value = value;
-  }
-
-  function take(select, all, names, more) {
-    const before = names.size;
-    for (const name of more) if (name) names.add(name);
-    if (names.size !== before && document.activeElement !== select) choices(select, all, names);
-  }
+  const clear = h('button', { type: 'button', class: 'quiet', onclick: () => onChange(NONE) }, 'Clear filters');
+  const element = h('form', { class: 'filters', role: 'search', 'aria-label': 'Tasks', onsubmit: (event) => event.preventDefault() }, h('label', { class: 'search' }, icon('search'), search, h('kbd', {}, '/')), type.elements, queue.elements, user, order, clear);
+  let filters = readFilters('');
 
   return {
     element,
     focus: () => search.focus(),
 
-    show(filters) {
-      take(type, 'All types', known.task_type, [filters.task_type]);
-      take(queue, 'All queues', known.queue, [filters.queue]);
+    show(next) {
+      filters = next;
       if (document.activeElement !== search) search.value = filters.q;
-      type.value = filters.task_type;
-      queue.value = filters.queue;
+      type.show(filters.task_type);
+      queue.show(filters.queue);
       user.value = filters.user_id;
       order.value = filters.order;
       clear.hidden = !areSet(filters);
     },
 
-    /** Offers the types and queues the hub counts. */
-    offer({ types = {}, queues = {} }) {
-      take(type, 'All types', known.task_type, Object.keys(types));
-      take(queue, 'All queues', known.queue, Object.keys(queues));
+    /** Offers the types and queues there are. Where one is chosen only its tasks are known, and what was offered stays. */
+    offer({ types, queues }, tasks) {
+      if (!filters.task_type) type.offer(namesOf('task_type', types, tasks));
+      if (!filters.queue) queue.offer(namesOf('queue', queues, tasks));
     },
   };
 }

@@ -5,15 +5,21 @@
 // Only the rows in sight, and some around them, are in the document; the list is as tall as if all were. A thousand
 // changes a second then cost what those few rows cost, and not what a thousand rows do.
 
-import { Tasks, select } from '../store.js';
+import { STATUSES, Tasks, select } from '../store.js';
 import { atNextFrame, copyButton, h } from './dom.js';
-import { areSet, filtersAddress, filtersView, readFilters, subscriptionFilter } from './filters.js';
+import { NONE, areSet, filtersAddress, filtersView, readFilters, subscriptionFilter } from './filters.js';
 import { overviewView } from './overview.js';
 import { Row } from './row.js';
-import { complaint, count } from './words.js';
+import { complaint, count, shownWords, time } from './words.js';
 
-/** Rows to be scrolled through until older ones are asked for; also the most tasks the hub gives in one snapshot. */
-const ROWS_MAX = 1_000;
+/** Tasks in the list until older ones are asked for: the most the hub gives in one snapshot. */
+const SNAPSHOT_MAX = 1_000;
+
+/** Records the page holds: the snapshot, and what comes while it is open all day. */
+const TASKS_MAX = 3_000;
+
+/** Older ones that somebody may ask for beyond that. */
+const OLDER_MAX = 20_000;
 
 /** Rows in the document above and below those in sight, so that scrolling and the tab key find them there. */
 const AROUND = 15;
@@ -26,7 +32,7 @@ const CALM = 20;
 const PLACE_BUSY_MS = 1_000;
 
 /** Tasks asked for at once beyond the snapshot, and when searching. */
-const PAGE = 200;
+const PAGE = 500;
 
 /** Progress reports a second and task: what an eye can follow in a list, at a cost a page can have all day. */
 const PROGRESS_HZ = 4;
@@ -47,10 +53,17 @@ export function listView({ hub, announce, now }) {
   let subscription;
   let running; // a second one: in a long line the running tasks are older than any snapshot reaches
   let subscribed_for; // the filter of the subscription, as text
+  let answered = false; // by the hub, of these filters; until then the list shows what is known of them here
+  let refused; // why the hub does not want to
+  let failed = ''; // why more could not be had
   let truncated = false; // the hub has more that match
-  let cursor; // where older ones go on
-  let limit = ROWS_MAX; // rows on the page
-  let ready = false;
+  let edge = -Infinity; // all that match and were created then or later are here; beyond are the older ones, and some of them
+  let cursor; // where older ones go on, in the list of those
+  let cursor_before; // created before this
+  let searched_all = false; // all that have the text were found
+  let older_n = 0; // of those that were asked for
+  let live_at; // when the page was last known to be right
+  let ready = false; // there was a picture once
   let reorder = false;
   let shown = false;
   let scroll_y = 0;
@@ -61,6 +74,10 @@ export function listView({ hub, announce, now }) {
   let typing;
   let waiting_n = 0;
   let transitions_n = 0; // since rows were moved
+  let fetching = false;
+  let blank_for; // why there is no row, as it is said
+
+  const createdAt = ({ created_at }) => Date.parse(created_at);
 
   const overview = overviewView({ onToggle: toggle });
   const bar = filtersView({ onChange: change });
@@ -92,11 +109,19 @@ export function listView({ hub, announce, now }) {
     list.classList.toggle('busy', transitions_n * PLACE_MS > CALM * Math.max(PLACE_MS, at - placed_at));
     placed_at = at;
     waiting_n = transitions_n = 0;
-    const view = select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order, limit });
-    order = view.tasks;
+    const focused = list.contains(document.activeElement) && document.activeElement;
+    order = refused ? [] : select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order }).tasks;
     reveal(at);
+    if (focused?.isConnected && document.activeElement !== focused) refocus(focused);
     news.hidden = true;
-    drawAround(view.total);
+    drawAround();
+  }
+
+  /** A row that is moved loses the focus. It gets it back, and holds the others no longer than it would have. */
+  function refocus(row) {
+    const until = held_until;
+    row.focus({ preventScroll: true });
+    held_until = until;
   }
 
   /** Has the rows around what is in sight in the document, and no others. */
@@ -132,13 +157,25 @@ export function listView({ hub, announce, now }) {
     scrolled();
   });
 
-  function drawAround(total) {
-    const n = Math.min(total, limit);
-    blank.replaceChildren(...(n ? [] : [areSet(filters) ? nothingFound() : nothingYet()]));
+  function drawAround() {
+    const n = order.length;
+    const is_live = hub.status === 'live';
+    const why = n ? none : refused ? refusal : !answered ? (is_live || !ready ? notYet : notKnown) : areSet(filters) ? nothingFound : nothingYet;
+    if (why !== blank_for) blank.replaceChildren(...why());
+    blank_for = why;
     head.hidden = !n;
-    const more = truncated || total > n;
-    foot.textContent = !n ? '' : more && filters.q ? `${count(n)} found so far; older ones may match too.` : more ? `The newest ${count(n)} are shown; there are more.` : n === 1 ? '1 task' : `${count(n)} tasks`;
-    older.hidden = !n || !more;
+    const more = answered && truncated && !(filters.q && searched_all);
+    const is_full = older_n >= OLDER_MAX;
+    foot.textContent = failed || shownWords({ n, more, is_full, total: total(), searched: !!filters.q, answered, live_at: is_live ? undefined : live_at && time(live_at) });
+    older.hidden = !more || is_full;
+    older.disabled = !is_live || fetching;
+  }
+
+  /** How many match in all, where the hub counts them: of statuses, and not of types, queues, users or texts. */
+  function total() {
+    const { status, task_type, queue, user_id, q } = filters;
+    if (task_type || queue || user_id || q || !stats?.tasks) return undefined;
+    return (status.length ? status : STATUSES).reduce((sum, each) => sum + (stats.tasks[each] ?? 0), 0);
   }
 
   function drawNews() {
@@ -146,17 +183,19 @@ export function listView({ hub, announce, now }) {
     news.textContent = `${count(waiting_n)} new`;
   }
 
-  function nothingFound() {
-    const clear = h('button', { type: 'button', onclick: () => change({ status: [], task_type: '', queue: '', user_id: '', q: '' }) }, 'Clear filters');
-    return h('div', { class: 'empty' }, h('h2', {}, 'No task matches'), h('p', {}, 'Nothing is there now. What comes to match will appear here.'), clear);
-  }
+  const empty = (heading, words, ...more) => [h('div', { class: 'empty' }, h('h2', {}, heading), h('p', {}, words), ...more)];
+  const clearButton = () => h('button', { type: 'button', onclick: () => change(NONE) }, 'Clear filters');
+
+  const none = () => [];
+  const refusal = () => empty('The hub refused to show this', complaint(refused), clearButton());
+  const notYet = () => empty('Waiting for the hub', 'Tasks appear here as soon as it answers.');
+  const notKnown = () => empty('Not live', 'Of the tasks this page knew when the hub was lost none matches. Others may; they appear here as soon as it answers.', clearButton());
+  const nothingFound = () => empty('No task matches', 'Nothing is there now. What comes to match will appear here.', clearButton());
 
   function nothingYet() {
-    const command = `curl ${location.origin}/api/v1/tasks -H 'content-type: application/json' \\\n  -d '{"task_type":"hello","title":"My first task","payload":{"name":"world"}}'`;
-    return h('div', { class: 'empty' },
-      h('h2', {}, 'No tasks yet'),
-      h('p', {}, 'Submit the first one, and watch it appear here:'),
-      h('div', { class: 'command' }, h('pre', {}, command), copyButton(command)),
+    const command = `curl ${new URL('api/v1/tasks', location.href)} -H 'content-type: application/json' \\\n  -d '{"task_type":"hello","title":"My first task","payload":{"name":"world"}}'`;
+    return empty('No tasks yet', 'Submit the first one, and watch it appear here:',
+      h('div', { class: 'command' }, h('pre', { tabIndex: 0 }, command), copyButton(() => command)),
       h('p', {}, 'It then waits for a worker. ', h('a', { href: '#/workers' }, 'How to start one')));
   }
 
@@ -167,16 +206,20 @@ export function listView({ hub, announce, now }) {
       tasks.clear();
       for (const task of [...event.tasks, ...(running?.tasks ?? [])]) tasks.apply(task);
       truncated = event.truncated;
+      edge = truncated ? Math.min(...event.tasks.map(createdAt)) : -Infinity;
       cursor = undefined;
-      limit = ROWS_MAX;
-      ready = reorder = true;
+      older_n = 0;
+      hub.tasks_max = TASKS_MAX;
+      answered = ready = reorder = true;
       held_until = placed_at = 0;
       if (filters.q && truncated) search();
       setTimeout(() => shown && announce(`${count(tasks.size)} tasks`), 500);
     } else if (type === 'error') {
-      blank.replaceChildren(h('div', { class: 'empty' }, h('h2', {}, 'The hub refused to show this'), h('p', {}, complaint(event))));
+      refused = event;
+      ready = reorder = true;
     } else if (type === 'gone' || type === 'leave') {
       tasks.forget(event.task_id ?? event.task.task_id);
+      if (type === 'leave' && !event.event) makeRoom(event.task);
       reorder = true;
     } else {
       const { task } = event;
@@ -187,6 +230,14 @@ export function listView({ hub, announce, now }) {
       if (!known) waiting_n++;
     }
     draw();
+  }
+
+  /** A task had to leave for newer ones: the hub has more than is here, from that one on. */
+  function makeRoom(task) {
+    truncated = true;
+    if (createdAt(task) < edge) return;
+    edge = createdAt(task);
+    cursor = undefined;
   }
 
   /** Of the running tasks only what the other subscription does not tell: those beyond its snapshot. */
@@ -205,10 +256,12 @@ export function listView({ hub, announce, now }) {
     subscribed_for = wanted;
     subscription?.close();
     running = running?.close();
-    ready = false;
-    subscription = hub.subscribe({ filter, snapshot: { limit: ROWS_MAX, order: 'desc' }, max_hz: PROGRESS_HZ }, told);
+    answered = truncated = false;
+    refused = undefined;
+    failed = '';
+    subscription = hub.subscribe({ filter, snapshot: { limit: SNAPSHOT_MAX, order: 'desc' }, max_hz: PROGRESS_HZ }, told);
     const among_others = !filter.status || (filter.status.length > 1 && filter.status.includes('running'));
-    if (among_others) running = hub.subscribe({ filter: { ...filter, status: ['running'] }, snapshot: { limit: ROWS_MAX }, max_hz: PROGRESS_HZ }, toldOfRunning);
+    if (among_others) running = hub.subscribe({ filter: { ...filter, status: ['running'] }, snapshot: { limit: SNAPSHOT_MAX }, max_hz: PROGRESS_HZ }, toldOfRunning);
   }
 
   function change(some) {
@@ -230,6 +283,10 @@ export function listView({ hub, announce, now }) {
   }
 
   function apply(next) {
+    if (next.q !== filters.q) {
+      cursor = undefined; // it is one of another list
+      searched_all = false;
+    }
     filters = next;
     bar.show(filters);
     overview.press(filters.status);
@@ -247,34 +304,48 @@ export function listView({ hub, announce, now }) {
   /** Asks for more than the snapshot had: what is found joins the list, and is kept up to date with it. */
   async function fetchMore(query) {
     const asked_for = filtersAddress(filters);
+    fetching = true;
+    failed = '';
     try {
       const page = await hub.list({ ...asQuery(), limit: PAGE, ...query });
       if (asked_for !== filtersAddress(filters)) return;
+      older_n += page.tasks.length;
+      hub.tasks_max = TASKS_MAX + older_n;
       subscription.include(page.tasks);
       for (const task of page.tasks) tasks.apply(task);
-      reorder = true;
-      draw();
       return page;
     } catch (error) {
-      foot.textContent = `Not found out: ${complaint(error)}`;
+      if (asked_for === filtersAddress(filters)) failed = `Older tasks could not be asked for: ${complaint(error)}`;
+    } finally {
+      fetching = false;
+      reorder = true;
+      draw();
     }
   }
 
-  const search = () => truncated && filters.q && fetchMore({});
+  async function search() {
+    if (!truncated || !filters.q) return;
+    const page = await fetchMore({});
+    searched_all = !!page && !page.next_cursor;
+  }
 
+  /**
+   * Those before the edge, page by page. A cursor is one of its list, so all its pages are asked for with the same moment. That
+   * includes those created at the edge itself, of which a part is here: pages that bring nothing new are passed over.
+   */
   async function loadOlder() {
-    const oldest = Math.min(...[...tasks.values()].map(({ created_at }) => Date.parse(created_at)));
-    // Including those of the same millisecond: one that is known already does no harm.
-    limit += PAGE;
-    if (tasks.size >= limit) {
-      reorder = true;
-      return draw();
+    if (fetching) return;
+    for (let n = 0; n <= SNAPSHOT_MAX / PAGE; n++) {
+      if (!cursor) cursor_before = new Date(edge + 1).toISOString();
+      const known_n = tasks.size;
+      const page = await fetchMore({ created_before: cursor_before, cursor });
+      if (!page) return;
+      cursor = page.next_cursor;
+      if (filters.q) searched_all = !cursor;
+      else if (cursor) edge = Math.min(edge, createdAt(page.tasks.at(-1)));
+      else [truncated, edge] = [false, -Infinity];
+      if (!cursor || tasks.size > known_n) return;
     }
-    const page = await fetchMore(cursor ? { cursor } : { created_before: new Date(oldest + 1).toISOString() });
-    if (!page) return;
-    cursor = page.next_cursor;
-    truncated = !!cursor;
-    draw();
   }
 
   /** For a mouse that moves, and for who goes through the rows with the keyboard; a finger scrolls. */
@@ -292,10 +363,18 @@ export function listView({ hub, announce, now }) {
     stats = next;
     if (!shown) return;
     overview.update(stats);
-    bar.offer(stats);
+    bar.offer(stats, [...tasks.values()]);
+    if (ready) drawAround();
     const stuck = stats.workers === 0 && stats.tasks?.pending > 0;
     hint.hidden = !stuck;
     if (stuck && !hint.firstChild) hint.append('Tasks are ready and no worker is connected. ', h('a', { href: '#/workers' }, 'How to start one'));
+  });
+
+  hub.on('status', ({ status }) => {
+    if (status === 'live') live_at = undefined;
+    else live_at ??= now();
+    failed = '';
+    if (shown) drawAround();
   });
 
   setInterval(() => {

@@ -1,10 +1,15 @@
 // One task: where it stands, what it says, how it came here, what went in and what came out; and the two things a
 // person can do to it. The record is live; payload and history are fetched, history again after each transition.
+//
+// What is drawn is only what changed: whoever selects a text here, or stands on a link, keeps it.
 
+import { indented, members } from '../json_text.js';
+import { detailsText } from '../source.js';
 import { Tasks, isFinal } from '../store.js';
 import { atNextFrame, copyButton, h, icon, setIcon, setText } from './dom.js';
 import { logView } from './log.js';
-import { bytes, complaint, count, eventWord, moment, percentage, span, standing, title } from './words.js';
+import { definitions, keyed } from './pairs.js';
+import { bytes, complaint, count, eventWord, moment, percentage, span, standing, taken, title } from './words.js';
 
 /** Characters of JSON put on the page. More makes the page slow and is read by nobody. */
 const JSON_CHARS_MAX = 100_000;
@@ -12,44 +17,55 @@ const JSON_CHARS_MAX = 100_000;
 /** A second click within this time cancels. */
 const SURE_MS = 4_000;
 
-export function taskView({ hub, task_id, back, announce, now }) {
+/** What could not be fetched is asked for again after this time. */
+const AGAIN_MS = 5_000;
+
+/** Ids looked through for a short one. */
+const FOUND_MAX = 50;
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+export function taskView({ hub, task_id, back, announce, retitle, now }) {
   const tasks = new Tasks();
   let gone = false;
-  let full; // the record with payload, result and error
-  let full_rev = -1;
-  let subscription;
+  let full_rev = -1; // of the payload, outcome and history on the page
+  let again_at = 0;
   let fetching = false;
 
   const badge = h('span', { class: 'badge' }, icon('pending'), h('span'));
-  const heading = h('h1', { tabIndex: -1 });
+  const heading = h('h1', { tabIndex: -1 }, task_id);
   const description = h('p', { class: 'description' });
   const cancel = h('button', { type: 'button', onclick: askCancel }, 'Cancel');
   const retry = h('button', { type: 'button', onclick: () => act('retry') }, 'Retry');
   const trouble = h('p', { class: 'trouble', role: 'alert' });
-  const progress = h('section', { class: 'panel progress' });
-  const log = logView({ task_id });
+  const unfetched = h('p', { class: 'trouble', role: 'alert' });
+  const progress = progressPanel();
+  const log = logView({ hub, task_id });
   const facts = h('dl', { class: 'facts' });
-  const timeline = h('ol', { class: 'timeline' });
-  const payload = h('section', { class: 'panel json' });
-  const outcome = h('section', { class: 'panel json', hidden: true });
+  const setFacts = definitions(facts);
+  const timeline = h('ol', { class: 'timeline', tabIndex: 0, 'aria-label': 'Timeline' });
+  const setTimeline = keyed(timeline, ({ rev }) => rev, transition);
+  const payload = jsonPanel('Payload');
+  const result = jsonPanel('Result');
+  const error = errorPanel();
   const body = h('div', { class: 'columns' },
-    h('div', {}, progress, outcome, log.element, payload),
-    h('aside', {}, h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Task')), facts), h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Timeline')), timeline)));
+    h('div', {}, progress.element, error.element, result.element, log.element, payload.element),
+    h('aside', { 'aria-label': 'About this task' },
+      h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Task')), facts),
+      h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Timeline')), timeline)));
   const element = h('section', { class: 'page task' },
     h('a', { class: 'back', href: back }, icon('back'), 'Tasks'),
     h('div', { class: 'title-line' }, h('div', { class: 'grow' }, heading, description), badge, h('div', { class: 'actions' }, retry, cancel)),
-    trouble, body);
-  heading.textContent = task_id;
-  body.hidden = badge.hidden = true;
-  cancel.hidden = retry.hidden = true;
+    trouble, unfetched, body);
+  body.hidden = badge.hidden = cancel.hidden = retry.hidden = result.element.hidden = error.element.hidden = true;
 
   const draw = atNextFrame(() => {
     const task = tasks.get(task_id);
     const at = now();
     if (gone) return drawGone();
-    if (!task) return;
+    if (!task) return setText(description, hub.status === 'live' || hub.status === 'connecting' ? '' : 'The hub is not there; this task is shown as soon as it is.');
     body.hidden = badge.hidden = false;
-    heading.textContent = title(task);
+    setText(heading, title(task));
     setText(description, task.description ?? '');
     badge.className = `badge ${task.status}`;
     setIcon(badge.firstChild, task.status);
@@ -57,64 +73,46 @@ export function taskView({ hub, task_id, back, announce, now }) {
     cancel.hidden = isFinal(task);
     cancel.disabled = !!task.cancel_requested_at;
     retry.hidden = !['failed', 'cancelled'].includes(task.status);
-    drawProgress(task, at);
+    progress.draw(task, at);
     drawFacts(task, at);
-    if (full_rev < task.rev) fetchRest(task.rev);
+    if (full_rev < task.rev && at >= again_at) fetchRest(task.rev);
+    retitle();
   });
 
   function drawGone() {
     body.hidden = badge.hidden = cancel.hidden = retry.hidden = true;
-    heading.textContent = 'This task is not there';
-    description.textContent = `It was deleted after its retention, or is not yours to see, or never was: ${task_id}`;
-  }
-
-  function drawProgress(task, at) {
-    const { progress: said = {} } = task;
-    const percent = percentage(task);
-    const eta_ms = task.status === 'running' ? said.eta_ms : undefined;
-    const parts = [
-      said.total === undefined ? said.current !== undefined && count(said.current) : `${count(said.current ?? 0)} of ${count(said.total)}`,
-      eta_ms !== undefined && `about ${span(Math.ceil(eta_ms / 1_000) * 1_000).replace('.0 s', ' s')} left`,
-      task.started_at && `${task.status === 'running' ? 'running for' : 'took'} ${span((task.finished_at && task.status !== 'running' ? Date.parse(task.finished_at) : at) - Date.parse(task.started_at))}`,
-    ].filter(Boolean);
-    const bar = h('i');
-    bar.style.transform = `scaleX(${(percent ?? 0) / 100})`;
-    progress.hidden = !task.progress && !task.started_at && !standing(task, at);
-    progress.dataset.status = task.status;
-    progress.replaceChildren(
-      h('div', { class: 'large' },
-        percent === undefined ? undefined : h('strong', {}, `${percent.toFixed(percent === Math.floor(percent) ? 0 : 1)}%`),
-        h('span', { class: 'step' }, [said.step, said.message].filter(Boolean).join(' · ') || (percent === undefined && task.status !== 'failed' ? standing(task, at) : '')),
-        h('span', { class: 'when' }, parts.join(' · '))),
-      ...(percent === undefined ? [] : [h('div', { class: 'bar', role: 'progressbar', 'aria-valuenow': String(Math.floor(percent)), 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-label': 'Progress' }, bar)]),
-      ...(said.counters ? [h('dl', { class: 'counters' }, Object.entries(said.counters).map(([name, n]) => h('div', { class: name }, h('dt', {}, name), h('dd', {}, count(n)))))] : []),
-      ...(said.details ? [h('pre', { class: 'details' }, cut(JSON.stringify(said.details, null, 2)))] : []));
+    setText(heading, 'There is no such task');
+    setText(description, UUID.test(task_id)
+      ? `No task has the id ${task_id} any more, or none that you may see. Tasks that ended are deleted after a while.`
+      : `${task_id ? `“${task_id}” is` : 'That is'} no task’s id: those look like 0198f3a2-5c1e-7a3b-9c4d-1f2e3a4b5c6d. The address may have been cut.`);
+    trouble.textContent = unfetched.textContent = '';
+    retitle();
   }
 
   function drawFacts(task, at) {
     const link = (id) => h('a', { href: `#/task/${encodeURIComponent(id)}`, class: 'mono' }, id);
-    const when = (moment_at) => moment_at && h('time', { dateTime: moment_at, title: moment_at }, moment(moment_at, at));
-    const rows = {
-      Type: task.task_type,
-      Queue: task.queue,
-      User: task.user_id,
-      Worker: task.worker_id,
-      Attempt: task.attempt ? `${task.attempt}${task.max_attempts > 1 ? `, try ${task.tries} of ${task.max_attempts}` : ''}` : undefined,
-      Crashes: task.crashes ? `${task.crashes} of ${task.max_crashes}` : undefined,
-      Priority: task.priority ? String(task.priority) : undefined,
-      Created: when(task.created_at),
-      'To run at': task.status === 'scheduled' ? when(task.run_at) : undefined,
-      Started: when(task.started_at),
-      'Asked to stop': when(task.cancel_requested_at),
-      Finished: when(task.finished_at),
-      'Waits for': task.depends_on?.map(link),
-      Parent: task.parent_id && link(task.parent_id),
-      Workflow: task.workflow_id,
-      Labels: Object.entries(task.labels ?? {}).map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value)),
-      Id: h('span', { class: 'mono' }, task_id),
-    };
-    const shown = Object.entries(rows).filter(([, value]) => value?.length !== 0 && value);
-    facts.replaceChildren(...shown.flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
+    const text = (name, says) => [name, says];
+    const when = (name, moment_at) => [name, moment_at && moment(moment_at, at), () => h('time', { dateTime: moment_at, title: moment_at }, moment(moment_at, at))];
+    const labels = Object.entries(task.labels ?? {});
+    setFacts([
+      text('Type', task.task_type),
+      text('Queue', task.queue),
+      text('User', task.user_id),
+      text('Worker', task.worker_id),
+      text('Attempt', task.attempt ? `${task.attempt}${task.max_attempts > 1 ? `, try ${task.tries} of ${task.max_attempts}` : ''}` : undefined),
+      text('Crashes', task.crashes ? `${task.crashes} of ${task.max_crashes}` : undefined),
+      text('Priority', task.priority ? String(task.priority) : undefined),
+      when('Created', task.created_at),
+      when('To run at', task.status === 'scheduled' ? task.run_at : undefined),
+      when('Started', task.started_at),
+      when('Asked to stop', task.cancel_requested_at),
+      when('Finished', task.finished_at),
+      ['Waits for', task.depends_on?.join(' '), () => task.depends_on.map(link)],
+      ['Parent', task.parent_id, () => link(task.parent_id)],
+      text('Workflow', task.workflow_id),
+      ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
+      ['Id', task_id, () => h('span', { class: 'mono' }, task_id)],
+    ].filter(([, says]) => says));
   }
 
   /** What events do not carry. One fetch at a time; if the task moved on meanwhile, another follows. */
@@ -122,51 +120,36 @@ export function taskView({ hub, task_id, back, announce, now }) {
     if (fetching) return;
     fetching = true;
     try {
-      const [record, transitions] = await Promise.all([hub.get(task_id), hub.history(task_id)]);
-      full = record;
+      const [text, transitions] = await Promise.all([hub.getText(task_id), hub.history(task_id)]);
+      const record = JSON.parse(text);
+      const texts = members(text);
       full_rev = Math.max(rev, record.rev);
       tasks.apply(record);
-      drawTimeline(transitions);
-      drawJson(payload, 'Payload', full.payload);
-      outcome.hidden = full.result === undefined && !full.error;
-      if (full.error) drawError(full.error);
-      else if (full.result !== undefined) drawJson(outcome, 'Result', full.result);
+      setTimeline(transitions.map((each, n) => ({ ...each, before: transitions[n - 1] })));
+      payload.draw(texts.get('payload') ?? 'none');
+      const failure = record.error ? 'error' : !isFinal(record) && record.last_error ? 'last_error' : undefined;
+      error.element.hidden = !failure;
+      if (failure) error.draw(failure === 'error' ? 'Error' : 'Why the last try failed', record[failure], members(texts.get(failure)).get('details'));
+      result.element.hidden = !!failure || !texts.has('result');
+      if (texts.has('result')) result.draw(texts.get('result'));
+      unfetched.textContent = '';
     } catch (error) {
-      full_rev = rev; // not again before the task moves, or the page is opened again
-      if (error.code !== 'task_not_found') trouble.textContent = `Payload and timeline could not be fetched: ${complaint(error)}`;
+      again_at = now() + AGAIN_MS;
+      if (error.code !== 'task_not_found' && hub.status === 'live') unfetched.textContent = `Payload and timeline could not be fetched: ${complaint(error)}`;
     } finally {
       fetching = false;
       draw();
     }
   }
 
-  function drawTimeline(transitions) {
-    timeline.replaceChildren(...transitions.map(({ at, event, status, attempt, worker_id, note }, n) => {
-      const since_ms = n ? Date.parse(at) - Date.parse(transitions[n - 1].at) : undefined;
-      const where = [event === 'task.running' && `attempt ${attempt}`, worker_id && `on ${worker_id}`].filter(Boolean).join(' ');
-      return h('li', {}, icon(status),
-        h('div', {}, h('b', {}, eventWord(event)), where && h('span', {}, ` ${where}`), note && h('p', {}, note)),
-        h('time', { dateTime: at, title: at }, since_ms === undefined ? moment(at, now()) : `+${span(since_ms)}`));
-    }));
+  function transition({ at, before, event, status, attempt, worker_id, note }) {
+    const since_ms = before && Date.parse(at) - Date.parse(before.at);
+    const where = [event === 'task.running' && `attempt ${attempt}`, worker_id && `on ${worker_id}`].filter(Boolean).join(' ');
+    const element = h('li', {}, icon(status),
+      h('div', {}, h('b', {}, eventWord(event)), where && h('span', {}, ` ${where}`), note && h('p', {}, note)),
+      h('time', { dateTime: at, title: at }, since_ms === undefined ? moment(at, now()) : `+${span(since_ms)}`));
+    return { element, update() {} };
   }
-
-  function drawJson(panel, name, value) {
-    const text = JSON.stringify(value, null, 2) ?? 'null';
-    const small = value === undefined || value === null || (typeof value === 'object' && !Object.keys(value).length);
-    panel.replaceChildren(
-      h('header', {}, h('h2', {}, name), h('span', { class: 'note' }, small ? '' : bytes(new Blob([JSON.stringify(value)]).size)), small ? undefined : copyButton(text)),
-      h('pre', {}, value === undefined ? 'none' : cut(text)));
-  }
-
-  function drawError({ kind, message, details }) {
-    outcome.className = 'panel json error';
-    outcome.replaceChildren(
-      h('header', {}, h('h2', {}, 'Error'), h('span', { class: 'note' }, kind ?? ''), copyButton(message ?? kind ?? '')),
-      h('pre', {}, cut(message ?? 'no message')),
-      ...(details === undefined ? [] : [h('pre', { class: 'details' }, cut(JSON.stringify(details, null, 2)))]));
-  }
-
-  const cut = (text) => (text.length <= JSON_CHARS_MAX ? text : `${text.slice(0, JSON_CHARS_MAX)}\n… ${count(text.length - JSON_CHARS_MAX)} more characters`);
 
   function askCancel() {
     if (cancel.dataset.sure) return act('cancel');
@@ -195,7 +178,7 @@ export function taskView({ hub, task_id, back, announce, now }) {
   function told(event) {
     if (event.type === 'log') return log.add(event.lines);
     if (event.type === 'error') {
-      trouble.textContent = `The hub refused to show this task: ${complaint(event)}`;
+      if (event.code !== 'closed') trouble.textContent = `The hub refused to show this task: ${complaint(event)}`;
       return;
     }
     if (event.type === 'snapshot') {
@@ -205,20 +188,139 @@ export function taskView({ hub, task_id, back, announce, now }) {
     gone = event.type === 'gone' || (event.type === 'snapshot' && !event.tasks.length);
     const task = event.task ?? event.tasks?.[0];
     if (task) tasks.apply(task);
-    if (event.type === 'task') announce(`${title(task)}: ${eventWord(event.event)}`);
+    if (event.type === 'task') {
+      trouble.textContent = ''; // what could not be done to it then may be possible now, or is not wanted any more
+      announce(`${title(task)}: ${eventWord(event.event)}`);
+    }
     draw();
   }
 
-  subscription = hub.subscribe({ filter: { task_id: [task_id] }, snapshot: { limit: 1 }, logs: { tail: 1_000 } }, told);
-  const ticking = setInterval(() => tasks.get(task_id)?.status !== 'completed' && !document.hidden && draw(), 1_000);
+  /** The list shows the ends of ids, and people copy them. */
+  async function lookUp() {
+    gone = true;
+    draw();
+    if (!/^[0-9a-f-]{6,35}$/i.test(task_id)) return;
+    const { tasks: found } = await hub.list({ q: task_id, limit: FOUND_MAX }).catch(() => ({ tasks: [] }));
+    const ids = found.map((task) => task.task_id).filter((id) => id.endsWith(task_id.toLowerCase()) || id.startsWith(task_id.toLowerCase()));
+    if (ids.length === 1 && element.isConnected) location.replace(`#/task/${ids[0]}`);
+  }
+
+  const is_id = UUID.test(task_id);
+  const subscription = is_id ? hub.subscribe({ filter: { task_id: [task_id.toLowerCase()] }, snapshot: { limit: 1 }, logs: { tail: 1_000 } }, told) : lookUp();
+  const ticking = setInterval(() => !document.hidden && draw(), 1_000);
+  const off = hub.on('status', ({ status }) => {
+    if (status === 'live') {
+      trouble.textContent = unfetched.textContent = ''; // they are from before
+      again_at = 0;
+    }
+    draw();
+  });
 
   return {
     element,
     focus: () => heading.focus({ preventScroll: true }),
+
+    /** What the tab is called. */
+    title() {
+      const task = tasks.get(task_id);
+      if (gone) return 'No such task';
+      if (!task) return task_id;
+      const percent = task.status === 'running' ? percentage(task) : undefined;
+      return `${title(task)} · ${percent === undefined ? task.status : `${Math.floor(percent)}%`}`;
+    },
+
     close() {
       clearInterval(ticking);
-      subscription.close();
+      off();
+      if (is_id) subscription.close();
       element.remove();
     },
   };
 }
+
+/** How far it is. */
+function progressPanel() {
+  const percent = h('strong');
+  const step = h('span', { class: 'step' });
+  const when = h('span', { class: 'when' });
+  const bar = h('i');
+  const track = h('div', { class: 'bar', role: 'progressbar', 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-label': 'Progress' }, bar);
+  const counters = h('dl', { class: 'counters' });
+  const setCounters = definitions(counters);
+  const details = h('pre', { class: 'details', tabIndex: 0, 'aria-label': 'Details' });
+  const element = h('section', { class: 'panel progress' }, h('div', { class: 'large' }, percent, step, when), track, counters, details);
+
+  return {
+    element,
+
+    draw(task, at) {
+      const { progress: said = {} } = task;
+      const done = percentage(task);
+      const eta_ms = task.status === 'running' ? said.eta_ms : undefined;
+      const stands = standing(task, at);
+      const lasts = taken(task, at);
+      const words = [said.step, said.message].filter(Boolean).join(' · ') || (task.status === 'failed' || stands === lasts ? '' : stands);
+      element.hidden = !task.progress && !lasts && !stands;
+      element.dataset.status = task.status;
+      percent.hidden = track.hidden = done === undefined;
+      if (done !== undefined) {
+        setText(percent, `${done.toFixed(done === Math.floor(done) ? 0 : 1)}%`);
+        bar.style.transform = `scaleX(${done / 100})`;
+        track.setAttribute('aria-valuenow', String(Math.floor(done)));
+      }
+      setText(step, words);
+      setText(when, [
+        said.total === undefined ? said.current !== undefined && count(said.current) : `${count(said.current ?? 0)} of ${count(said.total)}`,
+        eta_ms !== undefined && `about ${span(Math.ceil(eta_ms / 1_000) * 1_000).replace('.0 s', ' s')} left`,
+        lasts,
+      ].filter(Boolean).join(' · '));
+      setCounters(Object.entries(said.counters ?? {}).map(([name, n]) => [name, count(n)]));
+      counters.hidden = !said.counters;
+      details.hidden = said.details === undefined;
+      if (said.details !== undefined) setText(details, cut(indented(detailsText(said))));
+    },
+  };
+}
+
+/** A JSON text as the hub keeps it, laid out over lines; what is copied is the text itself. */
+function jsonPanel(name) {
+  const size = h('span', { class: 'note' });
+  const pre = h('pre', { tabIndex: 0, 'aria-label': name });
+  let said;
+  const copy = copyButton(() => said);
+  return {
+    element: h('section', { class: 'panel json' }, h('header', {}, h('h2', {}, name), size, copy), pre),
+    draw(text) {
+      if (text === said) return;
+      said = text;
+      const is_small = ['none', 'null', '{}', '[]'].includes(text);
+      setText(size, is_small ? '' : bytes(new Blob([text]).size));
+      copy.hidden = is_small;
+      setText(pre, cut(indented(text)));
+    },
+  };
+}
+
+function errorPanel() {
+  const heading = h('h2');
+  const kind = h('span', { class: 'note' });
+  const message = h('pre', { tabIndex: 0, 'aria-label': 'Message' });
+  const details = h('pre', { class: 'details', tabIndex: 0, 'aria-label': 'Details' });
+  let said;
+  let details_text;
+  const copyDetails = copyButton(() => details_text, 'Copy details');
+  return {
+    element: h('section', { class: 'panel json error' }, h('header', {}, heading, kind, copyDetails, copyButton(() => said)), message, details),
+    draw(name, failure, text) {
+      said = failure.message ?? failure.kind ?? '';
+      details_text = text;
+      setText(heading, name);
+      setText(kind, failure.kind ?? '');
+      setText(message, cut(failure.message ?? 'no message'));
+      details.hidden = copyDetails.hidden = text === undefined;
+      if (text !== undefined) setText(details, cut(indented(text)));
+    },
+  };
+}
+
+const cut = (text) => (text.length <= JSON_CHARS_MAX ? text : `${text.slice(0, JSON_CHARS_MAX)}\n… ${count(text.length - JSON_CHARS_MAX)} more characters`);

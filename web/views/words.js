@@ -72,23 +72,51 @@ const EVENTS = {
 /** A transition's event. One this page does not know is said as it is. */
 export const eventWord = (event) => EVENTS[event] ?? event.replace(/^task\./, '').replaceAll('_', ' ');
 
+/** How long it has run, or ran: of a task that waits for another try nothing is counted. */
+export function taken(task, now) {
+  if (!task.started_at) return '';
+  if (task.status === 'running') return `running for ${span(now - Date.parse(task.started_at))}`;
+  return task.finished_at ? `took ${span(Date.parse(task.finished_at) - Date.parse(task.started_at))}` : '';
+}
+
 /** What there is to say of a task in one line, beside its status: how far it is, why it ended, what it is waiting for. */
 export function standing(task, now) {
-  const { status, progress, error } = task;
+  const { status, progress, error, last_error } = task;
   const since = (at) => now - Date.parse(at);
   if (task.cancel_requested_at && status === 'running') return 'asked to stop';
   if (status === 'running') return [progress?.step, progress?.message].filter(Boolean).join(' · ') || `for ${span(since(task.started_at))}`;
-  if (status === 'failed') return lineThatSays(error?.message ?? error?.kind ?? '');
-  if (status === 'completed' && task.started_at) return `took ${span(Date.parse(task.finished_at) - Date.parse(task.started_at))}`;
-  if (status === 'scheduled' && task.run_at) return since(task.run_at) < 0 ? `in ${span(-since(task.run_at))}` : 'due';
+  if (status === 'failed') return whatFailed(error);
+  if (status === 'completed') return taken(task, now);
+  if (status === 'scheduled' && task.run_at) {
+    const when = since(task.run_at) < 0 ? `in ${span(-since(task.run_at))}` : 'due';
+    return last_error ? `again ${when} · ${whatFailed(last_error)}` : when;
+  }
+  if (status === 'pending' && last_error) return `again · ${whatFailed(last_error)}`;
   if (status === 'waiting' && task.depends_on) return `for ${count(task.depends_on.length)} ${task.depends_on.length === 1 ? 'task' : 'tasks'}`;
   return '';
 }
+
+const whatFailed = (failure) => lineThatSays(failure?.message || failure?.kind || '');
 
 /** The last line of a traceback says more than its first. */
 function lineThatSays(message) {
   const lines = message.split('\n').filter((line) => line.trim());
   return (/^Traceback/.test(lines[0]) ? lines.at(-1) : lines[0])?.trim() ?? '';
+}
+
+/**
+ * What the end of a list says: how many tasks are shown, of how many. `total` where the hub counts them; `live_at` is when
+ * they were last known to be right, if that was not just now.
+ */
+export function shownWords({ n, more, is_full, total, searched, answered, live_at }) {
+  const tasks = n === 1 ? '1 task' : `${count(n)} tasks`;
+  if (live_at && !answered) return n ? `Not live: of what this page knew at ${live_at}, ${tasks} ${n === 1 ? 'matches' : 'match'}. There may be others.` : '';
+  if (!answered) return n ? 'Asking the hub…' : '';
+  const as_of = live_at ? `, as of ${live_at}` : '';
+  if (!more) return n ? `${tasks}${as_of}` : '';
+  const beyond = is_full ? ' Filter for what you look for; this page shows no more.' : '';
+  if (searched) return `${count(n)} found so far${as_of}; older ones may match too.${beyond}`;
+  return (total > n ? `${count(n)} of ${count(total)} tasks${as_of}${is_full ? '.' : ''}` : `${tasks}${as_of}; there are more.`) + beyond;
 }
 
 /** The percentage to show, 0–100, or undefined where none was reported. */
