@@ -79,7 +79,7 @@ pub struct ClaimBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub wait_ms: Option<u64>,
     /// How long each lease lasts, ≤ 3,600,000. The hub's own is the shortest, and the default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub lease_ms: Option<u64>,
 }
 
