@@ -19,7 +19,7 @@ const UNMARKED_KEPT: usize = 1_024;
 const PING_STEPS: u32 = 100;
 /// A step of the pings that is later than this was slept through: the process was stopped. What clients said meanwhile is
 /// read before the next, since a ping is also when it is looked whether the one before was answered.
-const LATE: Duration = Duration::from_millis(500);
+const LATE: Duration = Duration::from_millis(1_500);
 const HEARING: Duration = Duration::from_secs(1);
 /// Between two steps of the goodbyes.
 const LEAVE_STEP: Duration = Duration::from_millis(5);
