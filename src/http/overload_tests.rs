@@ -101,6 +101,11 @@ impl Store for Gated {
         self.0.sweep(now, tombstones_before, rows_max)
     }
 
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        self.1.works("shrink")?;
+        self.0.shrink()
+    }
+
     fn probe(&mut self) -> Result<(), StoreError> {
         self.1.works("probe")?;
         self.0.probe()

@@ -21,15 +21,13 @@ use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
 use super::clock::Clock;
+use super::expire;
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Ended, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
-
-/// Tasks deleted in one step when their retention is over.
-const EXPIRE_STEP: usize = 256;
 
 /// A handle to a running hub.
 #[derive(Clone)]
@@ -75,13 +73,14 @@ impl Hub {
             None => writer.begin(batch)?,
         }
         tracing::info!(epoch = shared.openings.epoch(), rev = shared.board.rev(), unfinished, "the hub is up");
-        tokio::spawn(expire(shared.clone()));
+        let hub = Hub { shared: shared.clone() };
+        tokio::spawn(expire::run(hub.clone(), shared));
         std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
             step: "start the writer",
             cause: error.to_string(),
             lasting: true,
         })?;
-        Ok(Hub { shared })
+        Ok(hub)
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -597,30 +596,5 @@ impl Shared {
             self.feed.logs(task_id, &lines);
         };
         self.board.number_lines(task_id, attempt, lines, pass_on)
-    }
-}
-
-/// Deletes final tasks whose retention is over, in small steps, for as long as the hub is there.
-async fn expire(shared: Arc<Shared>) {
-    let hub = Hub { shared };
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(hub.options().expire_every()) => {}
-            _ = hub.shared.until_stopped() => return,
-        }
-        while hub.expire_step().await.is_ok_and(|more| more) {}
-    }
-}
-
-impl Hub {
-    /// Deletes some tasks whose retention is over, and says whether there may be more.
-    async fn expire_step(&self) -> Result<bool, HubError> {
-        let before = self.shared.clock.ago(self.options().retain);
-        let task_ids = self.shared.read(move |reader| reader.finished_before(before, EXPIRE_STEP)).await?;
-        let more = task_ids.len() == EXPIRE_STEP;
-        if !task_ids.is_empty() {
-            self.ask(Command::Expire { task_ids }, Bound::Free).await?;
-        }
-        Ok(more)
     }
 }

@@ -8,6 +8,7 @@
 
 mod board;
 mod clock;
+mod expire;
 mod gather;
 mod handle;
 mod inbox;

@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) reader: Arc<dyn Reader>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats_line: StatsLine,
+    pub(super) settle_cost: SettleCost,
     /// Workers on sockets, by connection.
     links: DashMap<u64, Arc<Mailbox<Push>>>,
     /// Workers the engine knows of: on sockets, over HTTP, and away for a moment.
@@ -95,6 +96,25 @@ pub enum Ended {
     Failed,
 }
 
+/// How long the writer takes to settle a task, of late.
+#[derive(Default)]
+pub(super) struct SettleCost {
+    nanos: AtomicU64,
+}
+
+impl SettleCost {
+    /// So many tasks were settled in this time.
+    pub(super) fn add(&self, tasks: usize, took: Duration) {
+        let nanos = took.as_nanos() as u64 / tasks.max(1) as u64;
+        self.nanos.store((3 * self.nanos.load(Ordering::Relaxed) + nanos) / 4, Ordering::Relaxed);
+    }
+
+    /// What so many tasks will take.
+    pub(super) fn of(&self, tasks: usize) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed) * tasks as u64)
+    }
+}
+
 impl Shared {
     pub(super) fn new(
         options: HubOptions,
@@ -117,6 +137,7 @@ impl Shared {
             reader,
             metrics,
             stats_line: StatsLine::default(),
+            settle_cost: SettleCost::default(),
             links: DashMap::new(),
             workers: AtomicU64::new(0),
             claims: DashMap::new(),
@@ -237,13 +258,6 @@ impl Shared {
             // The runtime ends.
             Err(_) => Err(HubError::Stopped),
         }
-    }
-}
-
-impl HubOptions {
-    /// How often final tasks are looked through: often enough for the promised tenth of the retention, or 5 s.
-    pub(super) fn expire_every(&self) -> Duration {
-        (self.retain / 20).clamp(Duration::from_millis(2_500), Duration::from_secs(60))
     }
 }
 

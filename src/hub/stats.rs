@@ -226,7 +226,10 @@ mod tests {
         assert_eq!(get(60_000), ("3".into(), 3), "nothing is written while nobody asks");
     }
 
-    fn told(counts: &mut NameCounts, now: Instant) -> (Vec<(String, u64)>, Option<(u64, u64)>) {
+    /// Names with their tasks, most first; and how many others, with theirs.
+    type Counted = (Vec<(String, u64)>, Option<(u64, u64)>);
+
+    fn told(counts: &mut NameCounts, now: Instant) -> Counted {
         let mut all = UnfinishedCounts::default();
         for count in counts.counts.values() {
             all.0.iter_mut().zip(count.0).for_each(|(all, count)| *all += count);

@@ -59,10 +59,13 @@ const ASIDES_BYTES_MAX: usize = 1 << 20;
 const KEEP_TICKS_EVERY: Duration = Duration::from_secs(1);
 /// How soon a store that failed is tried again.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// How often expired keys and tombstones are swept, and how many of each in one step; the next follows at once where there
-/// are more.
+/// How often expired keys and tombstones are swept, and how many of each in one step.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_STEP: usize = 512;
+/// How often the writer looks whether space can be given back.
+const SHRINK_EVERY: Duration = Duration::from_secs(5);
+/// How many times as long as a step of sweeping or shrinking took it rests from it, where there is more.
+const CHORE_REST: u32 = 3;
 
 /// The loop's own state.
 pub(super) struct Writer {
@@ -81,13 +84,16 @@ pub(super) struct Writer {
     /// Reports that a failed commit left unanswered.
     parked: Vec<Request>,
     storage: Storage,
-    unsettled_since: Option<Instant>,
+    /// From when on what is not settled is settled though nothing presses.
+    settle_at: Option<Instant>,
     /// The last round stopped for a bound: there is more to do at once.
     more: bool,
     /// Rounds since verdicts could be given.
     unjudged: u32,
     ticks_kept: Instant,
-    swept: Instant,
+    /// When to sweep, and when to give space back.
+    sweep_at: Instant,
+    shrink_at: Instant,
 }
 
 /// Whether the store takes writes.
@@ -124,11 +130,12 @@ impl Writer {
             lines_since: None,
             parked: Vec::new(),
             storage: Storage::Well,
-            unsettled_since: None,
+            settle_at: None,
             more: false,
             unjudged: 0,
             ticks_kept: now,
-            swept: now,
+            sweep_at: now + SWEEP_EVERY,
+            shrink_at: now + SHRINK_EVERY,
         }
     }
 
@@ -187,10 +194,10 @@ impl Writer {
             Storage::Damaged(_) => return KEEP_TICKS_EVERY,
         }
         let timers = self.engine.next_in(self.now()).map(Duration::from_millis);
-        let settle = self.unsettled_since.map(|since| until(since + SETTLE_AFTER));
+        let settle = self.settle_at.map(until);
         let asides = [self.asides_since, self.lines_since].into_iter().flatten().min();
         let asides = asides.map(|since| until(since + ASIDES_AFTER));
-        let housekeeping = [until(self.ticks_kept + KEEP_TICKS_EVERY), until(self.swept + SWEEP_EVERY)];
+        let housekeeping = [until(self.ticks_kept + KEEP_TICKS_EVERY), until(self.sweep_at), until(self.shrink_at)];
         timers.into_iter().chain(settle).chain(asides).chain(housekeeping).min().unwrap_or(KEEP_TICKS_EVERY)
     }
 
@@ -214,12 +221,13 @@ impl Writer {
     fn round(&mut self, requests: Vec<Request>) -> Option<()> {
         let now = self.now();
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
-        let mut stop = None;
+        let (mut expires, mut stop) = (false, None);
         let parked: Vec<_> =
             self.parked.drain(..round_len(self.parked.iter().map(Request::bytes), ROUND_BYTES_MAX)).collect();
         for request in parked.into_iter().chain(requests) {
             match request {
                 Request::Command { command, reply } => {
+                    expires |= matches!(command, Command::Expire { .. });
                     if let Some(outcome) = self.decide(command, reply, now, &mut batch) {
                         outcomes.push(outcome);
                     }
@@ -244,6 +252,10 @@ impl Writer {
         match self.commit(&commit) {
             Ok(()) => {
                 self.shared.unwritten.written(&commit.asides);
+                if expires {
+                    // What is deleted does not change again: it is of no use to wait.
+                    self.settle_at = Some(Instant::now());
+                }
                 self.look_up_log_ends(&commit);
                 self.shared.set_workers(self.engine.workers());
                 // The feed before those who asked: whoever has an answer and then looks at the stream finds it there.
@@ -341,7 +353,7 @@ impl Writer {
         self.store.append(commit)?;
         self.shared.metrics.committed(commit.changes.len(), begun.elapsed());
         self.mended();
-        self.unsettled_since.get_or_insert(begun);
+        self.settle_at.get_or_insert(begun + SETTLE_AFTER);
         Ok(())
     }
 
@@ -540,7 +552,7 @@ impl Writer {
         while self.pressed() && self.is_well() {
             self.settle_step(8 * SETTLE_STEP);
         }
-        let rested = self.unsettled_since.is_some_and(|since| since.elapsed() >= SETTLE_AFTER);
+        let rested = self.settle_at.is_some_and(|at| Instant::now() >= at);
         if rested && self.shared.inbox.is_empty() {
             self.settle_step(SETTLE_STEP);
         }
@@ -554,13 +566,26 @@ impl Writer {
                 self.keep_aside(Aside::Progress { task_id, rev, progress });
             }
         }
-        if self.swept.elapsed() >= SWEEP_EVERY {
+        if Instant::now() >= self.sweep_at {
             let now = self.now().at;
             let before = self.shared.clock.ago(self.shared.options.tombstones);
-            match self.store.sweep(now, before, SWEEP_STEP) {
-                Ok(rows) if rows >= SWEEP_STEP => {}
-                Ok(_) => self.swept = Instant::now(),
-                Err(error) => self.broke(&error),
+            self.sweep_at = self.chore(SWEEP_EVERY, |store| Ok(store.sweep(now, before, SWEEP_STEP)? >= SWEEP_STEP));
+        }
+        if Instant::now() >= self.shrink_at {
+            self.shrink_at = self.chore(SHRINK_EVERY, |store| store.shrink());
+        }
+    }
+
+    /// Does a step of what is never urgent, which says whether there is more to do. Answers when the next is due: soon where
+    /// there is more, but not before the writer has rested for longer than it took.
+    fn chore(&mut self, every: Duration, step: impl FnOnce(&mut dyn Store) -> Result<bool, StoreError>) -> Instant {
+        let begun = Instant::now();
+        match step(&mut *self.store) {
+            Ok(true) => Instant::now() + CHORE_REST * begun.elapsed(),
+            Ok(false) => begun + every,
+            Err(error) => {
+                self.broke(&error);
+                begun + every
             }
         }
     }
@@ -571,13 +596,15 @@ impl Writer {
     }
 
     fn settle_step(&mut self, tasks_max: usize) {
+        let begun = Instant::now();
         match self.store.settle(tasks_max) {
             Ok(settled) => {
+                self.shared.settle_cost.add(settled.len(), begun.elapsed());
                 for (task_id, rev) in settled {
                     self.shared.board.evict(task_id, rev);
                 }
                 if self.store.unsettled().0 == 0 {
-                    self.unsettled_since = None;
+                    self.settle_at = None;
                 }
             }
             Err(error) => self.broke(&error),

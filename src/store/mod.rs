@@ -128,6 +128,9 @@ pub trait Store: Send {
         Ok(())
     }
 
+    /// Gives some space back that nothing uses, if there is much of it. Says whether there is more.
+    fn shrink(&mut self) -> Result<bool, StoreError>;
+
     /// Writes something and takes it back: whether an append would work.
     fn probe(&mut self) -> Result<(), StoreError>;
 

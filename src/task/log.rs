@@ -189,6 +189,11 @@ impl NewestLines {
         self.parts.back().and_then(|part| part.last()).map(|line| line.seq)
     }
 
+    /// About what they hold.
+    pub fn bytes(&self) -> usize {
+        self.message_bytes + self.lines_len * LINE_BYTES
+    }
+
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }

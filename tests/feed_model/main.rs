@@ -111,6 +111,9 @@ impl Store for Kept {
     fn sweep(&mut self, now: Timestamp, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.0.lock().sweep(now, before, rows_max)
     }
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        self.0.lock().shrink()
+    }
     fn probe(&mut self) -> Result<(), StoreError> {
         self.0.lock().probe()
     }

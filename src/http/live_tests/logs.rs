@@ -12,6 +12,12 @@ fn line(text: impl ToString) -> (Level, String) {
     (Level::Info, text.to_string())
 }
 
+fn session(test: &TestHub) -> Session {
+    let config = ServeConfig::for_trial();
+    let app = App::new(test.hub.clone(), config.door().unwrap(), config.http_limits(), LiveLimits::default());
+    Session::new(app, None)
+}
+
 /// The numbers of the lines in these messages.
 fn seqs<'l>(messages: impl IntoIterator<Item = &'l Value>) -> Vec<u64> {
     let logs = messages.into_iter().filter(|message| message["type"] == "log");
@@ -60,9 +66,7 @@ async fn every_line_after_subscribed_is_sent() {
         test.submit("t").await;
         let task = test.claim().await;
         test.hub.log(task.0, task.1, (0..before).map(line).collect()).unwrap();
-        let config = ServeConfig::for_trial();
-        let app = App::new(test.hub.clone(), config.door().unwrap(), config.http_limits(), LiveLimits::default());
-        let mut session = Session::new(app, None);
+        let mut session = session(&test);
         let mut out = Interrupting { hub: test.hub.clone(), task, lines_len: after, sent: Vec::new() };
         let filter = Filter { task_id: Some([task.0].into()), ..Filter::default() };
         let asked = Tasks {
@@ -91,9 +95,7 @@ async fn what_was_not_kept_is_said() {
     let test = TestHub::start().await;
     test.submit("t").await;
     let task = test.claim().await;
-    let config = ServeConfig::for_trial();
-    let app = App::new(test.hub.clone(), config.door().unwrap(), config.http_limits(), LiveLimits::default());
-    let mut session = Session::new(app, None);
+    let mut session = session(&test);
     let mut out = Interrupting { hub: test.hub.clone(), task, lines_len: 10_250, sent: Vec::new() };
     let filter = Filter { task_id: Some([task.0].into()), ..Filter::default() };
     let (limit, order, log_tail) = (10, Order::NewestFirst, Some(5));

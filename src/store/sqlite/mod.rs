@@ -42,6 +42,7 @@ mod schema;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod vacuum;
 mod view;
 mod wal;
 mod witness;
@@ -127,6 +128,8 @@ pub struct SqliteStore {
     last_id: Option<TaskId>,
     /// Pages in the write-ahead log, as of the last commit.
     wal_pages: Arc<AtomicUsize>,
+    /// Pages were cut off that are still in the file.
+    cut: bool,
     /// Dropped last.
     _lock: Option<FolderLock>,
 }
@@ -185,6 +188,7 @@ impl SqliteStore {
         // Else SQLite would carry over, or take away, what somebody may want to look at.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
+        vacuum::prepare(&conn).step(STEP)?;
         conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).step(STEP)?;
         conn.pragma_update(None, "synchronous", "full").step(STEP)?;
         conn.pragma_update(None, "temp_store", "memory").step(STEP)?;
@@ -234,6 +238,7 @@ impl SqliteStore {
             rev,
             last_id,
             wal_pages,
+            cut: false,
             _lock: lock,
         };
         if let Some(lost) = lost {
@@ -377,15 +382,15 @@ impl SqliteStore {
         self.last_id = self.last_id.max(Some(task_id));
     }
 
-    /// Carries the write-ahead log over to the database, where it has more pages than this. Readers go on reading, so
-    /// a part may remain for the next time.
-    fn checkpoint(&mut self, pages_max: usize) -> Result<(), StoreError> {
-        if self.wal_pages.load(Ordering::Relaxed) < pages_max {
-            return Ok(());
+    /// Carries the write-ahead log over to the database, where it has so many pages. Readers go on reading, so a part may
+    /// remain for the next time. Says whether all of it was carried over.
+    fn checkpoint(&mut self, pages_min: usize) -> Result<bool, StoreError> {
+        if self.wal_pages.load(Ordering::Relaxed) < pages_min {
+            return Ok(false);
         }
-        self.carry_over("PRAGMA wal_checkpoint(PASSIVE)")?;
+        let carried = self.carry_over("PRAGMA wal_checkpoint(PASSIVE)")?;
         self.wal_pages.store(0, Ordering::Relaxed);
-        Ok(())
+        Ok(carried)
     }
 
     /// Says whether all of it was.
@@ -606,6 +611,17 @@ impl Store for SqliteStore {
 
     fn look(&mut self) -> Result<(), StoreError> {
         self.writable()
+    }
+
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        self.writable()?;
+        let vacuum::Step { cut, more } = vacuum::step(&self.conn)?;
+        self.cut |= cut;
+        // The end of the file goes with a checkpoint, which settling may not make for a while.
+        if self.cut {
+            self.cut = !self.checkpoint(if more { CHECKPOINT_PAGES } else { 1 })?;
+        }
+        Ok(more)
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::failure::Step as _;
-use super::pages;
+use super::{pages, vacuum};
 use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
@@ -171,6 +171,7 @@ pub(super) fn have_checksums(path: &Path, is_ours: bool) -> Result<(), StoreErro
         }
         if !has_room {
             pages::make_room(&conn)?;
+            vacuum::prepare(&conn)?;
             conn.execute_batch("VACUUM")?;
         }
         Ok(())

@@ -15,6 +15,10 @@ use bytes::Bytes;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
 
+/// A step of settling takes no further task once it has so many bytes beside the records: a disk writes them in some
+/// milliseconds.
+const STEP_BYTES: usize = 4 << 20;
+
 /// Room for so many tasks is kept when all are settled: some 300 KiB.
 const TASKS_KEPT: usize = 1_024;
 
@@ -192,9 +196,16 @@ impl Staging {
         self.rows.is_empty()
     }
 
-    /// The next step: the tasks that have waited longest, and the keys of the rows that become free with them.
+    /// The next step: the tasks that have waited longest, fewer where they are large, and the keys of the rows that become
+    /// free with them.
     pub fn step(&self, tasks_max: usize) -> Step<'_> {
-        let tasks: Vec<_> = self.tasks.iter().take(tasks_max).collect();
+        let mut bytes = 0;
+        let fits = self.tasks.iter().take(tasks_max).take_while(|staged| {
+            let room = bytes < STEP_BYTES;
+            bytes += staged.bytes();
+            room
+        });
+        let tasks: Vec<_> = fits.collect();
         let rows_below = self.tasks.get(tasks.len()).map_or(i64::MAX, |next| next.row);
         let keys_len = self.key_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let keys = self.key_order.iter().take(keys_len).filter_map(|(_, key)| self.keys.get(key)).collect();
@@ -244,6 +255,13 @@ impl Staged {
             progress: None,
             logs: None,
         }
+    }
+
+    /// What is to be written beside the record.
+    fn bytes(&self) -> usize {
+        let parts = [&self.payload, &self.result, &self.checkpoint].into_iter().flatten().map(Json::len);
+        let lines = self.logs.as_ref().map_or(0, |logs| logs.bytes());
+        parts.sum::<usize>() + lines
     }
 
     /// Log lines, in the parts in which they came, oldest first. Those that would not be kept anyway are not among them.

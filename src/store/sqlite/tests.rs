@@ -434,3 +434,76 @@ fn a_deleted_task_leaves_nothing_but_its_tombstone() {
     let sound: String = store.conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(sound, "ok");
 }
+
+/// Tasks with large payloads, all but a few of them deleted, and their tombstones swept.
+fn come_and_go(world: &mut World, store: &mut SqliteStore, mebibytes: usize) {
+    let payload = noise();
+    for _ in 0..mebibytes {
+        let mut commit = Commit::default();
+        let ids: Vec<_> = (0..4).map(|_| world.create(&mut commit)).collect();
+        commit.changes[0].change.payload = Some(payload.clone());
+        world.tasks.get_mut(&ids[0]).unwrap().payload = Some(payload.clone());
+        store.append(&commit).unwrap();
+        settle_all(store, 100);
+    }
+    let ids: Vec<_> = world.tasks.keys().copied().collect();
+    for (at, task_id) in ids.into_iter().enumerate() {
+        if at % 100 != 1 {
+            let mut commit = Commit::default();
+            world.step(&mut commit, task_id, Status::Cancelled, Event::Cancelled);
+            world.delete(&mut commit, task_id);
+            store.append(&commit).unwrap();
+            settle_all(store, 100);
+        }
+    }
+    while store.sweep(world.now, world.now.plus_millis(1), 500).unwrap() > 0 {}
+    world.gone.clear();
+}
+
+fn file_bytes(folder: &Path) -> u64 {
+    std::fs::metadata(folder.join(FILE_NAME)).unwrap().len()
+}
+
+/// Regression: a file stayed as large as it ever was.
+#[test]
+fn space_that_nothing_uses_is_given_back_step_by_step() {
+    let folder = tempdir().unwrap();
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    come_and_go(&mut world, &mut store, 40);
+    store.checkpoint(0).unwrap();
+    let before = file_bytes(folder.path());
+    assert!(before > 40 << 20, "{before} bytes");
+    let mut steps = 1;
+    while store.shrink().unwrap() {
+        steps += 1;
+    }
+    assert!((40..400).contains(&steps), "{steps} steps are too large or too small");
+    assert!(!store.shrink().unwrap(), "what is left is for new rows");
+    let after = file_bytes(folder.path());
+    assert!(after < 8 << 20, "{after} bytes of {before}");
+    world.check_by_id(&mut store);
+    drop(store);
+    let mut store = open(folder.path());
+    world.check_by_id(&mut store);
+    let check: String = store.conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
+
+#[test]
+fn a_file_of_an_older_hub_can_be_cut_from_now_on() {
+    let folder = tempdir().unwrap();
+    {
+        let mut conn = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+        conn.pragma_update(None, "page_size", PAGE_BYTES as i64).unwrap();
+        schema::migrate(&mut conn, "epoch").unwrap();
+    }
+    let mut world = World::new(1);
+    let mut store = open(folder.path());
+    come_and_go(&mut world, &mut store, 20);
+    let before = file_bytes(folder.path());
+    while store.shrink().unwrap() {}
+    let after = file_bytes(folder.path());
+    assert!(after < 8 << 20, "{after} bytes of {before}");
+    world.check_by_id(&mut store);
+}
