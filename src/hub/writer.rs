@@ -10,7 +10,6 @@
 //!
 //! Where what is stored is damaged, it stays so until people have decided what is to become of it: no write is tried any
 //! more, and reads go on. A panic of this thread ends the hub; see [`Shared::stopped`].
-//!
 //! When a commit fails, its callers hear `StorageUnavailable`, the engine is put back, and the hub says so on `/readyz`.
 //! Reports of workers on sockets are kept and tried again, since there is nobody to hear a refusal. The writer probes the
 //! store until it takes writes again.
