@@ -17,10 +17,10 @@ BUILT = $(TARGET)/release/taskhub
 TO = $(DESTDIR)$(PREFIX)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build install check test test-deps sim autobahn fuzz bench clean
+.PHONY: help demo build install check test test-deps sim autobahn fuzz schemathesis bench clean
 
 help: ## list what can be done
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## build, and show what it does for two minutes; DIR=… digests a folder instead
 	@echo "Building taskhub; the first time this takes some minutes." >&2
@@ -77,6 +77,9 @@ autobahn: ## the parser of WebSocket frames against Autobahn's test suite (needs
 
 fuzz: ## FUZZ_SECONDS (60) of each fuzz target
 	@fuzz/run.sh
+
+schemathesis: ## 10,000 calls that a fuzzer makes of the API's own document, CASES (300) for each route
+	@tests/schemathesis/run.sh
 
 bench: ## every number the README quotes, as ratios measured in one run
 	$(CARGO) bench

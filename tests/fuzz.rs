@@ -12,6 +12,8 @@ mod filter_json;
 mod filter_query;
 #[path = "../fuzz/checks/inbound.rs"]
 mod inbound;
+#[path = "../fuzz/checks/submission.rs"]
+mod submission;
 
 /// Checks every file of a target's corpus. What once failed is kept there.
 fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -40,6 +42,11 @@ fn the_corpus_of_filter_json() {
 #[test]
 fn the_corpus_of_filter_query() {
     replay("filter_query", filter_query::check);
+}
+
+#[test]
+fn the_corpus_of_submission() {
+    replay("submission", submission::check);
 }
 
 /// A client's frame.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use taskhub::task::{Detail, Filter, FilterSpec, Name, Status, Task, TaskId, Timestamp};
+use taskhub::task::{Detail, Filter, FilterSpec, Name, Status, Task, TaskId, Timestamp, read_strictly};
 
 pub fn check(bytes: &[u8]) {
-    let Ok(spec) = serde_json::from_slice::<FilterSpec>(bytes) else { return };
+    let Ok(spec) = read_strictly::<FilterSpec>(bytes) else { return };
     let text = serde_json::to_string(&spec).expect("filters are JSON");
-    assert_eq!(serde_json::from_str::<FilterSpec>(&text).expect("what we wrote"), spec);
+    assert_eq!(read_strictly::<FilterSpec>(text.as_bytes()).expect("what we wrote"), spec);
     let Ok(filter) = spec.clone().checked() else { return };
     for task in tasks(&spec) {
         check_task(&spec, &filter, &task);

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::outcome::{FAILED, Failed, Outcome, tell};
-use super::submit::Words;
+use super::submit::{Words, labels};
 use super::worker::listen;
 use crate::children;
 use crate::client::{Client, ClientError};
@@ -157,7 +157,7 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
         title: Some(title.chars().take(TITLE_CHARS_MAX).collect()),
         description: args.words.description,
         user_id: args.words.user,
-        labels: args.words.labels.into_iter().collect(),
+        labels: labels(&args.words.labels)?,
         // A command that was lost from sight is not started a second time.
         max_crashes: Some(1),
         unserved_ms: Some(UNSERVED_MS),

@@ -1,5 +1,6 @@
 //! `taskhub submit`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,7 +86,7 @@ impl SubmitArgs {
             title: self.words.title.clone(),
             description: self.words.description.clone(),
             user_id: self.words.user.clone(),
-            labels: self.words.labels.iter().cloned().collect(),
+            labels: labels(&self.words.labels)?,
             priority: self.priority,
             run_at: self.run_at,
             delay_ms: self.delay.map(millis),
@@ -99,6 +100,17 @@ impl SubmitArgs {
     }
 }
 
+/// Labels by their keys. One that is given twice is a slip, not a choice.
+pub(super) fn labels(given: &[(String, String)]) -> Result<BTreeMap<String, String>, Failed> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in given {
+        if labels.insert(key.clone(), value.clone()).is_some() {
+            return Err(Failed::usage(format!("--label {key}= is given twice")));
+        }
+    }
+    Ok(labels)
+}
+
 /// Reads a payload from where the words say.
 fn payload(words: &str) -> Result<Json, Failed> {
     let (text, place) = if words == "-" {
@@ -110,10 +122,12 @@ fn payload(words: &str) -> Result<Json, Failed> {
     } else {
         (words.to_owned(), "the payload".to_owned())
     };
+    // What editors and shells of Windows begin a file with is no part of its text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     // The value itself only to say where it goes wrong; what is sent is the text.
     let wrong = |why: serde_json::Error| Failed::usage(format!("{place} is not JSON: {why}"));
-    serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(wrong)?;
-    Json::parse_verbatim(&text).map_err(|why| Failed::usage(format!("{place} {why}")))
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(wrong)?;
+    Json::parse_verbatim(text).map_err(|why| Failed::usage(format!("{place} {why}")))
 }
 
 pub(super) async fn submit(args: SubmitArgs) -> Outcome {
@@ -179,4 +193,25 @@ pub(super) async fn finished(client: &Client, task_id: TaskId) -> Result<TaskVie
         never = bar => never,
     };
     Ok(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_given_once() {
+        let given = |words: &[&str]| words.iter().map(|word| label(word).unwrap()).collect::<Vec<_>>();
+        assert_eq!(labels(&given(&["a=1", "b=", "c=x=y"])).unwrap()["c"], "x=y");
+        assert!(labels(&given(&["a=1", "a=1"])).is_err());
+    }
+
+    #[test]
+    fn a_payload_is_kept_as_its_file_has_it_but_for_the_mark_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("payload.json");
+        std::fs::write(&path, "\u{feff}{\"b\" : 1.0,\n \"a\":2}").unwrap();
+        let read = payload(&format!("@{}", path.display())).unwrap_or_else(|_| panic!("it is JSON"));
+        assert_eq!(read.as_str(), "{\"b\" : 1.0,\n \"a\":2}");
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
-use super::submit::{finished, label};
+use super::submit::{finished, label, labels};
 use super::tables::{self, Look};
 use super::{HubArgs, TaskName};
 use crate::client::{ListQuery, Order};
@@ -93,7 +93,7 @@ pub(super) async fn list(args: ListArgs) -> Outcome {
         task_type: args.task_type,
         queue: args.queue,
         user_id: args.user,
-        labels: args.labels.into_iter().collect(),
+        labels: labels(&args.labels)?,
         text: args.text,
         order: if args.oldest { Order::OldestFirst } else { Order::NewestFirst },
         ..ListQuery::default()

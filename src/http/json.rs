@@ -231,7 +231,7 @@ mod tests {
     fn null_is_the_same_as_absent_for_all_that_may_be_left_out() {
         let all = r#"{"task_type":"t","queue":null,"title":null,"description":null,"user_id":null,"labels":null,
             "priority":null,"run_at":null,"delay_ms":null,"max_attempts":null,"max_crashes":null,"parent_id":null,
-            "timeout_ms":null,"retry":null}"#;
+            "timeout_ms":null,"unserved_ms":null,"retry":null}"#;
         let got: NewTask = parse(all.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&got).unwrap(), r#"{"task_type":"t"}"#);
         let retry: NewTask = parse(br#"{"task_type":"t","retry":{"base_ms":null,"jitter":null}}"#).unwrap();

@@ -16,7 +16,7 @@ use super::query::Params;
 use super::state::App;
 use super::{cursor, splice};
 use crate::hub::{HubError, LogRange, Order, Query, Refusal, Stored, Until};
-use crate::task::{Json, LOG_LINES_MAX, Status, TaskId};
+use crate::task::{Json, LOG_LINES_MAX, Status, TaskId, read_strictly};
 use crate::wire::{Code, History, LogList, Problem};
 
 /// The largest page of a list; larger answers take long to read on either side.
@@ -136,7 +136,7 @@ fn result_text(stored: &Stored) -> Option<Result<Vec<u8>, Problem>> {
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
-    let left: Left<'_> = serde_json::from_slice(&stored.record).ok()?;
+    let left: Left<'_> = read_strictly(&stored.record).ok()?;
     if !left.status.is_final() {
         return Some(Err(Refusal::TaskNotFinished.into()));
     }

@@ -75,7 +75,7 @@ pub struct NewTask {
     pub timeout_ms: Option<u64>,
     /// Once it is ready, it fails as `lost` when no worker that takes it has been there for this long. For work that only
     /// one process can do, and that shall not wait for ever where that is gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub unserved_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,

@@ -86,6 +86,7 @@ impl WorkerConfig {
 
     /// Reads and checks the text of a file.
     pub fn parse(text: &str) -> Result<WorkerConfig, String> {
+        let text = text.trim_start_matches('\u{feff}');
         let Strict(config) = toml::from_str::<Strict<WorkerConfig>>(text).map_err(|why| why.to_string())?;
         config.check()?;
         Ok(config)
@@ -225,6 +226,14 @@ mod tests {
         check("", "no task type");
         check("concurency = 2", "unknown field `concurency`");
         check("[tasks.a]\ncommand = [\"x\"]\nshell = true", "unknown field `shell`");
+        assert!(
+            WorkerConfig::parse("\u{feff}[tasks.a]\ncommand = [\"x\"]").is_ok(),
+            "a byte order mark is no part of it"
+        );
+        check("tasks = []", "expected an object");
+        check("tasks.a = []", "expected an object");
+        check("tasks.a = [[\"x\"]]", "expected an object");
+        check("[tasks.a]\ncommand = [\"x\"]\nenv = []", "expected an object");
         check("[tasks.a]", "missing field `command`");
         check("[tasks.a]\ncommand = \"x y\"", "expected an array");
         check("[tasks.a]\ncommand = []", "tasks.a.command must name a program");
