@@ -80,16 +80,16 @@ async fn workers_are_counted_however_they_come() {
     }
     let counts = async || {
         let workers = hub.get("/api/v1/workers").await.expect(200)["workers"].take();
-        let known = hub.get("/api/v1/stats").await.expect(200)["workers"].take();
-        assert_eq!(known, workers.as_array().unwrap().len());
         let places = |worker: &serde_json::Value| {
             let running = worker["running"].as_array().unwrap().len();
             (worker["worker_id"].as_str().unwrap().to_owned(), running, worker["concurrency"].as_u64().unwrap())
         };
         workers.as_array().unwrap().iter().map(places).collect::<Vec<_>>()
     };
+    let known = async || hub.get("/api/v1/stats").await.expect(200)["workers"].as_u64();
     let claim = async |max: u32| {
         hub.post("/api/v1/worker/claim", json!({"worker_id": "by-http", "max": max})).await.expect(200);
+        crate::kit::eventually("both are counted", async || (known().await == Some(2)).then_some(())).await;
     };
     claim(7).await;
     assert_eq!(counts().await, [("by-http".into(), 7, 7), ("on-a-socket".into(), 0, 5)]);
@@ -104,7 +104,10 @@ async fn workers_are_counted_however_they_come() {
     });
     tokio::select! { _ = &mut open => panic!("there is nothing to claim"), () = waits => {} }
     drop(socket);
-    crate::kit::eventually("the socket's worker is gone", async || (counts().await.len() == 2).then_some(())).await;
+    crate::kit::eventually("the socket's worker is gone", async || {
+        (counts().await.len() == 2 && known().await == Some(2)).then_some(())
+    })
+    .await;
 }
 
 async fn claim_and_wait(hub: &TestHub) {

@@ -247,7 +247,7 @@ function progressPanel() {
   const track = h('div', { class: 'bar', role: 'progressbar', 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-label': 'Progress' }, bar);
   const counters = h('dl', { class: 'counters' });
   const setCounters = definitions(counters);
-  const details = h('pre', { class: 'details', tabIndex: 0, 'aria-label': 'Details' });
+  const details = h('pre', { class: 'details', role: 'group', tabIndex: 0, 'aria-label': 'Details' });
   const element = h('section', { class: 'panel progress' }, h('div', { class: 'large' }, percent, step, when), track, counters, details);
 
   return {
@@ -285,7 +285,7 @@ function progressPanel() {
 /** A JSON text as the hub keeps it, laid out over lines; what is copied is the text itself. */
 function jsonPanel(name) {
   const size = h('span', { class: 'note' });
-  const pre = h('pre', { tabIndex: 0, 'aria-label': name });
+  const pre = h('pre', { role: 'group', tabIndex: 0, 'aria-label': name });
   let said;
   const copy = copyButton(() => said);
   return {
@@ -304,8 +304,8 @@ function jsonPanel(name) {
 function errorPanel() {
   const heading = h('h2');
   const kind = h('span', { class: 'note' });
-  const message = h('pre', { tabIndex: 0, 'aria-label': 'Message' });
-  const details = h('pre', { class: 'details', tabIndex: 0, 'aria-label': 'Details' });
+  const message = h('pre', { role: 'group', tabIndex: 0, 'aria-label': 'Message' });
+  const details = h('pre', { class: 'details', role: 'group', tabIndex: 0, 'aria-label': 'Details' });
   let said;
   let details_text;
   const copyDetails = copyButton(() => details_text, 'Copy details');
