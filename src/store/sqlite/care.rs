@@ -444,7 +444,7 @@ fn mend_tasks(file: &Path) -> Result<Vec<String>, StoreError> {
         let mut rows = statement.query([]).step(STEP)?;
         while let Some(row) = rows.next().step(STEP)? {
             let record = row.get_ref(1).step(STEP)?.as_blob().ok();
-            if !record.is_some_and(|record| crate::task::Task::parse(record).is_ok()) {
+            if record.is_none_or(|record| crate::task::Task::parse(record).is_err()) {
                 unreadable.push(row.get::<_, Vec<u8>>(0).step(STEP)?);
             }
         }

@@ -11,7 +11,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::store::suite::{World, killed, settle_all};
-use crate::task::Event;
+use crate::task::{Event, Status};
 
 /// A folder, what was acknowledged when it was so, and the folder at earlier moments.
 struct Image {
