@@ -38,6 +38,8 @@ mod service;
 mod submit;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
 mod timers;
 
 use std::fmt;

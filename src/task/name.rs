@@ -15,23 +15,50 @@ pub const NAME_CHARS_MAX: usize = 128;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
-/// Letters shared across the program. Past this many distinct names new ones are simply not shared, so that nobody can
-/// fill the memory with names.
+/// The most names whose letters are shared. More are simply not shared, so that nobody can fill the memory with names.
 const SHARED_NAMES_MAX: usize = 16_384;
-static SHARED: LazyLock<Mutex<HashSet<Name>>> = LazyLock::new(Default::default);
+static SHARED: LazyLock<Mutex<SharedNames>> = LazyLock::new(|| Mutex::new(SharedNames::new(SHARED_NAMES_MAX)));
+
+/// Letters shared across the program.
+///
+/// Where it is full, names that nothing else holds are dropped: in a program whose names carry ids, those of the past
+/// would else keep the ones of today from being shared. That looks at all of them, so it is done once in as many misses.
+struct SharedNames {
+    names: HashSet<Name>,
+    len_max: usize,
+    /// Names that were not shared since the last look.
+    missed: usize,
+}
+
+impl SharedNames {
+    fn new(len_max: usize) -> SharedNames {
+        // The first miss is a reason to look.
+        SharedNames { names: HashSet::new(), len_max, missed: len_max - 1 }
+    }
+
+    fn get(&mut self, text: &str) -> Name {
+        if let Some(name) = self.names.get(text) {
+            return name.clone();
+        }
+        if self.names.len() >= self.len_max {
+            self.missed += 1;
+            if self.missed >= self.len_max {
+                self.missed = 0;
+                self.names.retain(|name| Arc::strong_count(&name.0) > 1);
+            }
+        }
+        let name = Name(text.into());
+        if self.names.len() < self.len_max {
+            self.names.insert(name.clone());
+        }
+        name
+    }
+}
 
 impl Name {
     /// A name with exactly this text, unchecked: for user ids and for what was checked before.
     pub fn new(text: &str) -> Name {
-        let mut shared = SHARED.lock();
-        if let Some(name) = shared.get(text) {
-            return name.clone();
-        }
-        let name = Name(text.into());
-        if shared.len() < SHARED_NAMES_MAX {
-            shared.insert(name.clone());
-        }
-        name
+        SHARED.lock().get(text)
     }
 
     /// A task type, a queue or a worker id: 1–128 of `A-Z a-z 0-9 . _ : -`.
@@ -210,7 +237,22 @@ mod tests {
 
     #[test]
     fn letters_are_shared() {
-        assert!(Arc::ptr_eq(&Name::new("shared-letters").0, &Name::new("shared-letters").0));
+        let mut shared = SharedNames::new(4);
+        assert!(Arc::ptr_eq(&shared.get("a").0, &shared.get("a").0));
+    }
+
+    #[test]
+    fn names_of_the_past_make_room() {
+        // Regression: once so many names had been seen, no new one was ever shared again.
+        let mut shared = SharedNames::new(4);
+        let kept: Vec<_> = ["a", "b"].map(|text| shared.get(text)).into();
+        for id in 0..100 {
+            shared.get(&id.to_string());
+            assert!(shared.names.len() <= 4);
+        }
+        let later = ["c", "d"].map(|text| [(); 8].map(|()| shared.get(text)));
+        assert!(later.iter().all(|names| Arc::ptr_eq(&names[6].0, &names[7].0)));
+        assert!(kept.iter().all(|name| Arc::ptr_eq(&name.0, &shared.get(name.as_str()).0)));
     }
 
     #[test]

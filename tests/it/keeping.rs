@@ -304,6 +304,9 @@ impl Store for Panics {
     fn sweep(&mut self, now: Timestamp, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.0.sweep(now, before, rows_max)
     }
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        self.0.shrink()
+    }
     fn probe(&mut self) -> Result<(), StoreError> {
         self.0.probe()
     }

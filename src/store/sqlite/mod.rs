@@ -202,6 +202,7 @@ impl SqliteStore {
             let kept = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
             conn.query_row(&kept, [], |_| Ok(())).step(STEP)?;
         }
+        schema::known_version(&conn)?;
         let lost = ground.and_then(|ground| ground.lost.as_deref());
         if let Some(head) = ground.and_then(|ground| ground.found.head()) {
             schema::check(&conn, head.rev)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::failure::Step as _;
@@ -116,15 +117,15 @@ pub(super) fn check(conn: &Connection, rev: u64) -> Result<(), StoreError> {
     })
 }
 
+/// How many steps the file has seen. A file of a newer hub is refused untouched.
+pub(super) fn known_version(conn: &Connection) -> Result<usize, StoreError> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
+    usize::try_from(found).ok().filter(|_| found <= VERSION).ok_or_else(|| refused(found))
+}
+
 /// Brings the file to [`VERSION`], one transaction a step. A file of a newer hub is refused untouched.
 pub(super) fn migrate(conn: &mut Connection, new_epoch: &str) -> Result<(), StoreError> {
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
-    let Ok(from) = usize::try_from(found) else {
-        return Err(refused(found));
-    };
-    if found > VERSION {
-        return Err(refused(found));
-    }
+    let from = known_version(conn)?;
     for (at, step) in MIGRATIONS.iter().enumerate().skip(from) {
         let tx = conn.transaction().step("migrate the schema")?;
         tx.execute_batch(step).step("migrate the schema")?;
@@ -160,6 +161,8 @@ pub(super) fn have_checksums(path: &Path, is_ours: bool) -> Result<(), StoreErro
     let rewrite = || -> rusqlite::Result<()> {
         // Not through the layer that checks them.
         let conn = Connection::open(path)?;
+        // Of a file that turns out to be damaged nothing is carried over.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let sound: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if sound != "ok" {
             let code = ffi::Error::new(ffi::SQLITE_CORRUPT);
