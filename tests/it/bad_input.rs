@@ -172,7 +172,10 @@ async fn oversize_bodies_are_answered() {
     for _ in 0..64 {
         unending.write_all(format!("10000\r\n{}\r\n", " ".repeat(64 << 10)).as_bytes()).await.unwrap();
     }
-    unending.write_all(b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.unwrap();
+    unending
+        .write_all(b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answers = String::new();
     crate::kit::in_time("both answers", unending.read_to_string(&mut answers)).await.unwrap();
     let (first, second) = (answers.find("HTTP/1.1 413"), answers.find("HTTP/1.1 200"));
