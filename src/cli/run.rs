@@ -119,6 +119,13 @@ impl Run {
         }
     }
 
+    /// Starts the command without a task to follow it.
+    fn start_alone(self: &Arc<Run>, why: &str) {
+        tell(format_args!("taskhub: {why}; the command runs untracked"));
+        // Why it does not start has been told then, and its exit code is ours.
+        let _ = self.start(None);
+    }
+
     fn stop(&self) {
         if let Started::Running(command) = &*self.started.lock() {
             command.stop(Stopped::Cancelled);
@@ -225,15 +232,18 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
             _ = exited.wait_for(Option::is_some), if refused.is_some() => break,
             status = &mut ended, if !over => {
                 over = true;
+                let status = status.unwrap_or(Status::Failed);
                 if !run.is_started() {
-                    let status = status.map_or("lost", Status::as_str);
-                    return Err(Failed::here(format!("the task was {status} before the command was started")));
+                    // Whoever cancelled it does not want it run; that the hub gave it up is no such word.
+                    if args.if_down == IfDown::Fail || status == Status::Cancelled {
+                        let status = status.as_str();
+                        return Err(Failed::here(format!("the task was {status} before the command was started")));
+                    }
+                    run.start_alone("the hub has given the task up");
                 }
             }
             () = &mut overdue, if args.if_down == IfDown::Run && !run.is_started() => {
-                tell(format_args!("taskhub: the hub has not handed out the task; the command runs without being followed"));
-                // Why it did not start has been told, and the exit code is what ends this.
-                let _ = run.start(None);
+                run.start_alone("the hub has not handed the task out");
             }
             number = signals.next() => {
                 asked += 1;
