@@ -188,13 +188,19 @@ impl SqliteStore {
         // Else SQLite would carry over, or take away, what somebody may want to look at.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
-        vacuum::prepare(&conn).step(STEP)?;
+        if matches!(place, Place::File(_)) {
+            pages::make_room(&conn).step(STEP)?;
+        }
+        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).step(STEP)?;
+        if pages == 0 {
+            // Only now, since it writes the header of the file, and only here, since it writes to files that have one, too.
+            vacuum::prepare(&conn).step(STEP)?;
+        }
         conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).step(STEP)?;
         conn.pragma_update(None, "synchronous", "full").step(STEP)?;
         conn.pragma_update(None, "temp_store", "memory").step(STEP)?;
         conn.pragma_update(None, "cell_size_check", true).step(STEP)?;
         if matches!(place, Place::File(_)) {
-            pages::make_room(&conn).step(STEP)?;
             let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).step(STEP)?;
             if mode != "wal" {
                 return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
