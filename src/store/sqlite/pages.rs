@@ -186,12 +186,22 @@ impl Pages {
         };
         // Where the tables cannot be walked, one of these is why, or another damaged one.
         let in_use = in_use().ok();
+        let is_used = |page: u64, in_use: &std::collections::BTreeSet<u64>| {
+            in_use.contains(&page) || mapped_by(page).is_some_and(|mapped| in_use.range(mapped).next().is_some())
+        };
         for page in empty {
-            if in_use.as_ref().is_none_or(|in_use| in_use.contains(page)) {
+            if in_use.as_ref().is_none_or(|in_use| is_used(*page, in_use)) {
                 self.found(*page);
             }
         }
     }
+}
+
+/// The pages that a pointer map speaks of, where this page is one; no table knows of it. Each has five bytes there, and the
+/// map stands before them ("Pointer Map or Ptrmap Pages").
+fn mapped_by(page: u64) -> Option<std::ops::Range<u64>> {
+    const MAPPED: u64 = ((PAGE_BYTES - SUM_BYTES) / 5) as u64;
+    (page >= 2 && (page - 2).is_multiple_of(MAPPED + 1)).then(|| page + 1..page + 1 + MAPPED)
 }
 
 /// Whether the pages of a database file have room for checksums, by its header; `None` where it has none.
