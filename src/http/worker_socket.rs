@@ -18,7 +18,7 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::{Sink, SinkExt, Stream, StreamExt};
+use futures::{FutureExt as _, Sink, SinkExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
@@ -130,6 +130,14 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
             pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
             _ = watch.tick() => Step::Watch,
         };
+        let step = match step {
+            // What came while this process was stopped may not be read yet.
+            Step::Watch if listens && silent.is_over(Instant::now()) => match desk.turn(listens).now_or_never() {
+                Some(turn) => Step::Turn(turn),
+                None => return Ending::Close(CloseCode::NoPong, "nothing was heard"),
+            },
+            step => step,
+        };
         match step {
             Step::Turn(Turn::Heard(text)) => {
                 silent = Deadline::after(silence);
@@ -159,11 +167,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
                 silent = Deadline::after(silence);
                 link.heard();
             }
-            Step::Room => {}
-            Step::Watch if silent.is_over(Instant::now()) => {
-                return Ending::Close(CloseCode::NoPong, "nothing was heard");
-            }
-            Step::Watch => {}
+            Step::Room | Step::Watch => {}
         }
     }
 }

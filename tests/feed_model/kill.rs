@@ -69,7 +69,7 @@ fn watchers(count: usize) -> Vec<Watcher> {
 fn connect(hub: &HubProcess, watchers: &mut [Watcher]) {
     for watcher in watchers {
         watcher.retry();
-        let head = "GET /api/v1/ws HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        let head = "GET /api/v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let stream = TcpStream::connect(hub.address()).expect("nobody is refused");
         watcher.opened(Connection::new(stream, head.to_owned()));

@@ -394,7 +394,7 @@ impl World {
         tokio::spawn(serving);
         let watcher = &mut self.watchers[at];
         let head = match &watcher.follower {
-            Some(_) => "GET /api/v1/ws HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Some(_) => "GET /api/v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                  Sec-WebSocket-Protocol: taskhub.v1\r\n\r\n"
                 .to_owned(),
@@ -404,7 +404,7 @@ impl World {
                     "" => String::new(),
                     id => format!("Last-Event-ID: {id}\r\n"),
                 };
-                format!("GET /api/v1/events{query} HTTP/1.1\r\nHost: hub\r\n{last}\r\n")
+                format!("GET /api/v1/events{query} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n")
             }
         };
         watcher.opened(Connection::new(TcpStream::from(socket), head));

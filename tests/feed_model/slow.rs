@@ -65,7 +65,7 @@ impl Setup {
             socket.set_recv_buffer_size(bytes).unwrap();
         }
         socket.connect(&self.address.into()).unwrap();
-        let head = "GET /api/v1/ws HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        let head = "GET /api/v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         watcher.opened(Connection::new(TcpStream::from(socket), head.to_owned()));
     }

@@ -25,6 +25,14 @@ pub struct Program {
 
 impl Program {
     pub fn start(mut command: Command) -> Program {
+        // Tests that are run by nohup ignore SIGHUP, and what they start would, too.
+        // SAFETY: setting a signal to its default is allowed between fork and exec.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|why| panic!("could not start {command:?}: {why}"));
         let (said, printed) = (Arc::default(), Arc::default());
