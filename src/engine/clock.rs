@@ -29,8 +29,8 @@
 //! [`HEARING_MS`] more, in which the sockets are read: what workers said to a hub that was stopped is heard before
 //! anybody is judged. Then it runs on, as if the absence had not been.
 //!
-//! An absence that follows another at once counts for [`late_ms`], so that on a machine that is always late time passes
-//! slowly, and not never. Where the machine sleeps with its monotonic count, nobody has to notice anything.
+//! From the third on, each absence that follows others at once counts for [`late_ms`], so that on a machine that is always
+//! late time passes slowly, and not never. Not sooner: what was said in an absence is read only after it. Where the machine sleeps with its monotonic count, nobody has to notice anything.
 
 use std::collections::VecDeque;
 
@@ -45,6 +45,8 @@ pub fn late_ms(lease_ms: u64) -> u64 {
 
 /// How long after an absence nobody is judged. Reading what some ten thousand sockets hold takes less.
 pub const HEARING_MS: u64 = 1_000;
+/// So many absences in a row may be pauses and stalls; more are a machine that is always late.
+const ABSENCES_MAX: u32 = 2;
 /// While the wall clock is behind, `at` runs at this many quarters of its pace.
 const QUARTERS: u64 = 3;
 /// The wall clock runs ahead of the monotonic count by more than this: it was set, or the machine slept.
@@ -71,6 +73,8 @@ pub struct Clock {
     late_ms: u64,
     /// Until then sockets are read and nobody is judged.
     hearing_until: u64,
+    /// How many absences have followed each other, without a look in time between them.
+    absences: u32,
 }
 
 /// The wall clock was set forward.
@@ -98,6 +102,7 @@ impl Clock {
             sleep: 0,
             late_ms: late_ms(lease_ms),
             hearing_until: 0,
+            absences: 0,
         }
     }
 
@@ -118,8 +123,14 @@ impl Clock {
         if absent && self.hearing_until <= self.looked {
             self.hearing_until = mono + HEARING_MS;
         }
-        let passed = self.heard_out(mono);
-        self.lived = self.seen.max(self.lived + if absent { passed.min(self.late_ms) } else { passed });
+        self.absences = if absent { self.absences + 1 } else { 0 };
+        let counts = match self.heard_out(mono) {
+            passed if !absent => passed,
+            // What was said in it is not read yet.
+            _ if self.absences <= ABSENCES_MAX => 0,
+            passed => passed.min(self.late_ms),
+        };
+        self.lived = self.seen.max(self.lived + counts);
         self.seen = self.lived;
         (self.looked, self.sleep) = (mono, 0);
         Now { wall, at: self.write_down(wall, mono), mono, lived: self.lived }

@@ -11,7 +11,7 @@ use taskhub::hub::{Ended, Hub, HubError, HubOptions, Principal};
 use taskhub::store::{Commit, Reader, Recovered, Store, StoreError, in_memory};
 use taskhub::task::{Digest, KeyEntry, Task, TaskId, Timestamp};
 
-use crate::kit::{HubProcess, PATIENCE, TestSocket, program};
+use crate::kit::{HubProcess, MEANT, PATIENCE, TestSocket, program};
 
 struct Caller(reqwest::Client, String);
 
@@ -283,7 +283,7 @@ impl Store for Panics {
         self.0.recover()
     }
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        assert!(commit.is_empty(), "this panic belongs to a test");
+        assert!(commit.is_empty(), "{MEANT}");
         Ok(())
     }
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {

@@ -12,7 +12,7 @@ mod terminal;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-pub use hub::{Answer, HubBuilder, TestHub, id};
+pub use hub::{Answer, HubBuilder, MEANT, TestHub, id};
 pub use process::{HubProcess, Program, program};
 pub use socket::TestSocket;
 pub use terminal::{Terminal, lines};

@@ -323,7 +323,11 @@ impl World {
     pub fn push(&mut self, command: Command, from: From) {
         if let Command::Heard { worker_id } = &command {
             let lived_at_most = self.awake + self.unnoticed + (self.time - self.looked - self.absent);
-            self.said.insert(worker_id.clone(), lived_at_most);
+            // A lease that ran out before the hub was stopped may be over, whatever is said while nothing is read.
+            let was_over = |said: &u64| lived_at_most - said >= self.mix.options.lease_ms;
+            if self.time >= self.hears_at || !self.said.get(worker_id).is_none_or(was_over) {
+                self.said.insert(worker_id.clone(), lived_at_most);
+            }
         }
         if self.time < self.hears_at {
             // Read in the order in which it was said, within the moment that the hub gives itself to hear.
