@@ -13,6 +13,14 @@ use super::PATIENCE;
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskhub"));
     command.env_remove("TASKHUB_URL").env("TASKHUB_LOG", "warn");
+    // Tests that are run by nohup ignore SIGHUP, and what they start would, too.
+    // SAFETY: setting a signal to its default is allowed between fork and exec.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     command
 }
 
@@ -25,14 +33,6 @@ pub struct Program {
 
 impl Program {
     pub fn start(mut command: Command) -> Program {
-        // Tests that are run by nohup ignore SIGHUP, and what they start would, too.
-        // SAFETY: setting a signal to its default is allowed between fork and exec.
-        unsafe {
-            std::os::unix::process::CommandExt::pre_exec(&mut command, || {
-                libc::signal(libc::SIGHUP, libc::SIG_DFL);
-                Ok(())
-            });
-        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|why| panic!("could not start {command:?}: {why}"));
         let (said, printed) = (Arc::default(), Arc::default());
