@@ -32,7 +32,7 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub hosts: Vec<String>,
 
-    /// Pages elsewhere that may use the hub, by their origin, such as https://app.example, with commas between
+    /// Pages elsewhere that may use the hub, by their origin, such as `https://app.example`, with commas between
     ///
     /// Pages of this machine and of the hub's own names need no mention. All others are refused.
     #[arg(long, env = "TASKHUB_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]

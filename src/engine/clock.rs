@@ -30,7 +30,8 @@
 //! anybody is judged. Then it runs on, as if the absence had not been.
 //!
 //! From the third on, each absence that follows others at once counts for [`late_ms`], so that on a machine that is always
-//! late time passes slowly, and not never. Not sooner: what was said in an absence is read only after it. Where the machine sleeps with its monotonic count, nobody has to notice anything.
+//! late time passes slowly, and not never. Not sooner: what was said in an absence is read only after it. Where the
+//! machine sleeps with its monotonic count, nobody has to notice anything.
 
 use std::collections::VecDeque;
 

@@ -169,6 +169,8 @@ pub struct World {
     looked: u64,
     /// How long it was not there since.
     absent: u64,
+    /// Its process is stopped: what is said now waits in its sockets.
+    stopped: bool,
     /// Until then whatever reaches the hub does so behind what came while it was stopped.
     hears_at: u64,
     /// When each worker last said that it is alive, in the time that the hub may have lived through.
@@ -219,6 +221,7 @@ impl World {
             unnoticed: 0,
             looked: 0,
             absent: 0,
+            stopped: false,
             hears_at: 0,
             said: HashMap::new(),
             store: Store::default(),
@@ -283,6 +286,7 @@ impl World {
         let millis = if self.random.bool() { self.random.u64(0..2_000) } else { self.random.u64(0..60_000) };
         self.trace.note(|| format!("{:>8} the hub is stopped for {millis} ms", self.time));
         self.hears_at = self.hears_at.max(self.time + millis);
+        self.stopped = true;
         for _ in 0..PAUSE_STEPS {
             self.is_absent(millis / PAUSE_STEPS);
             if !self.actors.is_empty() {
@@ -291,6 +295,7 @@ impl World {
             }
         }
         self.is_absent(millis % PAUSE_STEPS);
+        self.stopped = false;
     }
 
     /// The disk takes its time, and meanwhile nothing else is decided.
@@ -331,7 +336,9 @@ impl World {
         }
         if self.time < self.hears_at {
             // Read in the order in which it was said, within the moment that the hub gives itself to hear.
-            self.hears_at += self.random.u64(0..3);
+            if self.stopped {
+                self.hears_at += self.random.u64(0..3);
+            }
             self.late.push_back((self.hears_at, Request { command, from }));
         } else {
             self.inbox.push(Request { command, from });
