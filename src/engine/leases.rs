@@ -429,6 +429,10 @@ impl Engine {
                 self.timers.clear(at, Alarm::Timeout(task.task_id));
             }
             self.ended.insert((task.task_id, task.attempt), lease);
+            if worker.link == Link::Away && worker.running.is_empty() {
+                // As if it had left with nothing: it does not count as somebody who takes tasks.
+                self.leaving.push(worker_id.clone());
+            }
         }
         self.reseat(worker_id);
     }

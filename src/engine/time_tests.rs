@@ -6,6 +6,25 @@ use super::desk::{Desk, runs};
 use super::tests::{complete, fail};
 use super::{Command, Report};
 
+/// Regression: such a worker counted as there to the end of its grace, and a task that only it took waited as long.
+#[test]
+fn a_worker_that_is_away_and_has_nothing_left_is_gone() {
+    let mut desk = Desk::new();
+    let task_id = desk.submit(NewTask { timeout_ms: Some(1_000), max_attempts: Some(2), ..NewTask::new("t") });
+    desk.hello("w", 1, &[]);
+    desk.round();
+    desk.left("w");
+    desk.pass(900);
+    desk.round();
+    assert_eq!(desk.engine.workers(), 1, "it may come back with what it holds");
+    desk.pass(100);
+    desk.go();
+    desk.take_back();
+    assert_eq!(desk.engine.workers(), 1, "that it holds nothing was taken back");
+    desk.round();
+    assert_eq!((desk.status(task_id), desk.engine.workers()), (Status::Scheduled, 0));
+}
+
 #[test]
 fn what_nobody_came_back_to_after_a_restart_is_a_crash() {
     // Regression: it was given back, so a task that took hub and worker along was handed out for ever. Whoever comes back

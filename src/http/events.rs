@@ -44,19 +44,25 @@ pub(super) async fn connect(
         Ok(guard) => guard,
         Err(crowded) => {
             let mut goodbye = Vec::new();
-            write_bye(&mut goodbye, crowded.close_code());
+            write_bye(&mut goodbye, crowded.close_code(), app.clients());
             return Ok(stream_of(Body::from(goodbye)));
         }
     };
     // One message on its way: what waits longer waits in the feed, where something newer can replace it.
     let (sender, mut messages) = mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {
-        let mut stream = Stream { sender, epoch: app.hub.epoch().into(), stall: app.live.stall, is_begun: false };
+        let mut stream = Stream {
+            sender,
+            epoch: app.hub.epoch().into(),
+            stall: app.live.stall,
+            clients: guard.clients(),
+            is_begun: false,
+        };
         if let Some(Ending::Close(code, _)) = serve(&mut stream, app, tasks).await.err()
             && code != CloseCode::TooSlow
         {
             let mut goodbye = Vec::new();
-            write_bye(&mut goodbye, code);
+            write_bye(&mut goodbye, code, guard.clients());
             let _ = stream.put(goodbye).await;
         }
         drop(guard);
@@ -109,6 +115,8 @@ struct Stream {
     sender: mpsc::Sender<Bytes>,
     epoch: Box<str>,
     stall: Duration,
+    /// How many clients the hub had when this one came.
+    clients: usize,
     /// Something was sent already.
     is_begun: bool,
 }
@@ -127,7 +135,7 @@ impl Carrier for Stream {
         let mut message = Vec::with_capacity(lines.iter().map(|line| line.len() + 32).sum());
         if !std::mem::replace(&mut self.is_begun, true) {
             // For a hub that goes without a goodbye. It is no event of its own, and goes with the first.
-            write_retry(&mut message, CloseCode::Restarting);
+            write_retry(&mut message, CloseCode::Restarting, self.clients);
         }
         for line in lines.drain(..) {
             write_event(&mut message, &line, &self.epoch);
@@ -157,15 +165,15 @@ fn write_event(out: &mut Vec<u8>, line: &[u8], epoch: &str) {
 
 /// Says when to come back: a browser waits as long after every end of the stream, each client as long as it was told, so
 /// that they do not all come at once.
-fn write_retry(out: &mut Vec<u8>, code: CloseCode) {
-    let [least, most] = code.retry_ms();
+fn write_retry(out: &mut Vec<u8>, code: CloseCode, clients: usize) {
+    let [least, most] = code.retry_ms(clients);
     out.extend_from_slice(format!("retry: {}\n", fastrand::u64(least..=most)).as_bytes());
 }
 
 /// The last event of a stream. A browser comes back after it; programs know from its code whether they should.
-fn write_bye(out: &mut Vec<u8>, code: CloseCode) {
-    write_retry(out, code);
-    write_event(out, &bye_line(code), "");
+fn write_bye(out: &mut Vec<u8>, code: CloseCode, clients: usize) {
+    write_retry(out, code, clients);
+    write_event(out, &bye_line(code, clients), "");
 }
 
 /// Serves a client until one side has enough. Never returns `Ok`.

@@ -54,7 +54,7 @@ fn run(app: Arc<App>, guard: SocketGuard, wire: Arc<Wire>, early: Bytes) -> impl
     async move {
         let Err(ending) = serve(&mut socket, &mut session).await;
         let rest = session.stop();
-        Box::pin(socket.end(rest, ending)).await;
+        Box::pin(socket.end(rest, ending, guard.clients())).await;
         drop(guard);
     }
 }

@@ -126,13 +126,13 @@ impl Socket {
 
     /// Says why, after the `rest` of what was being said, and waits for a while until the other side has heard it; else its
     /// last frames would be cut off.
-    pub(super) async fn end(&mut self, rest: Bytes, ending: Ending) {
+    pub(super) async fn end(&mut self, rest: Bytes, ending: Ending, clients: usize) {
         let mut last = [std::mem::take(&mut self.unsent), rest].concat();
         match ending {
             Ending::Gone => return,
             Ending::Close(code, reason) => {
                 if code == CloseCode::Restarting {
-                    last.extend_from_slice(&text_message([bye_line(code)].iter()));
+                    last.extend_from_slice(&text_message([bye_line(code, clients)].iter()));
                 }
                 last.extend_from_slice(&close_frame(code as u16, reason));
                 // What was left of the message that broke a rule is none.

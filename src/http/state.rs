@@ -200,6 +200,11 @@ impl App {
         Ok(guard)
     }
 
+    /// How many sockets are open now.
+    pub(super) fn clients(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Room for a socket that is only told why it is refused.
     pub(super) fn refuse_socket(&self) -> Option<OwnedSemaphorePermit> {
         self.refusals.clone().try_acquire_owned().ok()
@@ -270,6 +275,13 @@ pub struct SocketGuard {
     kind: SocketKind,
     by: Option<Box<CountedBy>>,
     _token: TaskTrackerToken,
+}
+
+impl SocketGuard {
+    /// How many sockets the hub has now.
+    pub(super) fn clients(&self) -> usize {
+        self.app.clients()
+    }
 }
 
 impl Drop for SocketGuard {

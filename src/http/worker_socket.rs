@@ -18,7 +18,7 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::{FutureExt as _, Sink, SinkExt, Stream, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
@@ -83,7 +83,7 @@ pub(super) async fn connect(
 async fn run(mut socket: WebSocket, app: Arc<App>, guard: SocketGuard, known: bool) {
     let ending = if known { serve(&mut socket, &app).await } else { Ending::Close(CloseCode::UnknownProtocol, "") };
     if let Ending::Close(code, reason) = ending {
-        let _ = tokio::time::timeout(CLOSE_TIME, close(&mut socket, code, reason)).await;
+        let _ = tokio::time::timeout(CLOSE_TIME, close(&mut socket, code, reason, guard.clients())).await;
     }
     drop(guard);
 }
@@ -96,9 +96,9 @@ enum Ending {
 }
 
 /// Says why, and waits until the other side has heard it; else its last frames would be cut off.
-async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str) {
+async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str, clients: usize) {
     if code == CloseCode::Restarting {
-        let _ = socket.feed(Message::Text(text(bye_line(code)))).await;
+        let _ = socket.feed(Message::Text(text(bye_line(code, clients)))).await;
     }
     let frame = CloseFrame { code: code as u16, reason: Utf8Bytes::from_static(reason) };
     if socket.send(Message::Close(Some(frame))).await.is_ok() {
@@ -113,7 +113,8 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
-    let mut watch = tokio::time::interval((lease / 3).max(Duration::from_millis(1)));
+    let watch_every = (lease / 3).max(Duration::from_millis(1));
+    let mut watch = std::pin::pin!(tokio::time::sleep(watch_every));
     let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
     let silence = lease * SILENCE_LEASES_MAX;
     let mut silent = Deadline::after(silence);
@@ -128,15 +129,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
             turn = desk.turn(listens) => Step::Turn(turn),
             () = room, if !listens => Step::Room,
             pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
-            _ = watch.tick() => Step::Watch,
-        };
-        let step = match step {
-            // What came while this process was stopped may not be read yet.
-            Step::Watch if listens && silent.is_over(Instant::now()) => match desk.turn(listens).now_or_never() {
-                Some(turn) => Step::Turn(turn),
-                None => return Ending::Close(CloseCode::NoPong, "nothing was heard"),
-            },
-            step => step,
+            () = &mut watch => Step::Watch,
         };
         match step {
             Step::Turn(Turn::Heard(text)) => {
@@ -163,11 +156,20 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
                 }
             }
             // It is not silent, it is not listened to.
-            Step::Room | Step::Watch if !listens => {
+            Step::Room => {
                 silent = Deadline::after(silence);
                 link.heard();
             }
-            Step::Room | Step::Watch => {}
+            Step::Watch => {
+                let now = Instant::now();
+                if !listens {
+                    silent = Deadline::after(silence);
+                    link.heard();
+                } else if silent.is_over(now) {
+                    return Ending::Close(CloseCode::NoPong, "nothing was heard");
+                }
+                watch.as_mut().reset(silent.at().min(now + watch_every));
+            }
         }
     }
 }

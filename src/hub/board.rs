@@ -70,7 +70,7 @@ struct Live {
     /// The number of the last log line; `None` where it could not be looked up.
     log_end: Option<u64>,
     /// When the writer was last told that the attempt lives, on the monotonic clock.
-    renewed_ms: u64,
+    renewed_ms: Option<u64>,
 }
 
 /// Whether a running task has ticked since its newest transition was decided.
@@ -186,7 +186,7 @@ impl Board {
                 line: None,
                 unkept: since,
                 log_end,
-                renewed_ms: 0,
+                renewed_ms: None,
             };
             drop(slot.insert(live));
             if since {
@@ -283,9 +283,9 @@ impl Board {
     /// Whether it is time to tell the writer that an attempt lives, which then counts as done; at most once in `every_ms`.
     pub(super) fn renews(&self, task_id: TaskId, attempt: u32, now_ms: u64, every_ms: u64) -> bool {
         let Ok(mut live) = self.held(task_id, attempt) else { return false };
-        let is_due = live.renewed_ms == 0 || now_ms.saturating_sub(live.renewed_ms) >= every_ms;
+        let is_due = live.renewed_ms.is_none_or(|renewed_ms| now_ms.saturating_sub(renewed_ms) >= every_ms);
         if is_due {
-            live.renewed_ms = now_ms;
+            live.renewed_ms = Some(now_ms);
         }
         is_due
     }
@@ -477,8 +477,7 @@ mod tests {
 
         hub.progress(task_id, attempt, Some(Progress::percent(1.0)), None).await.unwrap();
         let board = &hub.shared().board;
-        let renewed_ms = board.live.get(&task_id).unwrap().renewed_ms;
-        assert!(renewed_ms > 0, "the first tick renews");
+        let renewed_ms = board.live.get(&task_id).unwrap().renewed_ms.expect("the first tick renews");
         assert!(!board.renews(task_id, attempt, renewed_ms + 499, 500));
         assert!(board.renews(task_id, attempt, renewed_ms + 500, 500));
         assert!(!board.renews(task_id, attempt, renewed_ms + 999, 500));

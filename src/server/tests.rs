@@ -258,7 +258,7 @@ async fn the_end_lets_running_work_finish_and_says_goodbye() {
         said,
         [
             json!({"type": "ack", "task_id": id, "attempt": 1}),
-            json!({"type": "bye", "code": 4001, "retry_ms": [500, 15_000]})
+            json!({"type": "bye", "code": 4001, "retry_ms": [500, 1_001]})
         ]
     );
     let answer: Value = waits.await.unwrap().unwrap().json().await.unwrap();

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{RETRY_FULL_MS, RETRY_MS, Stats};
+use super::{RETRY_FULL_MS, RETRY_LEAST_MS, RETRY_MOST_MS, Stats};
 use crate::task::{self, Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
 
 /// A message from a live client: every field any `op` may have.
@@ -296,18 +296,20 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
-    /// Between which bounds a client picks its wait before it comes back, in milliseconds.
-    pub fn retry_ms(self) -> [u64; 2] {
-        match self {
+    /// Between which bounds a client picks its wait before it comes back, in milliseconds, where so many clients come
+    /// back with it: a thousand each second, so that a page that is alone is live again at once.
+    pub fn retry_ms(self, clients: usize) -> [u64; 2] {
+        let most = match self {
             CloseCode::Overloaded | CloseCode::TooManyConnections => RETRY_FULL_MS,
-            _ => RETRY_MS,
-        }
+            _ => RETRY_MOST_MS.min(2 * RETRY_LEAST_MS + clients as u64),
+        };
+        [RETRY_LEAST_MS, most]
     }
 }
 
-/// The last line of a hub that ends a connection.
-pub fn bye_line(code: CloseCode) -> Bytes {
-    let [least, most] = code.retry_ms();
+/// The last line of a hub that ends a connection, while it has so many clients.
+pub fn bye_line(code: CloseCode, clients: usize) -> Bytes {
+    let [least, most] = code.retry_ms(clients);
     format!(r#"{{"type":"bye","code":{},"retry_ms":[{least},{most}]}}"#, code as u16).into()
 }
 

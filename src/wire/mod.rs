@@ -22,10 +22,12 @@ pub use worker::{
     ProgressBody, WorkerHello, WorkerOp, WorkerSays,
 };
 
-/// How long clients should wait before they come back after a goodbye, in milliseconds, as the bounds of the wait.
-pub const RETRY_MS: [u64; 2] = [500, 15_000];
-/// The same where the hub is well, and only has no room for the moment.
-pub const RETRY_FULL_MS: [u64; 2] = [500, 5_000];
+/// The least wait of a client that comes back after a goodbye, in milliseconds.
+pub const RETRY_LEAST_MS: u64 = 500;
+/// The longest wait that a hub ever asks for.
+pub const RETRY_MOST_MS: u64 = 15_000;
+/// The longest wait where the hub is well, and only has no room for the moment.
+pub const RETRY_FULL_MS: u64 = 5_000;
 
 /// The subprotocol of the live stream.
 pub const LIVE_PROTOCOL: &str = "taskhub.v1";

@@ -45,7 +45,7 @@ async fn new_work_is_refused_and_what_runs_may_finish() {
     assert_eq!(ended.body["result"], "in time");
     // With nothing left to wait for the drain ends early, and the worker is told last.
     let bye = worker.expect("bye").await;
-    assert_eq!((&bye["code"], &bye["retry_ms"]), (&json!(4001), &json!([500, 15_000])));
+    assert_eq!((&bye["code"], &bye["retry_ms"]), (&json!(4001), &json!([500, 1_001])));
     assert_eq!(worker.close_code().await, 4001);
     hub.restart().await;
     assert_eq!(hub.task(&running).await["result"], "in time");

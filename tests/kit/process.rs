@@ -13,11 +13,14 @@ use super::PATIENCE;
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskhub"));
     command.env_remove("TASKHUB_URL").env("TASKHUB_LOG", "warn");
-    // Tests that are run by nohup ignore SIGHUP, and what they start would, too.
-    // SAFETY: setting a signal to its default is allowed between fork and exec.
+    // Tests that are run by nohup ignore SIGHUP, in the background of a script SIGINT and SIGQUIT, and what they start
+    // would, too.
+    // SAFETY: setting signals to their default is allowed between fork and exec.
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(&mut command, || {
-            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             Ok(())
         });
     }
