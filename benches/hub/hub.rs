@@ -49,9 +49,13 @@ pub struct Hub {
 
 impl Hub {
     pub async fn start(folder: &Folder) -> Outcome<Hub> {
+        Hub::start_with(folder, &[]).await
+    }
+
+    pub async fn start_with(folder: &Folder, options: &[&str]) -> Outcome<Hub> {
         let binary = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_taskhub").into());
         let mut command = Command::new(binary);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path()).args(options);
         // Nothing that happens to be set outside changes what is measured.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TASKHUB_")) {
             command.env_remove(name);

@@ -19,6 +19,7 @@ mod bare_feed;
 mod connection;
 mod crash;
 mod crowd;
+mod flood;
 mod floor;
 mod frames;
 mod hub;
@@ -29,6 +30,7 @@ mod process;
 mod progress;
 mod promptness;
 mod report;
+mod retention;
 mod roles;
 mod seat;
 mod socket;
@@ -83,6 +85,12 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&memory::NAMES) {
         memory::run(&mut report).await?;
+    }
+    if report.wants(&flood::NAMES) {
+        flood::run(&mut report).await?;
+    }
+    if report.wants(&retention::NAMES) {
+        retention::run(&mut report).await?;
     }
     report.print();
     Ok(())

@@ -141,7 +141,7 @@ pub async fn watchers(address: SocketAddr, watchers: usize) -> Outcome {
 /// A socket whose frames nobody takes apart: subscribed to everything, and past its snapshot.
 async fn watch(address: SocketAddr) -> Outcome<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
-    let upgrade = "GET /api/v1/ws HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    let upgrade = "GET /api/v1/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                    sec-websocket-protocol: taskhub.v1\r\n\r\n";
     stream.write_all(upgrade.as_bytes()).await?;

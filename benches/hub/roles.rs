@@ -13,7 +13,7 @@ use tokio::io::AsyncBufReadExt;
 
 use crate::connection::{Connection, last_task_id};
 use crate::process::{Process, cpu_of_this_thread};
-use crate::{Outcome, bare_feed, crowd, floor, progress};
+use crate::{Outcome, bare_feed, crowd, flood, floor, progress};
 
 pub async fn run(role: &str, arguments: &[String]) -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -24,6 +24,7 @@ pub async fn run(role: &str, arguments: &[String]) -> Outcome {
         ("watchers", [address, watchers]) => progress::watchers(address.parse()?, watchers.parse()?).await,
         ("crowd", [address]) => crowd::crowd(address.parse()?).await,
         ("bare-feed", [event, threads]) => bare_feed::bare_feed(event, threads.parse()?).await,
+        ("flood", [address, kind]) => flood::flood(address.parse()?, kind).await,
         ("bare-http", []) => floor::bare_http().await,
         ("bare-echo", []) => floor::bare_echo().await,
         _ => Err(format!("no such role: {role} {arguments:?}").into()),

@@ -177,7 +177,7 @@ impl Seat {
         stream.set_nodelay(true)?;
         // Leaving is a cut, after which nothing holds the port.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        let upgrade = "GET /api/v1/ws HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        let upgrade = "GET /api/v1/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                        sec-websocket-protocol: taskhub.v1\r\n\r\n";
         stream.write_all(upgrade.as_bytes()).await?;
