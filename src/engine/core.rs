@@ -13,7 +13,7 @@ use super::lines::Lines;
 use super::service::Service;
 use super::submit::Keys;
 use super::timers::{Alarm, Timers};
-use super::{Answer, Batch, Command, Notice, Now, Refusal, Ticks, WorkerState};
+use super::{Answer, Batch, Command, Cx, Notice, Now, Refusal, Ticks, WorkerState};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug)]
@@ -207,29 +207,23 @@ impl Engine {
     }
 
     /// Decides one command. A refusal has changed nothing.
-    pub fn decide(
-        &mut self,
-        command: Command,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
-    ) -> Result<Answer, Refusal> {
+    pub fn decide(&mut self, command: Command, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         match command {
-            Command::Submit { tasks, key } => self.submit(tasks, key, now, batch),
-            Command::Cancel { task_id, reason } => self.cancel(task_id, reason, now, ticks, batch),
-            Command::Retry { task_id } => self.retry(task_id, now, batch),
-            Command::Delete { task_id } => self.delete(task_id, now, batch).map(|()| Answer::Done),
+            Command::Submit { tasks, key } => self.submit(tasks, key, cx),
+            Command::Cancel { task_id, reason } => self.cancel(task_id, reason, cx),
+            Command::Retry { task_id } => self.retry(task_id, cx),
+            Command::Delete { task_id } => self.delete(task_id, cx).map(|()| Answer::Done),
             Command::Expire { task_ids } => {
-                let gone = task_ids.iter().filter(|id| self.delete(**id, now, batch).is_ok()).count();
+                let gone = task_ids.iter().filter(|id| self.delete(**id, cx).is_ok()).count();
                 Ok(Answer::Count(gone))
             }
-            Command::Hello(hello) => Ok(self.hello(hello, now, ticks, batch)),
+            Command::Hello(hello) => Ok(self.hello(hello, cx)),
             Command::Left { worker_id, session } => {
-                self.left(&worker_id, session, now);
+                self.left(&worker_id, session, cx.now);
                 Ok(Answer::Done)
             }
             Command::Heard { worker_id } => {
-                self.heard(&worker_id, now);
+                self.heard(&worker_id, cx.now);
                 Ok(Answer::Done)
             }
             Command::Retire { worker_id, session } => {
@@ -237,42 +231,42 @@ impl Engine {
                 Ok(Answer::Done)
             }
             Command::Claim { worker_id, accepts, max, lease_ms, ticket } => {
-                self.claim(worker_id, accepts, max, lease_ms, ticket, now)
+                self.claim(worker_id, accepts, max, lease_ms, ticket, cx.now)
             }
             Command::Unclaim { ticket } => {
                 self.unclaim(ticket);
                 Ok(Answer::Done)
             }
-            Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, now, ticks, batch),
+            Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, cx),
             Command::Drain => {
                 self.draining = true;
-                self.dismiss_claims(batch);
+                self.dismiss_claims(cx);
                 Ok(Answer::Count(self.running()))
             }
-            Command::GiveBack => Ok(Answer::Count(self.give_back_all(now, ticks, batch))),
+            Command::GiveBack => Ok(Answer::Count(self.give_back_all(cx))),
             Command::Workers => Ok(Answer::Workers(self.worker_states())),
         }
     }
 
     /// Makes scheduled tasks ready whose time has come, at most `steps_max`; more wait for the next call.
-    pub fn fire(&mut self, now: Now, steps_max: usize, batch: &mut Batch) {
+    pub fn fire(&mut self, cx: &mut Cx<'_>, steps_max: usize) {
         for _ in 0..steps_max {
-            let Some(task_id) = self.timers.first_due(now) else { break };
+            let Some(task_id) = self.timers.first_due(cx.now) else { break };
             let mut task = Task::clone(&self.tasks[&task_id]);
             task.status = Status::Pending;
             task.delayed = false;
-            self.step(Some(task_id), Step::new(task, Event::Pending), now, batch);
+            self.step(Some(task_id), Step::new(task, Event::Pending), cx);
         }
     }
 
     /// Ends what has taken too long and takes tasks from those who were silent too long, at most `steps_max` times; more
     /// wait for the next call. To be called once all that was said before has been decided.
-    pub fn judge(&mut self, now: Now, ticks: &dyn Ticks, steps_max: usize, batch: &mut Batch) {
+    pub fn judge(&mut self, cx: &mut Cx<'_>, steps_max: usize) {
         for _ in 0..steps_max {
-            match self.timers.pop_alarm(now) {
-                Some(Alarm::Worker(worker_id)) => self.check_worker(&worker_id, now, ticks, batch),
-                Some(Alarm::Timeout(task_id)) => self.time_out(task_id, now, ticks, batch),
-                Some(Alarm::Unserved(task_id)) => self.check_served(task_id, now, batch),
+            match self.timers.pop_alarm(cx.now) {
+                Some(Alarm::Worker(worker_id)) => self.check_worker(&worker_id, cx),
+                Some(Alarm::Timeout(task_id)) => self.time_out(task_id, cx),
+                Some(Alarm::Unserved(task_id)) => self.check_served(task_id, cx),
                 None => break,
             }
         }
@@ -280,16 +274,16 @@ impl Engine {
 
     /// Gives ready tasks to free seats until one of the two runs out, at most `tasks_max`. Returns whether it stopped
     /// for that bound.
-    pub fn assign(&mut self, now: Now, tasks_max: usize, batch: &mut Batch) -> bool {
+    pub fn assign(&mut self, cx: &mut Cx<'_>, tasks_max: usize) -> bool {
         let mut left = tasks_max;
-        while !self.draining && left > 0 && self.assign_one(now, batch) {
+        while !self.draining && left > 0 && self.assign_one(cx) {
             left -= 1;
         }
-        self.answer_claims(batch);
+        self.answer_claims(cx);
         left == 0
     }
 
-    fn assign_one(&mut self, now: Now, batch: &mut Batch) -> bool {
+    fn assign_one(&mut self, cx: &mut Cx<'_>) -> bool {
         let Some((place, seat)) = self.crews.next() else { return false };
         let (task_id, seat) = (place.task_id, seat.clone());
         let (worker_id, lease_ms) = match &seat {
@@ -301,21 +295,21 @@ impl Engine {
         task.attempt += 1;
         task.tries += 1;
         task.run = Some(Box::new(Run {
-            started_at: Some(now.at),
+            started_at: Some(cx.now.at),
             worker_id: Some(worker_id.clone()),
             lease_ms,
             ..Run::default()
         }));
-        let task = self.step(Some(task_id), Step::new(task, Event::Running), now, batch);
+        let task = self.step(Some(task_id), Step::new(task, Event::Running), cx);
         match seat {
-            Seat::Worker(worker_id) => batch.notices.push(Notice::Run { worker_id, task }),
-            Seat::Claim(ticket) => self.give_to_claim(ticket, task, now),
+            Seat::Worker(worker_id) => cx.batch.notices.push(Notice::Run { worker_id, task }),
+            Seat::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),
         }
         true
     }
 
     /// Makes a step: the next `rev`, the indexes, the change. The one place where a task gets a new record.
-    pub(super) fn step(&mut self, prev: Option<TaskId>, step: Step, now: Now, batch: &mut Batch) -> Arc<Task> {
+    pub(super) fn step(&mut self, prev: Option<TaskId>, step: Step, cx: &mut Cx<'_>) -> Arc<Task> {
         let Step { mut task, event, note, payload, result } = step;
         let prev = prev.map(|id| self.tasks[&id].clone());
         debug_assert!(
@@ -326,10 +320,10 @@ impl Engine {
         );
         self.rev += 1;
         task.rev = self.rev;
-        task.updated_at = prev.as_ref().map_or(now.at, |prev| prev.updated_at.max(now.at));
+        task.updated_at = prev.as_ref().map_or(cx.now.at, |prev| prev.updated_at.max(cx.now.at));
         let task = Arc::new(task);
-        self.replace(prev.as_ref(), Some(&task), now);
-        batch.changes.push(Change {
+        self.replace(prev.as_ref(), Some(&task), cx.now);
+        cx.batch.changes.push(Change {
             rev: self.rev,
             at: task.updated_at,
             kind: ChangeKind::Transition(event),
@@ -342,17 +336,17 @@ impl Engine {
         task
     }
 
-    fn delete(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) -> Result<(), Refusal> {
+    fn delete(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
         if !task.status.is_final() {
             return Err(Refusal::TaskNotFinished);
         }
         self.rev += 1;
-        self.replace(Some(&task), None, now);
+        self.replace(Some(&task), None, cx.now);
         self.gone.insert(task_id);
-        batch.changes.push(Change {
+        cx.batch.changes.push(Change {
             rev: self.rev,
-            at: now.at,
+            at: cx.now.at,
             kind: ChangeKind::Gone,
             prev: Some(task.clone()),
             task,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::task::{Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Task, TaskId, Timestamp};
 
-use super::{Accepts, Answer, Batch, Clock, Command, Engine, Hello, Notice, Now, Options, Refusal, Report};
+use super::{Accepts, Answer, Batch, Clock, Command, Cx, Engine, Hello, Notice, Now, Options, Refusal, Report};
 
 /// When tests begin, in milliseconds since 1970.
 const BEGIN: i64 = 1_800_000_000_000;
@@ -62,14 +62,15 @@ impl Desk {
                 self.engine.admit(Task::clone(task));
             }
         }
-        self.engine.decide(command, self.now, &(), &mut self.batch)
+        self.engine.decide(command, &mut Cx { now: self.now, ticks: &(), batch: &mut self.batch })
     }
 
     /// Fires timers and hands out. Nothing is committed yet.
     pub(super) fn go(&mut self) {
-        self.engine.fire(self.now, usize::MAX, &mut self.batch);
-        self.engine.judge(self.now, &(), usize::MAX, &mut self.batch);
-        self.engine.assign(self.now, usize::MAX, &mut self.batch);
+        let cx = &mut Cx { now: self.now, ticks: &(), batch: &mut self.batch };
+        self.engine.fire(cx, usize::MAX);
+        self.engine.judge(cx, usize::MAX);
+        self.engine.assign(cx, usize::MAX);
     }
 
     /// The commit succeeds; what was told to workers comes back.

@@ -40,7 +40,7 @@ use super::core::{Engine, Step, keep_progress, lived_of};
 use super::crews::{CrewId, Free, Seat};
 use super::reports::Lost;
 use super::timers::Alarm;
-use super::{Accepts, Answer, Batch, Hello, Link, Notice, Now, Refusal, Ticks, WorkerState};
+use super::{Accepts, Answer, Cx, Hello, Link, Notice, Now, Refusal, WorkerState};
 
 /// A worker the engine knows of.
 pub(super) struct Worker {
@@ -173,17 +173,17 @@ impl Worker {
 }
 
 impl Engine {
-    pub(super) fn hello(&mut self, hello: Hello, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> Answer {
+    pub(super) fn hello(&mut self, hello: Hello, cx: &mut Cx<'_>) -> Answer {
         let Hello { worker_id, session, accepts, concurrency, holding } = hello;
         let crew = self.crews.enter(&accepts, &mut self.lines);
         match self.workers.get_mut(&worker_id) {
             None => {
-                let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Socket, now);
+                let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Socket, cx.now);
                 self.workers.insert(worker_id.clone(), worker);
             }
             Some(worker) => {
                 if worker.link == Link::Socket {
-                    batch.notices.push(Notice::Replaced { session: worker.session });
+                    cx.batch.notices.push(Notice::Replaced { session: worker.session });
                 }
                 let old_crew = std::mem::replace(&mut worker.crew, crew);
                 if let Some(free) = worker.free.take() {
@@ -199,7 +199,7 @@ impl Engine {
         worker.concurrency = concurrency;
         worker.retiring = false;
         worker.silent = false;
-        worker.connected_at = now.at;
+        worker.connected_at = cx.now.at;
         for ending in worker.ending.drain(..) {
             self.endings.remove(&ending);
         }
@@ -211,23 +211,23 @@ impl Engine {
         mine.sort();
         let (keep, lost): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(id, attempt)| held(id, *attempt));
         let drop = holding.iter().filter(|held| !keep.contains(held)).copied().collect();
-        self.present(&worker_id, now);
+        self.present(&worker_id, cx.now);
         for (task_id, attempt) in &keep {
-            self.renew(&worker_id, *task_id, now);
+            self.renew(&worker_id, *task_id, cx.now);
             let mut task = Task::clone(&self.tasks[task_id]);
-            keep_progress(&mut task, ticks);
+            keep_progress(&mut task, cx.ticks);
             let step = Step::new(task, Event::Running).note("worker came back");
-            let task = self.step(Some(*task_id), step, now, batch);
+            let task = self.step(Some(*task_id), step, cx);
             if task.cancel_requested() {
                 let worker_id = worker_id.clone();
-                batch.notices.push(Notice::Stop { worker_id, task_id: *task_id, attempt: *attempt, reason: None });
+                cx.batch.notices.push(Notice::Stop { worker_id, task_id: *task_id, attempt: *attempt, reason: None });
             }
         }
         for (task_id, _) in lost {
             // From before a restart, of a process that was there then: the hub was gone before it could hand this out.
             let never_had = !is_new && self.workers[&worker_id].running[&task_id].restored;
             let how = if never_had { Lost::GivenBack } else { Lost::Crash };
-            self.lose_lease(task_id, how, "its worker came back without it", now, ticks, batch);
+            self.lose_lease(task_id, how, "its worker came back without it", cx);
         }
         self.reseat(&worker_id);
         Answer::Welcome { keep, drop }
@@ -356,24 +356,24 @@ impl Engine {
     }
 
     /// Every open claim is answered with what it has: nothing more will come.
-    pub(super) fn dismiss_claims(&mut self, batch: &mut Batch) {
+    pub(super) fn dismiss_claims(&mut self, cx: &mut Cx<'_>) {
         let mut tickets: Vec<_> = self.claims.keys().copied().collect();
         tickets.sort_unstable();
         for ticket in tickets {
-            self.close_claim(ticket, batch);
+            self.close_claim(ticket, cx);
         }
     }
 
-    fn close_claim(&mut self, ticket: u64, batch: &mut Batch) {
+    fn close_claim(&mut self, ticket: u64, cx: &mut Cx<'_>) {
         if let Some(claim) = self.claims.remove(&ticket) {
             self.crews.unseat(claim.crew, &claim.free);
             self.crews.exit(claim.crew, &mut self.lines);
-            batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
+            cx.batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
         }
     }
 
     /// Claims that got something are over.
-    pub(super) fn answer_claims(&mut self, batch: &mut Batch) {
+    pub(super) fn answer_claims(&mut self, cx: &mut Cx<'_>) {
         if self.claims.is_empty() {
             return;
         }
@@ -381,7 +381,7 @@ impl Engine {
             self.claims.iter().filter(|(_, claim)| !claim.given.is_empty()).map(|(ticket, _)| *ticket).collect();
         answered.sort_unstable();
         for ticket in answered {
-            self.close_claim(ticket, batch);
+            self.close_claim(ticket, cx);
         }
     }
 
@@ -457,17 +457,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn check_worker(&mut self, worker_id: &Name, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    pub(super) fn check_worker(&mut self, worker_id: &Name, cx: &mut Cx<'_>) {
         let lease_ms = self.options.lease_ms;
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if worker.alarm_at > now.lived {
+        if worker.alarm_at > cx.now.lived {
             return;
         }
         worker.alarm_at = 0;
         let away = worker.link == Link::Away;
-        worker.silent = away || worker.last_heard + lease_ms <= now.lived;
+        worker.silent = away || worker.last_heard + lease_ms <= cx.now.lived;
         let worker = &*worker;
-        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms) <= now.lived;
+        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms) <= cx.now.lived;
         let mut lost: Vec<_> = worker.running.iter().filter(|(_, lease)| is_over(lease)).map(|(id, _)| *id).collect();
         lost.sort();
         let on_socket = worker.link == Link::Socket;
@@ -477,10 +477,10 @@ impl Engine {
                 let attempt = self.tasks[&task_id].attempt;
                 self.occupy(worker_id, task_id, attempt);
                 let (worker_id, reason) = (worker_id.clone(), Some("lease lost".into()));
-                batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
+                cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
             }
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
-            self.lose_lease(task_id, Lost::Crash, note, now, ticks, batch);
+            self.lose_lease(task_id, Lost::Crash, note, cx);
         }
         let waits = self.claims.values().any(|claim| claim.worker_id == *worker_id);
         let Some(worker) = self.workers.get(worker_id) else { return };
@@ -490,22 +490,22 @@ impl Engine {
             (_, Some(at)) => self.set_worker_alarm(worker_id, at),
             (Link::Socket, None) => self.reseat(worker_id),
             // A claim may be held open longer than a lease; the worker is only waiting.
-            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, now.lived + lease_ms),
+            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, cx.now.lived + lease_ms),
             (Link::Http | Link::Away, _) => self.leaving.push(worker_id.clone()),
         }
     }
 
-    fn lose_lease(&mut self, task_id: TaskId, how: Lost, note: &str, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    fn lose_lease(&mut self, task_id: TaskId, how: Lost, note: &str, cx: &mut Cx<'_>) {
         let task = Task::clone(&self.tasks[&task_id]);
-        self.lose(task, how, note, now, ticks, batch);
+        self.lose(task, how, note, cx);
     }
 
-    pub(super) fn give_back_all(&mut self, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> usize {
+    pub(super) fn give_back_all(&mut self, cx: &mut Cx<'_>) -> usize {
         let mut running: Vec<_> = self.workers.values().flat_map(|worker| worker.running.keys().copied()).collect();
         running.sort();
         for task_id in &running {
             let task = Task::clone(&self.tasks[task_id]);
-            self.lose(task, Lost::GivenBack, "the hub went down", now, ticks, batch);
+            self.lose(task, Lost::GivenBack, "the hub went down", cx);
         }
         running.len()
     }
@@ -572,13 +572,13 @@ impl Engine {
     }
 
     /// Confirms every lease after a restart: a transition, because the ticks of before are not known any more.
-    pub(super) fn confirm_leases(&mut self, now: Now, batch: &mut Batch) {
+    pub(super) fn confirm_leases(&mut self, cx: &mut Cx<'_>) {
         let mut running: Vec<_> =
             self.tasks.values().filter(|task| task.status == Status::Running).map(|task| task.task_id).collect();
         running.sort();
         for task_id in running {
             let task = Task::clone(&self.tasks[&task_id]);
-            self.step(Some(task_id), Step::new(task, Event::Running).note("the hub restarted"), now, batch);
+            self.step(Some(task_id), Step::new(task, Event::Running).note("the hub restarted"), cx);
         }
     }
 }

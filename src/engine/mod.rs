@@ -244,6 +244,14 @@ pub struct Batch {
     pub keys: Vec<KeyEntry>,
 }
 
+/// What a decision is made with, and where its outcome goes.
+pub struct Cx<'a> {
+    pub now: Now,
+    pub ticks: &'a dyn Ticks,
+    /// What this round of decisions has come to so far.
+    pub batch: &'a mut Batch,
+}
+
 /// The newest progress of running tasks. It is told, never decided from.
 pub trait Ticks {
     /// The newest tick since the record's transition, if there was one.

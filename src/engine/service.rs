@@ -12,7 +12,7 @@ use crate::task::{Event, Failure, Outcome, Status, Task, TaskId};
 
 use super::core::{Engine, Step};
 use super::timers::Alarm;
-use super::{Batch, Now};
+use super::{Cx, Now};
 
 /// Looks in the time that a task may be unserved.
 const LOOKS: u64 = 4;
@@ -48,25 +48,25 @@ impl Engine {
         self.timers.set(look_at, Alarm::Unserved(task_id));
     }
 
-    pub(super) fn check_served(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) {
+    pub(super) fn check_served(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
         let (Some(task), Some(mut service)) = (self.tasks.get(&task_id).cloned(), self.services.get(&task_id).copied())
         else {
             return;
         };
         let Some(unserved_ms) = task.unserved_ms() else { return };
         if self.crews.has_member_for(task.queue.as_str(), task.task_type.as_str()) {
-            service.served = now.lived;
+            service.served = cx.now.lived;
         }
-        if now.lived < service.served + unserved_ms {
-            return self.look_again(task_id, unserved_ms, service, now);
+        if cx.now.lived < service.served + unserved_ms {
+            return self.look_again(task_id, unserved_ms, service, cx.now);
         }
         let mut task = Task::clone(&task);
         task.status = Status::Failed;
         let run = task.run.get_or_insert_default();
-        run.finished_at = Some(now.at);
+        run.finished_at = Some(cx.now.at);
         run.ended_by_hub = true;
         let message = format!("no worker was there that takes it for {unserved_ms} ms");
         run.outcome = Some(Outcome::Error(Failure::new("lost", message)));
-        self.step(Some(task_id), Step::new(task, Event::Failed).note("no worker takes it"), now, batch);
+        self.step(Some(task_id), Step::new(task, Event::Failed).note("no worker takes it"), cx);
     }
 }

@@ -4,7 +4,7 @@
 use crate::task::{Failure, Json, Name, NewTask, Status, TaskId};
 
 use super::desk::{Desk, runs};
-use super::{Answer, Command, Notice, Options, Refusal, Report};
+use super::{Answer, Command, Cx, Notice, Options, Refusal, Report};
 
 pub(super) fn complete() -> Report {
     Report::Complete { result: Json::null() }
@@ -50,7 +50,7 @@ fn end_attempt(desk: &mut Desk, task_id: TaskId, end: End) {
         End::Crash => drop(desk.hello("w", 0, &[])),
         End::Timeout => {
             desk.pass(5_000);
-            desk.engine.judge(desk.now, &(), 10, &mut desk.batch);
+            desk.engine.judge(&mut Cx { now: desk.now, ticks: &(), batch: &mut desk.batch }, 10);
         }
         End::GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
     }

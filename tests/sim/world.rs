@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use taskhub::engine::{
-    Answer, Batch, Clock, Command, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
+    Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
 };
 use taskhub::task::{Change, ChangeKind, Json, KeyEntry, Name, Status, Task, TaskId, Timestamp};
 
@@ -432,8 +432,9 @@ impl World {
         }
         let steps_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        self.engine.fire(now, steps_max, &mut batch);
-        self.engine.judge(now, &self.live, steps_max, &mut batch);
+        let cx = &mut Cx { now, ticks: &self.live, batch: &mut batch };
+        self.engine.fire(cx, steps_max);
+        self.engine.judge(cx, steps_max);
         let fired = (&batch.changes[from..], &batch.notices[noticed..]);
         for change in fired.0.iter().filter(|change| change.note.as_deref() == Some("its worker fell silent")) {
             let worker_id = change.prev.as_ref().and_then(|prev| prev.worker_id()).expect("it ran");
@@ -443,7 +444,7 @@ impl World {
         self.checker.fired(fired.0, fired.1, now, &self.live, steps_max == UNBOUNDED);
         let tasks_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        let more = self.engine.assign(now, tasks_max, &mut batch);
+        let more = self.engine.assign(&mut Cx { now, ticks: &self.live, batch: &mut batch }, tasks_max);
         assert!(!more || batch.changes.len() - from == tasks_max, "it stopped short of its bound");
         self.checker.assigned(&batch.changes[from..], &batch.notices[noticed..], now, !more);
         self.checker.sleeps_no_longer_than(self.engine.next_in(now), now, steps_max == UNBOUNDED);
@@ -534,7 +535,7 @@ impl World {
             self.engine.admit_key(entry.clone());
         }
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        let result = self.engine.decide(request.command.clone(), now, &self.live, batch);
+        let result = self.engine.decide(request.command.clone(), &mut Cx { now, ticks: &self.live, batch });
         self.trace.note(|| {
             let (asked, answered) = (trace::command(&request.command), trace::result(&result));
             format!("{:>8} {:?}: {asked} => {answered}", self.time, request.from)
