@@ -7,9 +7,9 @@ use crate::task::{
     Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
 };
 
-use super::crews::{Crews, Seat};
+use super::groups::{Slot, WorkerGroups};
+use super::lanes::Lanes;
 use super::leases::{Claim, Lease, Worker};
-use super::lines::Lines;
 use super::service::Service;
 use super::submit::Keys;
 use super::timers::{Alarm, Timers};
@@ -66,8 +66,8 @@ pub struct Engine {
     finals: VecDeque<TaskId>,
     /// Deleted in this batch: the store still has them, but a later command must not bring them back from there.
     gone: HashSet<TaskId, IdHasher>,
-    pub(super) lines: Lines,
-    pub(super) crews: Crews,
+    pub(super) lanes: Lanes,
+    pub(super) groups: WorkerGroups,
     pub(super) timers: Timers,
     /// Leases that ended in this batch. A step that goes on with the attempt, or a revert, finds its lease here: the record
     /// knows only the wall clock, which may have jumped since.
@@ -119,8 +119,8 @@ impl Engine {
             unfinished: 0,
             finals: VecDeque::new(),
             gone: HashSet::default(),
-            lines: Lines::default(),
-            crews: Crews::default(),
+            lanes: Lanes::default(),
+            groups: WorkerGroups::default(),
             timers: Timers::default(),
             ended: HashMap::default(),
             workers: HashMap::new(),
@@ -272,7 +272,7 @@ impl Engine {
         }
     }
 
-    /// Gives ready tasks to free seats until one of the two runs out, at most `tasks_max`. Returns whether it stopped
+    /// Gives ready tasks to free slots until one of the two runs out, at most `tasks_max`. Returns whether it stopped
     /// for that bound.
     pub fn assign(&mut self, cx: &mut Cx<'_>, tasks_max: usize) -> bool {
         let mut left = tasks_max;
@@ -284,11 +284,11 @@ impl Engine {
     }
 
     fn assign_one(&mut self, cx: &mut Cx<'_>) -> bool {
-        let Some((place, seat)) = self.crews.next() else { return false };
-        let (task_id, seat) = (place.task_id, seat.clone());
-        let (worker_id, lease_ms) = match &seat {
-            Seat::Worker(worker_id) => (worker_id.clone(), None),
-            Seat::Claim(ticket) => (self.claims[ticket].worker_id.clone(), self.claims[ticket].lease_ms),
+        let Some((rank, slot)) = self.groups.next() else { return false };
+        let (task_id, slot) = (rank.task_id, slot.clone());
+        let (worker_id, lease_ms) = match &slot {
+            Slot::Worker(worker_id) => (worker_id.clone(), None),
+            Slot::Claim(ticket) => (self.claims[ticket].worker_id.clone(), self.claims[ticket].lease_ms),
         };
         let mut task = Task::clone(&self.tasks[&task_id]);
         task.status = Status::Running;
@@ -301,9 +301,9 @@ impl Engine {
             ..Run::default()
         }));
         let task = self.step(Some(task_id), Step::new(task, Event::Running), cx);
-        match seat {
-            Seat::Worker(worker_id) => cx.batch.notices.push(Notice::Run { worker_id, task }),
-            Seat::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),
+        match slot {
+            Slot::Worker(worker_id) => cx.batch.notices.push(Notice::Run { worker_id, task }),
+            Slot::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),
         }
         true
     }
@@ -390,7 +390,7 @@ impl Engine {
     fn index(&mut self, task: &Arc<Task>, now: Now) {
         match task.status {
             Status::Pending => {
-                self.lines.insert(task, &mut self.crews);
+                self.lanes.insert(task, &mut self.groups);
                 self.expect_service(task, now);
             }
             Status::Scheduled => self.timers.schedule(task, now),
@@ -404,7 +404,7 @@ impl Engine {
     fn unindex(&mut self, task: &Arc<Task>) {
         match task.status {
             Status::Pending => {
-                self.lines.remove(task, &mut self.crews);
+                self.lanes.remove(task, &mut self.groups);
                 self.end_service(task);
             }
             Status::Scheduled => self.timers.unschedule(task),

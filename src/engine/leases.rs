@@ -14,7 +14,7 @@
 //! ```
 //!
 //! **On a socket** a worker holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it
-//! still holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when
+//! still holds. When the lease has run out its slot is taken away, and so are its tasks; it is told to stop them, and when
 //! it is heard again, each takes a place until it has let go.
 //!
 //! **Over HTTP** a worker may never have got the answer that handed it a task, and has no way to say so. There each attempt
@@ -37,7 +37,7 @@ use std::sync::Arc;
 use crate::task::{Event, IdHasher, Name, Status, Task, TaskId, Timestamp};
 
 use super::core::{Engine, Step, keep_progress, lived_of};
-use super::crews::{CrewId, Free, Seat};
+use super::groups::{FreeSlot, GroupId, Slot};
 use super::reports::Lost;
 use super::timers::Alarm;
 use super::{Accepts, Answer, Cx, Hello, Link, Notice, Now, Refusal, WorkerState};
@@ -46,7 +46,7 @@ use super::{Accepts, Answer, Cx, Hello, Link, Notice, Now, Refusal, WorkerState}
 pub(super) struct Worker {
     worker_id: Name,
     accepts: Accepts,
-    crew: CrewId,
+    group: GroupId,
     concurrency: u32,
     link: Link,
     session: u64,
@@ -64,8 +64,8 @@ pub(super) struct Worker {
     pub(super) running: HashMap<TaskId, Lease, IdHasher>,
     /// Attempts that are over for the hub and perhaps not for the worker: each takes a place until the worker says so.
     ending: Vec<(TaskId, u32)>,
-    /// The key of its free seat, while it has one.
-    free: Option<Free>,
+    /// The key of its free slot, while it has one.
+    free: Option<FreeSlot>,
 }
 
 /// A task in the hands of a worker.
@@ -83,11 +83,11 @@ pub(super) struct Lease {
 /// An open claim over HTTP.
 pub(super) struct Claim {
     pub(super) worker_id: Name,
-    crew: CrewId,
+    group: GroupId,
     wanted: u32,
     /// How long the leases last that it gets, where it asked for more than the hub's own.
     pub(super) lease_ms: Option<u64>,
-    free: Free,
+    free: FreeSlot,
     given: Vec<Arc<Task>>,
 }
 
@@ -99,11 +99,11 @@ impl Claim {
 }
 
 impl Worker {
-    fn new(worker_id: Name, accepts: Accepts, crew: CrewId, link: Link, now: Now) -> Worker {
+    fn new(worker_id: Name, accepts: Accepts, group: GroupId, link: Link, now: Now) -> Worker {
         Worker {
             worker_id,
             accepts,
-            crew,
+            group,
             concurrency: 0,
             link,
             session: 0,
@@ -175,22 +175,22 @@ impl Worker {
 impl Engine {
     pub(super) fn hello(&mut self, hello: Hello, cx: &mut Cx<'_>) -> Answer {
         let Hello { worker_id, session, accepts, concurrency, holding } = hello;
-        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let group = self.groups.join(&accepts, &mut self.lanes);
         match self.workers.get_mut(&worker_id) {
             None => {
-                let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Socket, cx.now);
+                let worker = Worker::new(worker_id.clone(), accepts, group, Link::Socket, cx.now);
                 self.workers.insert(worker_id.clone(), worker);
             }
             Some(worker) => {
                 if worker.link == Link::Socket {
                     cx.batch.notices.push(Notice::Replaced { session: worker.session });
                 }
-                let old_crew = std::mem::replace(&mut worker.crew, crew);
+                let old_group = std::mem::replace(&mut worker.group, group);
                 if let Some(free) = worker.free.take() {
-                    self.crews.unseat(old_crew, &free);
+                    self.groups.remove_slot(old_group, &free);
                 }
                 worker.accepts = accepts;
-                self.crews.exit(old_crew, &mut self.lines);
+                self.groups.leave(old_group, &mut self.lanes);
             }
         }
         let worker = self.workers.get_mut(&worker_id).expect("it was found or just put there");
@@ -229,7 +229,7 @@ impl Engine {
             let how = if never_had { Lost::GivenBack } else { Lost::Crash };
             self.lose_lease(task_id, how, "its worker came back without it", cx);
         }
-        self.reseat(&worker_id);
+        self.update_slot(&worker_id);
         Answer::Welcome { keep, drop }
     }
 
@@ -248,7 +248,7 @@ impl Engine {
             self.leaving.push(worker_id.clone());
         }
         self.set_worker_alarm(worker_id, now.lived + grace_ms);
-        self.reseat(worker_id);
+        self.update_slot(worker_id);
     }
 
     /// A sign of life, of which attempt is not said: it is for all of them.
@@ -291,7 +291,7 @@ impl Engine {
             self.set_worker_alarm(worker_id, at);
         }
         if was_silent {
-            self.reseat(worker_id);
+            self.update_slot(worker_id);
         }
     }
 
@@ -300,7 +300,7 @@ impl Engine {
             && worker.session == session
         {
             worker.retiring = true;
-            self.reseat(worker_id);
+            self.update_slot(worker_id);
         }
     }
 
@@ -316,17 +316,17 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let group = self.groups.join(&accepts, &mut self.lanes);
         if let Some(worker) = self.workers.get_mut(&worker_id) {
             worker.comes_by_http(now);
         } else {
-            let member = self.crews.enter(&accepts, &mut self.lines);
+            let member = self.groups.join(&accepts, &mut self.lanes);
             let worker = Worker::new(worker_id.clone(), accepts, member, Link::Http, now);
             self.workers.insert(worker_id.clone(), worker);
         }
-        let free = self.crews.seat(crew, Seat::Claim(ticket), 0);
+        let free = self.groups.add_slot(group, Slot::Claim(ticket), 0);
         let lease_ms = lease_ms.filter(|asked_ms| *asked_ms > self.options.lease_ms);
-        let claim = Claim { worker_id: worker_id.clone(), crew, wanted: max, lease_ms, free, given: Vec::new() };
+        let claim = Claim { worker_id: worker_id.clone(), group, wanted: max, lease_ms, free, given: Vec::new() };
         self.claims.insert(ticket, claim);
         self.present(&worker_id, now);
         Ok(Answer::Done)
@@ -334,18 +334,18 @@ impl Engine {
 
     pub(super) fn unclaim(&mut self, ticket: u64) {
         if let Some(claim) = self.claims.remove(&ticket) {
-            self.crews.unseat(claim.crew, &claim.free);
-            self.crews.exit(claim.crew, &mut self.lines);
+            self.groups.remove_slot(claim.group, &claim.free);
+            self.groups.leave(claim.group, &mut self.lanes);
         }
     }
 
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
         claim.given.push(task);
-        self.crews.unseat(claim.crew, &claim.free);
+        self.groups.remove_slot(claim.group, &claim.free);
         let load = claim.given.len() as u32;
         if load < claim.wanted {
-            claim.free = self.crews.seat(claim.crew, Seat::Claim(ticket), load);
+            claim.free = self.groups.add_slot(claim.group, Slot::Claim(ticket), load);
         }
         // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
         let worker_id = claim.worker_id.clone();
@@ -366,8 +366,8 @@ impl Engine {
 
     fn close_claim(&mut self, ticket: u64, cx: &mut Cx<'_>) {
         if let Some(claim) = self.claims.remove(&ticket) {
-            self.crews.unseat(claim.crew, &claim.free);
-            self.crews.exit(claim.crew, &mut self.lines);
+            self.groups.remove_slot(claim.group, &claim.free);
+            self.groups.leave(claim.group, &mut self.lanes);
             cx.batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
         }
     }
@@ -417,7 +417,7 @@ impl Engine {
         if worker.alarm_at == 0 || ends_at < worker.alarm_at {
             self.set_worker_alarm(worker_id, ends_at);
         }
-        self.reseat(worker_id);
+        self.update_slot(worker_id);
     }
 
     /// A running record leaves the engine.
@@ -434,7 +434,7 @@ impl Engine {
                 self.leaving.push(worker_id.clone());
             }
         }
-        self.reseat(worker_id);
+        self.update_slot(worker_id);
     }
 
     /// The attempt is over for the hub, but the worker may still be at it.
@@ -453,7 +453,7 @@ impl Engine {
             && let Some(worker) = self.workers.get_mut(&worker_id)
         {
             worker.ending.retain(|ending| *ending != (task_id, attempt));
-            self.reseat(&worker_id);
+            self.update_slot(&worker_id);
         }
     }
 
@@ -488,7 +488,7 @@ impl Engine {
         let next = worker.running.values().map(|lease| worker.ends_at(lease, lease_ms)).chain(silent_at).min();
         match (worker.link, next) {
             (_, Some(at)) => self.set_worker_alarm(worker_id, at),
-            (Link::Socket, None) => self.reseat(worker_id),
+            (Link::Socket, None) => self.update_slot(worker_id),
             // A claim may be held open longer than a lease; the worker is only waiting.
             (Link::Http, None) if waits => self.set_worker_alarm(worker_id, cx.now.lived + lease_ms),
             (Link::Http | Link::Away, _) => self.leaving.push(worker_id.clone()),
@@ -516,9 +516,9 @@ impl Engine {
             task_types: crate::task::PatternSet::exactly(&task.task_type),
             queues: crate::task::PatternSet::exactly(&task.queue),
         };
-        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let group = self.groups.join(&accepts, &mut self.lanes);
         let away_until = now.lived + self.options.return_ms();
-        let worker = Worker { away_until, ..Worker::new(worker_id.clone(), accepts, crew, Link::Away, now) };
+        let worker = Worker { away_until, ..Worker::new(worker_id.clone(), accepts, group, Link::Away, now) };
         self.workers.insert(worker_id.clone(), worker);
         self.set_worker_alarm(worker_id, away_until);
     }
@@ -541,9 +541,9 @@ impl Engine {
     fn forget_worker(&mut self, worker_id: &Name) {
         if let Some(worker) = self.workers.remove(worker_id) {
             if let Some(free) = &worker.free {
-                self.crews.unseat(worker.crew, free);
+                self.groups.remove_slot(worker.group, free);
             }
-            self.crews.exit(worker.crew, &mut self.lines);
+            self.groups.leave(worker.group, &mut self.lanes);
             self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
         }
     }
@@ -556,18 +556,18 @@ impl Engine {
         }
     }
 
-    /// Puts the worker's seat among the free ones, or takes it away, as its load and link say.
-    fn reseat(&mut self, worker_id: &Name) {
+    /// Puts the worker's slot among the free ones, or takes it away, as its load and link say.
+    fn update_slot(&mut self, worker_id: &Name) {
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
         let load = worker.may_take().then(|| worker.load());
         if worker.free.as_ref().map(|free| free.load) == load {
             return;
         }
         if let Some(free) = worker.free.take() {
-            self.crews.unseat(worker.crew, &free);
+            self.groups.remove_slot(worker.group, &free);
         }
         if let Some(load) = load {
-            worker.free = Some(self.crews.seat(worker.crew, Seat::Worker(worker_id.clone()), load));
+            worker.free = Some(self.groups.add_slot(worker.group, Slot::Worker(worker_id.clone()), load));
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! The writer decides a whole batch before it commits it, so within a batch the engine's state runs ahead of the store.
 //! If the commit fails, [`Engine::revert`] takes the batch back, newest change first. That is possible because every index
-//! (ready lines, timers, who runs what) is a function of the records: a change is *unindex the old record, index the new
+//! (lanes, timers, leases) is a function of the records: a change is *unindex the old record, index the new
 //! one*, and its reverse is the reverse. What a worker's connection does (hello, heartbeat, leaving) is no change, is never
 //! durable, and is not taken back.
 //!
@@ -20,20 +20,20 @@
 //!
 //! # Who gets what
 //!
-//! Ready tasks stand in *lines*, one for each queue and type, ordered by priority and then age. Workers that accept the
-//! same types and queues form a *crew*; a crew keeps the heads of the lines it accepts in order, so the next task for it
-//! is found without looking at lines it does not serve. A free place of a worker, or an open claim over HTTP, is a *seat*;
-//! of all seats that there is a task for the emptiest comes first, then who waits longest.
+//! Ready tasks stand in *lanes*, one for each queue and type, ordered by priority and then age. Workers that accept the
+//! same types and queues form a *group*; a group keeps the heads of the lanes it takes in order, so that the next task for
+//! it is found without a look at other lanes. A worker with room, or an open claim over HTTP, is a free *slot*; of all
+//! slots that there is a task for, the least loaded comes first, then the one that waits longest.
 
 mod clock;
 mod core;
-mod crews;
-#[cfg(test)]
-mod desk;
+mod groups;
+mod lanes;
 mod leases;
-mod lines;
 mod recover;
 mod reports;
+#[cfg(test)]
+mod rig;
 mod service;
 mod submit;
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Engine {
             return;
         };
         let Some(unserved_ms) = task.unserved_ms() else { return };
-        if self.crews.has_member_for(task.queue.as_str(), task.task_type.as_str()) {
+        if self.groups.has_member_for(task.queue.as_str(), task.task_type.as_str()) {
             service.served = cx.now.lived;
         }
         if cx.now.lived < service.served + unserved_ms {

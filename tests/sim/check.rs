@@ -2,13 +2,13 @@
 //!
 //! The checker is told of every command as it is decided, of every commit and of every reply. It keeps its own picture:
 //! the record of every task as decided so far, who holds what, who was heard of when. It never asks the engine what should
-//! be; it says what should be, from PROTOCOL.md §1 and §4, and compares.
+//! be; it says what should be, from the contract, and compares.
 //!
 //! * Every step is one of the table, fills in exactly what it should, and has a cause: the command it came with, or a
 //!   timer that was due on the clock it belongs to. What is due has happened when the timers have fired.
 //! * `rev` has no holes, `updated_at` and attempts never go back, ids grow, one run ends once.
-//! * A hand-out is the best task for that seat, and of all who take that task to the emptiest; no seat and task that fit
-//!   each other are left.
+//! * A hand-out is the best task for that slot, and of all slots that take the task to the emptiest; no slot and task
+//!   that fit each other are left.
 //! * A refusal has changed nothing, and was right. Nothing is answered that is not in the store.
 //! * After a failed commit the engine is what the store says.
 //! * What was acknowledged is there in the end, or was deleted by somebody.
@@ -748,7 +748,7 @@ impl Checker {
         due && change.task.status == Status::Cancelled && note == "failed while stopping"
     }
 
-    /// Ready tasks were handed out. If there was no bound, no task and seat that fit are left.
+    /// Ready tasks were handed out. If there was no bound, no task and slot that fit are left.
     pub fn assigned(&mut self, changes: &[Change], notices: &[Notice], now: Now, all: bool) {
         let mut runs: Vec<(Name, TaskId)> = Vec::new();
         let mut claimed: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
@@ -793,7 +793,7 @@ impl Checker {
                 }
             };
             assert!(takes(&accepts, &before), "{worker_id} does not take {task_id}");
-            assert_eq!(self.best(&accepts), Some(task_id), "another task was next in line");
+            assert_eq!(self.best(&accepts), Some(task_id), "another task was next");
             for (other_id, other) in &self.stations {
                 if takes(&other.accepts, &before) && self.must_take(other_id, now) {
                     assert!(self.load(other_id) >= load, "{other_id} is emptier than {worker_id}");
@@ -828,16 +828,16 @@ impl Checker {
             let stations = self.stations.iter().filter(|(id, _)| self.must_take(id, now)).map(|(_, it)| &it.accepts);
             for accepts in stations.chain(self.claims.values().map(|claim| &claim.accepts)) {
                 let left = self.best(accepts);
-                assert!(left.is_none(), "a seat is free for {left:?}");
+                assert!(left.is_none(), "a slot is free for {left:?}");
             }
         }
     }
 
     /// The next task for somebody who accepts this.
     fn best(&self, accepts: &Accepts) -> Option<TaskId> {
-        let lines =
+        let lanes =
             self.ready.iter().filter(|((queue, task_type), _)| accepts.takes(queue.as_str(), task_type.as_str()));
-        lines.filter_map(|(_, line)| line.first()).min().map(|(_, task_id)| *task_id)
+        lanes.filter_map(|(_, lane)| lane.first()).min().map(|(_, task_id)| *task_id)
     }
 
     fn may_take(&self, worker_id: &Name) -> bool {
@@ -979,11 +979,11 @@ impl Checker {
             self.open.remove(&task_id);
             if before.status == Status::Pending {
                 self.unserved.remove(&task_id);
-                let line = (before.queue.clone(), before.task_type.clone());
-                let ready = self.ready.get_mut(&line).expect("what is ready is in line");
+                let lane = (before.queue.clone(), before.task_type.clone());
+                let ready = self.ready.get_mut(&lane).expect("what is ready has a lane");
                 ready.remove(&(-i16::from(before.priority), task_id));
                 if ready.is_empty() {
-                    self.ready.remove(&line);
+                    self.ready.remove(&lane);
                 }
             }
             if let Some(worker_id) = before.worker_id() {
@@ -1000,8 +1000,8 @@ impl Checker {
         }
         if task.status == Status::Pending {
             self.unserved.insert(task_id, (self.lived, self.lived));
-            let line = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
-            line.insert((-i16::from(task.priority), task_id));
+            let lane = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
+            lane.insert((-i16::from(task.priority), task_id));
         }
         if let Some(worker_id) = task.worker_id() {
             self.held.entry(worker_id.clone()).or_default().insert(task_id, task.attempt);

@@ -1,4 +1,4 @@
-//! Where the engine is tried: one engine, a machine's clocks set by hand, a commit that succeeds or fails when the test says so.
+//! A test rig: one engine, clocks that are set by hand, a commit that succeeds or fails when the test says so.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{Accepts, Answer, Batch, Clock, Command, Cx, Engine, Hello, Notice, N
 /// When tests begin, in milliseconds since 1970.
 const BEGIN: i64 = 1_800_000_000_000;
 
-pub(super) struct Desk {
+pub(super) struct EngineRig {
     pub(super) engine: Engine,
     pub(super) now: Now,
     clock: Clock,
@@ -20,15 +20,15 @@ pub(super) struct Desk {
     sessions: u64,
 }
 
-impl Desk {
+impl EngineRig {
     /// Leases of 10 s, a grace of 5 s.
-    pub(super) fn new() -> Desk {
-        Desk::with(Options::default())
+    pub(super) fn new() -> EngineRig {
+        EngineRig::with(Options::default())
     }
 
-    pub(super) fn with(options: Options) -> Desk {
+    pub(super) fn with(options: Options) -> EngineRig {
         let begin = Timestamp::from_millis(BEGIN);
-        Desk {
+        EngineRig {
             engine: Engine::new(options, 0, None, 1),
             now: Now { wall: begin, at: begin, mono: 0, lived: 1 },
             clock: Clock::new(begin, begin, 0, options.lease_ms),
