@@ -9,7 +9,7 @@
 mod board;
 mod clock;
 mod expire;
-mod gather;
+mod single_flight;
 mod handle;
 mod inbox;
 mod mailbox;
