@@ -9,10 +9,10 @@ use crate::task::{
 
 use super::groups::{Slot, WorkerGroups};
 use super::lanes::Lanes;
-use super::leases::{Claim, Lease, Worker};
-use super::service::Service;
+use super::leases::{Claim, Worker};
+use super::private::{Journal, Private};
 use super::submit::Keys;
-use super::timers::{Alarm, Timers};
+use super::timers::{Alarm, At, Timers};
 use super::{Answer, Batch, Command, Cx, Notice, Now, Refusal, Ticks, WorkerState};
 
 /// What can be set.
@@ -69,9 +69,7 @@ pub struct Engine {
     pub(super) lanes: Lanes,
     pub(super) groups: WorkerGroups,
     pub(super) timers: Timers,
-    /// Leases that ended in this batch. A step that goes on with the attempt, or a revert, finds its lease here: the record
-    /// knows only the wall clock, which may have jumped since.
-    pub(super) ended: HashMap<(TaskId, u32), Lease, IdHasher>,
+    journal: Journal,
     pub(super) workers: HashMap<Name, Worker>,
     /// Who may still be at an attempt that is over for the hub.
     pub(super) endings: HashMap<(TaskId, u32), Name, IdHasher>,
@@ -79,8 +77,8 @@ pub struct Engine {
     /// they held.
     pub(super) leaving: Vec<Name>,
     pub(super) claims: HashMap<u64, Claim>,
-    /// Ready tasks that do not wait for ever.
-    pub(super) services: HashMap<TaskId, Service, IdHasher>,
+    /// When ready tasks that do not wait for ever were last served, in lived time.
+    pub(super) served_at: HashMap<TaskId, u64, IdHasher>,
     pub(super) keys: Keys,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
@@ -122,12 +120,12 @@ impl Engine {
             lanes: Lanes::default(),
             groups: WorkerGroups::default(),
             timers: Timers::default(),
-            ended: HashMap::default(),
+            journal: Journal::default(),
             workers: HashMap::new(),
             endings: HashMap::default(),
             leaving: Vec::new(),
             claims: HashMap::new(),
-            services: HashMap::default(),
+            served_at: HashMap::default(),
             keys: Keys::default(),
             draining: false,
             recovering: false,
@@ -195,8 +193,7 @@ impl Engine {
     /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
         self.gone.clear();
-        self.ended.clear();
-        self.timers.shed();
+        self.journal.clear();
         self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
@@ -248,14 +245,11 @@ impl Engine {
         }
     }
 
-    /// Makes scheduled tasks ready whose time has come, at most `steps_max`; more wait for the next call.
+    /// Does what is due at this moment or after this wait, at most `steps_max` times; more wait for the next call.
     pub fn fire(&mut self, cx: &mut Cx<'_>, steps_max: usize) {
         for _ in 0..steps_max {
-            let Some(task_id) = self.timers.first_due(cx.now) else { break };
-            let mut task = Task::clone(&self.tasks[&task_id]);
-            task.status = Status::Pending;
-            task.delayed = false;
-            self.step(Some(task_id), Step::new(task, Event::Pending), cx);
+            let Some(alarm) = self.timers.due(cx.now) else { break };
+            self.go_off(alarm, cx);
         }
     }
 
@@ -263,13 +257,30 @@ impl Engine {
     /// wait for the next call. To be called once all that was said before has been decided.
     pub fn judge(&mut self, cx: &mut Cx<'_>, steps_max: usize) {
         for _ in 0..steps_max {
-            match self.timers.pop_alarm(cx.now) {
-                Some(Alarm::Worker(worker_id)) => self.check_worker(&worker_id, cx),
-                Some(Alarm::Timeout(task_id)) => self.time_out(task_id, cx),
-                Some(Alarm::Unserved(task_id)) => self.check_served(task_id, cx),
-                None => break,
-            }
+            let Some(alarm) = self.timers.due_to_judge(cx.now) else { break };
+            self.go_off(alarm, cx);
         }
+    }
+
+    /// An alarm is due. It is cleared, unless its rule has set it for another time.
+    fn go_off(&mut self, alarm: Alarm, cx: &mut Cx<'_>) {
+        let at = self.timers.at(&alarm);
+        match &alarm {
+            Alarm::Due(task_id) => self.make_ready(*task_id, cx),
+            Alarm::Worker(worker_id) => self.check_worker(worker_id, cx),
+            Alarm::Timeout(task_id) => self.time_out(*task_id, cx),
+            Alarm::Unserved(task_id) => self.check_served(*task_id, cx),
+        }
+        if self.timers.at(&alarm) == at {
+            self.timers.clear(&alarm);
+        }
+    }
+
+    fn make_ready(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
+        let mut task = Task::clone(&self.tasks[&task_id]);
+        task.status = Status::Pending;
+        task.delayed = false;
+        self.step(Some(task_id), Step::new(task, Event::Pending), cx);
     }
 
     /// Gives ready tasks to free slots until one of the two runs out, at most `tasks_max`. Returns whether it stopped
@@ -365,6 +376,8 @@ impl Engine {
             self.replace(next, change.prev.as_ref(), now);
             self.rev = change.rev - 1;
         }
+        // The numbers of what was taken back are given again.
+        self.journal.clear();
         for key in &batch.keys {
             self.keys.forget(key.key);
         }
@@ -372,13 +385,19 @@ impl Engine {
 
     /// Puts one record in the place of another, in the map and in every index.
     pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
+        let mut private = None;
         if let Some(old) = old {
-            self.unindex(old);
+            private = self.unindex(old);
+            let goes_on = |new: &&Arc<Task>| new.status == Status::Running && new.attempt == old.attempt;
+            if old.status != Status::Running || !new.as_ref().is_some_and(goes_on) {
+                self.journal.keep(old.rev, private.take());
+            }
         }
         match (old, new) {
             (_, Some(new)) => {
+                let private = private.or_else(|| self.journal.take(new.rev));
                 self.tasks.insert(new.task_id, new.clone());
-                self.index(new, now);
+                self.index(new, private, now);
             }
             (Some(old), None) => {
                 self.tasks.remove(&old.task_id);
@@ -387,31 +406,51 @@ impl Engine {
         }
     }
 
-    fn index(&mut self, task: &Arc<Task>, now: Now) {
+    fn index(&mut self, task: &Arc<Task>, private: Option<Private>, now: Now) {
         match task.status {
             Status::Pending => {
                 self.lanes.insert(task, &mut self.groups);
                 self.expect_service(task, now);
             }
-            Status::Scheduled => self.timers.schedule(task, now),
-            Status::Running => self.lease(task, now),
+            Status::Scheduled => self.schedule(task, private, now),
+            Status::Running => self.lease(task, private, now),
             Status::Waiting => {}
             Status::Completed | Status::Failed | Status::Cancelled => self.finals.push_back(task.task_id),
         }
         self.unfinished += usize::from(!task.status.is_final());
     }
 
-    fn unindex(&mut self, task: &Arc<Task>) {
+    fn unindex(&mut self, task: &Arc<Task>) -> Option<Private> {
+        self.unfinished -= usize::from(!task.status.is_final());
         match task.status {
             Status::Pending => {
                 self.lanes.remove(task, &mut self.groups);
                 self.end_service(task);
+                None
             }
-            Status::Scheduled => self.timers.unschedule(task),
+            Status::Scheduled => self.unschedule(task),
             Status::Running => self.unlease(task),
-            Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
+            Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => None,
         }
-        self.unfinished -= usize::from(!task.status.is_final());
+    }
+
+    /// A task waits for a moment, or for the end of a wait. After a restart the record is all that is known of a wait; its
+    /// times never go back, so what is left is no more than the wait.
+    fn schedule(&mut self, task: &Task, private: Option<Private>, now: Now) {
+        let run_at = task.run_at.unwrap_or_default();
+        let at = match private {
+            Some(Private::WaitEnds(at)) => At::Mono(at),
+            _ if task.delayed => At::Mono(now.mono + run_at.millis_since(now.at)),
+            _ => At::Wall(run_at),
+        };
+        self.timers.set(Alarm::Due(task.task_id), at);
+    }
+
+    fn unschedule(&mut self, task: &Task) -> Option<Private> {
+        match self.timers.clear(&Alarm::Due(task.task_id)) {
+            Some(At::Mono(at)) => Some(Private::WaitEnds(at)),
+            _ => None,
+        }
     }
 
     fn running(&self) -> usize {

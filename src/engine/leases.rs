@@ -38,8 +38,9 @@ use crate::task::{Event, IdHasher, Name, Status, Task, TaskId, Timestamp};
 
 use super::core::{Engine, Step, keep_progress, lived_of};
 use super::groups::{FreeSlot, GroupId, Slot};
+use super::private::Private;
 use super::reports::Lost;
-use super::timers::Alarm;
+use super::timers::{Alarm, At};
 use super::{Accepts, Answer, Cx, Hello, Link, Notice, Now, Refusal, WorkerState};
 
 /// A worker the engine knows of.
@@ -59,8 +60,6 @@ pub(super) struct Worker {
     last_heard_at: Timestamp,
     /// While it is away: how long it may be.
     away_until: u64,
-    /// When the alarm of this worker goes off.
-    alarm_at: u64,
     pub(super) running: HashMap<TaskId, Lease, IdHasher>,
     /// Attempts that are over for the hub and perhaps not for the worker: each takes a place until the worker says so.
     ending: Vec<(TaskId, u32)>,
@@ -69,6 +68,7 @@ pub(super) struct Worker {
 }
 
 /// A task in the hands of a worker.
+#[derive(Debug)]
 pub(super) struct Lease {
     attempt: u32,
     timeout_at: Option<u64>,
@@ -113,7 +113,6 @@ impl Worker {
             last_heard: now.lived,
             last_heard_at: now.at,
             away_until: 0,
-            alarm_at: 0,
             running: HashMap::default(),
             ending: Vec::new(),
             free: None,
@@ -285,10 +284,10 @@ impl Engine {
             worker.comes_by_http(now);
         }
         let was_silent = std::mem::take(&mut worker.silent);
-        // An alarm that goes off early looks again; one that is set for later, after a long grace, would come too late.
+        // An alarm that is set for later, after a long grace, would come too late.
         let at = now.lived + lease_ms;
-        if worker.link != Link::Away && (worker.alarm_at == 0 || worker.alarm_at > at) {
-            self.set_worker_alarm(worker_id, at);
+        if worker.link != Link::Away {
+            self.look_at_worker_by(worker_id, at);
         }
         if was_silent {
             self.update_slot(worker_id);
@@ -386,11 +385,14 @@ impl Engine {
     }
 
     /// A running record stands in the engine: its worker holds it.
-    pub(super) fn lease(&mut self, task: &Task, now: Now) {
+    pub(super) fn lease(&mut self, task: &Task, private: Option<Private>, now: Now) {
         let Some(worker_id) = task.worker_id() else { return };
         let lease_ms = self.options.lease_ms;
-        let lease = self.ended.remove(&(task.task_id, task.attempt));
-        let lease = lease.unwrap_or_else(|| {
+        let known = match private {
+            Some(Private::Lease(lease)) => Some(lease),
+            _ => None,
+        };
+        let lease = known.unwrap_or_else(|| {
             let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.at);
             let timeout_at = task.timeout_ms().map(|timeout| lived_of(started_at, timeout, now));
             // How it ended while the hub was not there is told first.
@@ -400,7 +402,7 @@ impl Engine {
             Lease { attempt: task.attempt, timeout_at, heard: now.lived, asked_ms, restored: self.recovering }
         });
         if let Some(at) = lease.timeout_at {
-            self.timers.set(at, Alarm::Timeout(task.task_id));
+            self.timers.set(Alarm::Timeout(task.task_id), At::Lived(at));
         }
         if !self.workers.contains_key(worker_id) {
             self.restore_worker(worker_id, task, now);
@@ -414,27 +416,26 @@ impl Engine {
         // If the alarm went off, and what came of it was taken back, it goes off again at once.
         let ends_at = worker.ends_at(&lease, lease_ms);
         worker.running.insert(task.task_id, lease);
-        if worker.alarm_at == 0 || ends_at < worker.alarm_at {
-            self.set_worker_alarm(worker_id, ends_at);
-        }
+        self.look_at_worker_by(worker_id, ends_at);
         self.update_slot(worker_id);
     }
 
     /// A running record leaves the engine.
-    pub(super) fn unlease(&mut self, task: &Task) {
-        let Some(worker_id) = task.worker_id() else { return };
-        let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if let Some(lease) = worker.running.remove(&task.task_id) {
-            if let Some(at) = lease.timeout_at {
-                self.timers.clear(at, Alarm::Timeout(task.task_id));
+    pub(super) fn unlease(&mut self, task: &Task) -> Option<Private> {
+        let worker_id = task.worker_id()?;
+        let worker = self.workers.get_mut(worker_id)?;
+        let lease = worker.running.remove(&task.task_id);
+        if let Some(lease) = &lease {
+            if lease.timeout_at.is_some() {
+                self.timers.clear(&Alarm::Timeout(task.task_id));
             }
-            self.ended.insert((task.task_id, task.attempt), lease);
             if worker.link == Link::Away && worker.running.is_empty() {
                 // As if it had left with nothing: it does not count as somebody who takes tasks.
                 self.leaving.push(worker_id.clone());
             }
         }
         self.update_slot(worker_id);
+        lease.map(Private::Lease)
     }
 
     /// The attempt is over for the hub, but the worker may still be at it.
@@ -460,10 +461,6 @@ impl Engine {
     pub(super) fn check_worker(&mut self, worker_id: &Name, cx: &mut Cx<'_>) {
         let lease_ms = self.options.lease_ms;
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if worker.alarm_at > cx.now.lived {
-            return;
-        }
-        worker.alarm_at = 0;
         let away = worker.link == Link::Away;
         worker.silent = away || worker.last_heard + lease_ms <= cx.now.lived;
         let worker = &*worker;
@@ -544,15 +541,19 @@ impl Engine {
                 self.groups.remove_slot(worker.group, free);
             }
             self.groups.leave(worker.group, &mut self.lanes);
-            self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
+            self.timers.clear(&Alarm::Worker(worker_id.clone()));
         }
     }
 
     fn set_worker_alarm(&mut self, worker_id: &Name, at: u64) {
-        if let Some(worker) = self.workers.get_mut(worker_id) {
-            self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
-            worker.alarm_at = at;
-            self.timers.set(at, Alarm::Worker(worker_id.clone()));
+        self.timers.set(Alarm::Worker(worker_id.clone()), At::Lived(at));
+    }
+
+    /// The worker is looked at no later than then. An alarm that goes off early looks again.
+    fn look_at_worker_by(&mut self, worker_id: &Name, at: u64) {
+        let set = self.timers.at(&Alarm::Worker(worker_id.clone()));
+        if !matches!(set, Some(At::Lived(set)) if set <= at) {
+            self.set_worker_alarm(worker_id, at);
         }
     }
 

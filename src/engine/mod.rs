@@ -30,6 +30,7 @@ mod core;
 mod groups;
 mod lanes;
 mod leases;
+mod private;
 mod recover;
 mod reports;
 #[cfg(test)]

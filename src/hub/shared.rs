@@ -17,10 +17,10 @@ use crate::telemetry::Metrics;
 
 use super::board::Board;
 use super::clock::Clock;
-use super::single_flight::SingleFlight;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
 use super::missed::Missed;
+use super::single_flight::SingleFlight;
 use super::stats::StatsLine;
 use super::unwritten::Unwritten;
 use super::{HubError, HubOptions};
