@@ -208,6 +208,10 @@ impl Engine {
         match command {
             Command::Submit { tasks, key } => self.submit(tasks, key, cx),
             Command::Cancel { task_id, reason } => self.cancel(task_id, reason, cx),
+            Command::CancelDelivered { task_id, attempt } => {
+                self.cancel_delivered(task_id, attempt, cx);
+                Ok(Answer::Done)
+            }
             Command::Retry { task_id } => self.retry(task_id, cx),
             Command::Delete { task_id } => self.delete(task_id, cx).map(|()| Answer::Done),
             Command::Expire { task_ids } => {
@@ -270,6 +274,10 @@ impl Engine {
             Alarm::Worker(worker_id) => self.check_worker(worker_id, cx),
             Alarm::Timeout(task_id) => self.time_out(*task_id, cx),
             Alarm::Unserved(task_id) => self.check_served(*task_id, cx),
+            Alarm::Silence(task_id) => self.check_silence(*task_id, cx),
+            Alarm::CancelGrace(task_id) => self.cancel_ignored(*task_id, cx),
+            Alarm::Deadline(task_id) => self.deadline_over(*task_id, cx),
+            Alarm::StartBy(task_id) => self.never_started(*task_id, cx),
         }
         if self.timers.at(&alarm) == at {
             self.timers.clear(&alarm);
@@ -385,70 +393,73 @@ impl Engine {
 
     /// Puts one record in the place of another, in the map and in every index.
     pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
-        let mut private = None;
-        if let Some(old) = old {
-            private = self.unindex(old);
-            let goes_on = |new: &&Arc<Task>| new.status == Status::Running && new.attempt == old.attempt;
-            if old.status != Status::Running || !new.as_ref().is_some_and(goes_on) {
-                self.journal.keep(old.rev, private.take());
+        let before = old.map(|old| self.unindex(old)).unwrap_or_default();
+        if let Some(new) = new {
+            let mut private = self.journal.take(new.rev).unwrap_or_default();
+            if let Some(old) = old {
+                private.carry_over(&before, old, new);
             }
+            self.tasks.insert(new.task_id, new.clone());
+            self.index(new, private, now);
+        } else if let Some(old) = old {
+            self.tasks.remove(&old.task_id);
         }
-        match (old, new) {
-            (_, Some(new)) => {
-                let private = private.or_else(|| self.journal.take(new.rev));
-                self.tasks.insert(new.task_id, new.clone());
-                self.index(new, private, now);
-            }
-            (Some(old), None) => {
-                self.tasks.remove(&old.task_id);
-            }
-            (None, None) => {}
+        if let Some(old) = old {
+            self.journal.keep(old.rev, before);
         }
     }
 
-    fn index(&mut self, task: &Arc<Task>, private: Option<Private>, now: Now) {
+    fn index(&mut self, task: &Arc<Task>, private: Private, now: Now) {
+        if task.status.is_final() {
+            return self.finals.push_back(task.task_id);
+        }
+        self.unfinished += 1;
+        self.set_deadlines(task, &private, now);
         match task.status {
             Status::Pending => {
                 self.lanes.insert(task, &mut self.groups);
                 self.expect_service(task, now);
             }
-            Status::Scheduled => self.schedule(task, private, now),
-            Status::Running => self.lease(task, private, now),
+            Status::Scheduled => self.schedule(task, private.wait_ends, now),
+            Status::Running => self.lease(task, private.lease, now),
             Status::Waiting => {}
-            Status::Completed | Status::Failed | Status::Cancelled => self.finals.push_back(task.task_id),
+            Status::Completed | Status::Failed | Status::Cancelled => unreachable!("it is not final"),
         }
-        self.unfinished += usize::from(!task.status.is_final());
     }
 
-    fn unindex(&mut self, task: &Arc<Task>) -> Option<Private> {
-        self.unfinished -= usize::from(!task.status.is_final());
+    fn unindex(&mut self, task: &Arc<Task>) -> Private {
+        let mut private = Private::default();
+        if task.status.is_final() {
+            return private;
+        }
+        self.unfinished -= 1;
+        self.clear_deadlines(task, &mut private);
         match task.status {
             Status::Pending => {
                 self.lanes.remove(task, &mut self.groups);
                 self.end_service(task);
-                None
             }
-            Status::Scheduled => self.unschedule(task),
-            Status::Running => self.unlease(task),
-            Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => None,
+            Status::Scheduled => private.wait_ends = self.unschedule(task),
+            Status::Running => private.lease = self.unlease(task),
+            Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
         }
+        private
     }
 
     /// A task waits for a moment, or for the end of a wait. After a restart the record is all that is known of a wait; its
     /// times never go back, so what is left is no more than the wait.
-    fn schedule(&mut self, task: &Task, private: Option<Private>, now: Now) {
+    fn schedule(&mut self, task: &Task, wait_ends: Option<u64>, now: Now) {
         let run_at = task.run_at.unwrap_or_default();
-        let at = match private {
-            Some(Private::WaitEnds(at)) => At::Mono(at),
-            _ if task.delayed => At::Mono(now.mono + run_at.millis_since(now.at)),
-            _ => At::Wall(run_at),
+        let at = match task.delayed {
+            true => At::Mono(wait_ends.unwrap_or_else(|| now.mono + run_at.millis_since(now.at))),
+            false => At::Wall(run_at),
         };
         self.timers.set(Alarm::Due(task.task_id), at);
     }
 
-    fn unschedule(&mut self, task: &Task) -> Option<Private> {
+    fn unschedule(&mut self, task: &Task) -> Option<u64> {
         match self.timers.clear(&Alarm::Due(task.task_id)) {
-            Some(At::Mono(at)) => Some(Private::WaitEnds(at)),
+            Some(At::Mono(ends)) => Some(ends),
             _ => None,
         }
     }
@@ -493,6 +504,10 @@ pub(super) fn full_progress(progress: &Json) -> Option<Json> {
 /// Nothing has ticked: for restarts and tests.
 impl Ticks for () {
     fn newest(&self, _: TaskId) -> Option<Json> {
+        None
+    }
+
+    fn spoke(&self, _: TaskId, _: u32) -> Option<u64> {
         None
     }
 }

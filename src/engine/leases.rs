@@ -38,7 +38,6 @@ use crate::task::{Event, IdHasher, Name, Status, Task, TaskId, Timestamp};
 
 use super::core::{Engine, Step, keep_progress, lived_of};
 use super::groups::{FreeSlot, GroupId, Slot};
-use super::private::Private;
 use super::reports::Lost;
 use super::timers::{Alarm, At};
 use super::{Accepts, Answer, Cx, Hello, Link, Notice, Now, Refusal, WorkerState};
@@ -68,12 +67,16 @@ pub(super) struct Worker {
 }
 
 /// A task in the hands of a worker.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lease {
     attempt: u32,
     timeout_at: Option<u64>,
     /// When the attempt was last spoken of. It counts where the worker has no socket.
     heard: u64,
+    /// Until when it may take to stop, once it was asked to.
+    stop_by: Option<u64>,
+    /// When it last reported something, as far as was asked for: see `silence_ms`.
+    pub(super) spoke: u64,
     /// How long it lasts over HTTP, where its claim asked for more than the hub's own.
     asked_ms: Option<u64>,
     /// It is from before a restart of the hub, and its worker has not spoken of it yet: perhaps it was never handed out.
@@ -163,6 +166,7 @@ impl Worker {
                 Link::Away | Link::Http => running.len() as u32 + asked,
             },
             running,
+            stuck: self.ending.clone(),
             link: self.link,
             retiring: self.retiring,
             connected_at: self.connected_at,
@@ -385,22 +389,31 @@ impl Engine {
     }
 
     /// A running record stands in the engine: its worker holds it.
-    pub(super) fn lease(&mut self, task: &Task, private: Option<Private>, now: Now) {
+    pub(super) fn lease(&mut self, task: &Task, known: Option<Lease>, now: Now) {
         let Some(worker_id) = task.worker_id() else { return };
         let lease_ms = self.options.lease_ms;
-        let known = match private {
-            Some(Private::Lease(lease)) => Some(lease),
-            _ => None,
-        };
-        let lease = known.unwrap_or_else(|| {
+        // After a restart, how it ended while the hub was not there is told first.
+        let told_by = if self.recovering { now.lived + self.options.return_ms() } else { 0 };
+        let mut lease = known.unwrap_or_else(|| {
             let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.at);
             let timeout_at = task.timeout_ms().map(|timeout| lived_of(started_at, timeout, now));
-            // How it ended while the hub was not there is told first.
-            let told_by = if self.recovering { now.lived + self.options.return_ms() } else { 0 };
             let timeout_at = timeout_at.map(|at| at.max(told_by));
             let asked_ms = task.run().and_then(|run| run.lease_ms);
-            Lease { attempt: task.attempt, timeout_at, heard: now.lived, asked_ms, restored: self.recovering }
+            let spoke = now.lived.max(told_by);
+            let restored = self.recovering;
+            Lease { attempt: task.attempt, timeout_at, heard: now.lived, stop_by: None, spoke, asked_ms, restored }
         });
+        let asked_at = task.run().and_then(|run| run.cancel_requested_at);
+        lease.stop_by = asked_at.map(|asked_at| {
+            let stop_by = || lived_of(asked_at, task.cancel_grace_ms(), now).max(told_by);
+            lease.stop_by.unwrap_or_else(stop_by)
+        });
+        if let Some(at) = lease.stop_by {
+            self.timers.set(Alarm::CancelGrace(task.task_id), At::Lived(at));
+        }
+        if let Some(silence_ms) = task.silence_ms() {
+            self.timers.set(Alarm::Silence(task.task_id), At::Lived(lease.spoke + silence_ms));
+        }
         if let Some(at) = lease.timeout_at {
             self.timers.set(Alarm::Timeout(task.task_id), At::Lived(at));
         }
@@ -421,7 +434,7 @@ impl Engine {
     }
 
     /// A running record leaves the engine.
-    pub(super) fn unlease(&mut self, task: &Task) -> Option<Private> {
+    pub(super) fn unlease(&mut self, task: &Task) -> Option<Lease> {
         let worker_id = task.worker_id()?;
         let worker = self.workers.get_mut(worker_id)?;
         let lease = worker.running.remove(&task.task_id);
@@ -429,17 +442,36 @@ impl Engine {
             if lease.timeout_at.is_some() {
                 self.timers.clear(&Alarm::Timeout(task.task_id));
             }
+            if task.silence_ms().is_some() {
+                self.timers.clear(&Alarm::Silence(task.task_id));
+            }
+            if lease.stop_by.is_some() {
+                self.timers.clear(&Alarm::CancelGrace(task.task_id));
+            }
             if worker.link == Link::Away && worker.running.is_empty() {
                 // As if it had left with nothing: it does not count as somebody who takes tasks.
                 self.leaving.push(worker_id.clone());
             }
         }
         self.update_slot(worker_id);
-        lease.map(Private::Lease)
+        lease
+    }
+
+    /// The lease of a running task.
+    pub(super) fn lease_of(&mut self, task: &Task) -> Option<&mut Lease> {
+        self.workers.get_mut(task.worker_id()?)?.running.get_mut(&task.task_id)
+    }
+
+    /// Takes an attempt from its worker. That is told to stop, and its slot stays taken until it has let go.
+    pub(super) fn fence(&mut self, task: &Task, reason: &str, cx: &mut Cx<'_>) {
+        let Some(worker_id) = task.worker_id().cloned() else { return };
+        let (task_id, attempt) = (task.task_id, task.attempt);
+        self.occupy(&worker_id, task_id, attempt);
+        cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason: Some(reason.into()) });
     }
 
     /// The attempt is over for the hub, but the worker may still be at it.
-    pub(super) fn occupy(&mut self, worker_id: &Name, task_id: TaskId, attempt: u32) {
+    fn occupy(&mut self, worker_id: &Name, task_id: TaskId, attempt: u32) {
         if let Some(worker) = self.workers.get_mut(worker_id)
             && worker.link == Link::Socket
         {
@@ -471,10 +503,8 @@ impl Engine {
         for task_id in lost {
             if on_socket {
                 // It may only be slow. Told so, it does not go on for nothing beside whoever has the task next.
-                let attempt = self.tasks[&task_id].attempt;
-                self.occupy(worker_id, task_id, attempt);
-                let (worker_id, reason) = (worker_id.clone(), Some("lease lost".into()));
-                cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
+                let task = self.tasks[&task_id].clone();
+                self.fence(&task, "lease lost", cx);
             }
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
             self.lose_lease(task_id, Lost::Crash, note, cx);

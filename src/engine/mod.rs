@@ -27,6 +27,9 @@
 
 mod clock;
 mod core;
+#[cfg(test)]
+mod deadline_tests;
+mod deadlines;
 mod groups;
 mod lanes;
 mod leases;
@@ -76,6 +79,11 @@ pub enum Command {
     Cancel {
         task_id: TaskId,
         reason: Option<String>,
+    },
+    /// What a running attempt was asked to do has reached its worker.
+    CancelDelivered {
+        task_id: TaskId,
+        attempt: u32,
     },
     Retry {
         task_id: TaskId,
@@ -160,6 +168,8 @@ pub enum Report {
     Fail {
         error: Failure,
         retryable: bool,
+        /// Milliseconds until the next try, in place of what the task's policy says.
+        retry_after_ms: Option<u64>,
     },
     /// It stopped because it was asked to.
     Cancelled,
@@ -205,6 +215,8 @@ pub enum Refusal {
     Draining,
     /// `Options::tasks_max` unfinished tasks are here already.
     Full,
+    /// The moment by which it had to be final is over, or the one by which it had to be started.
+    DeadlineOver,
 }
 
 impl fmt::Display for Refusal {
@@ -220,6 +232,7 @@ impl fmt::Display for Refusal {
             Refusal::IdempotencyConflict => "the idempotency key was used for something else",
             Refusal::Draining => "the hub is going down",
             Refusal::Full => "the hub holds as many unfinished tasks as it may",
+            Refusal::DeadlineOver => "the task's deadline_at or start_by_at is over",
         })
     }
 }
@@ -257,6 +270,10 @@ pub struct Cx<'a> {
 pub trait Ticks {
     /// The newest tick since the record's transition, if there was one.
     fn newest(&self, task_id: TaskId) -> Option<Json>;
+
+    /// When the attempt last reported progress, a checkpoint or a log line, in lived time; known only of tasks with
+    /// `silence_ms`.
+    fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64>;
 }
 
 /// A worker as the engine knows it.
@@ -266,6 +283,8 @@ pub struct WorkerState {
     pub accepts: Accepts,
     pub concurrency: u32,
     pub running: Vec<(TaskId, u32)>,
+    /// Attempts that were taken from it, and that it has not let go of: each takes a slot.
+    pub stuck: Vec<(TaskId, u32)>,
     pub link: Link,
     pub retiring: bool,
     pub connected_at: Timestamp,

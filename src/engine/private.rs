@@ -7,15 +7,37 @@
 
 use std::collections::HashMap;
 
+use crate::task::{Status, Task};
+
 use super::leases::Lease;
 
 /// What is known beside one record.
-#[derive(Debug)]
-pub(super) enum Private {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Private {
     /// Of a running task.
-    Lease(Lease),
-    /// Of a task that waits for so long: when that is over, on the monotonic clock.
-    WaitEnds(u64),
+    pub(super) lease: Option<Lease>,
+    /// When waits are over, on the monotonic clock: the one that it is scheduled for, …
+    pub(super) wait_ends: Option<u64>,
+    /// … and those that go on from one record to the next.
+    pub(super) deadline_ends: Option<u64>,
+    pub(super) start_by_ends: Option<u64>,
+}
+
+impl Private {
+    /// What goes on from one record of a task to the next, or back: an attempt keeps its lease, and a wait its end unless
+    /// it began anew.
+    pub(super) fn carry_over(&mut self, from: &Private, old: &Task, new: &Task) {
+        let runs = |task: &Task| task.status == Status::Running;
+        if runs(old) && runs(new) && old.attempt == new.attempt {
+            self.lease = from.lease.clone();
+        }
+        if old.deadline() == new.deadline() {
+            self.deadline_ends = from.deadline_ends.or(self.deadline_ends);
+        }
+        if old.start_by() == new.start_by() {
+            self.start_by_ends = from.start_by_ends.or(self.start_by_ends);
+        }
+    }
 }
 
 /// Private state of records that were replaced in this batch, by the `rev` of the record.
@@ -24,8 +46,8 @@ pub(super) struct Journal(HashMap<u64, Private>);
 
 impl Journal {
     /// A record was replaced.
-    pub(super) fn keep(&mut self, rev: u64, private: Option<Private>) {
-        if let Some(private) = private {
+    pub(super) fn keep(&mut self, rev: u64, private: Private) {
+        if private != Private::default() {
             self.0.insert(rev, private);
         }
     }

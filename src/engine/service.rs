@@ -8,9 +8,9 @@
 //!
 //! The time is lived time, and begins anew with each hub and with each revert: it needs no place in the journal.
 
-use crate::task::{Event, Failure, Outcome, Status, Task, TaskId};
+use crate::task::{Failure, Task, TaskId};
 
-use super::core::{Engine, Step};
+use super::core::Engine;
 use super::timers::{Alarm, At};
 use super::{Cx, Now};
 
@@ -49,13 +49,7 @@ impl Engine {
         if cx.now.lived < served_at + unserved_ms {
             return self.look_again(task_id, unserved_ms, served_at, cx.now);
         }
-        let mut task = Task::clone(&task);
-        task.status = Status::Failed;
-        let run = task.run.get_or_insert_default();
-        run.finished_at = Some(cx.now.at);
-        run.ended_by_hub = true;
-        let message = format!("no worker was there that takes it for {unserved_ms} ms");
-        run.outcome = Some(Outcome::Error(Failure::new("lost", message)));
-        self.step(Some(task_id), Step::new(task, Event::Failed).note("no worker takes it"), cx);
+        let error = Failure::new("lost", format!("no worker was there that takes it for {unserved_ms} ms"));
+        self.end_for_good(Task::clone(&task), error, "no worker takes it", cx);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::task::{Detail, Digest, Event, Invalid, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
+use crate::task::{By, Cancel, Detail, Digest, Event, Invalid, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
 
 use super::core::{Engine, Step, keep_progress};
 use super::{Answer, Cx, Notice, Now, Refusal};
@@ -122,6 +122,10 @@ impl Engine {
             timeout_ms: new.timeout_ms,
             unserved_ms: new.unserved_ms,
             retry: new.retry,
+            deadline: By::asked(new.deadline_at, new.deadline_ms, cx.now.at),
+            start_by: By::asked(new.start_by_at, new.start_by_ms, cx.now.at),
+            silence_ms: new.silence_ms,
+            cancel_grace_ms: new.cancel_grace_ms,
             parent_id: new.parent_id,
         };
         let task = Task {
@@ -168,7 +172,8 @@ impl Engine {
         let mut next = Task::clone(&task);
         if task.status == Status::Running {
             keep_progress(&mut next, cx.ticks);
-            next.run.get_or_insert_default().cancel_requested_at = Some(cx.now.at);
+            let run = next.run.get_or_insert_default();
+            (run.cancel_requested_at, run.cancel) = (Some(cx.now.at), Some(Cancel::Requested));
             let step = Step { note: reason.clone(), ..Step::new(next, Event::CancelRequested) };
             let next = self.step(Some(task_id), step, cx);
             if let Some(worker_id) = next.worker_id().cloned() {
@@ -184,6 +189,19 @@ impl Engine {
         Ok(Answer::Task(self.step(Some(task_id), step, cx)))
     }
 
+    /// The worker of a task was told to stop.
+    pub(super) fn cancel_delivered(&mut self, task_id: TaskId, attempt: u32, cx: &mut Cx<'_>) {
+        let is_news = |task: &&Arc<Task>| {
+            let asked = task.run().is_some_and(|run| run.cancel == Some(Cancel::Requested));
+            task.status == Status::Running && task.attempt == attempt && asked
+        };
+        let Some(task) = self.tasks.get(&task_id).filter(is_news) else { return };
+        let mut next = Task::clone(task);
+        keep_progress(&mut next, cx.ticks);
+        next.run.get_or_insert_default().cancel = Some(Cancel::Delivered);
+        self.step(Some(task_id), Step::new(next, Event::CancelRequested).note("its worker was told"), cx);
+    }
+
     pub(super) fn retry(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
         match task.status {
@@ -197,6 +215,16 @@ impl Engine {
             Status::Waiting | Status::Scheduled | Status::Pending => return Err(Refusal::TaskNotFinished),
         }
         let mut next = Task::clone(task);
+        if let Some(detail) = &mut next.detail {
+            let start_by = detail.start_by.as_mut().filter(|_| task.attempt == 0);
+            for by in detail.deadline.as_mut().into_iter().chain(start_by) {
+                match by.ms {
+                    Some(ms) => by.at = cx.now.at.plus_millis(ms),
+                    None if by.at <= cx.now.wall => return Err(Refusal::DeadlineOver),
+                    None => {}
+                }
+            }
+        }
         next.status = Status::Pending;
         next.run_at = None;
         next.tries = 0;

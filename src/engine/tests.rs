@@ -11,15 +11,15 @@ pub(super) fn complete() -> Report {
 }
 
 pub(super) fn fail(retryable: bool) -> Report {
-    Report::Fail { error: Failure::new("error", "no luck"), retryable }
+    Report::Fail { error: Failure::new("error", "no luck"), retryable, retry_after_ms: None }
 }
 
 #[test]
 fn the_table_of_transitions_is_the_one_in_the_contract() {
     use Status::*;
     let table: [(Status, &[Status]); 7] = [
-        (Waiting, &[Scheduled, Pending, Cancelled]),
-        (Scheduled, &[Pending, Cancelled]),
+        (Waiting, &[Scheduled, Pending, Failed, Cancelled]),
+        (Scheduled, &[Pending, Failed, Cancelled]),
         (Pending, &[Running, Failed, Cancelled]),
         // Running again: the lease was confirmed, or the task was asked to stop.
         (Running, &[Scheduled, Pending, Running, Completed, Failed, Cancelled]),

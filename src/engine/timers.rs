@@ -18,6 +18,14 @@ pub(super) enum Alarm {
     Worker(Name),
     /// An attempt has taken as long as it may.
     Timeout(TaskId),
+    /// An attempt may have reported nothing for too long.
+    Silence(TaskId),
+    /// An attempt may have ignored for too long that it was asked to stop.
+    CancelGrace(TaskId),
+    /// A task is not final in time.
+    Deadline(TaskId),
+    /// A task was not handed out in time.
+    StartBy(TaskId),
     /// A ready task has waited so long that there should be a worker for it.
     Unserved(TaskId),
 }

@@ -75,6 +75,8 @@ pub struct LiveTask {
     pub rev: u64,
     pub attempt: u32,
     pub tick: u64,
+    /// When it last reported something, in time that the hub lived through.
+    pub spoke: u64,
     progress: Option<Json>,
 }
 
@@ -93,17 +95,21 @@ impl Live {
             return;
         }
         let before = self.0.remove(&task.task_id).filter(|live| live.attempt == task.attempt);
-        let progress = match before {
-            Some(live) => live.progress,
-            None => task.run().and_then(|run| run.progress.clone()),
+        let (progress, spoke) = match before {
+            Some(live) => (live.progress, live.spoke),
+            None => (task.run().and_then(|run| run.progress.clone()), 0),
         };
-        self.0.insert(task.task_id, LiveTask { rev: task.rev, attempt: task.attempt, tick: 0, progress });
+        self.0.insert(task.task_id, LiveTask { rev: task.rev, attempt: task.attempt, tick: 0, spoke, progress });
     }
 }
 
 impl Ticks for Live {
     fn newest(&self, task_id: TaskId) -> Option<Json> {
         self.0.get(&task_id)?.progress.clone()
+    }
+
+    fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64> {
+        self.0.get(&task_id).filter(|live| live.attempt == attempt).map(|live| live.spoke)
     }
 }
 
@@ -408,8 +414,10 @@ impl World {
 
     /// A tick of an attempt, past the writer, as on the board.
     pub fn tick(&mut self, task_id: TaskId, attempt: u32) {
+        let lived = self.clock.read(self.wall(), self.time - self.hub_started).lived;
         let Some(live) = self.live.0.get_mut(&task_id).filter(|live| live.attempt == attempt) else { return };
         live.tick += 1;
+        live.spoke = lived;
         live.progress = Some(Json::trusted(format!("{{\"current\":{}}}", live.rev * 1_000 + live.tick)));
         let (rev, tick) = (live.rev, live.tick);
         for watcher in &mut self.watchers {
@@ -447,7 +455,7 @@ impl World {
         let more = self.engine.assign(&mut Cx { now, ticks: &self.live, batch: &mut batch }, tasks_max);
         assert!(!more || batch.changes.len() - from == tasks_max, "it stopped short of its bound");
         self.checker.assigned(&batch.changes[from..], &batch.notices[noticed..], now, !more);
-        self.checker.sleeps_no_longer_than(self.engine.next_in(now), now, steps_max == UNBOUNDED);
+        self.checker.sleeps_no_longer_than(self.engine.next_in(now), &self.live, now, steps_max == UNBOUNDED);
         self.note_batch(&batch);
 
         let nothing = batch.changes.is_empty() && batch.keys.is_empty();
@@ -655,7 +663,17 @@ impl World {
                 }
             }
             From::Hello { actor, session } => self.actor_welcomed(actor, session, reply),
-            From::Http { actor } => self.actors[actor].http_replied(command, reply),
+            From::Http { actor } => {
+                if let (
+                    Command::Report { task_id, attempt, .. },
+                    Reply::Answer(Answer::Reported { cancel_requested: true }),
+                ) = (command, &reply)
+                {
+                    let (task_id, attempt) = (*task_id, *attempt);
+                    self.push(Command::CancelDelivered { task_id, attempt }, From::Nobody);
+                }
+                self.actors[actor].http_replied(command, reply);
+            }
             From::Claim { actor, ticket } => {
                 if !matches!(reply, Reply::Answer(_)) {
                     // The handler gives up, and its guard takes the claim back.
