@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::task::{Failure, Progress, Status, TaskView, Timestamp};
+use crate::task::{Cancel, Failure, Progress, Status, TaskView, Timestamp};
 
 /// Text of others, made harmless for a terminal: no control characters, no colours.
 pub(super) fn plain(text: &str) -> String {
@@ -277,6 +277,11 @@ pub(super) fn task(task: &TaskView, now: Timestamp, colours: bool) -> String {
         let mut words = status(task.status, 0, colours);
         if let Some(at) = task.cancel_requested_at {
             let _ = write!(words, ", asked to stop {} ago", span(now.millis_since(at)));
+        }
+        match task.cancel {
+            Some(Cancel::Delivered) if !task.status.is_final() => words.push_str(", its worker was told"),
+            Some(Cancel::Ignored) => words.push_str(", its worker did not stop"),
+            _ => {}
         }
         words
     });

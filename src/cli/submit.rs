@@ -10,7 +10,7 @@ use clap::Args;
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
-use crate::task::{FilterSpec, Json, NewTask, Status, TaskId, TaskView, Timestamp};
+use crate::task::{FilterSpec, Json, NewTask, RetryPolicy, Status, TaskId, TaskView, Timestamp};
 use crate::wire::SnapshotSpec;
 
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct SubmitArgs {
     /// Wait for its end; print its result, and exit with 1 if it failed or was cancelled
     #[arg(long, short)]
     wait: bool,
-    /// The line it waits in
+    /// The queue it waits in
     #[arg(long, short)]
     queue: Option<String>,
     #[command(flatten)]
@@ -39,6 +39,18 @@ pub(super) struct SubmitArgs {
     /// The longest an attempt may take, such as 10m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Failed if it has not ended by then: so much time from now, or a moment
+    #[arg(long, value_name = "WHEN", value_parser = by)]
+    deadline: Option<By>,
+    /// Failed if it was not started by then
+    #[arg(long, value_name = "WHEN", value_parser = by)]
+    start_by: Option<By>,
+    /// The longest an attempt may report neither progress nor a log line
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    silence: Option<Duration>,
+    /// The waits after failed tries, such as 1s,5s,1m; the last one repeats
+    #[arg(long, value_name = "TIMES", value_delimiter = ',', value_parser = humantime::parse_duration)]
+    retry_delays: Option<Vec<Duration>>,
     /// How many tries it has
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
@@ -74,13 +86,39 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.into(), value.into()))
 }
 
+/// A time by which something must have happened: so long from now, or a moment.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    In(Duration),
+    At(Timestamp),
+}
+
+impl By {
+    fn at(self) -> Option<Timestamp> {
+        if let By::At(at) = self { Some(at) } else { None }
+    }
+
+    fn ms(self) -> Option<u64> {
+        if let By::In(time) = self { Some(millis(time)) } else { None }
+    }
+}
+
+fn by(text: &str) -> Result<By, String> {
+    let time = || humantime::parse_duration(text).map(By::In);
+    let wrong = |_| format!("{text:?} is neither a time such as 10m nor a moment such as 2026-01-31T12:00:00Z");
+    Timestamp::parse(text).map(By::At).or_else(|_| time()).map_err(wrong)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).map_err(|why| format!("a moment {why}"))
 }
 
 impl SubmitArgs {
     fn new_task(&self) -> Result<NewTask, Failed> {
-        let millis = |time: Duration| time.as_millis() as u64;
         let mut new = NewTask {
             queue: self.queue.clone(),
             title: self.words.title.clone(),
@@ -91,6 +129,15 @@ impl SubmitArgs {
             run_at: self.run_at,
             delay_ms: self.delay.map(millis),
             timeout_ms: self.timeout.map(millis),
+            deadline_at: self.deadline.and_then(By::at),
+            deadline_ms: self.deadline.and_then(By::ms),
+            start_by_at: self.start_by.and_then(By::at),
+            start_by_ms: self.start_by.and_then(By::ms),
+            silence_ms: self.silence.map(millis),
+            retry: self
+                .retry_delays
+                .as_ref()
+                .map(|times| RetryPolicy::delays_ms(times.iter().copied().map(millis).collect::<Vec<_>>())),
             max_attempts: self.max_attempts,
             max_crashes: self.max_crashes,
             ..NewTask::new(&self.task_type)

@@ -134,7 +134,10 @@ pub(super) fn workers(workers: &[WorkerView], look: Look) -> String {
         table.row([
             worker.worker_id.clone(),
             if worker.draining { format!("{}, draining", worker.link) } else { worker.link.clone() },
-            worker.running.len().to_string(),
+            match worker.stuck.len() {
+                0 => worker.running.len().to_string(),
+                stuck => format!("{} (+{stuck} stuck)", worker.running.len()),
+            },
             worker.concurrency.to_string(),
             show::age(worker.last_heard_at, look.now),
             worker.queues.join(" "),

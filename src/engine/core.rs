@@ -7,13 +7,13 @@ use crate::task::{
     Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
 };
 
-use super::crews::{Crews, Seat};
-use super::leases::{Claim, Lease, Worker};
-use super::lines::Lines;
-use super::service::Service;
+use super::groups::{Slot, WorkerGroups};
+use super::lanes::Lanes;
+use super::leases::{Claim, Worker};
+use super::private::{Journal, Private};
 use super::submit::Keys;
-use super::timers::{Alarm, Timers};
-use super::{Answer, Batch, Command, Notice, Now, Refusal, Ticks, WorkerState};
+use super::timers::{Alarm, At, Timers};
+use super::{Answer, Batch, Command, Cx, Notice, Now, Refusal, Ticks, WorkerState};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug)]
@@ -66,12 +66,10 @@ pub struct Engine {
     finals: VecDeque<TaskId>,
     /// Deleted in this batch: the store still has them, but a later command must not bring them back from there.
     gone: HashSet<TaskId, IdHasher>,
-    pub(super) lines: Lines,
-    pub(super) crews: Crews,
+    pub(super) lanes: Lanes,
+    pub(super) groups: WorkerGroups,
     pub(super) timers: Timers,
-    /// Leases that ended in this batch. A step that goes on with the attempt, or a revert, finds its lease here: the record
-    /// knows only the wall clock, which may have jumped since.
-    pub(super) ended: HashMap<(TaskId, u32), Lease, IdHasher>,
+    journal: Journal,
     pub(super) workers: HashMap<Name, Worker>,
     /// Who may still be at an attempt that is over for the hub.
     pub(super) endings: HashMap<(TaskId, u32), Name, IdHasher>,
@@ -79,8 +77,8 @@ pub struct Engine {
     /// they held.
     pub(super) leaving: Vec<Name>,
     pub(super) claims: HashMap<u64, Claim>,
-    /// Ready tasks that do not wait for ever.
-    pub(super) services: HashMap<TaskId, Service, IdHasher>,
+    /// When ready tasks that do not wait for ever were last served, in lived time.
+    pub(super) served_at: HashMap<TaskId, u64, IdHasher>,
     pub(super) keys: Keys,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
@@ -119,15 +117,15 @@ impl Engine {
             unfinished: 0,
             finals: VecDeque::new(),
             gone: HashSet::default(),
-            lines: Lines::default(),
-            crews: Crews::default(),
+            lanes: Lanes::default(),
+            groups: WorkerGroups::default(),
             timers: Timers::default(),
-            ended: HashMap::default(),
+            journal: Journal::default(),
             workers: HashMap::new(),
             endings: HashMap::default(),
             leaving: Vec::new(),
             claims: HashMap::new(),
-            services: HashMap::default(),
+            served_at: HashMap::default(),
             keys: Keys::default(),
             draining: false,
             recovering: false,
@@ -195,8 +193,7 @@ impl Engine {
     /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
         self.gone.clear();
-        self.ended.clear();
-        self.timers.shed();
+        self.journal.clear();
         self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
@@ -207,29 +204,27 @@ impl Engine {
     }
 
     /// Decides one command. A refusal has changed nothing.
-    pub fn decide(
-        &mut self,
-        command: Command,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
-    ) -> Result<Answer, Refusal> {
+    pub fn decide(&mut self, command: Command, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         match command {
-            Command::Submit { tasks, key } => self.submit(tasks, key, now, batch),
-            Command::Cancel { task_id, reason } => self.cancel(task_id, reason, now, ticks, batch),
-            Command::Retry { task_id } => self.retry(task_id, now, batch),
-            Command::Delete { task_id } => self.delete(task_id, now, batch).map(|()| Answer::Done),
+            Command::Submit { tasks, key } => self.submit(tasks, key, cx),
+            Command::Cancel { task_id, reason } => self.cancel(task_id, reason, cx),
+            Command::CancelDelivered { task_id, attempt } => {
+                self.cancel_delivered(task_id, attempt, cx);
+                Ok(Answer::Done)
+            }
+            Command::Retry { task_id } => self.retry(task_id, cx),
+            Command::Delete { task_id } => self.delete(task_id, cx).map(|()| Answer::Done),
             Command::Expire { task_ids } => {
-                let gone = task_ids.iter().filter(|id| self.delete(**id, now, batch).is_ok()).count();
+                let gone = task_ids.iter().filter(|id| self.delete(**id, cx).is_ok()).count();
                 Ok(Answer::Count(gone))
             }
-            Command::Hello(hello) => Ok(self.hello(hello, now, ticks, batch)),
+            Command::Hello(hello) => Ok(self.hello(hello, cx)),
             Command::Left { worker_id, session } => {
-                self.left(&worker_id, session, now);
+                self.left(&worker_id, session, cx.now);
                 Ok(Answer::Done)
             }
             Command::Heard { worker_id } => {
-                self.heard(&worker_id, now);
+                self.heard(&worker_id, cx.now);
                 Ok(Answer::Done)
             }
             Command::Retire { worker_id, session } => {
@@ -237,85 +232,103 @@ impl Engine {
                 Ok(Answer::Done)
             }
             Command::Claim { worker_id, accepts, max, lease_ms, ticket } => {
-                self.claim(worker_id, accepts, max, lease_ms, ticket, now)
+                self.claim(worker_id, accepts, max, lease_ms, ticket, cx.now)
             }
             Command::Unclaim { ticket } => {
                 self.unclaim(ticket);
                 Ok(Answer::Done)
             }
-            Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, now, ticks, batch),
+            Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, cx),
             Command::Drain => {
                 self.draining = true;
-                self.dismiss_claims(batch);
+                self.dismiss_claims(cx);
                 Ok(Answer::Count(self.running()))
             }
-            Command::GiveBack => Ok(Answer::Count(self.give_back_all(now, ticks, batch))),
+            Command::GiveBack => Ok(Answer::Count(self.give_back_all(cx))),
             Command::Workers => Ok(Answer::Workers(self.worker_states())),
         }
     }
 
-    /// Makes scheduled tasks ready whose time has come, at most `steps_max`; more wait for the next call.
-    pub fn fire(&mut self, now: Now, steps_max: usize, batch: &mut Batch) {
+    /// Does what is due at this moment or after this wait, at most `steps_max` times; more wait for the next call.
+    pub fn fire(&mut self, cx: &mut Cx<'_>, steps_max: usize) {
         for _ in 0..steps_max {
-            let Some(task_id) = self.timers.first_due(now) else { break };
-            let mut task = Task::clone(&self.tasks[&task_id]);
-            task.status = Status::Pending;
-            task.delayed = false;
-            self.step(Some(task_id), Step::new(task, Event::Pending), now, batch);
+            let Some(alarm) = self.timers.due(cx.now) else { break };
+            self.go_off(alarm, cx);
         }
     }
 
     /// Ends what has taken too long and takes tasks from those who were silent too long, at most `steps_max` times; more
     /// wait for the next call. To be called once all that was said before has been decided.
-    pub fn judge(&mut self, now: Now, ticks: &dyn Ticks, steps_max: usize, batch: &mut Batch) {
+    pub fn judge(&mut self, cx: &mut Cx<'_>, steps_max: usize) {
         for _ in 0..steps_max {
-            match self.timers.pop_alarm(now) {
-                Some(Alarm::Worker(worker_id)) => self.check_worker(&worker_id, now, ticks, batch),
-                Some(Alarm::Timeout(task_id)) => self.time_out(task_id, now, ticks, batch),
-                Some(Alarm::Unserved(task_id)) => self.check_served(task_id, now, batch),
-                None => break,
-            }
+            let Some(alarm) = self.timers.due_to_judge(cx.now) else { break };
+            self.go_off(alarm, cx);
         }
     }
 
-    /// Gives ready tasks to free seats until one of the two runs out, at most `tasks_max`. Returns whether it stopped
+    /// An alarm is due. It is cleared, unless its rule has set it for another time.
+    fn go_off(&mut self, alarm: Alarm, cx: &mut Cx<'_>) {
+        let at = self.timers.at(&alarm);
+        match &alarm {
+            Alarm::Due(task_id) => self.make_ready(*task_id, cx),
+            Alarm::Worker(worker_id) => self.check_worker(worker_id, cx),
+            Alarm::Timeout(task_id) => self.time_out(*task_id, cx),
+            Alarm::Unserved(task_id) => self.check_served(*task_id, cx),
+            Alarm::Silence(task_id) => self.check_silence(*task_id, cx),
+            Alarm::CancelGrace(task_id) => self.cancel_ignored(*task_id, cx),
+            Alarm::Deadline(task_id) => self.deadline_over(*task_id, cx),
+            Alarm::StartBy(task_id) => self.never_started(*task_id, cx),
+        }
+        if self.timers.at(&alarm) == at {
+            self.timers.clear(&alarm);
+        }
+    }
+
+    fn make_ready(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
+        let mut task = Task::clone(&self.tasks[&task_id]);
+        task.status = Status::Pending;
+        task.delayed = false;
+        self.step(Some(task_id), Step::new(task, Event::Pending), cx);
+    }
+
+    /// Gives ready tasks to free slots until one of the two runs out, at most `tasks_max`. Returns whether it stopped
     /// for that bound.
-    pub fn assign(&mut self, now: Now, tasks_max: usize, batch: &mut Batch) -> bool {
+    pub fn assign(&mut self, cx: &mut Cx<'_>, tasks_max: usize) -> bool {
         let mut left = tasks_max;
-        while !self.draining && left > 0 && self.assign_one(now, batch) {
+        while !self.draining && left > 0 && self.assign_one(cx) {
             left -= 1;
         }
-        self.answer_claims(batch);
+        self.answer_claims(cx);
         left == 0
     }
 
-    fn assign_one(&mut self, now: Now, batch: &mut Batch) -> bool {
-        let Some((place, seat)) = self.crews.next() else { return false };
-        let (task_id, seat) = (place.task_id, seat.clone());
-        let (worker_id, lease_ms) = match &seat {
-            Seat::Worker(worker_id) => (worker_id.clone(), None),
-            Seat::Claim(ticket) => (self.claims[ticket].worker_id.clone(), self.claims[ticket].lease_ms),
+    fn assign_one(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some((rank, slot)) = self.groups.next() else { return false };
+        let (task_id, slot) = (rank.task_id, slot.clone());
+        let (worker_id, lease_ms) = match &slot {
+            Slot::Worker(worker_id) => (worker_id.clone(), None),
+            Slot::Claim(ticket) => (self.claims[ticket].worker_id.clone(), self.claims[ticket].lease_ms),
         };
         let mut task = Task::clone(&self.tasks[&task_id]);
         task.status = Status::Running;
         task.attempt += 1;
         task.tries += 1;
         task.run = Some(Box::new(Run {
-            started_at: Some(now.at),
+            started_at: Some(cx.now.at),
             worker_id: Some(worker_id.clone()),
             lease_ms,
             ..Run::default()
         }));
-        let task = self.step(Some(task_id), Step::new(task, Event::Running), now, batch);
-        match seat {
-            Seat::Worker(worker_id) => batch.notices.push(Notice::Run { worker_id, task }),
-            Seat::Claim(ticket) => self.give_to_claim(ticket, task, now),
+        let task = self.step(Some(task_id), Step::new(task, Event::Running), cx);
+        match slot {
+            Slot::Worker(worker_id) => cx.batch.notices.push(Notice::Run { worker_id, task }),
+            Slot::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),
         }
         true
     }
 
     /// Makes a step: the next `rev`, the indexes, the change. The one place where a task gets a new record.
-    pub(super) fn step(&mut self, prev: Option<TaskId>, step: Step, now: Now, batch: &mut Batch) -> Arc<Task> {
+    pub(super) fn step(&mut self, prev: Option<TaskId>, step: Step, cx: &mut Cx<'_>) -> Arc<Task> {
         let Step { mut task, event, note, payload, result } = step;
         let prev = prev.map(|id| self.tasks[&id].clone());
         debug_assert!(
@@ -326,10 +339,10 @@ impl Engine {
         );
         self.rev += 1;
         task.rev = self.rev;
-        task.updated_at = prev.as_ref().map_or(now.at, |prev| prev.updated_at.max(now.at));
+        task.updated_at = prev.as_ref().map_or(cx.now.at, |prev| prev.updated_at.max(cx.now.at));
         let task = Arc::new(task);
-        self.replace(prev.as_ref(), Some(&task), now);
-        batch.changes.push(Change {
+        self.replace(prev.as_ref(), Some(&task), cx.now);
+        cx.batch.changes.push(Change {
             rev: self.rev,
             at: task.updated_at,
             kind: ChangeKind::Transition(event),
@@ -342,17 +355,17 @@ impl Engine {
         task
     }
 
-    fn delete(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) -> Result<(), Refusal> {
+    fn delete(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
         if !task.status.is_final() {
             return Err(Refusal::TaskNotFinished);
         }
         self.rev += 1;
-        self.replace(Some(&task), None, now);
+        self.replace(Some(&task), None, cx.now);
         self.gone.insert(task_id);
-        batch.changes.push(Change {
+        cx.batch.changes.push(Change {
             rev: self.rev,
-            at: now.at,
+            at: cx.now.at,
             kind: ChangeKind::Gone,
             prev: Some(task.clone()),
             task,
@@ -371,6 +384,8 @@ impl Engine {
             self.replace(next, change.prev.as_ref(), now);
             self.rev = change.rev - 1;
         }
+        // The numbers of what was taken back are given again.
+        self.journal.clear();
         for key in &batch.keys {
             self.keys.forget(key.key);
         }
@@ -378,46 +393,75 @@ impl Engine {
 
     /// Puts one record in the place of another, in the map and in every index.
     pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
-        if let Some(old) = old {
-            self.unindex(old);
+        let before = old.map(|old| self.unindex(old)).unwrap_or_default();
+        if let Some(new) = new {
+            let mut private = self.journal.take(new.rev).unwrap_or_default();
+            if let Some(old) = old {
+                private.carry_over(&before, old, new);
+            }
+            self.tasks.insert(new.task_id, new.clone());
+            self.index(new, private, now);
+        } else if let Some(old) = old {
+            self.tasks.remove(&old.task_id);
         }
-        match (old, new) {
-            (_, Some(new)) => {
-                self.tasks.insert(new.task_id, new.clone());
-                self.index(new, now);
-            }
-            (Some(old), None) => {
-                self.tasks.remove(&old.task_id);
-            }
-            (None, None) => {}
+        if let Some(old) = old {
+            self.journal.keep(old.rev, before);
         }
     }
 
-    fn index(&mut self, task: &Arc<Task>, now: Now) {
+    fn index(&mut self, task: &Arc<Task>, private: Private, now: Now) {
+        if task.status.is_final() {
+            return self.finals.push_back(task.task_id);
+        }
+        self.unfinished += 1;
+        self.set_deadlines(task, &private, now);
         match task.status {
             Status::Pending => {
-                self.lines.insert(task, &mut self.crews);
+                self.lanes.insert(task, &mut self.groups);
                 self.expect_service(task, now);
             }
-            Status::Scheduled => self.timers.schedule(task, now),
-            Status::Running => self.lease(task, now),
+            Status::Scheduled => self.schedule(task, private.wait_ends, now),
+            Status::Running => self.lease(task, private.lease, now),
             Status::Waiting => {}
-            Status::Completed | Status::Failed | Status::Cancelled => self.finals.push_back(task.task_id),
+            Status::Completed | Status::Failed | Status::Cancelled => unreachable!("it is not final"),
         }
-        self.unfinished += usize::from(!task.status.is_final());
     }
 
-    fn unindex(&mut self, task: &Arc<Task>) {
+    fn unindex(&mut self, task: &Arc<Task>) -> Private {
+        let mut private = Private::default();
+        if task.status.is_final() {
+            return private;
+        }
+        self.unfinished -= 1;
+        self.clear_deadlines(task, &mut private);
         match task.status {
             Status::Pending => {
-                self.lines.remove(task, &mut self.crews);
+                self.lanes.remove(task, &mut self.groups);
                 self.end_service(task);
             }
-            Status::Scheduled => self.timers.unschedule(task),
-            Status::Running => self.unlease(task),
+            Status::Scheduled => private.wait_ends = self.unschedule(task),
+            Status::Running => private.lease = self.unlease(task),
             Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
         }
-        self.unfinished -= usize::from(!task.status.is_final());
+        private
+    }
+
+    /// A task waits for a moment, or for the end of a wait. After a restart the record is all that is known of a wait; its
+    /// times never go back, so what is left is no more than the wait.
+    fn schedule(&mut self, task: &Task, wait_ends: Option<u64>, now: Now) {
+        let run_at = task.run_at.unwrap_or_default();
+        let at = match task.delayed {
+            true => At::Mono(wait_ends.unwrap_or_else(|| now.mono + run_at.millis_since(now.at))),
+            false => At::Wall(run_at),
+        };
+        self.timers.set(Alarm::Due(task.task_id), at);
+    }
+
+    fn unschedule(&mut self, task: &Task) -> Option<u64> {
+        match self.timers.clear(&Alarm::Due(task.task_id)) {
+            Some(At::Mono(ends)) => Some(ends),
+            _ => None,
+        }
     }
 
     fn running(&self) -> usize {
@@ -460,6 +504,10 @@ pub(super) fn full_progress(progress: &Json) -> Option<Json> {
 /// Nothing has ticked: for restarts and tests.
 impl Ticks for () {
     fn newest(&self, _: TaskId) -> Option<Json> {
+        None
+    }
+
+    fn spoke(&self, _: TaskId, _: u32) -> Option<u64> {
         None
     }
 }

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! **On a socket** a worker holds all its tasks by one lease: whatever it says renews it, and after a cut it says what it
-//! still holds. When the lease has run out its seat is taken away, and so are its tasks; it is told to stop them, and when
+//! still holds. When the lease has run out its slot is taken away, and so are its tasks; it is told to stop them, and when
 //! it is heard again, each takes a place until it has let go.
 //!
 //! **Over HTTP** a worker may never have got the answer that handed it a task, and has no way to say so. There each attempt
@@ -37,16 +37,16 @@ use std::sync::Arc;
 use crate::task::{Event, IdHasher, Name, Status, Task, TaskId, Timestamp};
 
 use super::core::{Engine, Step, keep_progress, lived_of};
-use super::crews::{CrewId, Free, Seat};
+use super::groups::{FreeSlot, GroupId, Slot};
 use super::reports::Lost;
-use super::timers::Alarm;
-use super::{Accepts, Answer, Batch, Hello, Link, Notice, Now, Refusal, Ticks, WorkerState};
+use super::timers::{Alarm, At};
+use super::{Accepts, Answer, Cx, Hello, Link, Notice, Now, Refusal, WorkerState};
 
 /// A worker the engine knows of.
 pub(super) struct Worker {
     worker_id: Name,
     accepts: Accepts,
-    crew: CrewId,
+    group: GroupId,
     concurrency: u32,
     link: Link,
     session: u64,
@@ -59,21 +59,24 @@ pub(super) struct Worker {
     last_heard_at: Timestamp,
     /// While it is away: how long it may be.
     away_until: u64,
-    /// When the alarm of this worker goes off.
-    alarm_at: u64,
     pub(super) running: HashMap<TaskId, Lease, IdHasher>,
     /// Attempts that are over for the hub and perhaps not for the worker: each takes a place until the worker says so.
     ending: Vec<(TaskId, u32)>,
-    /// The key of its free seat, while it has one.
-    free: Option<Free>,
+    /// The key of its free slot, while it has one.
+    free: Option<FreeSlot>,
 }
 
 /// A task in the hands of a worker.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lease {
     attempt: u32,
     timeout_at: Option<u64>,
     /// When the attempt was last spoken of. It counts where the worker has no socket.
     heard: u64,
+    /// Until when it may take to stop, once it was asked to.
+    stop_by: Option<u64>,
+    /// When it last reported something, as far as was asked for: see `silence_ms`.
+    pub(super) spoke: u64,
     /// How long it lasts over HTTP, where its claim asked for more than the hub's own.
     asked_ms: Option<u64>,
     /// It is from before a restart of the hub, and its worker has not spoken of it yet: perhaps it was never handed out.
@@ -83,11 +86,11 @@ pub(super) struct Lease {
 /// An open claim over HTTP.
 pub(super) struct Claim {
     pub(super) worker_id: Name,
-    crew: CrewId,
+    group: GroupId,
     wanted: u32,
     /// How long the leases last that it gets, where it asked for more than the hub's own.
     pub(super) lease_ms: Option<u64>,
-    free: Free,
+    free: FreeSlot,
     given: Vec<Arc<Task>>,
 }
 
@@ -99,11 +102,11 @@ impl Claim {
 }
 
 impl Worker {
-    fn new(worker_id: Name, accepts: Accepts, crew: CrewId, link: Link, now: Now) -> Worker {
+    fn new(worker_id: Name, accepts: Accepts, group: GroupId, link: Link, now: Now) -> Worker {
         Worker {
             worker_id,
             accepts,
-            crew,
+            group,
             concurrency: 0,
             link,
             session: 0,
@@ -113,7 +116,6 @@ impl Worker {
             last_heard: now.lived,
             last_heard_at: now.at,
             away_until: 0,
-            alarm_at: 0,
             running: HashMap::default(),
             ending: Vec::new(),
             free: None,
@@ -164,6 +166,7 @@ impl Worker {
                 Link::Away | Link::Http => running.len() as u32 + asked,
             },
             running,
+            stuck: self.ending.clone(),
             link: self.link,
             retiring: self.retiring,
             connected_at: self.connected_at,
@@ -173,24 +176,24 @@ impl Worker {
 }
 
 impl Engine {
-    pub(super) fn hello(&mut self, hello: Hello, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> Answer {
+    pub(super) fn hello(&mut self, hello: Hello, cx: &mut Cx<'_>) -> Answer {
         let Hello { worker_id, session, accepts, concurrency, holding } = hello;
-        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let group = self.groups.join(&accepts, &mut self.lanes);
         match self.workers.get_mut(&worker_id) {
             None => {
-                let worker = Worker::new(worker_id.clone(), accepts, crew, Link::Socket, now);
+                let worker = Worker::new(worker_id.clone(), accepts, group, Link::Socket, cx.now);
                 self.workers.insert(worker_id.clone(), worker);
             }
             Some(worker) => {
                 if worker.link == Link::Socket {
-                    batch.notices.push(Notice::Replaced { session: worker.session });
+                    cx.batch.notices.push(Notice::Replaced { session: worker.session });
                 }
-                let old_crew = std::mem::replace(&mut worker.crew, crew);
+                let old_group = std::mem::replace(&mut worker.group, group);
                 if let Some(free) = worker.free.take() {
-                    self.crews.unseat(old_crew, &free);
+                    self.groups.remove_slot(old_group, &free);
                 }
                 worker.accepts = accepts;
-                self.crews.exit(old_crew, &mut self.lines);
+                self.groups.leave(old_group, &mut self.lanes);
             }
         }
         let worker = self.workers.get_mut(&worker_id).expect("it was found or just put there");
@@ -199,7 +202,7 @@ impl Engine {
         worker.concurrency = concurrency;
         worker.retiring = false;
         worker.silent = false;
-        worker.connected_at = now.at;
+        worker.connected_at = cx.now.at;
         for ending in worker.ending.drain(..) {
             self.endings.remove(&ending);
         }
@@ -211,25 +214,25 @@ impl Engine {
         mine.sort();
         let (keep, lost): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(id, attempt)| held(id, *attempt));
         let drop = holding.iter().filter(|held| !keep.contains(held)).copied().collect();
-        self.present(&worker_id, now);
+        self.present(&worker_id, cx.now);
         for (task_id, attempt) in &keep {
-            self.renew(&worker_id, *task_id, now);
+            self.renew(&worker_id, *task_id, cx.now);
             let mut task = Task::clone(&self.tasks[task_id]);
-            keep_progress(&mut task, ticks);
+            keep_progress(&mut task, cx.ticks);
             let step = Step::new(task, Event::Running).note("worker came back");
-            let task = self.step(Some(*task_id), step, now, batch);
+            let task = self.step(Some(*task_id), step, cx);
             if task.cancel_requested() {
                 let worker_id = worker_id.clone();
-                batch.notices.push(Notice::Stop { worker_id, task_id: *task_id, attempt: *attempt, reason: None });
+                cx.batch.notices.push(Notice::Stop { worker_id, task_id: *task_id, attempt: *attempt, reason: None });
             }
         }
         for (task_id, _) in lost {
             // From before a restart, of a process that was there then: the hub was gone before it could hand this out.
             let never_had = !is_new && self.workers[&worker_id].running[&task_id].restored;
             let how = if never_had { Lost::GivenBack } else { Lost::Crash };
-            self.lose_lease(task_id, how, "its worker came back without it", now, ticks, batch);
+            self.lose_lease(task_id, how, "its worker came back without it", cx);
         }
-        self.reseat(&worker_id);
+        self.update_slot(&worker_id);
         Answer::Welcome { keep, drop }
     }
 
@@ -248,7 +251,7 @@ impl Engine {
             self.leaving.push(worker_id.clone());
         }
         self.set_worker_alarm(worker_id, now.lived + grace_ms);
-        self.reseat(worker_id);
+        self.update_slot(worker_id);
     }
 
     /// A sign of life, of which attempt is not said: it is for all of them.
@@ -285,13 +288,13 @@ impl Engine {
             worker.comes_by_http(now);
         }
         let was_silent = std::mem::take(&mut worker.silent);
-        // An alarm that goes off early looks again; one that is set for later, after a long grace, would come too late.
+        // An alarm that is set for later, after a long grace, would come too late.
         let at = now.lived + lease_ms;
-        if worker.link != Link::Away && (worker.alarm_at == 0 || worker.alarm_at > at) {
-            self.set_worker_alarm(worker_id, at);
+        if worker.link != Link::Away {
+            self.look_at_worker_by(worker_id, at);
         }
         if was_silent {
-            self.reseat(worker_id);
+            self.update_slot(worker_id);
         }
     }
 
@@ -300,7 +303,7 @@ impl Engine {
             && worker.session == session
         {
             worker.retiring = true;
-            self.reseat(worker_id);
+            self.update_slot(worker_id);
         }
     }
 
@@ -316,17 +319,17 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let group = self.groups.join(&accepts, &mut self.lanes);
         if let Some(worker) = self.workers.get_mut(&worker_id) {
             worker.comes_by_http(now);
         } else {
-            let member = self.crews.enter(&accepts, &mut self.lines);
+            let member = self.groups.join(&accepts, &mut self.lanes);
             let worker = Worker::new(worker_id.clone(), accepts, member, Link::Http, now);
             self.workers.insert(worker_id.clone(), worker);
         }
-        let free = self.crews.seat(crew, Seat::Claim(ticket), 0);
+        let free = self.groups.add_slot(group, Slot::Claim(ticket), 0);
         let lease_ms = lease_ms.filter(|asked_ms| *asked_ms > self.options.lease_ms);
-        let claim = Claim { worker_id: worker_id.clone(), crew, wanted: max, lease_ms, free, given: Vec::new() };
+        let claim = Claim { worker_id: worker_id.clone(), group, wanted: max, lease_ms, free, given: Vec::new() };
         self.claims.insert(ticket, claim);
         self.present(&worker_id, now);
         Ok(Answer::Done)
@@ -334,18 +337,18 @@ impl Engine {
 
     pub(super) fn unclaim(&mut self, ticket: u64) {
         if let Some(claim) = self.claims.remove(&ticket) {
-            self.crews.unseat(claim.crew, &claim.free);
-            self.crews.exit(claim.crew, &mut self.lines);
+            self.groups.remove_slot(claim.group, &claim.free);
+            self.groups.leave(claim.group, &mut self.lanes);
         }
     }
 
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
         let Some(claim) = self.claims.get_mut(&ticket) else { return };
         claim.given.push(task);
-        self.crews.unseat(claim.crew, &claim.free);
+        self.groups.remove_slot(claim.group, &claim.free);
         let load = claim.given.len() as u32;
         if load < claim.wanted {
-            claim.free = self.crews.seat(claim.crew, Seat::Claim(ticket), load);
+            claim.free = self.groups.add_slot(claim.group, Slot::Claim(ticket), load);
         }
         // Whoever holds a claim open is there, though it may have said nothing for longer than a lease.
         let worker_id = claim.worker_id.clone();
@@ -356,24 +359,24 @@ impl Engine {
     }
 
     /// Every open claim is answered with what it has: nothing more will come.
-    pub(super) fn dismiss_claims(&mut self, batch: &mut Batch) {
+    pub(super) fn dismiss_claims(&mut self, cx: &mut Cx<'_>) {
         let mut tickets: Vec<_> = self.claims.keys().copied().collect();
         tickets.sort_unstable();
         for ticket in tickets {
-            self.close_claim(ticket, batch);
+            self.close_claim(ticket, cx);
         }
     }
 
-    fn close_claim(&mut self, ticket: u64, batch: &mut Batch) {
+    fn close_claim(&mut self, ticket: u64, cx: &mut Cx<'_>) {
         if let Some(claim) = self.claims.remove(&ticket) {
-            self.crews.unseat(claim.crew, &claim.free);
-            self.crews.exit(claim.crew, &mut self.lines);
-            batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
+            self.groups.remove_slot(claim.group, &claim.free);
+            self.groups.leave(claim.group, &mut self.lanes);
+            cx.batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
         }
     }
 
     /// Claims that got something are over.
-    pub(super) fn answer_claims(&mut self, batch: &mut Batch) {
+    pub(super) fn answer_claims(&mut self, cx: &mut Cx<'_>) {
         if self.claims.is_empty() {
             return;
         }
@@ -381,26 +384,38 @@ impl Engine {
             self.claims.iter().filter(|(_, claim)| !claim.given.is_empty()).map(|(ticket, _)| *ticket).collect();
         answered.sort_unstable();
         for ticket in answered {
-            self.close_claim(ticket, batch);
+            self.close_claim(ticket, cx);
         }
     }
 
     /// A running record stands in the engine: its worker holds it.
-    pub(super) fn lease(&mut self, task: &Task, now: Now) {
+    pub(super) fn lease(&mut self, task: &Task, known: Option<Lease>, now: Now) {
         let Some(worker_id) = task.worker_id() else { return };
         let lease_ms = self.options.lease_ms;
-        let lease = self.ended.remove(&(task.task_id, task.attempt));
-        let lease = lease.unwrap_or_else(|| {
+        // After a restart, how it ended while the hub was not there is told first.
+        let told_by = if self.recovering { now.lived + self.options.return_ms() } else { 0 };
+        let mut lease = known.unwrap_or_else(|| {
             let started_at = task.run().and_then(|run| run.started_at).unwrap_or(now.at);
             let timeout_at = task.timeout_ms().map(|timeout| lived_of(started_at, timeout, now));
-            // How it ended while the hub was not there is told first.
-            let told_by = if self.recovering { now.lived + self.options.return_ms() } else { 0 };
             let timeout_at = timeout_at.map(|at| at.max(told_by));
             let asked_ms = task.run().and_then(|run| run.lease_ms);
-            Lease { attempt: task.attempt, timeout_at, heard: now.lived, asked_ms, restored: self.recovering }
+            let spoke = now.lived.max(told_by);
+            let restored = self.recovering;
+            Lease { attempt: task.attempt, timeout_at, heard: now.lived, stop_by: None, spoke, asked_ms, restored }
         });
+        let asked_at = task.run().and_then(|run| run.cancel_requested_at);
+        lease.stop_by = asked_at.map(|asked_at| {
+            let stop_by = || lived_of(asked_at, task.cancel_grace_ms(), now).max(told_by);
+            lease.stop_by.unwrap_or_else(stop_by)
+        });
+        if let Some(at) = lease.stop_by {
+            self.timers.set(Alarm::CancelGrace(task.task_id), At::Lived(at));
+        }
+        if let Some(silence_ms) = task.silence_ms() {
+            self.timers.set(Alarm::Silence(task.task_id), At::Lived(lease.spoke + silence_ms));
+        }
         if let Some(at) = lease.timeout_at {
-            self.timers.set(at, Alarm::Timeout(task.task_id));
+            self.timers.set(Alarm::Timeout(task.task_id), At::Lived(at));
         }
         if !self.workers.contains_key(worker_id) {
             self.restore_worker(worker_id, task, now);
@@ -414,31 +429,49 @@ impl Engine {
         // If the alarm went off, and what came of it was taken back, it goes off again at once.
         let ends_at = worker.ends_at(&lease, lease_ms);
         worker.running.insert(task.task_id, lease);
-        if worker.alarm_at == 0 || ends_at < worker.alarm_at {
-            self.set_worker_alarm(worker_id, ends_at);
-        }
-        self.reseat(worker_id);
+        self.look_at_worker_by(worker_id, ends_at);
+        self.update_slot(worker_id);
     }
 
     /// A running record leaves the engine.
-    pub(super) fn unlease(&mut self, task: &Task) {
-        let Some(worker_id) = task.worker_id() else { return };
-        let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if let Some(lease) = worker.running.remove(&task.task_id) {
-            if let Some(at) = lease.timeout_at {
-                self.timers.clear(at, Alarm::Timeout(task.task_id));
+    pub(super) fn unlease(&mut self, task: &Task) -> Option<Lease> {
+        let worker_id = task.worker_id()?;
+        let worker = self.workers.get_mut(worker_id)?;
+        let lease = worker.running.remove(&task.task_id);
+        if let Some(lease) = &lease {
+            if lease.timeout_at.is_some() {
+                self.timers.clear(&Alarm::Timeout(task.task_id));
             }
-            self.ended.insert((task.task_id, task.attempt), lease);
+            if task.silence_ms().is_some() {
+                self.timers.clear(&Alarm::Silence(task.task_id));
+            }
+            if lease.stop_by.is_some() {
+                self.timers.clear(&Alarm::CancelGrace(task.task_id));
+            }
             if worker.link == Link::Away && worker.running.is_empty() {
                 // As if it had left with nothing: it does not count as somebody who takes tasks.
                 self.leaving.push(worker_id.clone());
             }
         }
-        self.reseat(worker_id);
+        self.update_slot(worker_id);
+        lease
+    }
+
+    /// The lease of a running task.
+    pub(super) fn lease_of(&mut self, task: &Task) -> Option<&mut Lease> {
+        self.workers.get_mut(task.worker_id()?)?.running.get_mut(&task.task_id)
+    }
+
+    /// Takes an attempt from its worker. That is told to stop, and its slot stays taken until it has let go.
+    pub(super) fn fence(&mut self, task: &Task, reason: &str, cx: &mut Cx<'_>) {
+        let Some(worker_id) = task.worker_id().cloned() else { return };
+        let (task_id, attempt) = (task.task_id, task.attempt);
+        self.occupy(&worker_id, task_id, attempt);
+        cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason: Some(reason.into()) });
     }
 
     /// The attempt is over for the hub, but the worker may still be at it.
-    pub(super) fn occupy(&mut self, worker_id: &Name, task_id: TaskId, attempt: u32) {
+    fn occupy(&mut self, worker_id: &Name, task_id: TaskId, attempt: u32) {
         if let Some(worker) = self.workers.get_mut(worker_id)
             && worker.link == Link::Socket
         {
@@ -453,34 +486,28 @@ impl Engine {
             && let Some(worker) = self.workers.get_mut(&worker_id)
         {
             worker.ending.retain(|ending| *ending != (task_id, attempt));
-            self.reseat(&worker_id);
+            self.update_slot(&worker_id);
         }
     }
 
-    pub(super) fn check_worker(&mut self, worker_id: &Name, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    pub(super) fn check_worker(&mut self, worker_id: &Name, cx: &mut Cx<'_>) {
         let lease_ms = self.options.lease_ms;
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
-        if worker.alarm_at > now.lived {
-            return;
-        }
-        worker.alarm_at = 0;
         let away = worker.link == Link::Away;
-        worker.silent = away || worker.last_heard + lease_ms <= now.lived;
+        worker.silent = away || worker.last_heard + lease_ms <= cx.now.lived;
         let worker = &*worker;
-        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms) <= now.lived;
+        let is_over = |lease: &Lease| worker.ends_at(lease, lease_ms) <= cx.now.lived;
         let mut lost: Vec<_> = worker.running.iter().filter(|(_, lease)| is_over(lease)).map(|(id, _)| *id).collect();
         lost.sort();
         let on_socket = worker.link == Link::Socket;
         for task_id in lost {
             if on_socket {
                 // It may only be slow. Told so, it does not go on for nothing beside whoever has the task next.
-                let attempt = self.tasks[&task_id].attempt;
-                self.occupy(worker_id, task_id, attempt);
-                let (worker_id, reason) = (worker_id.clone(), Some("lease lost".into()));
-                batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
+                let task = self.tasks[&task_id].clone();
+                self.fence(&task, "lease lost", cx);
             }
             let note = if away { "its worker did not come back" } else { "its worker fell silent" };
-            self.lose_lease(task_id, Lost::Crash, note, now, ticks, batch);
+            self.lose_lease(task_id, Lost::Crash, note, cx);
         }
         let waits = self.claims.values().any(|claim| claim.worker_id == *worker_id);
         let Some(worker) = self.workers.get(worker_id) else { return };
@@ -488,24 +515,24 @@ impl Engine {
         let next = worker.running.values().map(|lease| worker.ends_at(lease, lease_ms)).chain(silent_at).min();
         match (worker.link, next) {
             (_, Some(at)) => self.set_worker_alarm(worker_id, at),
-            (Link::Socket, None) => self.reseat(worker_id),
+            (Link::Socket, None) => self.update_slot(worker_id),
             // A claim may be held open longer than a lease; the worker is only waiting.
-            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, now.lived + lease_ms),
+            (Link::Http, None) if waits => self.set_worker_alarm(worker_id, cx.now.lived + lease_ms),
             (Link::Http | Link::Away, _) => self.leaving.push(worker_id.clone()),
         }
     }
 
-    fn lose_lease(&mut self, task_id: TaskId, how: Lost, note: &str, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    fn lose_lease(&mut self, task_id: TaskId, how: Lost, note: &str, cx: &mut Cx<'_>) {
         let task = Task::clone(&self.tasks[&task_id]);
-        self.lose(task, how, note, now, ticks, batch);
+        self.lose(task, how, note, cx);
     }
 
-    pub(super) fn give_back_all(&mut self, now: Now, ticks: &dyn Ticks, batch: &mut Batch) -> usize {
+    pub(super) fn give_back_all(&mut self, cx: &mut Cx<'_>) -> usize {
         let mut running: Vec<_> = self.workers.values().flat_map(|worker| worker.running.keys().copied()).collect();
         running.sort();
         for task_id in &running {
             let task = Task::clone(&self.tasks[task_id]);
-            self.lose(task, Lost::GivenBack, "the hub went down", now, ticks, batch);
+            self.lose(task, Lost::GivenBack, "the hub went down", cx);
         }
         running.len()
     }
@@ -516,9 +543,9 @@ impl Engine {
             task_types: crate::task::PatternSet::exactly(&task.task_type),
             queues: crate::task::PatternSet::exactly(&task.queue),
         };
-        let crew = self.crews.enter(&accepts, &mut self.lines);
+        let group = self.groups.join(&accepts, &mut self.lanes);
         let away_until = now.lived + self.options.return_ms();
-        let worker = Worker { away_until, ..Worker::new(worker_id.clone(), accepts, crew, Link::Away, now) };
+        let worker = Worker { away_until, ..Worker::new(worker_id.clone(), accepts, group, Link::Away, now) };
         self.workers.insert(worker_id.clone(), worker);
         self.set_worker_alarm(worker_id, away_until);
     }
@@ -541,44 +568,48 @@ impl Engine {
     fn forget_worker(&mut self, worker_id: &Name) {
         if let Some(worker) = self.workers.remove(worker_id) {
             if let Some(free) = &worker.free {
-                self.crews.unseat(worker.crew, free);
+                self.groups.remove_slot(worker.group, free);
             }
-            self.crews.exit(worker.crew, &mut self.lines);
-            self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
+            self.groups.leave(worker.group, &mut self.lanes);
+            self.timers.clear(&Alarm::Worker(worker_id.clone()));
         }
     }
 
     fn set_worker_alarm(&mut self, worker_id: &Name, at: u64) {
-        if let Some(worker) = self.workers.get_mut(worker_id) {
-            self.timers.clear(worker.alarm_at, Alarm::Worker(worker_id.clone()));
-            worker.alarm_at = at;
-            self.timers.set(at, Alarm::Worker(worker_id.clone()));
+        self.timers.set(Alarm::Worker(worker_id.clone()), At::Lived(at));
+    }
+
+    /// The worker is looked at no later than then. An alarm that goes off early looks again.
+    fn look_at_worker_by(&mut self, worker_id: &Name, at: u64) {
+        let set = self.timers.at(&Alarm::Worker(worker_id.clone()));
+        if !matches!(set, Some(At::Lived(set)) if set <= at) {
+            self.set_worker_alarm(worker_id, at);
         }
     }
 
-    /// Puts the worker's seat among the free ones, or takes it away, as its load and link say.
-    fn reseat(&mut self, worker_id: &Name) {
+    /// Puts the worker's slot among the free ones, or takes it away, as its load and link say.
+    fn update_slot(&mut self, worker_id: &Name) {
         let Some(worker) = self.workers.get_mut(worker_id) else { return };
         let load = worker.may_take().then(|| worker.load());
         if worker.free.as_ref().map(|free| free.load) == load {
             return;
         }
         if let Some(free) = worker.free.take() {
-            self.crews.unseat(worker.crew, &free);
+            self.groups.remove_slot(worker.group, &free);
         }
         if let Some(load) = load {
-            worker.free = Some(self.crews.seat(worker.crew, Seat::Worker(worker_id.clone()), load));
+            worker.free = Some(self.groups.add_slot(worker.group, Slot::Worker(worker_id.clone()), load));
         }
     }
 
     /// Confirms every lease after a restart: a transition, because the ticks of before are not known any more.
-    pub(super) fn confirm_leases(&mut self, now: Now, batch: &mut Batch) {
+    pub(super) fn confirm_leases(&mut self, cx: &mut Cx<'_>) {
         let mut running: Vec<_> =
             self.tasks.values().filter(|task| task.status == Status::Running).map(|task| task.task_id).collect();
         running.sort();
         for task_id in running {
             let task = Task::clone(&self.tasks[&task_id]);
-            self.step(Some(task_id), Step::new(task, Event::Running).note("the hub restarted"), now, batch);
+            self.step(Some(task_id), Step::new(task, Event::Running).note("the hub restarted"), cx);
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! The writer decides a whole batch before it commits it, so within a batch the engine's state runs ahead of the store.
 //! If the commit fails, [`Engine::revert`] takes the batch back, newest change first. That is possible because every index
-//! (ready lines, timers, who runs what) is a function of the records: a change is *unindex the old record, index the new
+//! (lanes, timers, leases) is a function of the records: a change is *unindex the old record, index the new
 //! one*, and its reverse is the reverse. What a worker's connection does (hello, heartbeat, leaving) is no change, is never
 //! durable, and is not taken back.
 //!
@@ -20,20 +20,24 @@
 //!
 //! # Who gets what
 //!
-//! Ready tasks stand in *lines*, one for each queue and type, ordered by priority and then age. Workers that accept the
-//! same types and queues form a *crew*; a crew keeps the heads of the lines it accepts in order, so the next task for it
-//! is found without looking at lines it does not serve. A free place of a worker, or an open claim over HTTP, is a *seat*;
-//! of all seats that there is a task for the emptiest comes first, then who waits longest.
+//! Ready tasks stand in *lanes*, one for each queue and type, ordered by priority and then age. Workers that accept the
+//! same types and queues form a *group*; a group keeps the heads of the lanes it takes in order, so that the next task for
+//! it is found without a look at other lanes. A worker with room, or an open claim over HTTP, is a free *slot*; of all
+//! slots that there is a task for, the least loaded comes first, then the one that waits longest.
 
 mod clock;
 mod core;
-mod crews;
 #[cfg(test)]
-mod desk;
+mod deadline_tests;
+mod deadlines;
+mod groups;
+mod lanes;
 mod leases;
-mod lines;
+mod private;
 mod recover;
 mod reports;
+#[cfg(test)]
+mod rig;
 mod service;
 mod submit;
 #[cfg(test)]
@@ -75,6 +79,11 @@ pub enum Command {
     Cancel {
         task_id: TaskId,
         reason: Option<String>,
+    },
+    /// What a running attempt was asked to do has reached its worker.
+    CancelDelivered {
+        task_id: TaskId,
+        attempt: u32,
     },
     Retry {
         task_id: TaskId,
@@ -159,6 +168,8 @@ pub enum Report {
     Fail {
         error: Failure,
         retryable: bool,
+        /// Milliseconds until the next try, in place of what the task's policy says.
+        retry_after_ms: Option<u64>,
     },
     /// It stopped because it was asked to.
     Cancelled,
@@ -204,6 +215,8 @@ pub enum Refusal {
     Draining,
     /// `Options::tasks_max` unfinished tasks are here already.
     Full,
+    /// The moment by which it had to be final is over, or the one by which it had to be started.
+    DeadlineOver,
 }
 
 impl fmt::Display for Refusal {
@@ -219,6 +232,7 @@ impl fmt::Display for Refusal {
             Refusal::IdempotencyConflict => "the idempotency key was used for something else",
             Refusal::Draining => "the hub is going down",
             Refusal::Full => "the hub holds as many unfinished tasks as it may",
+            Refusal::DeadlineOver => "the task's deadline_at or start_by_at is over",
         })
     }
 }
@@ -244,10 +258,22 @@ pub struct Batch {
     pub keys: Vec<KeyEntry>,
 }
 
+/// What a decision is made with, and where its outcome goes.
+pub struct Cx<'a> {
+    pub now: Now,
+    pub ticks: &'a dyn Ticks,
+    /// What this round of decisions has come to so far.
+    pub batch: &'a mut Batch,
+}
+
 /// The newest progress of running tasks. It is told, never decided from.
 pub trait Ticks {
     /// The newest tick since the record's transition, if there was one.
     fn newest(&self, task_id: TaskId) -> Option<Json>;
+
+    /// When the attempt last reported progress, a checkpoint or a log line, in lived time; known only of tasks with
+    /// `silence_ms`.
+    fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64>;
 }
 
 /// A worker as the engine knows it.
@@ -257,6 +283,8 @@ pub struct WorkerState {
     pub accepts: Accepts,
     pub concurrency: u32,
     pub running: Vec<(TaskId, u32)>,
+    /// Attempts that were taken from it, and that it has not let go of: each takes a slot.
+    pub stuck: Vec<(TaskId, u32)>,
     pub link: Link,
     pub retiring: bool,
     pub connected_at: Timestamp,

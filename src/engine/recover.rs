@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::task::{Task, TaskId};
 
 use super::core::{Engine, Options};
-use super::{Batch, Now};
+use super::{Batch, Cx, Now};
 
 impl Engine {
     /// Takes up where a store left off, with its unfinished tasks. The batch confirms the leases of running tasks and must
@@ -26,7 +26,7 @@ impl Engine {
         }
         engine.recovering = false;
         let mut batch = Batch::default();
-        engine.confirm_leases(now, &mut batch);
+        engine.confirm_leases(&mut Cx { now, ticks: &(), batch: &mut batch });
         (engine, batch)
     }
 }

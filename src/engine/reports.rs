@@ -1,11 +1,12 @@
 //! What workers say of their attempts, and how an attempt ends when they say nothing.
 
 use crate::task::{
-    Event, Failure, Invalid, Json, Outcome, RESULT_BYTES_MAX, RESULT_INLINE_BYTES, Status, Task, TaskId,
+    Cancel, Event, Failure, Invalid, Json, Outcome, RESULT_BYTES_MAX, RESULT_INLINE_BYTES, RetryPolicy, Status, Task,
+    TaskId,
 };
 
 use super::core::{Engine, Step, full_progress, keep_progress};
-use super::{Answer, Batch, Notice, Now, Refusal, Report, Ticks};
+use super::{Answer, Cx, Refusal, Report, Ticks};
 
 /// How an attempt was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +27,23 @@ enum EndedBy {
     Hub,
 }
 
+/// How a try failed.
+struct TryFailed {
+    error: Failure,
+    retryable: bool,
+    /// When the next try may begin, where that is known better than the task's policy does.
+    retry_after_ms: Option<u64>,
+    /// What the hub knows by itself; the rest is in the words of the worker.
+    note: Option<Box<str>>,
+}
+
 impl Engine {
     pub(super) fn report(
         &mut self,
         task_id: TaskId,
         attempt: u32,
         report: Report,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
+        cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
         let Some(task) = self.tasks.get(&task_id) else {
             self.attempt_over(task_id, attempt);
@@ -51,106 +60,84 @@ impl Engine {
             return Err(Refusal::CancelNotRequested);
         }
         let task = Task::clone(task);
-        self.heard_of(&task, now);
+        self.heard_of(&task, cx.now);
         match report {
             Report::Heartbeat => return Ok(Answer::Reported { cancel_requested }),
-            Report::Complete { result } => self.complete(task, result, now, ticks, batch),
-            Report::Fail { error, retryable } => {
-                self.fail(task, error.cut(), retryable, EndedBy::Worker, now, ticks, batch);
+            Report::Complete { result } => self.complete(task, result, cx),
+            Report::Fail { error, retryable, retry_after_ms } => {
+                let how = TryFailed { error: error.cut(), retryable, retry_after_ms, note: None };
+                self.fail(task, how, EndedBy::Worker, cx);
             }
-            Report::Cancelled => self.finish_cancelled(task, EndedBy::Worker, "stopped", now, ticks, batch),
-            Report::Release => self.lose(task, Lost::Released, "given back", now, ticks, batch),
+            Report::Cancelled => {
+                let mut task = task;
+                task.run.get_or_insert_default().cancel = Some(Cancel::Acknowledged);
+                self.finish_cancelled(task, EndedBy::Worker, "stopped", cx);
+            }
+            Report::Release => self.lose(task, Lost::Released, "given back", cx),
         }
         Ok(Answer::Reported { cancel_requested })
     }
 
-    fn complete(&mut self, mut task: Task, result: Json, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    fn complete(&mut self, mut task: Task, result: Json, cx: &mut Cx<'_>) {
         let task_id = task.task_id;
-        self.end_attempt(&mut task, EndedBy::Worker, ticks);
+        self.end_attempt(&mut task, EndedBy::Worker, cx.ticks);
         task.status = Status::Completed;
         let run = task.run.get_or_insert_default();
-        run.finished_at = Some(now.at);
+        run.finished_at = Some(cx.now.at);
         run.progress = run.progress.take().and_then(|progress| full_progress(&progress));
         let beside = (result.len() > RESULT_INLINE_BYTES).then(|| result.clone());
         run.outcome = Some(if beside.is_some() { Outcome::ResultOmitted } else { Outcome::Result(result) });
-        self.step(Some(task_id), Step { result: beside, ..Step::new(task, Event::Completed) }, now, batch);
+        self.step(Some(task_id), Step { result: beside, ..Step::new(task, Event::Completed) }, cx);
     }
 
     /// A try failed: another follows, or the task has failed.
-    #[expect(clippy::too_many_arguments, reason = "one call deep, and each is a different thing")]
-    fn fail(
-        &mut self,
-        mut task: Task,
-        error: Failure,
-        retryable: bool,
-        by: EndedBy,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
-    ) {
+    fn fail(&mut self, mut task: Task, how: TryFailed, by: EndedBy, cx: &mut Cx<'_>) {
+        let TryFailed { error, retryable, retry_after_ms, note } = how;
         if task.cancel_requested() {
-            return self.finish_cancelled(task, by, "failed while stopping", now, ticks, batch);
+            return self.finish_cancelled(task, by, "failed while stopping", cx);
         }
         let task_id = task.task_id;
-        self.end_attempt(&mut task, by, ticks);
+        self.end_attempt(&mut task, by, cx.ticks);
         let event = if retryable && task.tries < task.max_attempts {
             task.status = Status::Scheduled;
-            let delay = task.retry_policy().delay_ms(task.tries, &mut self.random);
-            task.run_at = Some(now.at.plus_millis(delay));
+            let delay = retry_after_ms.unwrap_or_else(|| task.retry_policy().delay_ms(task.tries, &mut self.random));
+            task.run_at = Some(cx.now.at.plus_millis(delay));
             task.delayed = true;
             task.run.get_or_insert_default().last_error = Some(error);
             Event::Retrying
         } else {
             task.status = Status::Failed;
             let run = task.run.get_or_insert_default();
-            run.finished_at = Some(now.at);
+            run.finished_at = Some(cx.now.at);
             run.outcome = Some(Outcome::Error(error));
             Event::Failed
         };
-        // Of failures the hub knows this one by itself; the others are in the words of the worker.
-        let note = (by == EndedBy::Hub).then(|| "timeout".into());
-        self.step(Some(task_id), Step { note, ..Step::new(task, event) }, now, batch);
+        self.step(Some(task_id), Step { note, ..Step::new(task, event) }, cx);
     }
 
-    fn finish_cancelled(
-        &mut self,
-        mut task: Task,
-        by: EndedBy,
-        note: &str,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
-    ) {
+    fn finish_cancelled(&mut self, mut task: Task, by: EndedBy, note: &str, cx: &mut Cx<'_>) {
         let task_id = task.task_id;
-        self.end_attempt(&mut task, by, ticks);
+        self.end_attempt(&mut task, by, cx.ticks);
         task.status = Status::Cancelled;
-        task.run.get_or_insert_default().finished_at = Some(now.at);
-        self.step(Some(task_id), Step::new(task, Event::Cancelled).note(note), now, batch);
+        task.run.get_or_insert_default().finished_at = Some(cx.now.at);
+        self.step(Some(task_id), Step::new(task, Event::Cancelled).note(note), cx);
     }
 
     /// An attempt ends without a word of its own: the task is ready again, or that was one crash too many.
-    pub(super) fn lose(
-        &mut self,
-        mut task: Task,
-        lost: Lost,
-        note: &str,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
-    ) {
+    pub(super) fn lose(&mut self, mut task: Task, lost: Lost, note: &str, cx: &mut Cx<'_>) {
         let by = if lost == Lost::Released { EndedBy::Worker } else { EndedBy::Hub };
         if task.cancel_requested() {
-            return self.finish_cancelled(task, by, note, now, ticks, batch);
+            return self.finish_cancelled(task, by, note, cx);
         }
         let task_id = task.task_id;
-        self.end_attempt(&mut task, by, ticks);
+        self.end_attempt(&mut task, by, cx.ticks);
         task.tries -= 1;
         task.crashes += u32::from(lost == Lost::Crash);
         let event = if task.crashes >= task.max_crashes && lost == Lost::Crash {
             task.status = Status::Failed;
             let message = format!("lost with its worker {} times", task.crashes);
             let run = task.run.get_or_insert_default();
-            run.finished_at = Some(now.at);
+            run.finished_at = Some(cx.now.at);
             run.outcome = Some(Outcome::Error(Failure::new("poison", message)));
             Event::Failed
         } else {
@@ -158,21 +145,50 @@ impl Engine {
             task.run_at = None;
             Event::Pending
         };
-        self.step(Some(task_id), Step::new(task, event).note(note), now, batch);
+        self.step(Some(task_id), Step::new(task, event).note(note), cx);
     }
 
     /// The attempt took longer than it may. The worker is told, and its place stays taken until it has let go.
-    pub(super) fn time_out(&mut self, task_id: TaskId, now: Now, ticks: &dyn Ticks, batch: &mut Batch) {
+    pub(super) fn time_out(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
         let Some(task) = self.tasks.get(&task_id).filter(|task| task.status == Status::Running) else { return };
         let task = Task::clone(task);
-        if let Some(worker_id) = task.worker_id().cloned() {
-            self.occupy(&worker_id, task_id, task.attempt);
-            let (attempt, reason) = (task.attempt, Some("timeout".into()));
-            batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason });
-        }
+        self.fence(&task, "timeout", cx);
         let millis = task.timeout_ms().unwrap_or_default();
         let error = Failure::new("timeout", format!("took longer than {millis} ms"));
-        self.fail(task, error, true, EndedBy::Hub, now, ticks, batch);
+        self.fail_by_hub(task, error, "timeout", cx);
+    }
+
+    /// The attempt was asked to stop, and has not.
+    pub(super) fn cancel_ignored(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
+        let Some(task) = self.tasks.get(&task_id).filter(|task| task.status == Status::Running) else { return };
+        let mut task = Task::clone(task);
+        self.fence(&task, "cancelled", cx);
+        task.run.get_or_insert_default().cancel = Some(Cancel::Ignored);
+        self.finish_cancelled(task, EndedBy::Hub, "it did not stop", cx);
+    }
+
+    /// An attempt broke a rule of its task, as a try that failed.
+    pub(super) fn fail_by_hub(&mut self, task: Task, error: Failure, note: &str, cx: &mut Cx<'_>) {
+        let try_failed = TryFailed { error, retryable: true, retry_after_ms: None, note: Some(note.into()) };
+        self.fail(task, try_failed, EndedBy::Hub, cx);
+    }
+
+    /// The hub ends a task, whatever it has left. One that was asked to stop is cancelled.
+    pub(super) fn end_for_good(&mut self, mut task: Task, error: Failure, note: &str, cx: &mut Cx<'_>) {
+        if task.cancel_requested() {
+            return self.finish_cancelled(task, EndedBy::Hub, note, cx);
+        }
+        let task_id = task.task_id;
+        if task.status == Status::Running {
+            self.end_attempt(&mut task, EndedBy::Hub, cx.ticks);
+        }
+        task.status = Status::Failed;
+        task.run_at = None;
+        task.delayed = false;
+        let run = task.run.get_or_insert_default();
+        run.finished_at = Some(cx.now.at);
+        run.outcome = Some(Outcome::Error(error));
+        self.step(Some(task_id), Step::new(task, Event::Failed).note(note), cx);
     }
 
     /// What every end of an attempt has in common.
@@ -189,7 +205,10 @@ impl Engine {
 fn check(report: &Report) -> Result<(), Invalid> {
     match report {
         Report::Complete { result } => Invalid::json("result", result, RESULT_BYTES_MAX),
-        Report::Fail { error, .. } => {
+        Report::Fail { error, retry_after_ms, .. } => {
+            if retry_after_ms.is_some_and(|ms| ms > RetryPolicy::MAX_MS_MAX) {
+                return Err(Invalid::limit("retry_after_ms", RetryPolicy::MAX_MS_MAX, "ms"));
+            }
             if error.kind.chars().count() > Failure::KIND_CHARS_MAX {
                 return Err(Invalid::limit("error.kind", Failure::KIND_CHARS_MAX as u64, "characters"));
             }

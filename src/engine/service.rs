@@ -6,67 +6,50 @@
 //! and when there was none for so long, it fails as `lost`. A worker that is away in its grace counts as there; how busy
 //! it is does not matter.
 //!
-//! The time is lived time, and begins anew with each hub: while the hub was not there, no worker could be seen.
+//! The time is lived time, and begins anew with each hub and with each revert: it needs no place in the journal.
 
-use crate::task::{Event, Failure, Outcome, Status, Task, TaskId};
+use crate::task::{Failure, Task, TaskId};
 
-use super::core::{Engine, Step};
-use super::timers::Alarm;
-use super::{Batch, Now};
+use super::core::Engine;
+use super::timers::{Alarm, At};
+use super::{Cx, Now};
 
 /// Looks in the time that a task may be unserved.
 const LOOKS: u64 = 4;
-
-/// When it is looked next for a worker, and when there was one last.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Service {
-    look_at: u64,
-    served: u64,
-}
 
 impl Engine {
     /// A task is ready, and should be served.
     pub(super) fn expect_service(&mut self, task: &Task, now: Now) {
         if let Some(unserved_ms) = task.unserved_ms() {
-            self.look_again(task.task_id, unserved_ms, Service { look_at: 0, served: now.lived }, now);
+            self.look_again(task.task_id, unserved_ms, now.lived, now);
         }
     }
 
     /// It is not ready any more.
     pub(super) fn end_service(&mut self, task: &Task) {
-        if task.unserved_ms().is_some()
-            && let Some(service) = self.services.remove(&task.task_id)
-        {
-            self.timers.clear(service.look_at, Alarm::Unserved(task.task_id));
+        if task.unserved_ms().is_some() {
+            self.timers.clear(&Alarm::Unserved(task.task_id));
+            self.served_at.remove(&task.task_id);
         }
     }
 
-    fn look_again(&mut self, task_id: TaskId, unserved_ms: u64, service: Service, now: Now) {
-        let ends_at = service.served + unserved_ms;
-        let look_at = ends_at.min(now.lived + (unserved_ms / LOOKS).max(1));
-        self.services.insert(task_id, Service { look_at, ..service });
-        self.timers.set(look_at, Alarm::Unserved(task_id));
+    fn look_again(&mut self, task_id: TaskId, unserved_ms: u64, served_at: u64, now: Now) {
+        let look_at = (served_at + unserved_ms).min(now.lived + (unserved_ms / LOOKS).max(1));
+        self.served_at.insert(task_id, served_at);
+        self.timers.set(Alarm::Unserved(task_id), At::Lived(look_at));
     }
 
-    pub(super) fn check_served(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) {
-        let (Some(task), Some(mut service)) = (self.tasks.get(&task_id).cloned(), self.services.get(&task_id).copied())
-        else {
-            return;
-        };
+    pub(super) fn check_served(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
+        let Some(task) = self.tasks.get(&task_id).cloned() else { return };
+        let Some(mut served_at) = self.served_at.get(&task_id).copied() else { return };
         let Some(unserved_ms) = task.unserved_ms() else { return };
-        if self.crews.has_member_for(task.queue.as_str(), task.task_type.as_str()) {
-            service.served = now.lived;
+        if self.groups.has_member_for(task.queue.as_str(), task.task_type.as_str()) {
+            served_at = cx.now.lived;
         }
-        if now.lived < service.served + unserved_ms {
-            return self.look_again(task_id, unserved_ms, service, now);
+        if cx.now.lived < served_at + unserved_ms {
+            return self.look_again(task_id, unserved_ms, served_at, cx.now);
         }
-        let mut task = Task::clone(&task);
-        task.status = Status::Failed;
-        let run = task.run.get_or_insert_default();
-        run.finished_at = Some(now.at);
-        run.ended_by_hub = true;
-        let message = format!("no worker was there that takes it for {unserved_ms} ms");
-        run.outcome = Some(Outcome::Error(Failure::new("lost", message)));
-        self.step(Some(task_id), Step::new(task, Event::Failed).note("no worker takes it"), now, batch);
+        let error = Failure::new("lost", format!("no worker was there that takes it for {unserved_ms} ms"));
+        self.end_for_good(Task::clone(&task), error, "no worker takes it", cx);
     }
 }

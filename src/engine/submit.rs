@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::task::{Detail, Digest, Event, Invalid, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
+use crate::task::{By, Cancel, Detail, Digest, Event, Invalid, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
 
 use super::core::{Engine, Step, keep_progress};
-use super::{Answer, Batch, Notice, Now, Refusal, Ticks};
+use super::{Answer, Cx, Notice, Now, Refusal};
 
 /// Keys at hand; more are looked up in the store.
 const KEYS_RESIDENT_MAX: usize = 4_096;
@@ -78,11 +78,10 @@ impl Engine {
         &mut self,
         tasks: Vec<NewTask>,
         key: Option<SubmitKey>,
-        now: Now,
-        batch: &mut Batch,
+        cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
         if let Some(SubmitKey { key, body }) = key
-            && let Some(entry) = self.keys.get(key, now)
+            && let Some(entry) = self.keys.get(key, cx.now)
         {
             return match entry.body == body {
                 true => Ok(Answer::Replayed { task_ids: entry.tasks.clone() }),
@@ -95,26 +94,26 @@ impl Engine {
         if self.unfinished() + tasks.len() > self.options.tasks_max {
             return Err(Refusal::Full);
         }
-        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(|new| self.create(new, now, batch)).collect();
+        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(|new| self.create(new, cx)).collect();
         if let Some(SubmitKey { key, body }) = key {
             let entry = KeyEntry {
                 key,
                 body,
                 tasks: tasks.iter().map(|task| task.task_id).collect(),
-                expires_at: now.at.plus_millis(self.options.key_ms),
+                expires_at: cx.now.at.plus_millis(self.options.key_ms),
             };
-            batch.keys.push(entry.clone());
+            cx.batch.keys.push(entry.clone());
             self.keys.insert(entry);
         }
         Ok(Answer::Submitted { tasks })
     }
 
-    fn create(&mut self, new: NewTask, now: Now, batch: &mut Batch) -> Arc<Task> {
+    fn create(&mut self, new: NewTask, cx: &mut Cx<'_>) -> Arc<Task> {
         let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none());
-        let run_at = new.run_at.or(delay_ms.map(|delay| now.at.plus_millis(delay)));
+        let run_at = new.run_at.or(delay_ms.map(|delay| cx.now.at.plus_millis(delay)));
         let waits = match delay_ms {
             Some(delay) => delay > 0,
-            None => run_at.is_some_and(|at| at > now.wall),
+            None => run_at.is_some_and(|at| at > cx.now.wall),
         };
         let detail = Detail {
             title: new.title.map(Into::into),
@@ -123,16 +122,20 @@ impl Engine {
             timeout_ms: new.timeout_ms,
             unserved_ms: new.unserved_ms,
             retry: new.retry,
+            deadline: By::asked(new.deadline_at, new.deadline_ms, cx.now.at),
+            start_by: By::asked(new.start_by_at, new.start_by_ms, cx.now.at),
+            silence_ms: new.silence_ms,
+            cancel_grace_ms: new.cancel_grace_ms,
             parent_id: new.parent_id,
         };
         let task = Task {
-            task_id: self.ids.next(now.at, &mut self.random),
+            task_id: self.ids.next(cx.now.at, &mut self.random),
             task_type: Name::new(&new.task_type),
             queue: Name::new(new.queue.as_deref().unwrap_or("default")),
             user_id: new.user_id.as_deref().map(Name::new),
             rev: 0,
-            created_at: now.at,
-            updated_at: now.at,
+            created_at: cx.now.at,
+            updated_at: cx.now.at,
             run_at,
             priority: new.priority,
             status: if waits { Status::Scheduled } else { Status::Pending },
@@ -145,16 +148,14 @@ impl Engine {
             detail: (detail != Detail::default()).then(|| Box::new(detail)),
             run: None,
         };
-        self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, now, batch)
+        self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx)
     }
 
     pub(super) fn cancel(
         &mut self,
         task_id: TaskId,
         reason: Option<String>,
-        now: Now,
-        ticks: &dyn Ticks,
-        batch: &mut Batch,
+        cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
         const REASON_CHARS_MAX: usize = 1_024;
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
@@ -170,24 +171,38 @@ impl Engine {
         }
         let mut next = Task::clone(&task);
         if task.status == Status::Running {
-            keep_progress(&mut next, ticks);
-            next.run.get_or_insert_default().cancel_requested_at = Some(now.at);
+            keep_progress(&mut next, cx.ticks);
+            let run = next.run.get_or_insert_default();
+            (run.cancel_requested_at, run.cancel) = (Some(cx.now.at), Some(Cancel::Requested));
             let step = Step { note: reason.clone(), ..Step::new(next, Event::CancelRequested) };
-            let next = self.step(Some(task_id), step, now, batch);
+            let next = self.step(Some(task_id), step, cx);
             if let Some(worker_id) = next.worker_id().cloned() {
-                batch.notices.push(Notice::Stop { worker_id, task_id, attempt: next.attempt, reason });
+                cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt: next.attempt, reason });
             }
             return Ok(Answer::Task(next));
         }
         next.status = Status::Cancelled;
         next.run_at = None;
         next.delayed = false;
-        next.run.get_or_insert_default().finished_at = Some(now.at);
+        next.run.get_or_insert_default().finished_at = Some(cx.now.at);
         let step = Step { note: reason, ..Step::new(next, Event::Cancelled) };
-        Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
+        Ok(Answer::Task(self.step(Some(task_id), step, cx)))
     }
 
-    pub(super) fn retry(&mut self, task_id: TaskId, now: Now, batch: &mut Batch) -> Result<Answer, Refusal> {
+    /// The worker of a task was told to stop.
+    pub(super) fn cancel_delivered(&mut self, task_id: TaskId, attempt: u32, cx: &mut Cx<'_>) {
+        let is_news = |task: &&Arc<Task>| {
+            let asked = task.run().is_some_and(|run| run.cancel == Some(Cancel::Requested));
+            task.status == Status::Running && task.attempt == attempt && asked
+        };
+        let Some(task) = self.tasks.get(&task_id).filter(is_news) else { return };
+        let mut next = Task::clone(task);
+        keep_progress(&mut next, cx.ticks);
+        next.run.get_or_insert_default().cancel = Some(Cancel::Delivered);
+        self.step(Some(task_id), Step::new(next, Event::CancelRequested).note("its worker was told"), cx);
+    }
+
+    pub(super) fn retry(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
         match task.status {
             Status::Failed | Status::Cancelled if self.draining => return Err(Refusal::Draining),
@@ -200,6 +215,16 @@ impl Engine {
             Status::Waiting | Status::Scheduled | Status::Pending => return Err(Refusal::TaskNotFinished),
         }
         let mut next = Task::clone(task);
+        if let Some(detail) = &mut next.detail {
+            let start_by = detail.start_by.as_mut().filter(|_| task.attempt == 0);
+            for by in detail.deadline.as_mut().into_iter().chain(start_by) {
+                match by.ms {
+                    Some(ms) => by.at = cx.now.at.plus_millis(ms),
+                    None if by.at <= cx.now.wall => return Err(Refusal::DeadlineOver),
+                    None => {}
+                }
+            }
+        }
         next.status = Status::Pending;
         next.run_at = None;
         next.tries = 0;
@@ -208,6 +233,6 @@ impl Engine {
         let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
         next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
         let step = Step::new(next, Event::Retrying).note("retried by hand");
-        Ok(Answer::Task(self.step(Some(task_id), step, now, batch)))
+        Ok(Answer::Task(self.step(Some(task_id), step, cx)))
     }
 }

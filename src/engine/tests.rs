@@ -3,23 +3,23 @@
 
 use crate::task::{Failure, Json, Name, NewTask, Status, TaskId};
 
-use super::desk::{Desk, runs};
-use super::{Answer, Command, Notice, Options, Refusal, Report};
+use super::rig::{EngineRig, runs};
+use super::{Answer, Command, Cx, Notice, Options, Refusal, Report};
 
 pub(super) fn complete() -> Report {
     Report::Complete { result: Json::null() }
 }
 
 pub(super) fn fail(retryable: bool) -> Report {
-    Report::Fail { error: Failure::new("error", "no luck"), retryable }
+    Report::Fail { error: Failure::new("error", "no luck"), retryable, retry_after_ms: None }
 }
 
 #[test]
 fn the_table_of_transitions_is_the_one_in_the_contract() {
     use Status::*;
     let table: [(Status, &[Status]); 7] = [
-        (Waiting, &[Scheduled, Pending, Cancelled]),
-        (Scheduled, &[Pending, Cancelled]),
+        (Waiting, &[Scheduled, Pending, Failed, Cancelled]),
+        (Scheduled, &[Pending, Failed, Cancelled]),
         (Pending, &[Running, Failed, Cancelled]),
         // Running again: the lease was confirmed, or the task was asked to stop.
         (Running, &[Scheduled, Pending, Running, Completed, Failed, Cancelled]),
@@ -44,15 +44,15 @@ enum End {
 }
 
 /// Ends the first attempt of a task that the worker `w` runs, with a timeout of 5 s.
-fn end_attempt(desk: &mut Desk, task_id: TaskId, end: End) {
+fn end_attempt(rig: &mut EngineRig, task_id: TaskId, end: End) {
     match end {
-        End::Said(report) => drop(desk.report(task_id, 1, report).unwrap()),
-        End::Crash => drop(desk.hello("w", 0, &[])),
+        End::Said(report) => drop(rig.report(task_id, 1, report).unwrap()),
+        End::Crash => drop(rig.hello("w", 0, &[])),
         End::Timeout => {
-            desk.pass(5_000);
-            desk.engine.judge(desk.now, &(), 10, &mut desk.batch);
+            rig.pass(5_000);
+            rig.engine.judge(&mut Cx { now: rig.now, ticks: &(), batch: &mut rig.batch }, 10);
         }
-        End::GivenBack => drop(desk.decide(Command::GiveBack).unwrap()),
+        End::GivenBack => drop(rig.decide(Command::GiveBack).unwrap()),
     }
 }
 
@@ -60,16 +60,16 @@ fn end_attempt(desk: &mut Desk, task_id: TaskId, end: End) {
 fn how_an_attempt_ends() {
     use End::*;
     let check = |max_attempts: u32, max_crashes: u32, end: End, cancelled: bool, expected: (Status, u32, u32)| {
-        let mut desk = Desk::new();
+        let mut rig = EngineRig::new();
         let new = NewTask { timeout_ms: Some(5_000), ..NewTask::new("t") };
-        let task_id = desk.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
-        desk.hello("w", 1, &[]);
-        desk.round();
+        let task_id = rig.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
+        rig.hello("w", 1, &[]);
+        rig.round();
         if cancelled {
-            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+            rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
         }
-        end_attempt(&mut desk, task_id, end.clone());
-        let task = desk.task(task_id);
+        end_attempt(&mut rig, task_id, end.clone());
+        let task = rig.task(task_id);
         let got = (task.status, task.tries, task.crashes);
         assert_eq!(got, expected, "{end:?} of {max_attempts} tries, {max_crashes} crashes, cancelled: {cancelled}");
         assert_eq!((task.worker_id(), task.cancel_requested(), task.attempt), (None, false, 1));
@@ -98,28 +98,28 @@ fn how_an_attempt_ends() {
 #[test]
 fn what_is_said_of_an_attempt_that_is_over() {
     let check = |ended: Report, said: Report, acknowledged: bool| {
-        let mut desk = Desk::new();
-        let task_id = desk.submit(NewTask { max_attempts: Some(2), ..NewTask::new("t") });
-        desk.hello("w", 1, &[]);
-        desk.round();
+        let mut rig = EngineRig::new();
+        let task_id = rig.submit(NewTask { max_attempts: Some(2), ..NewTask::new("t") });
+        rig.hello("w", 1, &[]);
+        rig.round();
         if matches!(ended, Report::Cancelled) {
-            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+            rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
         }
-        desk.report(task_id, 1, ended.clone()).unwrap();
-        desk.commit();
-        let got = desk.report(task_id, 1, said.clone());
-        assert!(desk.changes().is_empty(), "{said:?} after {ended:?} changed {:?}", desk.changes());
+        rig.report(task_id, 1, ended.clone()).unwrap();
+        rig.commit();
+        let got = rig.report(task_id, 1, said.clone());
+        assert!(rig.changes().is_empty(), "{said:?} after {ended:?} changed {:?}", rig.changes());
         match (got, acknowledged) {
             (Ok(Answer::Reported { cancel_requested: false }), true) | (Err(Refusal::LeaseLost), false) => {}
             (got, _) => panic!("{said:?} after {ended:?}: {got:?}"),
         }
         // Once the next attempt runs, nothing that is said of this one is heard.
-        desk.pass(600_000);
-        desk.hello("w", 1, &[]);
-        desk.round();
-        if desk.status(task_id) == Status::Running {
-            assert_eq!(desk.report(task_id, 1, said).unwrap_err(), Refusal::LeaseLost);
-            assert!(desk.changes().is_empty());
+        rig.pass(600_000);
+        rig.hello("w", 1, &[]);
+        rig.round();
+        if rig.status(task_id) == Status::Running {
+            assert_eq!(rig.report(task_id, 1, said).unwrap_err(), Refusal::LeaseLost);
+            assert!(rig.changes().is_empty());
         }
     };
     let all = [complete(), fail(true), fail(false), Report::Cancelled, Report::Release, Report::Heartbeat];
@@ -139,32 +139,32 @@ fn what_is_said_of_an_attempt_that_is_over() {
 
 #[test]
 fn a_cancelled_report_needs_a_cancel() {
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.hello("w", 1, &[]);
-    desk.round();
-    assert_eq!(desk.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::CancelNotRequested);
-    assert_eq!(desk.report(task_id, 2, complete()).unwrap_err(), Refusal::LeaseLost);
-    assert_eq!(desk.status(task_id), Status::Running);
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.hello("w", 1, &[]);
+    rig.round();
+    assert_eq!(rig.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::CancelNotRequested);
+    assert_eq!(rig.report(task_id, 2, complete()).unwrap_err(), Refusal::LeaseLost);
+    assert_eq!(rig.status(task_id), Status::Running);
 }
 
 #[test]
 fn a_worker_that_comes_back_says_what_it_holds() {
     // It runs two tasks of its own at their first attempt; a third is somebody else's.
     let check = |holding: &[(usize, u32)], keep: &[(usize, u32)], expected: [Status; 3]| {
-        let mut desk = Desk::new();
-        let tasks: Vec<TaskId> = (0..3).map(|_| desk.submit(NewTask::new("t"))).collect();
-        desk.hello("w", 2, &[]);
-        desk.round();
-        desk.hello("other", 1, &[]);
-        desk.round();
-        desk.left("w");
-        desk.commit();
+        let mut rig = EngineRig::new();
+        let tasks: Vec<TaskId> = (0..3).map(|_| rig.submit(NewTask::new("t"))).collect();
+        rig.hello("w", 2, &[]);
+        rig.round();
+        rig.hello("other", 1, &[]);
+        rig.round();
+        rig.left("w");
+        rig.commit();
         let named = |list: &[(usize, u32)]| list.iter().map(|(at, attempt)| (tasks[*at], *attempt)).collect::<Vec<_>>();
-        assert_eq!(desk.hello("w", 2, &named(holding)), named(keep), "{holding:?}");
-        let steps: Vec<_> = desk.changes().iter().map(|change| change.task.task_id).collect();
+        assert_eq!(rig.hello("w", 2, &named(holding)), named(keep), "{holding:?}");
+        let steps: Vec<_> = rig.changes().iter().map(|change| change.task.task_id).collect();
         assert_eq!(steps.len(), 2, "each of its own is confirmed or given up");
-        assert_eq!([0, 1, 2].map(|at| desk.status(tasks[at])), expected, "{holding:?}");
+        assert_eq!([0, 1, 2].map(|at| rig.status(tasks[at])), expected, "{holding:?}");
     };
     use Status::{Pending, Running};
     check(&[(0, 1), (1, 1)], &[(0, 1), (1, 1)], [Running, Running, Running]);
@@ -176,21 +176,21 @@ fn a_worker_that_comes_back_says_what_it_holds() {
 
 #[test]
 fn a_newer_connection_closes_the_older() {
-    let mut desk = Desk::new();
-    desk.hello("w", 1, &[]);
-    desk.commit();
-    desk.hello("w", 1, &[]);
-    assert!(matches!(desk.commit()[..], [Notice::Replaced { session: 1 }]));
+    let mut rig = EngineRig::new();
+    rig.hello("w", 1, &[]);
+    rig.commit();
+    rig.hello("w", 1, &[]);
+    assert!(matches!(rig.commit()[..], [Notice::Replaced { session: 1 }]));
     // The end of the older says nothing of the newer.
-    desk.decide(Command::Left { worker_id: Name::new("w"), session: 1 }).unwrap();
-    let task_id = desk.submit(NewTask::new("t"));
-    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+    rig.decide(Command::Left { worker_id: Name::new("w"), session: 1 }).unwrap();
+    let task_id = rig.submit(NewTask::new("t"));
+    assert_eq!(runs(&rig.round()), [(task_id, "w".to_owned())]);
 }
 
 #[test]
 fn who_takes_what_in_which_order() {
     let check = |task_types: &str, queues: &str, expected: &[usize]| {
-        let mut desk = Desk::new();
+        let mut rig = EngineRig::new();
         let tasks: Vec<TaskId> = [
             ("a", "default", 0),
             ("b.x", "default", 0),
@@ -201,11 +201,11 @@ fn who_takes_what_in_which_order() {
         ]
         .into_iter()
         .map(|(task_type, queue, priority)| {
-            desk.submit(NewTask { queue: Some(queue.to_owned()), priority, ..NewTask::new(task_type) })
+            rig.submit(NewTask { queue: Some(queue.to_owned()), priority, ..NewTask::new(task_type) })
         })
         .collect();
-        desk.hello_for("w", task_types, queues, 10, &[]);
-        let got: Vec<_> = runs(&desk.round()).into_iter().map(|(task_id, _)| task_id).collect();
+        rig.hello_for("w", task_types, queues, 10, &[]);
+        let got: Vec<_> = runs(&rig.round()).into_iter().map(|(task_id, _)| task_id).collect();
         let expected: Vec<_> = expected.iter().map(|at| tasks[*at]).collect();
         assert_eq!(got, expected, "{task_types} in {queues}");
     };
@@ -220,32 +220,32 @@ fn who_takes_what_in_which_order() {
 
 #[test]
 fn the_emptiest_worker_is_served_first() {
-    let mut desk = Desk::new();
-    desk.hello("busy", 5, &[]);
-    desk.submit(NewTask::new("t"));
-    desk.submit(NewTask::new("t"));
-    desk.round();
-    desk.hello("idle", 3, &[]);
+    let mut rig = EngineRig::new();
+    rig.hello("busy", 5, &[]);
+    rig.submit(NewTask::new("t"));
+    rig.submit(NewTask::new("t"));
+    rig.round();
+    rig.hello("idle", 3, &[]);
     for _ in 0..7 {
-        desk.submit(NewTask::new("t"));
+        rig.submit(NewTask::new("t"));
     }
-    let notices = desk.round();
+    let notices = rig.round();
     let got: Vec<_> = runs(&notices).into_iter().map(|(_, worker_id)| worker_id).collect();
     assert_eq!(got, ["idle", "idle", "busy", "idle", "busy", "busy"], "the seventh waits");
 }
 
 #[test]
 fn a_worker_that_retires_or_falls_silent_takes_nothing_new() {
-    let mut desk = Desk::new();
-    desk.hello("w", 1, &[]);
-    desk.decide(Command::Retire { worker_id: Name::new("w"), session: 1 }).unwrap();
-    let task_id = desk.submit(NewTask::new("t"));
-    assert_eq!(runs(&desk.round()), []);
-    desk.hello("w", 1, &[]);
-    desk.pass(10_000);
-    assert_eq!(runs(&desk.round()), []);
-    desk.heard("w");
-    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+    let mut rig = EngineRig::new();
+    rig.hello("w", 1, &[]);
+    rig.decide(Command::Retire { worker_id: Name::new("w"), session: 1 }).unwrap();
+    let task_id = rig.submit(NewTask::new("t"));
+    assert_eq!(runs(&rig.round()), []);
+    rig.hello("w", 1, &[]);
+    rig.pass(10_000);
+    assert_eq!(runs(&rig.round()), []);
+    rig.heard("w");
+    assert_eq!(runs(&rig.round()), [(task_id, "w".to_owned())]);
 }
 
 #[test]
@@ -257,250 +257,250 @@ fn a_claim_is_answered_once_with_what_there_is() {
         };
         notices.into_iter().map(one).collect()
     };
-    let mut desk = Desk::new();
-    desk.claim("w", 2, 1);
-    assert_eq!(claimed(desk.round()), [], "nothing is there yet");
-    desk.submit(NewTask::new("t"));
-    assert_eq!(claimed(desk.round()), [(1, 1)], "one is enough");
+    let mut rig = EngineRig::new();
+    rig.claim("w", 2, 1);
+    assert_eq!(claimed(rig.round()), [], "nothing is there yet");
+    rig.submit(NewTask::new("t"));
+    assert_eq!(claimed(rig.round()), [(1, 1)], "one is enough");
     for _ in 0..5 {
-        desk.submit(NewTask::new("t"));
+        rig.submit(NewTask::new("t"));
     }
-    assert_eq!(claimed(desk.round()), [], "the first claim is over");
-    desk.claim("w", 2, 2);
-    desk.claim("x", 9, 3);
-    assert_eq!(claimed(desk.round()), [(2, 2), (3, 3)]);
-    desk.claim("w", 1, 4);
-    desk.decide(Command::Unclaim { ticket: 4 }).unwrap();
-    desk.submit(NewTask::new("t"));
-    assert_eq!(claimed(desk.round()), [], "nobody waits");
+    assert_eq!(claimed(rig.round()), [], "the first claim is over");
+    rig.claim("w", 2, 2);
+    rig.claim("x", 9, 3);
+    assert_eq!(claimed(rig.round()), [(2, 2), (3, 3)]);
+    rig.claim("w", 1, 4);
+    rig.decide(Command::Unclaim { ticket: 4 }).unwrap();
+    rig.submit(NewTask::new("t"));
+    assert_eq!(claimed(rig.round()), [], "nobody waits");
     // A failed commit leaves the tasks; the claim is told, and gone.
-    desk.claim("w", 1, 5);
-    desk.go();
-    desk.take_back();
-    assert_eq!(claimed(desk.round()), []);
-    desk.claim("w", 1, 6);
-    assert_eq!(claimed(desk.round()), [(6, 1)]);
+    rig.claim("w", 1, 5);
+    rig.go();
+    rig.take_back();
+    assert_eq!(claimed(rig.round()), []);
+    rig.claim("w", 1, 6);
+    assert_eq!(claimed(rig.round()), [(6, 1)]);
     // A hub that goes down lets nobody wait.
-    desk.claim("w", 1, 7);
-    desk.decide(Command::Drain).unwrap();
-    assert_eq!(claimed(desk.round()), [(7, 0)]);
+    rig.claim("w", 1, 7);
+    rig.decide(Command::Drain).unwrap();
+    assert_eq!(claimed(rig.round()), [(7, 0)]);
 }
 
 #[test]
 fn a_place_is_free_again_though_its_task_was_deleted() {
     // The task timed out and was deleted; what its worker said of it then was refused before it was understood.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
-    desk.hello("w", 1, &[]);
-    desk.round();
-    desk.pass(100);
-    desk.round();
-    desk.decide(Command::Delete { task_id }).unwrap();
-    desk.commit();
-    let next = desk.submit(NewTask::new("t"));
-    assert_eq!(runs(&desk.round()), [], "it may still be at the first");
-    assert_eq!(desk.report(task_id, 1, complete()).unwrap_err(), Refusal::TaskNotFound);
-    assert_eq!(runs(&desk.round()), [(next, "w".to_owned())]);
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.pass(100);
+    rig.round();
+    rig.decide(Command::Delete { task_id }).unwrap();
+    rig.commit();
+    let next = rig.submit(NewTask::new("t"));
+    assert_eq!(runs(&rig.round()), [], "it may still be at the first");
+    assert_eq!(rig.report(task_id, 1, complete()).unwrap_err(), Refusal::TaskNotFound);
+    assert_eq!(runs(&rig.round()), [(next, "w".to_owned())]);
 }
 
 #[test]
 fn a_long_grace_does_not_outlast_the_lease_of_a_worker_that_came_back() {
     // Its alarm was still set for the end of the grace, so its silence was noticed that much later.
-    let mut desk = Desk::with(Options { lease_ms: 100, grace_ms: 10_000, ..Options::default() });
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.hello("w", 1, &[]);
-    desk.round();
-    desk.left("w");
-    desk.hello("w", 1, &[(task_id, 1)]);
-    desk.round();
-    assert_eq!(desk.engine.next_in(desk.now), Some(100));
-    desk.pass(100);
-    desk.round();
-    assert_eq!(desk.status(task_id), Status::Pending);
+    let mut rig = EngineRig::with(Options { lease_ms: 100, grace_ms: 10_000, ..Options::default() });
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.left("w");
+    rig.hello("w", 1, &[(task_id, 1)]);
+    rig.round();
+    assert_eq!(rig.engine.next_in(rig.now), Some(100));
+    rig.pass(100);
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Pending);
 }
 
 #[test]
 fn a_claim_that_waited_longer_than_a_lease_is_handed_a_whole_lease() {
     // The worker had said nothing since it claimed, so what it was handed was taken away with the next look at it.
-    let mut desk = Desk::new();
-    desk.claim("w", 1, 7);
-    desk.commit();
+    let mut rig = EngineRig::new();
+    rig.claim("w", 1, 7);
+    rig.commit();
     for _ in 0..3 {
-        desk.pass(9_999);
-        desk.round();
+        rig.pass(9_999);
+        rig.round();
     }
-    let task_id = desk.submit(NewTask::new("t"));
-    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 7, .. }]));
-    desk.pass(9_999);
-    desk.round();
-    assert_eq!(desk.status(task_id), Status::Running);
-    desk.pass(1);
-    desk.round();
-    assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, 1));
+    let task_id = rig.submit(NewTask::new("t"));
+    assert!(matches!(rig.round()[..], [Notice::Claimed { ticket: 7, .. }]));
+    rig.pass(9_999);
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Running);
+    rig.pass(1);
+    rig.round();
+    assert_eq!((rig.status(task_id), rig.task(task_id).crashes), (Status::Pending, 1));
 }
 
 #[test]
 fn a_worker_whose_socket_closed_takes_by_a_claim_that_is_still_open() {
-    let mut desk = Desk::new();
-    desk.hello("w", 0, &[]);
-    desk.claim("w", 1, 7);
-    desk.left("w");
-    desk.round();
-    desk.pass(60_000);
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.round();
-    desk.pass(9_999);
-    desk.round();
-    assert_eq!(desk.status(task_id), Status::Running);
+    let mut rig = EngineRig::new();
+    rig.hello("w", 0, &[]);
+    rig.claim("w", 1, 7);
+    rig.left("w");
+    rig.round();
+    rig.pass(60_000);
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.round();
+    rig.pass(9_999);
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Running);
 }
 
 #[test]
 fn a_task_deleted_in_this_batch_stays_deleted() {
     // It was looked up in the store, which still had it, and so could be deleted twice, or retried by hand after that.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
-    desk.commit();
-    desk.decide(Command::Delete { task_id }).unwrap();
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
+    rig.commit();
+    rig.decide(Command::Delete { task_id }).unwrap();
     for command in [Command::Delete { task_id }, Command::Retry { task_id }, Command::Cancel { task_id, reason: None }]
     {
-        assert_eq!(desk.decide(command).unwrap_err(), Refusal::TaskNotFound);
+        assert_eq!(rig.decide(command).unwrap_err(), Refusal::TaskNotFound);
     }
-    assert_eq!(desk.changes().len(), 1);
-    desk.take_back();
-    desk.decide(Command::Retry { task_id }).unwrap();
+    assert_eq!(rig.changes().len(), 1);
+    rig.take_back();
+    rig.decide(Command::Retry { task_id }).unwrap();
 }
 
 #[test]
 fn a_loss_that_was_taken_back_is_decided_again() {
     // The alarm had gone off, and nothing set it again: a worker that stayed silent with its socket open kept its tasks.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.hello("w", 1, &[]);
-    desk.round();
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.hello("w", 1, &[]);
+    rig.round();
     for away in [false, true] {
         if away {
-            desk.round();
-            desk.heard("w");
-            desk.left("w");
+            rig.round();
+            rig.heard("w");
+            rig.left("w");
         }
-        let attempt = desk.task(task_id).attempt;
-        desk.pass(10_000);
-        desk.go();
-        assert_eq!(desk.status(task_id), Status::Pending);
-        desk.take_back();
-        assert_eq!((desk.status(task_id), desk.engine.next_in(desk.now)), (Status::Running, Some(0)));
-        desk.go();
+        let attempt = rig.task(task_id).attempt;
+        rig.pass(10_000);
+        rig.go();
+        assert_eq!(rig.status(task_id), Status::Pending);
+        rig.take_back();
+        assert_eq!((rig.status(task_id), rig.engine.next_in(rig.now)), (Status::Running, Some(0)));
+        rig.go();
         // Nor is the crash forgotten with the worker.
-        assert_eq!((desk.status(task_id), desk.task(task_id).crashes), (Status::Pending, attempt));
-        desk.commit();
-        desk.hello("w", 1, &[]);
+        assert_eq!((rig.status(task_id), rig.task(task_id).crashes), (Status::Pending, attempt));
+        rig.commit();
+        rig.hello("w", 1, &[]);
     }
 }
 
 #[test]
 fn a_timeout_that_was_taken_back_takes_no_second_place() {
     // The worker then completed the attempt, and never spoke of the end that had not been: one place of it was lost.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
-    desk.hello("w", 1, &[]);
-    desk.round();
-    desk.pass(100);
-    desk.go();
-    assert_eq!(desk.status(task_id), Status::Failed);
-    desk.take_back();
-    desk.report(task_id, 1, complete()).unwrap();
-    let next = desk.submit(NewTask::new("t"));
-    assert_eq!(runs(&desk.round()), [(next, "w".to_owned())]);
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask { timeout_ms: Some(100), ..NewTask::new("t") });
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.pass(100);
+    rig.go();
+    assert_eq!(rig.status(task_id), Status::Failed);
+    rig.take_back();
+    rig.report(task_id, 1, complete()).unwrap();
+    let next = rig.submit(NewTask::new("t"));
+    assert_eq!(runs(&rig.round()), [(next, "w".to_owned())]);
 }
 
 #[test]
 fn a_wall_clock_set_forward_ends_no_attempt() {
     // Each further step of a running task counted its timeout anew, from the wall clock.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask { timeout_ms: Some(9_000), ..NewTask::new("t") });
-    desk.hello("w", 1, &[]);
-    desk.round();
-    desk.set_wall(3_600_000);
-    desk.hello("w", 1, &[(task_id, 1)]);
-    desk.round();
-    desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
-    desk.report(task_id, 1, complete()).unwrap();
-    desk.take_back();
-    desk.pass(8_999);
-    desk.round();
-    assert_eq!(desk.status(task_id), Status::Running);
-    desk.pass(1);
-    desk.round();
-    assert_eq!(desk.status(task_id), Status::Failed);
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask { timeout_ms: Some(9_000), ..NewTask::new("t") });
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.set_wall(3_600_000);
+    rig.hello("w", 1, &[(task_id, 1)]);
+    rig.round();
+    rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
+    rig.report(task_id, 1, complete()).unwrap();
+    rig.take_back();
+    rig.pass(8_999);
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Running);
+    rig.pass(1);
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Failed);
 }
 
 #[test]
 fn a_task_whose_hand_out_was_lost_on_the_way_is_not_kept_by_the_next_claim() {
     // Whatever a worker over HTTP said renewed all it held. So a task in an answer that never arrived was never given to
     // anybody else, for as long as its worker went on claiming and working.
-    let mut desk = Desk::new();
-    let lost = desk.submit(NewTask::new("t"));
-    desk.claim("w", 1, 1);
-    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 1, .. }]));
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.claim("w", 1, 2);
-    assert!(matches!(desk.round()[..], [Notice::Claimed { ticket: 2, .. }]));
+    let mut rig = EngineRig::new();
+    let lost = rig.submit(NewTask::new("t"));
+    rig.claim("w", 1, 1);
+    assert!(matches!(rig.round()[..], [Notice::Claimed { ticket: 1, .. }]));
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.claim("w", 1, 2);
+    assert!(matches!(rig.round()[..], [Notice::Claimed { ticket: 2, .. }]));
     for at in 1..=5 {
-        desk.pass(2_000);
-        desk.report(task_id, 1, Report::Heartbeat).unwrap();
-        desk.claim("w", 0, 2 + at);
-        desk.decide(Command::Unclaim { ticket: 2 + at }).unwrap();
-        desk.round();
-        assert_eq!(desk.status(task_id), Status::Running);
-        assert_eq!(desk.status(lost), if at < 5 { Status::Running } else { Status::Pending });
+        rig.pass(2_000);
+        rig.report(task_id, 1, Report::Heartbeat).unwrap();
+        rig.claim("w", 0, 2 + at);
+        rig.decide(Command::Unclaim { ticket: 2 + at }).unwrap();
+        rig.round();
+        assert_eq!(rig.status(task_id), Status::Running);
+        assert_eq!(rig.status(lost), if at < 5 { Status::Running } else { Status::Pending });
     }
 }
 
 #[test]
 fn a_claim_may_ask_for_a_longer_lease_and_each_sign_of_life_renews_it() {
-    let mut desk = Desk::new();
-    let [long, usual] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
-    desk.claim_for("w", 1, Some(60_000), 1);
-    desk.round();
+    let mut rig = EngineRig::new();
+    let [long, usual] = [(); 2].map(|()| rig.submit(NewTask::new("t")));
+    rig.claim_for("w", 1, Some(60_000), 1);
+    rig.round();
     // Shorter than the hub's own is the hub's own.
-    desk.claim_for("w", 1, Some(1), 2);
-    desk.round();
-    desk.pass(9_999);
-    desk.round();
-    assert_eq!([long, usual].map(|id| desk.status(id)), [Status::Running; 2]);
-    desk.pass(1);
-    desk.round();
-    assert_eq!([long, usual].map(|id| desk.status(id)), [Status::Running, Status::Pending]);
-    desk.pass(49_999);
-    desk.round();
-    desk.report(long, 1, Report::Heartbeat).unwrap();
-    desk.pass(59_999);
-    desk.round();
-    assert_eq!(desk.status(long), Status::Running);
-    desk.pass(1);
-    desk.round();
-    assert_eq!((desk.status(long), desk.task(long).crashes), (Status::Pending, 1));
+    rig.claim_for("w", 1, Some(1), 2);
+    rig.round();
+    rig.pass(9_999);
+    rig.round();
+    assert_eq!([long, usual].map(|id| rig.status(id)), [Status::Running; 2]);
+    rig.pass(1);
+    rig.round();
+    assert_eq!([long, usual].map(|id| rig.status(id)), [Status::Running, Status::Pending]);
+    rig.pass(49_999);
+    rig.round();
+    rig.report(long, 1, Report::Heartbeat).unwrap();
+    rig.pass(59_999);
+    rig.round();
+    assert_eq!(rig.status(long), Status::Running);
+    rig.pass(1);
+    rig.round();
+    assert_eq!((rig.status(long), rig.task(long).crashes), (Status::Pending, 1));
 }
 
 #[test]
 fn a_key_that_is_used_again_after_it_expired_is_a_young_one() {
-    // It stood in line for being forgotten where it had stood before, and went while its batch was not even on disk.
-    let mut desk = Desk::new();
-    let submit = |desk: &mut Desk, key: u128| {
+    // Regression: it was still forgotten in the turn of its first use, while its new batch was not even on disk.
+    let mut rig = EngineRig::new();
+    let submit = |rig: &mut EngineRig, key: u128| {
         let key = Some(super::SubmitKey { key, body: 0 });
-        desk.decide(Command::Submit { tasks: vec![NewTask::new("t")], key }).unwrap()
+        rig.decide(Command::Submit { tasks: vec![NewTask::new("t")], key }).unwrap()
     };
-    submit(&mut desk, 0);
-    desk.commit();
-    desk.pass(Options::default().key_ms);
+    submit(&mut rig, 0);
+    rig.commit();
+    rig.pass(Options::default().key_ms);
     for key in 1..4_096 {
-        submit(&mut desk, key);
+        submit(&mut rig, key);
     }
-    desk.commit();
-    assert!(matches!(submit(&mut desk, 0), Answer::Submitted { .. }));
-    submit(&mut desk, 5_000);
-    assert!(matches!(submit(&mut desk, 0), Answer::Replayed { .. }));
+    rig.commit();
+    assert!(matches!(submit(&mut rig, 0), Answer::Submitted { .. }));
+    submit(&mut rig, 5_000);
+    assert!(matches!(submit(&mut rig, 0), Answer::Replayed { .. }));
 }
 
 #[test]
@@ -515,44 +515,44 @@ fn what_is_said_of_an_attempt_that_the_hub_ended_is_refused() {
         (Crash, 1, 3, true),
         (GivenBack, 1, 3, true),
     ] {
-        let mut desk = Desk::new();
+        let mut rig = EngineRig::new();
         let new = NewTask { timeout_ms: Some(5_000), ..NewTask::new("t") };
-        let task_id = desk.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
-        desk.hello("w", 1, &[]);
-        desk.round();
+        let task_id = rig.submit(NewTask { max_attempts: Some(max_attempts), max_crashes: Some(max_crashes), ..new });
+        rig.hello("w", 1, &[]);
+        rig.round();
         if cancelled {
-            desk.decide(Command::Cancel { task_id, reason: None }).unwrap();
+            rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
         }
-        end_attempt(&mut desk, task_id, end.clone());
-        desk.commit();
+        end_attempt(&mut rig, task_id, end.clone());
+        rig.commit();
         for said in [complete(), fail(true), fail(false), Report::Cancelled, Report::Release] {
-            let got = desk.report(task_id, 1, said.clone());
+            let got = rig.report(task_id, 1, said.clone());
             assert_eq!(got.unwrap_err(), Refusal::LeaseLost, "{said:?} after {end:?}, cancelled: {cancelled}");
         }
         // The record says so, and so it is the same after a restart.
-        assert!(desk.task(task_id).run().is_some_and(|run| run.ended_by_hub), "{end:?}");
+        assert!(rig.task(task_id).run().is_some_and(|run| run.ended_by_hub), "{end:?}");
     }
     // The next attempt ends by itself.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask { timeout_ms: Some(5_000), max_attempts: Some(2), ..NewTask::new("t") });
-    desk.hello("w", 2, &[]);
-    desk.round();
-    end_attempt(&mut desk, task_id, Timeout);
-    desk.pass(600_000);
-    desk.hello("w", 2, &[]);
-    desk.round();
-    desk.report(task_id, 2, fail(true)).unwrap();
-    assert!(desk.report(task_id, 2, fail(true)).is_ok());
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask { timeout_ms: Some(5_000), max_attempts: Some(2), ..NewTask::new("t") });
+    rig.hello("w", 2, &[]);
+    rig.round();
+    end_attempt(&mut rig, task_id, Timeout);
+    rig.pass(600_000);
+    rig.hello("w", 2, &[]);
+    rig.round();
+    rig.report(task_id, 2, fail(true)).unwrap();
+    assert!(rig.report(task_id, 2, fail(true)).is_ok());
 }
 
 #[test]
 fn a_worker_that_fell_silent_is_told_to_stop_what_it_lost() {
     // Its socket stayed open, so nothing told it: it worked on at what another had by then, and took more beside it.
-    let mut desk = Desk::new();
-    let task_id = desk.submit(NewTask::new("t"));
-    desk.hello("w", 1, &[]);
-    desk.round();
-    desk.pass(10_000);
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask::new("t"));
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.pass(10_000);
     let stops = |notices: &[Notice]| -> Vec<(TaskId, u32, Option<String>)> {
         let stop = |notice: &Notice| match notice {
             Notice::Stop { worker_id, task_id, attempt, reason } if worker_id.as_str() == "w" => {
@@ -562,56 +562,56 @@ fn a_worker_that_fell_silent_is_told_to_stop_what_it_lost() {
         };
         notices.iter().filter_map(stop).collect()
     };
-    assert_eq!(stops(&desk.round()), [(task_id, 1, Some("lease lost".to_owned()))]);
-    assert_eq!(desk.status(task_id), Status::Pending);
+    assert_eq!(stops(&rig.round()), [(task_id, 1, Some("lease lost".to_owned()))]);
+    assert_eq!(rig.status(task_id), Status::Pending);
     // It is heard again, and is still at it: its place is free once it has let go.
-    desk.heard("w");
-    assert_eq!(runs(&desk.round()), []);
-    assert_eq!(desk.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::LeaseLost);
-    assert_eq!(runs(&desk.round()), [(task_id, "w".to_owned())]);
+    rig.heard("w");
+    assert_eq!(runs(&rig.round()), []);
+    assert_eq!(rig.report(task_id, 1, Report::Cancelled).unwrap_err(), Refusal::LeaseLost);
+    assert_eq!(runs(&rig.round()), [(task_id, "w".to_owned())]);
     // One that is away has no socket to be told by.
-    desk.left("w");
-    desk.pass(5_000);
-    assert_eq!(stops(&desk.round()), []);
-    assert_eq!(desk.status(task_id), Status::Pending);
+    rig.left("w");
+    rig.pass(5_000);
+    assert_eq!(stops(&rig.round()), []);
+    assert_eq!(rig.status(task_id), Status::Pending);
 }
 
 #[test]
 fn a_retry_by_hand_is_refused_where_a_submission_is() {
     // It went past the bound on unfinished tasks, which is what bounds the memory.
-    let mut desk = Desk::with(Options { tasks_max: 2, ..Options::default() });
-    let [first, second] = [(); 2].map(|()| desk.submit(NewTask::new("t")));
-    desk.decide(Command::Cancel { task_id: first, reason: None }).unwrap();
-    desk.submit(NewTask::new("t"));
-    desk.commit();
-    assert_eq!(desk.decide(Command::Retry { task_id: first }).unwrap_err(), Refusal::Full);
-    assert!(desk.changes().is_empty());
-    assert_eq!(desk.decide(Command::Retry { task_id: second }).unwrap_err(), Refusal::TaskNotFinished);
-    desk.decide(Command::Cancel { task_id: second, reason: None }).unwrap();
-    desk.decide(Command::Retry { task_id: first }).unwrap();
-    assert_eq!(desk.status(first), Status::Pending);
+    let mut rig = EngineRig::with(Options { tasks_max: 2, ..Options::default() });
+    let [first, second] = [(); 2].map(|()| rig.submit(NewTask::new("t")));
+    rig.decide(Command::Cancel { task_id: first, reason: None }).unwrap();
+    rig.submit(NewTask::new("t"));
+    rig.commit();
+    assert_eq!(rig.decide(Command::Retry { task_id: first }).unwrap_err(), Refusal::Full);
+    assert!(rig.changes().is_empty());
+    assert_eq!(rig.decide(Command::Retry { task_id: second }).unwrap_err(), Refusal::TaskNotFinished);
+    rig.decide(Command::Cancel { task_id: second, reason: None }).unwrap();
+    rig.decide(Command::Retry { task_id: first }).unwrap();
+    assert_eq!(rig.status(first), Status::Pending);
 }
 
 #[test]
-fn workers_of_different_crews_take_turns() {
-    // Whoever stood in the crew that was made first got everything, until it was full.
-    let mut desk = Desk::new();
-    desk.hello_for("all", "*", "default", 4, &[]);
-    desk.hello_for("only", "t", "default", 4, &[]);
-    desk.claim("http", 100, 7);
-    desk.decide(Command::Unclaim { ticket: 7 }).unwrap();
+fn workers_of_different_groups_take_turns() {
+    // Regression: the workers of the group that was made first got everything, until they were full.
+    let mut rig = EngineRig::new();
+    rig.hello_for("all", "*", "default", 4, &[]);
+    rig.hello_for("only", "t", "default", 4, &[]);
+    rig.claim("http", 100, 7);
+    rig.decide(Command::Unclaim { ticket: 7 }).unwrap();
     let mut taken = Vec::new();
     for _ in 0..6 {
-        let task_id = desk.submit(NewTask::new("t"));
-        taken.extend(runs(&desk.round()).into_iter().map(|(_, worker_id)| worker_id));
-        desk.report(task_id, 1, complete()).unwrap();
+        let task_id = rig.submit(NewTask::new("t"));
+        taken.extend(runs(&rig.round()).into_iter().map(|(_, worker_id)| worker_id));
+        rig.report(task_id, 1, complete()).unwrap();
     }
     assert_eq!(taken, ["all", "only", "all", "only", "all", "only"]);
     // The emptiest first, so of six at once each gets three.
     for _ in 0..6 {
-        desk.submit(NewTask::new("t"));
+        rig.submit(NewTask::new("t"));
     }
-    let mut taken: Vec<String> = runs(&desk.round()).into_iter().map(|(_, worker_id)| worker_id).collect();
+    let mut taken: Vec<String> = runs(&rig.round()).into_iter().map(|(_, worker_id)| worker_id).collect();
     taken.sort();
     assert_eq!(taken, ["all", "all", "all", "only", "only", "only"]);
 }
@@ -619,13 +619,13 @@ fn workers_of_different_crews_take_turns() {
 #[test]
 fn open_claims_share_what_comes() {
     // The claim that had waited longest took all that it had room for.
-    let mut desk = Desk::new();
-    desk.claim("w", 100, 1);
-    desk.claim("x", 100, 2);
+    let mut rig = EngineRig::new();
+    rig.claim("w", 100, 1);
+    rig.claim("x", 100, 2);
     for _ in 0..6 {
-        desk.submit(NewTask::new("t"));
+        rig.submit(NewTask::new("t"));
     }
-    let mut shares: Vec<_> = desk
+    let mut shares: Vec<_> = rig
         .round()
         .into_iter()
         .map(|notice| match notice {

@@ -1,102 +1,118 @@
-//! What is due when, each on the clock it belongs to: see [`Clock`](super::Clock).
+//! What is due when. Every rule that waits for a time is an [`Alarm`], and an alarm is set for at most one time.
 //!
-//! A task is scheduled for a moment, or for the end of a wait. A wait is counted, so when it ends cannot be told from the
-//! record, which knows times that people see; it is kept here beside the task, with the `rev` it belongs to, so that a
-//! revert finds it again.
+//! A time is a time of one clock ([`Clock`](super::Clock)): people name moments of the wall clock, a wait of so long is
+//! counted on the monotonic clock, and silence is judged by the time that the hub lived through.
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::task::{IdHasher, Name, Task, TaskId, Timestamp};
+use crate::task::{Name, TaskId, Timestamp};
 
 use super::Now;
 
-/// What happens at a time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A rule that waits for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Alarm {
+    /// A scheduled task becomes ready.
+    Due(TaskId),
     /// A worker may have fallen silent, or its grace may be over.
     Worker(Name),
     /// An attempt has taken as long as it may.
     Timeout(TaskId),
-    /// A ready task has waited so long that there should be somebody for it.
+    /// An attempt may have reported nothing for too long.
+    Silence(TaskId),
+    /// An attempt may have ignored for too long that it was asked to stop.
+    CancelGrace(TaskId),
+    /// A task is not final in time.
+    Deadline(TaskId),
+    /// A task was not handed out in time.
+    StartBy(TaskId),
+    /// A ready task has waited so long that there should be a worker for it.
     Unserved(TaskId),
 }
 
-/// Alarms in order of time.
+/// A time on one of the clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    Wall(Timestamp),
+    Mono(u64),
+    Lived(u64),
+}
+
+/// All alarms that are set.
 #[derive(Default)]
 pub(super) struct Timers {
-    /// Tasks that are scheduled for a moment, by wall time.
-    due: BTreeSet<(Timestamp, TaskId)>,
-    /// Tasks that wait for so long, by the monotonic count.
-    waits: BTreeSet<(u64, TaskId)>,
-    /// The `rev` of each of them and when its wait ends; until the batch is over, also of those that wait no more.
-    wait_ends: HashMap<TaskId, (u64, u64), IdHasher>,
-    /// Those that wait no more.
-    waited: Vec<TaskId>,
-    /// The rest, by time that the hub lived through.
-    alarms: BTreeSet<(u64, Alarm)>,
+    set: HashMap<Alarm, At>,
+    wall: BTreeSet<(Timestamp, Alarm)>,
+    mono: BTreeSet<(u64, Alarm)>,
+    lived: BTreeSet<(u64, Alarm)>,
 }
 
 impl Timers {
-    pub(super) fn schedule(&mut self, task: &Task, now: Now) {
-        let at = task.run_at.unwrap_or_default();
-        if !task.delayed {
-            self.due.insert((at, task.task_id));
-            return;
-        }
-        // After a restart the record is all there is. Its times never go back, so what is left is no more than the wait.
-        let ends = now.mono + at.millis_since(now.at);
-        let known = self.wait_ends.get(&task.task_id).filter(|(rev, _)| *rev == task.rev);
-        let ends = known.map_or(ends, |(_, ends)| *ends);
-        self.wait_ends.insert(task.task_id, (task.rev, ends));
-        self.waits.insert((ends, task.task_id));
+    /// Sets an alarm, in place of the time it was set for.
+    pub(super) fn set(&mut self, alarm: Alarm, at: At) {
+        self.clear(&alarm);
+        match at {
+            At::Wall(at) => self.wall.insert((at, alarm.clone())),
+            At::Mono(at) => self.mono.insert((at, alarm.clone())),
+            At::Lived(at) => self.lived.insert((at, alarm.clone())),
+        };
+        self.set.insert(alarm, at);
     }
 
-    pub(super) fn unschedule(&mut self, task: &Task) {
-        if !task.delayed {
-            self.due.remove(&(task.run_at.unwrap_or_default(), task.task_id));
-        } else if let Some((_, ends)) = self.wait_ends.get(&task.task_id) {
-            self.waits.remove(&(*ends, task.task_id));
-            self.waited.push(task.task_id);
-        }
+    /// Takes an alarm back. Answers what it was set for.
+    pub(super) fn clear(&mut self, alarm: &Alarm) -> Option<At> {
+        let (alarm, at) = self.set.remove_entry(alarm)?;
+        match at {
+            At::Wall(at) => self.wall.remove(&(at, alarm)),
+            At::Mono(at) => self.mono.remove(&(at, alarm)),
+            At::Lived(at) => self.lived.remove(&(at, alarm)),
+        };
+        Some(at)
     }
 
-    /// The batch is over: nothing of it can come back.
-    pub(super) fn shed(&mut self) {
-        for task_id in self.waited.drain(..) {
-            if self.wait_ends.get(&task_id).is_some_and(|(_, ends)| !self.waits.contains(&(*ends, task_id))) {
-                self.wait_ends.remove(&task_id);
-            }
-        }
+    /// What an alarm is set for.
+    pub(super) fn at(&self, alarm: &Alarm) -> Option<At> {
+        self.set.get(alarm).copied()
     }
 
-    pub(super) fn set(&mut self, at: u64, alarm: Alarm) {
-        self.alarms.insert((at, alarm));
+    /// The first alarm of the wall clock or the monotonic clock that is due. It stays set.
+    pub(super) fn due(&self, now: Now) -> Option<Alarm> {
+        let wall = self.wall.first().filter(|(at, _)| *at <= now.wall).map(|(_, alarm)| alarm);
+        wall.or_else(|| self.mono.first().filter(|(at, _)| *at <= now.mono).map(|(_, alarm)| alarm)).cloned()
     }
 
-    pub(super) fn clear(&mut self, at: u64, alarm: Alarm) {
-        self.alarms.remove(&(at, alarm));
-    }
-
-    /// A scheduled task whose time has come; it stays until it is rescheduled.
-    pub(super) fn first_due(&self, now: Now) -> Option<TaskId> {
-        let due = self.due.first().filter(|(at, _)| *at <= now.wall).map(|(_, task_id)| *task_id);
-        due.or_else(|| self.waits.first().filter(|(at, _)| *at <= now.mono).map(|(_, task_id)| *task_id))
-    }
-
-    /// Takes an alarm that has gone off.
-    pub(super) fn pop_alarm(&mut self, now: Now) -> Option<Alarm> {
-        self.alarms
-            .first()
-            .is_some_and(|(at, _)| *at <= now.lived)
-            .then(|| self.alarms.pop_first())?
-            .map(|(_, alarm)| alarm)
+    /// The first alarm of lived time that is due. It stays set.
+    pub(super) fn due_to_judge(&self, now: Now) -> Option<Alarm> {
+        self.lived.first().filter(|(at, _)| *at <= now.lived).map(|(_, alarm)| alarm.clone())
     }
 
     /// How many milliseconds until something is due; `None` if nothing ever is.
     pub(super) fn next_in(&self, now: Now) -> Option<u64> {
-        let due = self.due.first().map(|(at, _)| at.millis_since(now.wall));
-        let wait = self.waits.first().map(|(at, _)| at.saturating_sub(now.mono));
-        let alarm = self.alarms.first().map(|(at, _)| at.saturating_sub(now.lived));
-        due.into_iter().chain(wait).chain(alarm).min()
+        let wall = self.wall.first().map(|(at, _)| at.millis_since(now.wall));
+        let mono = self.mono.first().map(|(at, _)| at.saturating_sub(now.mono));
+        let lived = self.lived.first().map(|(at, _)| at.saturating_sub(now.lived));
+        wall.into_iter().chain(mono).chain(lived).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_has_one_time_on_one_clock() {
+        let mut timers = Timers::default();
+        let alarm = Alarm::Due(TaskId::from_bytes([1; 16]));
+        let now = |wall, mono, lived| Now { wall: Timestamp::from_millis(wall), at: Timestamp::default(), mono, lived };
+        timers.set(alarm.clone(), At::Wall(Timestamp::from_millis(10)));
+        timers.set(alarm.clone(), At::Mono(20));
+        timers.set(Alarm::Timeout(TaskId::from_bytes([1; 16])), At::Lived(30));
+        assert_eq!(timers.due(now(1_000, 19, 1_000)), None, "a new time replaces the old one, also on another clock");
+        assert_eq!(timers.next_in(now(1_000, 19, 0)), Some(1));
+        assert_eq!(timers.due(now(0, 20, 0)), Some(alarm.clone()));
+        assert_eq!(timers.due_to_judge(now(0, 20, 29)), None);
+        assert!(timers.due_to_judge(now(0, 0, 30)).is_some());
+        assert_eq!((timers.clear(&alarm), timers.clear(&alarm)), (Some(At::Mono(20)), None));
+        assert_eq!(timers.next_in(now(0, 20, 0)), Some(30));
     }
 }

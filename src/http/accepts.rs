@@ -2,7 +2,7 @@
 
 use crate::hub::{Accepts, Report};
 use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
-use crate::wire::{LogLineBody, PATTERNS_MAX};
+use crate::wire::{FailBody, LogLineBody, PATTERNS_MAX};
 
 /// The queue that is served where none is named.
 const QUEUE: &str = "default";
@@ -62,8 +62,9 @@ pub(super) fn complete(result: Option<Json>) -> Report {
 }
 
 /// The attempt failed.
-pub(super) fn fail(error: Option<Failure>, retryable: Option<bool>) -> Report {
-    Report::Fail { error: error.unwrap_or_else(|| Failure::new("error", "")), retryable: retryable.unwrap_or(true) }
+pub(super) fn fail(FailBody { error, retryable, retry_after_ms }: FailBody) -> Report {
+    let error = error.unwrap_or_else(|| Failure::new("error", ""));
+    Report::Fail { error, retryable: retryable.unwrap_or(true), retry_after_ms }
 }
 
 #[cfg(test)]

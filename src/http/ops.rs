@@ -31,12 +31,14 @@ pub(super) async fn workers(State(app): State<Arc<App>>, Caller(_): Caller, _: N
 }
 
 fn worker_view(worker: WorkerState) -> WorkerView {
+    let held = |attempts: Vec<_>| attempts.into_iter().map(|(task_id, attempt)| Held { task_id, attempt }).collect();
     WorkerView {
         worker_id: worker.worker_id.as_str().to_owned(),
         task_types: worker.accepts.task_types.texts(),
         queues: worker.accepts.queues.texts(),
         concurrency: worker.concurrency,
-        running: worker.running.into_iter().map(|(task_id, attempt)| Held { task_id, attempt }).collect(),
+        running: held(worker.running),
+        stuck: held(worker.stuck),
         connected_at: worker.connected_at,
         last_heard_at: worker.last_heard_at,
         link: match worker.link {

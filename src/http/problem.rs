@@ -64,6 +64,7 @@ impl From<Refusal> for Problem {
                 (Code::IdempotencyConflict, "the key came with another body before, or what it stands for was deleted")
             }
             Refusal::Draining => (Code::Draining, "the hub is going down and takes no new work"),
+            Refusal::DeadlineOver => (Code::Conflict, "the time by which it had to be done or started is over"),
             Refusal::Full => (Code::Overloaded, "the hub holds as many unfinished tasks as it may"),
         };
         Problem::new(code, detail)

@@ -120,9 +120,9 @@ pub(super) async fn fail(
     Caller(_): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
-    JsonBody(FailBody { error, retryable }): JsonBody<FailBody>,
+    JsonBody(body): JsonBody<FailBody>,
 ) -> Result<Response, Problem> {
-    report(&app, path, accepts::fail(error, retryable)).await
+    report(&app, path, accepts::fail(body)).await
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/cancelled`.

@@ -115,7 +115,14 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
     let watch_every = (lease / 3).max(Duration::from_millis(1));
     let mut watch = std::pin::pin!(tokio::time::sleep(watch_every));
-    let mut desk = Desk { socket, outbox: VecDeque::from([Say::Text(welcome)]), unflushed: false, unanswered: 0 };
+    let mut desk = Desk {
+        socket,
+        outbox: VecDeque::from([Say::Text(welcome)]),
+        unflushed: false,
+        unanswered: 0,
+        stops: Vec::new(),
+        told_to_stop: Vec::new(),
+    };
     let silence = lease * SILENCE_LEASES_MAX;
     let mut silent = Deadline::after(silence);
     let mut pushes = Vec::new();
@@ -139,7 +146,11 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
                     return ending;
                 }
             }
-            Step::Turn(Turn::Other) => {}
+            Step::Turn(Turn::Other) => {
+                for Held { task_id, attempt } in desk.told_to_stop.drain(..) {
+                    link.told_to_stop(task_id, attempt);
+                }
+            }
             Step::Turn(Turn::Ended(ending)) => return ending,
             Step::Pushes(Err(HubError::Stopped)) => return restarting(),
             // It comes back with what it holds; what could not be handed to it is given to others.
@@ -251,6 +262,10 @@ struct Desk<'a> {
     unflushed: bool,
     /// Operations taken since everything was last out.
     unanswered: usize,
+    /// Attempts that the worker is told to stop by what is not flushed.
+    stops: Vec<Held>,
+    /// By what is.
+    told_to_stop: Vec<Held>,
 }
 
 /// Something to say to the worker. What the hub pushed is encoded only when it can be written.
@@ -299,7 +314,11 @@ impl Desk<'_> {
         }
         while !self.outbox.is_empty() {
             std::task::ready!(Pin::new(&mut *self.socket).poll_ready(cx))?;
-            if let Some(text) = self.outbox.pop_front().and_then(encode) {
+            let say = self.outbox.pop_front();
+            if let Some(Say::Push(Pushed::Stop { task_id, attempt, .. })) = say {
+                self.stops.push(Held { task_id, attempt });
+            }
+            if let Some(text) = say.and_then(encode) {
                 Pin::new(&mut *self.socket).start_send(Message::Text(text))?;
                 self.unflushed = true;
             }
@@ -307,6 +326,7 @@ impl Desk<'_> {
         std::task::ready!(Pin::new(&mut *self.socket).poll_flush(cx))?;
         self.unflushed = false;
         self.unanswered = 0;
+        self.told_to_stop.append(&mut self.stops);
         Poll::Ready(Ok(true))
     }
 
@@ -344,8 +364,8 @@ fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
             link.report(task_id, attempt, accepts::complete(Some(result)));
             return None;
         }
-        WorkerOp::Fail { task_id, attempt, error, retryable } => {
-            link.report(task_id, attempt, accepts::fail(Some(error), Some(retryable)));
+        WorkerOp::Fail { task_id, attempt, error, retryable, retry_after_ms } => {
+            link.report(task_id, attempt, Report::Fail { error, retryable, retry_after_ms });
             return None;
         }
         WorkerOp::Cancelled { task_id, attempt } => {

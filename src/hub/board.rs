@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use crate::engine::{Now, Refusal, Ticks};
 use crate::feed::{Tick, Truth};
 use crate::store::Entry;
-use crate::task::{ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, cut_line};
+use crate::task::{
+    Cancel, ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, cut_line,
+};
 
 use super::HubError;
 use super::clock::Clock;
@@ -63,6 +65,8 @@ struct Live {
     /// When the attempt began, on the monotonic count of this hub: before 0 where that was another's.
     began: i64,
     cancel_requested: bool,
+    /// The worker was told that.
+    cancel_delivered: bool,
     /// The tick's event, encoded once for everybody.
     line: Option<Bytes>,
     /// Waits to be kept.
@@ -71,6 +75,8 @@ struct Live {
     log_end: Option<u64>,
     /// When the writer was last told that the attempt lives, on the monotonic clock.
     renewed_ms: Option<u64>,
+    /// Of a task with `silence_ms`: when the attempt last reported something, in lived time; 0 before.
+    spoke: Option<u64>,
 }
 
 /// Whether a running task has ticked since its newest transition was decided.
@@ -183,10 +189,12 @@ impl Board {
                 progress,
                 began,
                 cancel_requested: task.cancel_requested(),
+                cancel_delivered: run.is_some_and(|run| run.cancel == Some(Cancel::Delivered)),
                 line: None,
                 unkept: since,
                 log_end,
                 renewed_ms: None,
+                spoke: task.silence_ms().map(|_| before.filter(|_| same).and_then(|live| live.spoke).unwrap_or(0)),
             };
             drop(slot.insert(live));
             if since {
@@ -267,6 +275,7 @@ impl Board {
         let mut live = self.held(task_id, attempt)?;
         live.progress = Some(progress);
         live.tick += 1;
+        live.speaks(&self.clock);
         live.line = None;
         if !std::mem::replace(&mut live.unkept, true) {
             self.unkept.lock().push(task_id);
@@ -274,10 +283,25 @@ impl Board {
         Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
     }
 
+    /// A checkpoint of a running attempt.
+    pub(super) fn checkpoint(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
+        let mut live = self.held(task_id, attempt)?;
+        live.speaks(&self.clock);
+        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+    }
+
     /// Whether an attempt is the running one.
     pub(super) fn check(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
         let live = self.held(task_id, attempt)?;
         Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+    }
+
+    /// Whether it is news to the writer that a worker was told to stop an attempt; so once.
+    pub(super) fn is_first_told(&self, task_id: TaskId, attempt: u32) -> bool {
+        let told = self
+            .held(task_id, attempt)
+            .map(|mut live| live.cancel_requested && !std::mem::replace(&mut live.cancel_delivered, true));
+        told.unwrap_or(false)
     }
 
     /// Whether it is time to tell the writer that an attempt lives, which then counts as done; at most once in `every_ms`.
@@ -310,6 +334,7 @@ impl Board {
         let lines: Arc<[LogLine]> = lines.collect();
         live.log_end = Some(end);
         if !lines.is_empty() {
+            live.speaks(&self.clock);
             pass_on(lines);
         }
         Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
@@ -387,6 +412,13 @@ impl Board {
 }
 
 impl Live {
+    /// It reports something.
+    fn speaks(&mut self, clock: &Clock) {
+        if let Some(spoke) = &mut self.spoke {
+            *spoke = clock.now().lived;
+        }
+    }
+
     /// The newest tick as JSON, with an estimate of the time left.
     fn encoded(&self, clock: &Clock) -> Option<Json> {
         let mut progress = self.progress.clone()?;
@@ -420,6 +452,10 @@ impl Ticks for Board {
             return None;
         }
         live.progress.as_ref()?.encode().ok()
+    }
+
+    fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64> {
+        self.live.get(&task_id).filter(|live| live.attempt == attempt)?.spoke
     }
 }
 

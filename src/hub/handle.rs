@@ -392,7 +392,10 @@ impl Hub {
     /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
     pub async fn report(&self, task_id: TaskId, attempt: u32, report: Report) -> Result<bool, HubError> {
         match self.ask(Command::Report { task_id, attempt, report }, Bound::Said).await? {
-            Answer::Reported { cancel_requested } => Ok(cancel_requested),
+            Answer::Reported { cancel_requested } => {
+                self.shared.told(task_id, attempt, cancel_requested);
+                Ok(cancel_requested)
+            }
             other => unreachable!("a report is answered as reported, not by {other:?}"),
         }
     }
@@ -414,6 +417,7 @@ impl Hub {
         if waits {
             kept.await.unwrap_or(Err(HubError::Stopped))?;
         }
+        self.shared.told(task_id, attempt, heard.cancel_requested);
         Ok(heard.cancel_requested)
     }
 
@@ -421,6 +425,7 @@ impl Hub {
     pub fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
         let heard = self.shared.log(task_id, attempt, lines, Bound::Said)?;
         self.renew(task_id, attempt);
+        self.shared.told(task_id, attempt, heard.cancel_requested);
         Ok(heard.cancel_requested)
     }
 
@@ -537,6 +542,14 @@ impl Drop for OpenClaim<'_> {
 }
 
 impl Shared {
+    /// A worker was told whether an attempt is to stop.
+    pub(super) fn told(&self, task_id: TaskId, attempt: u32, to_stop: bool) {
+        if to_stop && self.board.is_first_told(task_id, attempt) {
+            let command = Command::CancelDelivered { task_id, attempt };
+            let _ = self.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Free);
+        }
+    }
+
     pub(super) fn progress(
         &self,
         task_id: TaskId,
@@ -558,6 +571,7 @@ impl Shared {
                 self.feed.tick(task_id);
                 heard
             }
+            None if checkpoint.is_some() => self.board.checkpoint(task_id, attempt).map_err(HubError::Refused)?,
             None => self.board.check(task_id, attempt).map_err(HubError::Refused)?,
         };
         if let Some(checkpoint) = checkpoint {

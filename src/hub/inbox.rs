@@ -34,8 +34,8 @@ const ROUND_LEN_MAX: usize = 4_096;
 /// longer for all who wait for it. A request that is larger by itself, a batch, is a round of its own. What a broken store
 /// left to be tried again is cut in the same way, and comes on top.
 pub(super) const ROUND_BYTES_MAX: usize = 8 << 20;
-/// New work from this size on is large: some hundred times a usual request.
-const LARGE_BYTES: usize = 256 << 10;
+/// New work from this size on is large: a payload near the largest, and more than a batch of a thousand usual tasks.
+const LARGE_BYTES: usize = 768 << 10;
 /// Bytes of large work in one round while small work comes: a payload of full size, so that nobody waits for two.
 const LARGE_ROUND_BYTES_MAX: usize = 1 << 20;
 /// What a request costs beside the texts in it, and a task beside its payload.

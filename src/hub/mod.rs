@@ -9,7 +9,6 @@
 mod board;
 mod clock;
 mod expire;
-mod gather;
 mod handle;
 mod inbox;
 mod mailbox;
@@ -18,6 +17,7 @@ mod missed;
 mod pace;
 mod payloads;
 mod shared;
+mod single_flight;
 mod stats;
 mod unwritten;
 mod worker_link;

@@ -17,10 +17,10 @@ use crate::telemetry::Metrics;
 
 use super::board::Board;
 use super::clock::Clock;
-use super::gather::Gather;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
 use super::missed::Missed;
+use super::single_flight::SingleFlight;
 use super::stats::StatsLine;
 use super::unwritten::Unwritten;
 use super::{HubError, HubOptions};
@@ -50,8 +50,8 @@ pub(super) struct Shared {
     /// The next connection or ticket.
     numbers: AtomicU64,
     /// Reads over many tasks take turns, so that the store's few readers are never all busy with them.
-    pub(super) pages: Arc<Gather<Query, Arc<Page>>>,
-    pub(super) missed: Arc<Gather<u64, Arc<Missed>>>,
+    pub(super) pages: Arc<SingleFlight<Query, Arc<Page>>>,
+    pub(super) missed: Arc<SingleFlight<u64, Arc<Missed>>>,
     broken: RwLock<Option<String>>,
     pub(super) draining: AtomicBool,
     /// Set once watchers and workers should be told goodbye.
@@ -142,8 +142,8 @@ impl Shared {
             workers: AtomicU64::new(0),
             claims: DashMap::new(),
             numbers: AtomicU64::new(1),
-            pages: Arc::new(Gather::new(long_reads.clone())),
-            missed: Arc::new(Gather::new(long_reads)),
+            pages: Arc::new(SingleFlight::new(long_reads.clone())),
+            missed: Arc::new(SingleFlight::new(long_reads)),
             broken: RwLock::new(None),
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),

@@ -175,6 +175,11 @@ impl WorkerLink {
         }
     }
 
+    /// [`Pushed::Stop`] has reached the worker.
+    pub fn told_to_stop(&self, task_id: TaskId, attempt: u32) {
+        self.shared.told(task_id, attempt, true);
+    }
+
     /// The worker wants no new work.
     pub fn retire(&self) {
         self.tell(Command::Retire { worker_id: self.worker_id.clone(), session: self.session });

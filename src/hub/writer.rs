@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::engine::{Answer, Batch, Command, Engine, Notice, Now, Refusal, Report};
+use crate::engine::{Answer, Batch, Command, Cx, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
 use crate::store::{Aside, Commit, Entry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
@@ -228,11 +228,14 @@ impl Writer {
                 Request::Stop => stop = Some(()),
             }
         }
-        self.engine.fire(now, TIMERS_MAX, &mut batch);
-        if self.has_heard_all() {
-            self.engine.judge(now, &*self.shared.board, TIMERS_MAX, &mut batch);
+        let has_heard_all = self.has_heard_all();
+        let cx = &mut Cx { now, ticks: &*self.shared.board, batch: &mut batch };
+        self.engine.fire(cx, TIMERS_MAX);
+        if has_heard_all {
+            self.engine.judge(cx, TIMERS_MAX);
         }
-        self.more = self.engine.assign(now, HAND_OUTS_MAX, &mut batch) && self.is_well();
+        let more = self.engine.assign(cx, HAND_OUTS_MAX);
+        self.more = more && self.is_well();
 
         let mut asides = self.take_asides();
         asides.extend(self.shared.unwritten.take(ended(&batch.changes)));
@@ -305,7 +308,7 @@ impl Writer {
             _ => {}
         }
         let from = batch.changes.len();
-        let result = self.engine.decide(command, now, &*self.shared.board, batch);
+        let result = self.engine.decide(command, &mut Cx { now, ticks: &*self.shared.board, batch });
         Some(Outcome { reply, result, changes: from..batch.changes.len(), retry })
     }
 

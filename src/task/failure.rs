@@ -9,8 +9,9 @@ use super::log::any_text;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`), `poison` (lost with its worker
-    /// `max_crashes` times) and `lost` (nobody was there to run it for `unserved_ms`). `taskhub worker` adds `exit` and
+    /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`), `silent` (it reported nothing for
+    /// `silence_ms`), `deadline` (it was not final in time), `expired` (it was not started in time), `poison` (lost with
+    /// its worker `max_crashes` times) and `lost` (no worker was there to run it for `unserved_ms`). `taskhub worker` adds `exit` and
     /// `signal`. ≤ 128 characters.
     #[serde(default = "Failure::default_kind", deserialize_with = "kind")]
     pub kind: String,

@@ -46,7 +46,7 @@ pub use new_task::{
     LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX, TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
 };
 pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
-pub use record::{Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
+pub use record::{By, Cancel, Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
 pub use retry::RetryPolicy;
 pub use rfc3339::TimeError;
 pub use status::{Event, Status};

@@ -30,6 +30,8 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 pub const CRASHES_MAX: u32 = 100;
 /// The longest timeout of an attempt: thirty days.
 pub const TIMEOUT_MS_MAX: u64 = 30 * 86_400_000;
+/// How long a worker may take to stop, unless the task says otherwise.
+pub const CANCEL_GRACE_MS: u64 = 30_000;
 /// The longest delay of a task: ten years.
 pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 
@@ -39,7 +41,7 @@ pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 pub struct NewTask {
     /// What to run: 1–128 of `A-Z a-z 0-9 . _ : -`.
     pub task_type: String,
-    /// The line it waits in; same characters; `default`.
+    /// The queue it waits in; same characters; `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +81,25 @@ pub struct NewTask {
     pub unserved_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// What is not final by this time has failed, whatever it does then. Not together with `deadline_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<Timestamp>,
+    /// The same, so many milliseconds from now; a retry by hand begins it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub deadline_ms: Option<u64>,
+    /// What was never handed out by this time has failed. Not together with `start_by_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by_at: Option<Timestamp>,
+    /// The same, so many milliseconds from now; a retry by hand begins it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub start_by_ms: Option<u64>,
+    /// An attempt that reports neither progress nor a log line for so long is over, as a failed try.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub silence_ms: Option<u64>,
+    /// How long its worker may take to stop once somebody asked for it; then the attempt is taken from it, and the task is
+    /// cancelled. Default 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub cancel_grace_ms: Option<u64>,
 }
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -220,6 +241,35 @@ impl NewTask {
             if !(0.0..=1.0).contains(&retry.jitter) {
                 return Err(Invalid::value("retry.jitter", "must be from 0 to 1"));
             }
+            for (at, delay) in retry.delays_ms.iter().enumerate() {
+                range("retry.delays_ms", Some(*delay), 0, RetryPolicy::MAX_MS_MAX)
+                    .map_err(|invalid| Invalid { field: format!("retry.delays_ms[{at}]").into(), ..invalid })?;
+            }
+        }
+        range("silence_ms", self.silence_ms, 1, TIMEOUT_MS_MAX)?;
+        range("cancel_grace_ms", self.cancel_grace_ms, 0, TIMEOUT_MS_MAX)?;
+        self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
+        self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;
+        Ok(())
+    }
+
+    /// A time by which something must have happened comes after the time at which the task may begin.
+    fn check_by(
+        &self,
+        at_field: &'static str,
+        at: Option<Timestamp>,
+        ms_field: &'static str,
+        ms: Option<u64>,
+    ) -> Result<(), Invalid> {
+        if at.is_some() && ms.is_some() {
+            return Err(Invalid::value(ms_field, format!("must not stand beside {at_field}")));
+        }
+        range(ms_field, ms, 1, DELAY_MS_MAX)?;
+        if at.is_some_and(|at| self.run_at.is_some_and(|run_at| at <= run_at)) {
+            return Err(Invalid::value(at_field, "must be later than run_at"));
+        }
+        if ms.is_some_and(|ms| self.delay_ms.is_some_and(|delay_ms| ms <= delay_ms)) {
+            return Err(Invalid::value(ms_field, "must be longer than delay_ms"));
         }
         Ok(())
     }
@@ -283,6 +333,21 @@ mod tests {
         check(&with(&format!(r#""labels":{{"k":"{}"}}"#, "x".repeat(257))), limit("labels.k", 256));
         check(&with(r#""retry":{"factor":0.5}"#), value("retry.factor"));
         check(&with(r#""timeout_ms":0"#), value("timeout_ms"));
+        check(&with(r#""silence_ms":0"#), value("silence_ms"));
+        check(&with(r#""cancel_grace_ms":0"#), Ok(()));
+        check(&with(r#""cancel_grace_ms":1e30"#), limit("cancel_grace_ms", TIMEOUT_MS_MAX));
+        let at = |field: &str, at: &str| with(&format!(r#""{field}":"{at}","run_at":"2030-01-01T00:00:00Z""#));
+        for (at_field, ms_field) in [("deadline_at", "deadline_ms"), ("start_by_at", "start_by_ms")] {
+            check(&at(at_field, "2030-01-01T00:00:00.001Z"), Ok(()));
+            check(&at(at_field, "2030-01-01T00:00:00Z"), value(at_field));
+            check(&with(&format!(r#""{ms_field}":5,"delay_ms":4"#)), Ok(()));
+            check(&with(&format!(r#""{ms_field}":5,"delay_ms":5"#)), value(ms_field));
+            check(&with(&format!(r#""{ms_field}":0"#)), value(ms_field));
+            check(&with(&format!(r#""{ms_field}":1e30"#)), limit(ms_field, DELAY_MS_MAX));
+            check(&with(&format!(r#""{ms_field}":5,"{at_field}":"2030-01-01T00:00:00Z""#)), value(ms_field));
+        }
+        check(&with(r#""retry":{"delays_ms":[0,2592000000]}"#), Ok(()));
+        check(&with(r#""retry":{"delays_ms":[0,1e30]}"#), limit("retry.delays_ms[1]", RetryPolicy::MAX_MS_MAX));
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::new_task::CANCEL_GRACE_MS;
 use super::{Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, TaskView, Timestamp};
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
@@ -53,7 +54,28 @@ pub struct Detail {
     pub timeout_ms: Option<u64>,
     pub unserved_ms: Option<u64>,
     pub retry: Option<RetryPolicy>,
+    /// By when it must be final.
+    pub deadline: Option<By>,
+    /// By when it must have been handed out for the first time.
+    pub start_by: Option<By>,
+    pub silence_ms: Option<u64>,
+    pub cancel_grace_ms: Option<u64>,
     pub parent_id: Option<TaskId>,
+}
+
+/// A time by which something must have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    pub at: Timestamp,
+    /// It was asked for as so long. Then what counts is the length, whatever a clock does meanwhile.
+    pub ms: Option<u64>,
+}
+
+impl By {
+    /// As it was asked for at `now`, as a moment or as so long.
+    pub fn asked(at: Option<Timestamp>, ms: Option<u64>, now: Timestamp) -> Option<By> {
+        at.or(ms.map(|ms| now.plus_millis(ms))).map(|at| By { at, ms })
+    }
 }
 
 /// What a task has once it was handed out.
@@ -68,6 +90,8 @@ pub struct Run {
     pub lease_ms: Option<u64>,
     /// Set only while it runs.
     pub cancel_requested_at: Option<Timestamp>,
+    /// Of an attempt that was asked to stop, also when it is over.
+    pub cancel: Option<Cancel>,
     /// The last tick of an attempt that is over.
     pub progress: Option<Json>,
     /// What a final task left.
@@ -77,6 +101,20 @@ pub struct Run {
     /// The hub ended the newest attempt: it took too long, or was lost with its worker. What its worker says of it later
     /// repeats no report that was accepted.
     pub ended_by_hub: bool,
+}
+
+/// How far a request to stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cancel {
+    /// The hub knows of it.
+    Requested,
+    /// Its worker was told.
+    Delivered,
+    /// Its worker stopped because of it.
+    Acknowledged,
+    /// Its worker did not stop within the grace.
+    Ignored,
 }
 
 /// What a final task left.
@@ -112,7 +150,7 @@ impl Task {
 
     /// How a failed try waits for the next.
     pub fn retry_policy(&self) -> RetryPolicy {
-        self.detail().and_then(|detail| detail.retry).unwrap_or_default()
+        self.detail().and_then(|detail| detail.retry.clone()).unwrap_or_default()
     }
 
     /// How long it waits from `updated_at` on, where it is a wait that it is scheduled for.
@@ -128,6 +166,26 @@ impl Task {
     /// How long it stays ready while no worker is there that takes it, where that is bounded.
     pub fn unserved_ms(&self) -> Option<u64> {
         self.detail()?.unserved_ms
+    }
+
+    /// By when it must be final, where that is bounded.
+    pub fn deadline(&self) -> Option<By> {
+        self.detail()?.deadline
+    }
+
+    /// By when it must have been handed out, where that is bounded and it was not yet.
+    pub fn start_by(&self) -> Option<By> {
+        self.detail()?.start_by.filter(|_| self.attempt == 0)
+    }
+
+    /// How long an attempt may report nothing, where that is bounded.
+    pub fn silence_ms(&self) -> Option<u64> {
+        self.detail()?.silence_ms
+    }
+
+    /// How long its worker may take to stop once it was asked to.
+    pub fn cancel_grace_ms(&self) -> u64 {
+        self.detail().and_then(|detail| detail.cancel_grace_ms).unwrap_or(CANCEL_GRACE_MS)
     }
 
     /// The labels, where there are any.
@@ -160,7 +218,14 @@ impl Task {
         object.number("max_crashes", i64::from(self.max_crashes));
         object.some("timeout_ms", self.timeout_ms());
         object.some("unserved_ms", self.unserved_ms());
-        object.some("retry", detail.and_then(|d| d.retry));
+        object.some("retry", detail.and_then(|d| d.retry.as_ref()));
+        let (deadline, start_by) = (detail.and_then(|d| d.deadline), detail.and_then(|d| d.start_by));
+        object.some("deadline_at", deadline.map(|by| by.at));
+        object.some("deadline_ms", deadline.and_then(|by| by.ms));
+        object.some("start_by_at", start_by.map(|by| by.at));
+        object.some("start_by_ms", start_by.and_then(|by| by.ms));
+        object.some("silence_ms", self.silence_ms());
+        object.some("cancel_grace_ms", detail.and_then(|d| d.cancel_grace_ms));
         object.some("parent_id", detail.and_then(|d| d.parent_id));
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
@@ -179,6 +244,7 @@ impl Task {
         object.some("worker_id", run.and_then(|r| r.worker_id.as_ref()));
         object.some("lease_ms", run.and_then(|r| r.lease_ms));
         object.some("cancel_requested_at", run.and_then(|r| r.cancel_requested_at));
+        object.some("cancel", run.and_then(|r| r.cancel));
         object.number("rev", self.rev as i64);
         object.number("tick", live.map_or(0, |(_, tick)| tick as i64));
         object.out.push(b'}');
@@ -216,6 +282,10 @@ impl From<TaskView> for Task {
             timeout_ms: view.timeout_ms,
             unserved_ms: view.unserved_ms,
             retry: view.retry,
+            deadline: view.deadline_at.map(|at| By { at, ms: view.deadline_ms }),
+            start_by: view.start_by_at.map(|at| By { at, ms: view.start_by_ms }),
+            silence_ms: view.silence_ms,
+            cancel_grace_ms: view.cancel_grace_ms,
             parent_id: view.parent_id,
         };
         let outcome = match (view.result, view.error) {
@@ -229,6 +299,7 @@ impl From<TaskView> for Task {
             worker_id: view.worker_id,
             lease_ms: view.lease_ms,
             cancel_requested_at: view.cancel_requested_at,
+            cancel: view.cancel,
             progress: view.progress.as_ref().and_then(|progress: &Progress| Json::of(progress).ok()),
             outcome,
             last_error: view.last_error,
@@ -337,7 +408,11 @@ mod tests {
                 labels: [("project_id".to_owned(), "p1".to_owned())].into(),
                 timeout_ms: Some(1_000),
                 unserved_ms: Some(2_000),
-                retry: Some(RetryPolicy::default()),
+                retry: Some(RetryPolicy::delays_ms([1, 2])),
+                deadline: Some(By { at: now, ms: None }),
+                start_by: Some(By { at: now, ms: Some(5) }),
+                silence_ms: Some(3_000),
+                cancel_grace_ms: Some(4_000),
                 parent_id: Some(ids.next(now, &mut random)),
             })),
             run: Some(Box::new(Run {
@@ -346,6 +421,7 @@ mod tests {
                 worker_id: Some(Name::new("w")),
                 lease_ms: Some(60_000),
                 cancel_requested_at: Some(now),
+                cancel: Some(Cancel::Delivered),
                 progress: Some(Json::trusted(r#"{"percentage":50,"current":1,"total":2}"#)),
                 outcome: Some(Outcome::Error(Failure::new("exit", "no \u{1}"))),
                 last_error: Some(Failure::new("exit", "earlier")),

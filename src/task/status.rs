@@ -44,9 +44,9 @@ impl Status {
     pub fn may_become(self, next: Status) -> bool {
         use Status::*;
         match self {
-            Waiting => matches!(next, Scheduled | Pending | Cancelled),
-            Scheduled => matches!(next, Pending | Cancelled),
-            // Failed: nobody is there to run it.
+            // Failed: its time is over, or nobody is there to run it.
+            Waiting => matches!(next, Scheduled | Pending | Failed | Cancelled),
+            Scheduled => matches!(next, Pending | Failed | Cancelled),
             Pending => matches!(next, Running | Failed | Cancelled),
             Running => matches!(next, Running | Completed | Failed | Scheduled | Pending | Cancelled),
             Failed | Cancelled => matches!(next, Pending),

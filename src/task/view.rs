@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, Timestamp};
+use super::{Cancel, Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, Timestamp};
 
 /// A task as clients read it. Fields that are not set are absent, not null.
 ///
@@ -41,6 +41,21 @@ pub struct TaskView {
     pub unserved_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// By when it must be final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<Timestamp>,
+    /// Where that was asked for as so long: how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// By when it must have been handed out for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_grace_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// What a completed task left; absent with `result_omitted` where lists and events leave out a large one.
@@ -74,6 +89,9 @@ pub struct TaskView {
     pub worker_id: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested_at: Option<Timestamp>,
+    /// How far a request to stop has come; it stays on the final record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<Cancel>,
     /// How long its lease lasts, while it runs and where its claim asked for more than the hub's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,

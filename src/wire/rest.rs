@@ -174,6 +174,9 @@ pub struct WorkerView {
     pub queues: Vec<String>,
     pub concurrency: u32,
     pub running: Vec<WorkerRunning>,
+    /// Attempts that were taken from it, and that it has not let go of: each still takes one of its places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<WorkerRunning>,
     pub connected_at: Timestamp,
     pub last_heard_at: Timestamp,
     /// `socket`, `http`, or `away` within the grace after a cut.

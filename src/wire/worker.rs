@@ -130,6 +130,8 @@ pub enum WorkerOp {
         attempt: u32,
         error: Failure,
         retryable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     Cancelled {
         task_id: TaskId,
@@ -168,6 +170,8 @@ pub struct WorkerSays {
     pub result: Option<Json>,
     pub error: Option<Failure>,
     pub retryable: Option<bool>,
+    #[serde(default, deserialize_with = "task::saturated")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl WorkerSays {
@@ -201,7 +205,8 @@ impl WorkerSays {
             "fail" => {
                 let Held { task_id, attempt } = held()?;
                 let error = self.error.unwrap_or_else(|| Failure::new("error", ""));
-                WorkerOp::Fail { task_id, attempt, error, retryable: self.retryable.unwrap_or(true) }
+                let (retryable, retry_after_ms) = (self.retryable.unwrap_or(true), self.retry_after_ms);
+                WorkerOp::Fail { task_id, attempt, error, retryable, retry_after_ms }
             }
             "cancelled" => {
                 let Held { task_id, attempt } = held()?;
@@ -302,6 +307,9 @@ pub struct FailBody {
     /// True where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retryable: Option<bool>,
+    /// Milliseconds until the next try, in place of what the task's `retry` says.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// The body of a call that has nothing to say: `{}`, or none.

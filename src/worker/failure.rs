@@ -1,10 +1,11 @@
 //! Why a try failed, as a registered function says it.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::task::{Failure, Json};
+use crate::task::{Failure, Json, RetryPolicy};
 
 /// Why a try failed, and whether another may help.
 ///
@@ -15,17 +16,27 @@ pub struct TaskFailure {
     pub failure: Failure,
     /// Whether another try follows, where the task has tries left.
     pub retryable: bool,
+    /// Milliseconds until that try, in place of what the task's `retry` says; at most 30 days.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl TaskFailure {
     /// A failure worth another try. `kind` is a short word for programs, `message` is for people.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> TaskFailure {
-        TaskFailure { failure: Failure::new(kind, message), retryable: true }
+        TaskFailure { failure: Failure::new(kind, message), retryable: true, retry_after_ms: None }
     }
 
     /// The failure, final: no other try follows.
     pub fn permanent(mut self) -> TaskFailure {
         self.retryable = false;
+        self
+    }
+
+    /// The failure, with the next try no sooner and no later than after this wait: for a service that says when to come
+    /// back. Cut to 30 days.
+    pub fn retry_after(mut self, wait: Duration) -> TaskFailure {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.retry_after_ms = Some(millis.min(RetryPolicy::MAX_MS_MAX));
         self
     }
 

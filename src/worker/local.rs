@@ -269,6 +269,7 @@ impl Local {
             Pushed::Run(given) => self.start(given),
             Pushed::Stop { task_id, attempt, reason } => {
                 self.stop(Held { task_id, attempt }, Stop::Cancel, reason.as_deref().unwrap_or("cancelled"));
+                self.link.told_to_stop(task_id, attempt);
             }
             Pushed::Ack { task_id, attempt } => self.roster.acknowledged(&Held { task_id, attempt }),
             Pushed::Refused { task_id, attempt, refusal } => {
@@ -342,8 +343,8 @@ impl Local {
         self.pass_on(held, &mut entry.attempt.slot());
         let report = match report {
             Report::Complete(result) => Reported::Complete { result: result.clone() },
-            Report::Fail(TaskFailure { failure, retryable }) => {
-                Reported::Fail { error: failure.clone(), retryable: *retryable }
+            Report::Fail(TaskFailure { failure, retryable, retry_after_ms }) => {
+                Reported::Fail { error: failure.clone(), retryable: *retryable, retry_after_ms: *retry_after_ms }
             }
             Report::Cancelled => Reported::Cancelled,
             Report::Release => Reported::Release,

@@ -86,13 +86,14 @@ impl Output {
             Report::Complete(result) => self.complete(held, result),
             Report::Cancelled => self.plain("cancelled", held),
             Report::Release => self.plain("release", held),
-            Report::Fail(TaskFailure { failure, retryable }) => {
+            Report::Fail(TaskFailure { failure, retryable, retry_after_ms }) => {
                 let mut error = failure.clone().cut();
                 if error.kind.chars().count() > Failure::KIND_CHARS_MAX {
                     error.kind = error.kind.chars().take(Failure::KIND_CHARS_MAX).collect();
                 }
                 let Held { task_id, attempt } = held;
-                self.op(&WorkerOp::Fail { task_id, attempt, error, retryable: *retryable });
+                let (retryable, retry_after_ms) = (*retryable, *retry_after_ms);
+                self.op(&WorkerOp::Fail { task_id, attempt, error, retryable, retry_after_ms });
             }
         }
     }

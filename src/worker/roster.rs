@@ -160,7 +160,7 @@ impl<R> Roster<R> {
                     Report::Fail(failure) => {
                         let Failure { kind, message, .. } = failure.failure.clone().cut();
                         let kind = kind.chars().take(Failure::KIND_CHARS_MAX).collect::<String>();
-                        TaskFailure { failure: Failure::new(kind, message), retryable: failure.retryable }
+                        TaskFailure { failure: Failure::new(kind, message), ..failure.clone() }
                     }
                     Report::Release => TaskFailure::new("released", "the worker went down"),
                 };

@@ -329,7 +329,7 @@ impl World {
         let (task_id, attempt) = self.running.swap_remove(self.random.usize(..self.running.len()));
         let report = match self.random.u8(..8) {
             0..4 => Report::Complete { result: Json::parse("{\"some\":[1,2]}").unwrap() },
-            4..6 => Report::Fail { error: Failure::new("x", "broken"), retryable: true },
+            4..6 => Report::Fail { error: Failure::new("x", "broken"), retryable: true, retry_after_ms: None },
             6 => Report::Cancelled,
             _ => Report::Release,
         };

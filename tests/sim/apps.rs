@@ -124,6 +124,12 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
     if mix.timeouts && random.u8(0..3) == 0 {
         new.timeout_ms = Some(random.u64(1..1_500));
     }
+    if mix.timeouts && random.u8(0..4) == 0 {
+        new.silence_ms = Some(random.u64(1..1_500));
+    }
+    if random.u8(0..3) == 0 {
+        new.cancel_grace_ms = Some(random.u64(0..800));
+    }
     if mix.timeouts && random.u8(0..6) == 0 {
         new.unserved_ms = Some(random.u64(1..3_000));
     }
@@ -137,12 +143,31 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
             _ => {}
         }
     }
-    if random.u8(0..8) > 0 {
+    if mix.timeouts {
+        let mut at = || Timestamp::from_millis(wall.as_millis() + random.i64(-100..6_000));
+        let (deadline_at, start_by_at) = (at(), at());
+        let later = new.delay_ms.map_or(1, |delay_ms| delay_ms + 1);
+        match random.u8(0..16) {
+            0 if new.run_at.is_none_or(|run_at| run_at < deadline_at) => new.deadline_at = Some(deadline_at),
+            1 => new.deadline_ms = Some(random.u64(later..later + 5_000)),
+            2 if new.run_at.is_none_or(|run_at| run_at < start_by_at) => new.start_by_at = Some(start_by_at),
+            3 => new.start_by_ms = Some(random.u64(later..later + 3_000)),
+            4 => {
+                new.deadline_ms = Some(random.u64(later..later + 5_000));
+                new.start_by_ms = Some(random.u64(later..later + 3_000));
+            }
+            _ => {}
+        }
+    }
+    if random.u8(0..8) == 0 {
+        new.retry = Some(RetryPolicy::delays_ms(vec![random.u64(0..500); random.usize(1..4)]));
+    } else if random.u8(0..8) > 0 {
         new.retry = Some(RetryPolicy {
             base_ms: random.u64(0..400),
             factor: [1.0, 1.5, 2.0, 3.0][random.usize(0..4)],
             max_ms: random.u64(0..3_000),
             jitter: [0.0, 0.5, 1.0][random.usize(0..3)],
+            ..RetryPolicy::default()
         });
     }
     new

@@ -2,13 +2,13 @@
 //!
 //! The checker is told of every command as it is decided, of every commit and of every reply. It keeps its own picture:
 //! the record of every task as decided so far, who holds what, who was heard of when. It never asks the engine what should
-//! be; it says what should be, from PROTOCOL.md §1 and §4, and compares.
+//! be; it says what should be, from the contract, and compares.
 //!
 //! * Every step is one of the table, fills in exactly what it should, and has a cause: the command it came with, or a
 //!   timer that was due on the clock it belongs to. What is due has happened when the timers have fired.
 //! * `rev` has no holes, `updated_at` and attempts never go back, ids grow, one run ends once.
-//! * A hand-out is the best task for that seat, and of all who take that task to the emptiest; no seat and task that fit
-//!   each other are left.
+//! * A hand-out is the best task for that slot, and of all slots that take the task to the emptiest; no slot and task
+//!   that fit each other are left.
 //! * A refusal has changed nothing, and was right. Nothing is answered that is not in the store.
 //! * After a failed commit the engine is what the store says.
 //! * What was acknowledged is there in the end, or was deleted by somebody.
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
 use taskhub::task::{
-    Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Run, Status,
-    Task, TaskId, Timestamp,
+    By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Run,
+    Status, Task, TaskId, Timestamp,
 };
 
 use super::world::{Live, Store};
@@ -48,7 +48,14 @@ pub struct Checker {
     last_at: Timestamp,
     lived: u64,
     /// When an attempt is to time out, in time that the hub lived through.
-    deadlines: HashMap<(TaskId, u32), u64, IdHasher>,
+    timeouts: HashMap<(TaskId, u32), u64, IdHasher>,
+    /// When deadlines that are waits are over, on the monotonic count, by what their records say: not before the one and not
+    /// after the other.
+    bys: HashMap<(TaskId, Timestamp), (u64, u64)>,
+    /// Until when an attempt may take to stop that was asked to, in time that the hub lived through.
+    stop_by: HashMap<(TaskId, u32), u64, IdHasher>,
+    /// When an attempt began to be silent if it has reported nothing since, in time that the hub lived through.
+    quiet_since: HashMap<(TaskId, u32), u64, IdHasher>,
     /// When a running attempt was last spoken of.
     signs: HashMap<(TaskId, u32), Sign, IdHasher>,
     /// How attempts ended, as decided; not those that were released.
@@ -138,7 +145,10 @@ impl Checker {
             unserved: HashMap::default(),
             last_at: Timestamp::default(),
             lived: 0,
-            deadlines: HashMap::default(),
+            timeouts: HashMap::default(),
+            bys: HashMap::default(),
+            stop_by: HashMap::default(),
+            quiet_since: HashMap::default(),
             signs: HashMap::default(),
             ends: HashMap::default(),
             undecided: Vec::new(),
@@ -216,6 +226,9 @@ impl Checker {
                     Some(Status::Failed | Status::Cancelled) if self.open.len() >= self.options.tasks_max => {
                         Err(Refusal::Full)
                     }
+                    Some(Status::Failed | Status::Cancelled) if self.is_too_late(*task_id, now) => {
+                        Err(Refusal::DeadlineOver)
+                    }
                     Some(Status::Failed | Status::Cancelled) => Ok(()),
                     Some(Status::Completed) => Err(Refusal::TaskFinished),
                     Some(Status::Running) => Err(Refusal::TaskRunning),
@@ -227,7 +240,24 @@ impl Checker {
                     assert_eq!((task.status, task.tries, task.crashes), (Status::Pending, 0, 0));
                     let anew = |run: &Run| *run == Run { ended_by_hub: run.ended_by_hub, ..Run::default() };
                     assert!(task.run().is_none_or(anew) && task.run_at.is_none(), "a retry by hand starts anew");
+                    self.counts_from_now(&task, now);
                     self.is_answered_with(result, &task);
+                }
+            }
+            Command::CancelDelivered { task_id, attempt } => {
+                let before = self.tasks.get(task_id).cloned();
+                let is_news = |task: &Arc<Task>| {
+                    task.status == Status::Running
+                        && task.attempt == *attempt
+                        && task.run().is_some_and(|run| run.cancel == Some(Cancel::Requested))
+                };
+                match before.filter(is_news) {
+                    None => assert!(changes.is_empty(), "nobody is told anything new"),
+                    Some(before) => {
+                        let (_, task) = self.one_step(changes, *task_id, Event::CancelRequested, now);
+                        assert_eq!(task.run().and_then(|run| run.cancel), Some(Cancel::Delivered));
+                        self.goes_on(&before, &task, live);
+                    }
                 }
             }
             Command::Delete { task_id } => {
@@ -330,6 +360,13 @@ impl Checker {
         }
     }
 
+    /// Whether a moment is over by which it had to be final, or started.
+    fn is_too_late(&self, task_id: TaskId, now: Now) -> bool {
+        let task = &self.tasks[&task_id];
+        let moments = [task.deadline(), task.start_by()].into_iter().flatten().filter(|by| by.ms.is_none());
+        moments.into_iter().any(|by| by.at <= now.wall)
+    }
+
     fn created(&mut self, new: &NewTask, change: &Change, now: Now) {
         let task = &change.task;
         assert_eq!(change.kind, ChangeKind::Transition(Event::Created));
@@ -343,7 +380,7 @@ impl Checker {
         assert_eq!((task.attempt, task.tries, task.crashes), (0, 0, 0));
         assert_eq!(task.max_attempts, new.max_attempts.unwrap_or(1));
         assert_eq!(task.max_crashes, new.max_crashes.unwrap_or(3));
-        assert_eq!((task.timeout_ms(), task.retry_policy()), (new.timeout_ms, new.retry.unwrap_or_default()));
+        assert_eq!((task.timeout_ms(), task.retry_policy()), (new.timeout_ms, new.retry.clone().unwrap_or_default()));
         assert_eq!(task.labels().cloned().unwrap_or_default(), new.labels);
         assert_eq!(change.payload, new.payload);
         let run_at = new.run_at.or(new.delay_ms.map(|delay| now.at.plus_millis(delay)));
@@ -362,6 +399,44 @@ impl Checker {
         if let Some(delay) = new.delay_ms.filter(|delay| *delay > 0) {
             self.waits(task, delay, now);
         }
+        assert_eq!(task.deadline(), By::asked(new.deadline_at, new.deadline_ms, now.at));
+        assert_eq!(task.start_by(), By::asked(new.start_by_at, new.start_by_ms, now.at));
+        assert_eq!(task.silence_ms(), new.silence_ms);
+        self.counts_from_now(task, now);
+    }
+
+    /// Deadlines that are waits begin.
+    fn counts_from_now(&mut self, task: &Task, now: Now) {
+        for by in [task.deadline(), task.start_by()].into_iter().flatten() {
+            if let Some(ms) = by.ms {
+                assert_eq!(by.at, now.at.plus_millis(ms), "its record says so");
+                self.bys.insert((task.task_id, by.at), (now.mono + ms, now.mono + ms));
+            }
+        }
+    }
+
+    /// Whether it may be over; with `surely`, whether it must be.
+    fn is_over(&self, task: &Task, by: By, surely: bool, now: Now) -> bool {
+        match by.ms {
+            None => by.at <= now.wall,
+            Some(_) => {
+                let (from, until) = self.bys[&(task.task_id, by.at)];
+                now.mono >= if surely { until } else { from }
+            }
+        }
+    }
+
+    /// Until when a running attempt must have stopped, if it was asked to.
+    fn must_stop_by(&self, task: &Task) -> Option<u64> {
+        let due = self.stop_by.get(&(task.task_id, task.attempt));
+        due.copied().filter(|_| task.cancel_requested())
+    }
+
+    /// When a running attempt is silent, if it says nothing more.
+    fn silent_at(&self, task: &Task, live: &Live) -> Option<u64> {
+        let since = self.quiet_since.get(&(task.task_id, task.attempt))?;
+        let spoke = live.get(task.task_id).filter(|live| live.attempt == task.attempt).map_or(0, |live| live.spoke);
+        Some(spoke.max(*since) + task.silence_ms()?)
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
@@ -386,7 +461,9 @@ impl Checker {
             Some(before) if before.status == Status::Running => {
                 let (change, task) = self.one_step(changes, task_id, Event::CancelRequested, now);
                 assert_eq!(change.note.as_deref(), reason.as_deref());
-                assert_eq!(task.run().and_then(|run| run.cancel_requested_at), Some(now.at));
+                let run = task.run().expect("it runs");
+                assert_eq!((run.cancel_requested_at, run.cancel), (Some(now.at), Some(Cancel::Requested)));
+                self.stop_by.insert((task_id, before.attempt), now.lived + before.cancel_grace_ms());
                 self.goes_on(&before, &task, live);
                 let [Notice::Stop { worker_id, task_id: stopped, attempt, .. }] = notices else {
                     panic!("its worker must be told to stop: {notices:?}")
@@ -568,9 +645,9 @@ impl Checker {
                 }
                 End::Completed
             }
-            Report::Fail { error, retryable } => {
+            Report::Fail { error, retryable, retry_after_ms } => {
                 let [change] = changes else { panic!("a failure is one step: {changes:?}") };
-                self.failed(change, *retryable, now, live);
+                self.failed(change, *retryable, *retry_after_ms, now, live);
                 let run = change.task.run().expect("it ran");
                 match change.task.status {
                     Status::Failed => assert_eq!(run.outcome, Some(Outcome::Error(error.clone()))),
@@ -581,6 +658,7 @@ impl Checker {
             }
             Report::Cancelled => {
                 let (_, task) = self.one_step(changes, task_id, Event::Cancelled, now);
+                assert_eq!(task.run().and_then(|run| run.cancel), Some(Cancel::Acknowledged));
                 self.ends_run(&before, &task, live, now);
                 assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
                 End::Cancelled
@@ -605,7 +683,18 @@ impl Checker {
         for change in changes {
             let before = self.tasks[&change.task.task_id].clone();
             let task_id = before.task_id;
+            let is_fenced = |note: Option<&str>| matches!(note, Some("timeout" | "silent"));
             match before.status {
+                _ if change.note.as_deref() == Some("the deadline is over") => {
+                    let by = before.deadline().expect("it has a deadline");
+                    assert!(self.is_over(&before, by, false, now), "{task_id} has time until {by:?}: {now:?}");
+                    self.ends_for_good(change, "deadline", &mut stops, now);
+                }
+                _ if change.note.as_deref() == Some("it was not started in time") => {
+                    let by = before.start_by().expect("it was never started");
+                    assert!(self.is_over(&before, by, false, now), "{task_id} has time until {by:?}: {now:?}");
+                    self.ends_for_good(change, "expired", &mut stops, now);
+                }
                 Status::Scheduled => {
                     match self.waits.get(&(task_id, before.rev)) {
                         Some((from, _)) => assert!(*from <= now.mono, "{task_id} waits until {from}: {now:?}"),
@@ -615,18 +704,30 @@ impl Checker {
                     assert_eq!(change.kind, ChangeKind::Transition(Event::Pending));
                     self.step(change, now);
                 }
-                Status::Running if change.note.as_deref() == Some("timeout") || self.times_out(change, now) => {
-                    let due = self.deadlines.get(&(task_id, before.attempt)).copied();
-                    assert!(due.is_some_and(|due| due <= now.lived), "{task_id} timed out at {now:?}, due {due:?}");
+                Status::Running if change.note.as_deref() == Some("it did not stop") => {
+                    let due = self.stop_by.get(&(task_id, before.attempt)).copied();
+                    assert!(before.cancel_requested() && due.is_some_and(|due| due <= now.lived), "{due:?} {now:?}");
+                    assert_eq!(change.task.run().and_then(|run| run.cancel), Some(Cancel::Ignored));
+                    self.ends_for_good(change, "none", &mut stops, now);
+                }
+                Status::Running if is_fenced(change.note.as_deref()) || self.is_fenced(change, live, now) => {
+                    let timeout = self.timeouts.get(&(task_id, before.attempt)).copied();
+                    let silent = self.silent_at(&before, live);
+                    let due = match change.note.as_deref() {
+                        Some("timeout") => timeout,
+                        Some("silent") => silent,
+                        _ => timeout.into_iter().chain(silent).min(),
+                    };
+                    assert!(due.is_some_and(|due| due <= now.lived), "{task_id} was fenced at {now:?}, due {due:?}");
                     let worker_id = before.worker_id().expect("it runs");
                     if let Some(station) = self.stations.get_mut(worker_id).filter(|it| it.link == Link::Socket) {
                         station.ending.insert((task_id, before.attempt));
                     }
                     stops.push((task_id, before.attempt));
                     self.ended(task_id, before.attempt, End::ByHub);
-                    self.failed(change, true, now, live);
+                    self.failed(change, true, None, now, live);
                     if let Some(Outcome::Error(error)) = change.task.run().and_then(|run| run.outcome.as_ref()) {
-                        assert_eq!(error.kind, "timeout");
+                        assert_eq!(Some(error.kind.as_str()), change.note.as_deref());
                     }
                 }
                 Status::Running => {
@@ -649,14 +750,7 @@ impl Checker {
                     assert!(!self.is_served(&before), "there is somebody for {task_id}");
                     let ready = now.lived - self.unserved[&task_id].0;
                     assert!(ready >= unserved_ms, "{task_id} was ready for {ready} ms of {unserved_ms}");
-                    self.step(change, now);
-                    let run = change.task.run().expect("it has an end");
-                    assert_eq!((change.task.status, run.finished_at), (Status::Failed, Some(now.at)));
-                    let kind = run.outcome.as_ref().map(|outcome| match outcome {
-                        Outcome::Error(error) => error.kind.as_str(),
-                        _ => "none",
-                    });
-                    assert_eq!(kind, Some("lost"));
+                    self.ends_for_good(change, "lost", &mut stops, now);
                 }
                 other => panic!("a timer made {task_id} leave {other}"),
             }
@@ -669,21 +763,21 @@ impl Checker {
             })
             .collect();
         assert_eq!(told, stops, "whoever took too long, or lost its lease on an open socket, is told to stop");
-        if !all {
-            return;
-        }
-        for station in self.stations.values_mut() {
-            station.silent |= station.silent_at(&self.options) <= now.lived;
-        }
         let ready: Vec<Arc<Task>> = self.open.values().filter(|task| task.status == Status::Pending).cloned().collect();
         for task in ready.iter().filter(|task| task.unserved_ms().is_some()) {
             let (ready, since) = self.unserved[&task.task_id];
             if self.is_served(task) {
                 self.unserved.insert(task.task_id, (ready, now.lived));
-            } else {
+            } else if all {
                 let alone = now.lived - since;
                 assert!(Some(alone) < task.unserved_ms(), "{} is unserved for {alone} ms", task.task_id);
             }
+        }
+        if !all {
+            return;
+        }
+        for station in self.stations.values_mut() {
+            station.silent |= station.silent_at(&self.options) <= now.lived;
         }
         if !self.looks_at_all() {
             return;
@@ -703,11 +797,40 @@ impl Checker {
                 Status::Running => {
                     let worker_id = task.worker_id().expect("it runs");
                     assert!(self.lease_ends(task) > now.lived, "{worker_id} still has {task_id}, at {now:?}");
-                    let due = self.deadlines.get(&(task_id, task.attempt));
+                    let due = self.timeouts.get(&(task_id, task.attempt));
                     assert!(due.is_none_or(|due| *due > now.lived), "{task_id} should have timed out at {due:?}");
+                    let due = self.silent_at(task, live);
+                    assert!(due.is_none_or(|due| due > now.lived), "{task_id} is silent since {due:?}");
+                    let due = self.must_stop_by(task);
+                    assert!(due.is_none_or(|due| due > now.lived), "{task_id} should have stopped by {due:?}");
                 }
                 _ => {}
             }
+            for by in [task.deadline(), task.start_by()].into_iter().flatten() {
+                assert!(!self.is_over(task, by, true, now), "{task_id} should have ended by {by:?}");
+            }
+        }
+    }
+
+    /// The hub ended a task whose time was over, whatever it did.
+    fn ends_for_good(&mut self, change: &Change, kind: &str, stops: &mut Vec<(TaskId, u32)>, now: Now) {
+        let before = self.tasks[&change.task.task_id].clone();
+        if let Some(worker_id) = before.worker_id() {
+            let attempt = (before.task_id, before.attempt);
+            if let Some(station) = self.stations.get_mut(worker_id).filter(|it| it.link == Link::Socket) {
+                station.ending.insert(attempt);
+            }
+            stops.push(attempt);
+            self.ended(before.task_id, before.attempt, End::ByHub);
+        }
+        self.step(change, now);
+        let run = change.task.run().expect("it has an end");
+        let status = if before.cancel_requested() { Status::Cancelled } else { Status::Failed };
+        assert_eq!((change.task.status, run.finished_at), (status, Some(now.at)));
+        assert!(run.ended_by_hub || before.status != Status::Running);
+        assert_eq!((change.task.tries, change.task.crashes), (before.tries, before.crashes));
+        if let Some(Outcome::Error(error)) = &run.outcome {
+            assert_eq!((error.kind.as_str(), status), (kind, Status::Failed));
         }
     }
 
@@ -740,15 +863,16 @@ impl Checker {
         self.rounds.is_multiple_of(1 + self.open.len() / 64)
     }
 
-    /// Whether a loss that does not say so is a timeout: one that ended as cancelled.
-    fn times_out(&self, change: &Change, now: Now) -> bool {
+    /// Whether a loss that does not say so is a timeout, or silence: one that ended as cancelled.
+    fn is_fenced(&self, change: &Change, live: &Live, now: Now) -> bool {
         let before = &self.tasks[&change.task.task_id];
-        let due = self.deadlines.get(&(before.task_id, before.attempt)).is_some_and(|due| *due <= now.lived);
+        let timeout = self.timeouts.get(&(before.task_id, before.attempt)).copied();
+        let due = timeout.into_iter().chain(self.silent_at(before, live)).any(|due| due <= now.lived);
         let note = change.note.as_deref().unwrap_or_default();
         due && change.task.status == Status::Cancelled && note == "failed while stopping"
     }
 
-    /// Ready tasks were handed out. If there was no bound, no task and seat that fit are left.
+    /// Ready tasks were handed out. If there was no bound, no task and slot that fit are left.
     pub fn assigned(&mut self, changes: &[Change], notices: &[Notice], now: Now, all: bool) {
         let mut runs: Vec<(Name, TaskId)> = Vec::new();
         let mut claimed: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
@@ -793,7 +917,7 @@ impl Checker {
                 }
             };
             assert!(takes(&accepts, &before), "{worker_id} does not take {task_id}");
-            assert_eq!(self.best(&accepts), Some(task_id), "another task was next in line");
+            assert_eq!(self.best(&accepts), Some(task_id), "another task was next");
             for (other_id, other) in &self.stations {
                 if takes(&other.accepts, &before) && self.must_take(other_id, now) {
                     assert!(self.load(other_id) >= load, "{other_id} is emptier than {worker_id}");
@@ -814,10 +938,11 @@ impl Checker {
             assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
             self.step(change, now);
             self.signs.insert((task_id, task.attempt), Sign { heard: now.lived, restored: false });
-            self.deadlines.remove(&(task_id, task.attempt));
+            self.timeouts.remove(&(task_id, task.attempt));
             if let Some(timeout) = task.timeout_ms() {
-                self.deadlines.insert((task_id, task.attempt), now.lived + timeout);
+                self.timeouts.insert((task_id, task.attempt), now.lived + timeout);
             }
+            self.quiet_since.insert((task_id, task.attempt), now.lived);
         }
         assert!(runs.next().is_none(), "somebody is told to run what was not handed out");
         for (ticket, tasks) in claimed {
@@ -828,16 +953,16 @@ impl Checker {
             let stations = self.stations.iter().filter(|(id, _)| self.must_take(id, now)).map(|(_, it)| &it.accepts);
             for accepts in stations.chain(self.claims.values().map(|claim| &claim.accepts)) {
                 let left = self.best(accepts);
-                assert!(left.is_none(), "a seat is free for {left:?}");
+                assert!(left.is_none(), "a slot is free for {left:?}");
             }
         }
     }
 
     /// The next task for somebody who accepts this.
     fn best(&self, accepts: &Accepts) -> Option<TaskId> {
-        let lines =
+        let lanes =
             self.ready.iter().filter(|((queue, task_type), _)| accepts.takes(queue.as_str(), task_type.as_str()));
-        lines.filter_map(|(_, line)| line.first()).min().map(|(_, task_id)| *task_id)
+        lanes.filter_map(|(_, lane)| lane.first()).min().map(|(_, task_id)| *task_id)
     }
 
     fn may_take(&self, worker_id: &Name) -> bool {
@@ -859,7 +984,7 @@ impl Checker {
     }
 
     /// The writer sleeps as long as the engine says; by then nothing may be overdue.
-    pub fn sleeps_no_longer_than(&self, next_in: Option<u64>, now: Now, all: bool) {
+    pub fn sleeps_no_longer_than(&self, next_in: Option<u64>, live: &Live, now: Now, all: bool) {
         if !all || !self.looks_at_all() {
             return;
         }
@@ -872,11 +997,18 @@ impl Checker {
                 },
                 Status::Running => {
                     let lost = self.lease_ends(task);
-                    let due = self.deadlines.get(&(task.task_id, task.attempt)).copied().unwrap_or(u64::MAX);
-                    Some(lost.min(due).saturating_sub(now.lived))
+                    let due = self.timeouts.get(&(task.task_id, task.attempt)).copied().unwrap_or(u64::MAX);
+                    let others = self.silent_at(task, live).into_iter().chain(self.must_stop_by(task));
+                    Some(others.fold(lost.min(due), u64::min).saturating_sub(now.lived))
                 }
                 _ => None,
             };
+            let bys = [task.deadline(), task.start_by()].into_iter().flatten();
+            let over = bys.map(|by| match by.ms {
+                None => by.at.millis_since(now.wall),
+                Some(_) => self.bys[&(task.task_id, by.at)].1.saturating_sub(now.mono),
+            });
+            let within = within.into_iter().chain(over).min();
             soonest = soonest.into_iter().chain(within.map(|within| (within, task))).min_by_key(|(within, _)| *within);
         }
         if let Some((soonest, task)) = soonest {
@@ -955,7 +1087,15 @@ impl Checker {
                 )
             };
             assert_eq!(fixed(task), fixed(before));
-            assert_eq!(task.detail, before.detail);
+            // A deadline that is a wait begins anew with a retry by hand.
+            let fixed = |task: &Task| {
+                let mut detail = task.detail.clone().unwrap_or_default();
+                for by in [&mut detail.deadline, &mut detail.start_by].into_iter().flatten() {
+                    by.at = if by_hand && by.ms.is_some() { Timestamp::default() } else { by.at };
+                }
+                detail
+            };
+            assert_eq!(fixed(task), fixed(before));
         }
         self.put(task.task_id, Some(task.clone()));
     }
@@ -979,11 +1119,11 @@ impl Checker {
             self.open.remove(&task_id);
             if before.status == Status::Pending {
                 self.unserved.remove(&task_id);
-                let line = (before.queue.clone(), before.task_type.clone());
-                let ready = self.ready.get_mut(&line).expect("what is ready is in line");
+                let lane = (before.queue.clone(), before.task_type.clone());
+                let ready = self.ready.get_mut(&lane).expect("what is ready has a lane");
                 ready.remove(&(-i16::from(before.priority), task_id));
                 if ready.is_empty() {
-                    self.ready.remove(&line);
+                    self.ready.remove(&lane);
                 }
             }
             if let Some(worker_id) = before.worker_id() {
@@ -1000,8 +1140,8 @@ impl Checker {
         }
         if task.status == Status::Pending {
             self.unserved.insert(task_id, (self.lived, self.lived));
-            let line = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
-            line.insert((-i16::from(task.priority), task_id));
+            let lane = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
+            lane.insert((-i16::from(task.priority), task_id));
         }
         if let Some(worker_id) = task.worker_id() {
             self.held.entry(worker_id.clone()).or_default().insert(task_id, task.attempt);
@@ -1010,7 +1150,7 @@ impl Checker {
     }
 
     /// A try failed: another follows, or the task has failed, or it was to be cancelled anyway.
-    fn failed(&mut self, change: &Change, retryable: bool, now: Now, live: &Live) {
+    fn failed(&mut self, change: &Change, retryable: bool, retry_after_ms: Option<u64>, now: Now, live: &Live) {
         let before = self.tasks[&change.task.task_id].clone();
         let task = change.task.clone();
         self.step(change, now);
@@ -1029,6 +1169,13 @@ impl Checker {
             let delay_ms = task.run_at.expect("it has a time").millis_since(now.at);
             self.waits(&task, delay_ms, now);
             let delay = delay_ms as f64;
+            if let Some(asked) = retry_after_ms {
+                return assert_eq!(delay_ms, asked, "its worker said when");
+            }
+            if let Some(last) = policy.delays_ms.last() {
+                let expected = policy.delays_ms.get(task.tries as usize - 1).unwrap_or(last);
+                return assert_eq!(delay_ms, *expected, "waits as its list says");
+            }
             assert!(
                 delay <= longest && delay >= (longest * (1.0 - policy.jitter)).floor() - 1.0,
                 "waits {delay} ms for try {}, by {policy:?}",
@@ -1194,8 +1341,11 @@ impl Checker {
         self.held.clear();
         self.stations.clear();
         self.claims.clear();
-        self.deadlines.clear();
+        self.timeouts.clear();
         self.signs.clear();
+        self.bys.clear();
+        self.stop_by.clear();
+        self.quiet_since.clear();
         self.waits.clear();
         self.unserved.clear();
         self.draining = false;
@@ -1219,8 +1369,16 @@ impl Checker {
                 if let (Some(timeout), Some(run)) = (task.timeout_ms(), task.run()) {
                     let started_at = run.started_at.expect("it runs");
                     let due = (now.lived + timeout).saturating_sub(now.at.millis_since(started_at));
-                    self.deadlines.insert((*task_id, task.attempt), due.max(return_by));
+                    self.timeouts.insert((*task_id, task.attempt), due.max(return_by));
                 }
+                self.quiet_since.insert((*task_id, task.attempt), return_by);
+                if let Some(asked_at) = task.run().and_then(|run| run.cancel_requested_at) {
+                    let due = (now.lived + task.cancel_grace_ms()).saturating_sub(now.at.millis_since(asked_at));
+                    self.stop_by.insert((*task_id, task.attempt), due.max(return_by));
+                }
+            }
+            for by in [task.deadline(), task.start_by()].into_iter().flatten().filter(|by| by.ms.is_some()) {
+                self.bys.insert((*task_id, by.at), (0, now.mono + by.at.millis_since(now.at)));
             }
             if task.status == Status::Scheduled && task.delayed {
                 let delay = task.delay_ms().expect("it waits");

@@ -223,7 +223,10 @@ impl World {
             }
             match push {
                 Push::Run(task) => self.begin(at, &task),
-                Push::Stop(task_id, attempt) => self.actors[at].stop(task_id, attempt),
+                Push::Stop(task_id, attempt) => {
+                    self.actors[at].stop(task_id, attempt);
+                    self.push(Command::CancelDelivered { task_id, attempt }, From::Nobody);
+                }
                 Push::Ack(task_id, attempt) | Push::Refused(task_id, attempt) => {
                     self.actors[at].held.remove(&(task_id, attempt));
                 }
@@ -379,8 +382,11 @@ impl World {
         let report = match self.random.u8(0..10) {
             _ if self.calm => complete(task.task_id, task.attempt, 0),
             0..6 => complete(task.task_id, task.attempt, self.random.u32(0..200)),
-            6 => Report::Fail { error: Failure::new("error", "no luck"), retryable: false },
-            7..9 => Report::Fail { error: Failure::new("error", "no luck"), retryable: true },
+            6 => Report::Fail { error: Failure::new("error", "no luck"), retryable: false, retry_after_ms: None },
+            7..9 => {
+                let retry_after_ms = (self.random.u8(0..4) == 0).then(|| self.random.u64(0..700));
+                Report::Fail { error: Failure::new("error", "no luck"), retryable: true, retry_after_ms }
+            }
             _ => Report::Release,
         };
         let held = Held { done_at: self.time + takes, report, said_at: None };
@@ -416,7 +422,10 @@ impl World {
         let report = match self.random.u8(0..5) {
             0 => Report::Heartbeat,
             1 => complete(task_id, attempt, 1),
-            2 => Report::Fail { error: Failure::new("lie", "it is not so"), retryable: self.random.bool() },
+            2 => {
+                let retryable = self.random.bool();
+                Report::Fail { error: Failure::new("lie", "it is not so"), retryable, retry_after_ms: None }
+            }
             3 => Report::Cancelled,
             _ => Report::Release,
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use taskhub::engine::{
-    Answer, Batch, Clock, Command, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
+    Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
 };
 use taskhub::task::{Change, ChangeKind, Json, KeyEntry, Name, Status, Task, TaskId, Timestamp};
 
@@ -75,6 +75,8 @@ pub struct LiveTask {
     pub rev: u64,
     pub attempt: u32,
     pub tick: u64,
+    /// When it last reported something, in time that the hub lived through.
+    pub spoke: u64,
     progress: Option<Json>,
 }
 
@@ -93,17 +95,21 @@ impl Live {
             return;
         }
         let before = self.0.remove(&task.task_id).filter(|live| live.attempt == task.attempt);
-        let progress = match before {
-            Some(live) => live.progress,
-            None => task.run().and_then(|run| run.progress.clone()),
+        let (progress, spoke) = match before {
+            Some(live) => (live.progress, live.spoke),
+            None => (task.run().and_then(|run| run.progress.clone()), 0),
         };
-        self.0.insert(task.task_id, LiveTask { rev: task.rev, attempt: task.attempt, tick: 0, progress });
+        self.0.insert(task.task_id, LiveTask { rev: task.rev, attempt: task.attempt, tick: 0, spoke, progress });
     }
 }
 
 impl Ticks for Live {
     fn newest(&self, task_id: TaskId) -> Option<Json> {
         self.0.get(&task_id)?.progress.clone()
+    }
+
+    fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64> {
+        self.0.get(&task_id).filter(|live| live.attempt == attempt).map(|live| live.spoke)
     }
 }
 
@@ -408,8 +414,10 @@ impl World {
 
     /// A tick of an attempt, past the writer, as on the board.
     pub fn tick(&mut self, task_id: TaskId, attempt: u32) {
+        let lived = self.clock.read(self.wall(), self.time - self.hub_started).lived;
         let Some(live) = self.live.0.get_mut(&task_id).filter(|live| live.attempt == attempt) else { return };
         live.tick += 1;
+        live.spoke = lived;
         live.progress = Some(Json::trusted(format!("{{\"current\":{}}}", live.rev * 1_000 + live.tick)));
         let (rev, tick) = (live.rev, live.tick);
         for watcher in &mut self.watchers {
@@ -432,8 +440,9 @@ impl World {
         }
         let steps_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        self.engine.fire(now, steps_max, &mut batch);
-        self.engine.judge(now, &self.live, steps_max, &mut batch);
+        let cx = &mut Cx { now, ticks: &self.live, batch: &mut batch };
+        self.engine.fire(cx, steps_max);
+        self.engine.judge(cx, steps_max);
         let fired = (&batch.changes[from..], &batch.notices[noticed..]);
         for change in fired.0.iter().filter(|change| change.note.as_deref() == Some("its worker fell silent")) {
             let worker_id = change.prev.as_ref().and_then(|prev| prev.worker_id()).expect("it ran");
@@ -443,10 +452,10 @@ impl World {
         self.checker.fired(fired.0, fired.1, now, &self.live, steps_max == UNBOUNDED);
         let tasks_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        let more = self.engine.assign(now, tasks_max, &mut batch);
+        let more = self.engine.assign(&mut Cx { now, ticks: &self.live, batch: &mut batch }, tasks_max);
         assert!(!more || batch.changes.len() - from == tasks_max, "it stopped short of its bound");
         self.checker.assigned(&batch.changes[from..], &batch.notices[noticed..], now, !more);
-        self.checker.sleeps_no_longer_than(self.engine.next_in(now), now, steps_max == UNBOUNDED);
+        self.checker.sleeps_no_longer_than(self.engine.next_in(now), &self.live, now, steps_max == UNBOUNDED);
         self.note_batch(&batch);
 
         let nothing = batch.changes.is_empty() && batch.keys.is_empty();
@@ -534,7 +543,7 @@ impl World {
             self.engine.admit_key(entry.clone());
         }
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
-        let result = self.engine.decide(request.command.clone(), now, &self.live, batch);
+        let result = self.engine.decide(request.command.clone(), &mut Cx { now, ticks: &self.live, batch });
         self.trace.note(|| {
             let (asked, answered) = (trace::command(&request.command), trace::result(&result));
             format!("{:>8} {:?}: {asked} => {answered}", self.time, request.from)
@@ -654,7 +663,17 @@ impl World {
                 }
             }
             From::Hello { actor, session } => self.actor_welcomed(actor, session, reply),
-            From::Http { actor } => self.actors[actor].http_replied(command, reply),
+            From::Http { actor } => {
+                if let (
+                    Command::Report { task_id, attempt, .. },
+                    Reply::Answer(Answer::Reported { cancel_requested: true }),
+                ) = (command, &reply)
+                {
+                    let (task_id, attempt) = (*task_id, *attempt);
+                    self.push(Command::CancelDelivered { task_id, attempt }, From::Nobody);
+                }
+                self.actors[actor].http_replied(command, reply);
+            }
             From::Claim { actor, ticket } => {
                 if !matches!(reply, Reply::Answer(_)) {
                     // The handler gives up, and its guard takes the claim back.

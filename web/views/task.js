@@ -104,6 +104,8 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       text('Priority', task.priority ? String(task.priority) : undefined),
       when('Created', task.created_at),
       when('To run at', task.status === 'scheduled' ? task.run_at : undefined),
+      when('To start by', task.attempt || isFinal(task) ? undefined : task.start_by_at),
+      when('To be done by', isFinal(task) ? undefined : task.deadline_at),
       when('Started', task.started_at),
       when('Asked to stop', task.cancel_requested_at),
       when('Finished', task.finished_at),

@@ -106,13 +106,14 @@ export function summaryOf(workers) {
 /** One that came back with more than it takes now has as many places as it runs, for the moment. */
 const placesOf = ({ concurrency, running }) => Math.max(concurrency, running.length);
 
-/** How busy one is. Over HTTP a worker claims what it wants, and nobody knows how much that will be. */
+/** How busy one is, and how many places are stuck in attempts that were taken from it. Over HTTP a worker claims what it wants, and nobody knows how much that will be. */
 export function busyOf(worker) {
-  const { link, concurrency, running } = worker;
+  const { link, concurrency, running, stuck = [] } = worker;
   const n = count(running.length);
-  if (link === 'socket') return `${n} of ${count(placesOf(worker))} running`;
+  const lost = stuck.length ? `, ${count(stuck.length)} stuck` : '';
+  if (link === 'socket') return `${n} of ${count(placesOf(worker))} running${lost}`;
   const asked = concurrency - running.length;
-  return `${n} running${link === 'http' && asked > 0 ? `, asks for ${count(asked)} more` : ''}`;
+  return `${n} running${link === 'http' && asked > 0 ? `, asks for ${count(asked)} more` : ''}${lost}`;
 }
 
 /** How it is connected, and since when. */

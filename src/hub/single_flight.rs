@@ -1,8 +1,8 @@
-//! Reads that many ask for at once, done once.
+//! Single flight: equal reads that are asked for at once are done once.
 //!
-//! Ten thousand watchers that come back after a restart want the same snapshot, or what changed since the same `rev`. Who
-//! asks for what somebody else is waiting to read joins them. Nobody joins a read that has begun: what they were promised
-//! is a read that starts after they asked. So, however many ask, at most one read of a kind runs and one waits.
+//! Ten thousand watchers that come back after a restart want the same snapshot, or what changed since the same `rev`. A
+//! request joins an equal read that waits to begin. It never joins one that has begun: it was promised a read that starts
+//! after it asked. So, however many ask, at most one read of a kind runs and one waits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,20 +16,20 @@ use super::HubError;
 /// What a read brought, once it has.
 type Outcome<V> = Option<Result<V, HubError>>;
 
-pub(super) struct Gather<K, V> {
+pub(super) struct SingleFlight<K, V> {
     /// Those that have not begun.
     waiting: Mutex<HashMap<K, watch::Receiver<Outcome<V>>>>,
     /// Reads take turns.
     turns: Arc<Semaphore>,
 }
 
-impl<K, V> Gather<K, V>
+impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(super) fn new(turns: Arc<Semaphore>) -> Gather<K, V> {
-        Gather { waiting: Mutex::default(), turns }
+    pub(super) fn new(turns: Arc<Semaphore>) -> SingleFlight<K, V> {
+        SingleFlight { waiting: Mutex::default(), turns }
     }
 
     /// What `read` brings, or another read of the same `key` that begins after this call.
@@ -57,11 +57,11 @@ where
         }
         let (sender, outcome) = watch::channel(None);
         waiting.insert(key.clone(), outcome.clone());
-        let gather = self.clone();
+        let flights = self.clone();
         // A future of its own: whoever asked first may leave before the others.
         tokio::spawn(async move {
-            let turn = gather.turns.clone().acquire_owned().await;
-            gather.waiting.lock().remove(&key);
+            let turn = flights.turns.clone().acquire_owned().await;
+            flights.waiting.lock().remove(&key);
             // Nobody wants it any more.
             if sender.receiver_count() > 0 {
                 sender.send_replace(Some(read().await));
@@ -83,16 +83,16 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_the_same_shares_it_and_nobody_joins_what_has_begun() {
-        let gather = Arc::new(Gather::new(Arc::new(Semaphore::new(1))));
+        let flights = Arc::new(SingleFlight::new(Arc::new(Semaphore::new(1))));
         let (reads, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let get = |key: &'static str| {
-            let (gather, reads, go) = (gather.clone(), reads.clone(), go.clone());
+            let (flights, reads, go) = (flights.clone(), reads.clone(), go.clone());
             let read = move || async move {
                 let nth = reads.fetch_add(1, Ordering::SeqCst);
                 go.notified().await;
                 Ok(nth)
             };
-            async move { gather.get(key, read).await }
+            async move { flights.get(key, read).await }
         };
         let first = tokio::spawn(get("a"));
         while reads.load(Ordering::SeqCst) == 0 {
@@ -112,14 +112,14 @@ mod tests {
         let (later, others, ()) = tokio::join!(later, others, release);
         assert_eq!(first.await.unwrap(), Ok(0));
         assert_eq!((later, others), (vec![Ok(1); 100], vec![Ok(2); 100]));
-        assert!(gather.waiting.lock().is_empty());
+        assert!(flights.waiting.lock().is_empty());
     }
 
     #[tokio::test]
     async fn an_error_reaches_all_and_is_not_kept() {
-        let gather = Arc::new(Gather::<_, ()>::new(Arc::new(Semaphore::new(1))));
+        let flights = Arc::new(SingleFlight::<_, ()>::new(Arc::new(Semaphore::new(1))));
         let broken = || async { Err(HubError::StorageUnavailable) };
-        assert_eq!(gather.get(1, broken).await, Err(HubError::StorageUnavailable));
-        assert_eq!(gather.get(1, || async { Ok(()) }).await, Ok(()));
+        assert_eq!(flights.get(1, broken).await, Err(HubError::StorageUnavailable));
+        assert_eq!(flights.get(1, || async { Ok(()) }).await, Ok(()));
     }
 }

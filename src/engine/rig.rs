@@ -1,15 +1,15 @@
-//! Where the engine is tried: one engine, a machine's clocks set by hand, a commit that succeeds or fails when the test says so.
+//! A test rig: one engine, clocks that are set by hand, a commit that succeeds or fails when the test says so.
 
 use std::sync::Arc;
 
 use crate::task::{Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Task, TaskId, Timestamp};
 
-use super::{Accepts, Answer, Batch, Clock, Command, Engine, Hello, Notice, Now, Options, Refusal, Report};
+use super::{Accepts, Answer, Batch, Clock, Command, Cx, Engine, Hello, Notice, Now, Options, Refusal, Report};
 
 /// When tests begin, in milliseconds since 1970.
 const BEGIN: i64 = 1_800_000_000_000;
 
-pub(super) struct Desk {
+pub(super) struct EngineRig {
     pub(super) engine: Engine,
     pub(super) now: Now,
     clock: Clock,
@@ -20,15 +20,15 @@ pub(super) struct Desk {
     sessions: u64,
 }
 
-impl Desk {
+impl EngineRig {
     /// Leases of 10 s, a grace of 5 s.
-    pub(super) fn new() -> Desk {
-        Desk::with(Options::default())
+    pub(super) fn new() -> EngineRig {
+        EngineRig::with(Options::default())
     }
 
-    pub(super) fn with(options: Options) -> Desk {
+    pub(super) fn with(options: Options) -> EngineRig {
         let begin = Timestamp::from_millis(BEGIN);
-        Desk {
+        EngineRig {
             engine: Engine::new(options, 0, None, 1),
             now: Now { wall: begin, at: begin, mono: 0, lived: 1 },
             clock: Clock::new(begin, begin, 0, options.lease_ms),
@@ -62,14 +62,15 @@ impl Desk {
                 self.engine.admit(Task::clone(task));
             }
         }
-        self.engine.decide(command, self.now, &(), &mut self.batch)
+        self.engine.decide(command, &mut Cx { now: self.now, ticks: &(), batch: &mut self.batch })
     }
 
     /// Fires timers and hands out. Nothing is committed yet.
     pub(super) fn go(&mut self) {
-        self.engine.fire(self.now, usize::MAX, &mut self.batch);
-        self.engine.judge(self.now, &(), usize::MAX, &mut self.batch);
-        self.engine.assign(self.now, usize::MAX, &mut self.batch);
+        let cx = &mut Cx { now: self.now, ticks: &(), batch: &mut self.batch };
+        self.engine.fire(cx, usize::MAX);
+        self.engine.judge(cx, usize::MAX);
+        self.engine.assign(cx, usize::MAX);
     }
 
     /// The commit succeeds; what was told to workers comes back.
