@@ -62,6 +62,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Show one task
     Get(tasks::GetArgs),
+    /// Say why a task waits
+    Why(tasks::WhyArgs),
     /// List tasks
     List(tasks::ListArgs),
     /// Watch tasks live
@@ -146,6 +148,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::List(args) => block_on(tasks::list(args)),
         Command::Watch(args) => block_on(watch::watch(args)),
         Command::Logs(args) => block_on(watch::logs(args)),
+        Command::Why(args) => block_on(tasks::why(args)),
         Command::Cancel(args) => block_on(tasks::cancel(args)),
         Command::Retry(args) => block_on(tasks::retry(args)),
         Command::Stats(args) => block_on(tasks::stats(args)),

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::task::{Cancel, Failure, Progress, Status, TaskView, Timestamp};
+use crate::task::{AHEAD_MAX, Cancel, Failure, Progress, Status, TaskView, Timestamp, WaitsFor};
 
 /// Text of others, made harmless for a terminal: no control characters, no colours.
 pub(super) fn plain(text: &str) -> String {
@@ -261,6 +261,38 @@ pub(super) fn terminal_size(descriptor: i32) -> Option<(usize, usize)> {
 }
 
 /// Everything about one task.
+/// Why a task waits, a line for each reason; or that it does not wait.
+pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
+    let mut out = String::new();
+    for reason in &task.waits_for {
+        let words = match reason {
+            WaitsFor::Time { until } => {
+                format!("it waits until {}, in {}", moment(*until), span(until.millis_since(now)))
+            }
+            WaitsFor::NoWorker => {
+                format!("no worker is connected that takes tasks of type {} in queue {}", task.task_type, task.queue)
+            }
+            WaitsFor::Turn { ahead: 0 } => "it is next for its workers, and they have no room".to_owned(),
+            WaitsFor::Turn { ahead: 1 } => "it waits for its turn: one task is before it".to_owned(),
+            WaitsFor::Turn { ahead } => {
+                let more = if *ahead >= AHEAD_MAX { " or more" } else { "" };
+                format!("it waits for its turn: {ahead}{more} tasks are before it")
+            }
+            WaitsFor::Other => "it waits for something that this version does not know".to_owned(),
+        };
+        let _ = writeln!(out, "{words}");
+    }
+    if out.is_empty() {
+        let _ = match task.status {
+            Status::Waiting | Status::Scheduled | Status::Pending => {
+                writeln!(out, "it is {}, and the hub is too busy to say what it waits for", task.status)
+            }
+            _ => writeln!(out, "it does not wait: it is {}", task.status),
+        };
+    }
+    out
+}
+
 pub(super) fn task(task: &TaskView, now: Timestamp, colours: bool) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {

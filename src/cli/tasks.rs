@@ -1,15 +1,16 @@
-//! The commands that ask once and answer: `get`, `list`, `cancel`, `retry`, `stats`, `workers`.
+//! The commands that ask once and answer: `get`, `why`, `list`, `cancel`, `retry`, `stats`, `workers`.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
+use super::show;
 use super::submit::{finished, label, labels};
 use super::tables::{self, Look};
 use super::{HubArgs, TaskName};
 use crate::client::{ListQuery, Order};
-use crate::task::Status;
+use crate::task::{Status, Timestamp};
 
 #[derive(Debug, Args)]
 pub(super) struct HubOnly {
@@ -46,6 +47,25 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
     }
     let failed = args.wait && task.status != Status::Completed;
     Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[arg(value_name = "ID")]
+    task_id: TaskName,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+pub(super) async fn why(args: WhyArgs) -> Outcome {
+    let client = args.hub.client()?;
+    let task_id = args.task_id.find(&client).await?;
+    let task = client.get(task_id).await?;
+    match args.hub.json {
+        true => print_json(&serde_json::json!({ "status": task.status, "waits_for": task.waits_for }))?,
+        false => print(&show::why(&task, Timestamp::now()))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Debug, Args)]

@@ -246,6 +246,7 @@ impl Engine {
             }
             Command::GiveBack => Ok(Answer::Count(self.give_back_all(cx))),
             Command::Workers => Ok(Answer::Workers(self.worker_states())),
+            Command::WaitsFor { task_id } => Ok(Answer::Waits(self.waits_for(task_id, cx.now))),
         }
     }
 
@@ -455,6 +456,15 @@ impl Engine {
             false => At::Wall(run_at),
         };
         self.timers.set(Alarm::Due(task.task_id), at);
+    }
+
+    /// When a scheduled task becomes ready, as the wall clock will show it if nobody sets it.
+    pub(super) fn ready_at(&self, task: &Task, now: Now) -> Timestamp {
+        match self.timers.at(&Alarm::Due(task.task_id)) {
+            Some(At::Wall(at)) => at,
+            Some(At::Mono(at)) => now.wall.plus_millis(at.saturating_sub(now.mono)),
+            Some(At::Lived(_)) | None => now.wall,
+        }
     }
 
     fn unschedule(&mut self, task: &Task) -> Option<u64> {

@@ -150,14 +150,21 @@ impl WorkerGroups {
     }
 
     pub(super) fn accepts(&self, id: GroupId, lane: &Lane) -> bool {
-        self.groups[id.0 as usize]
-            .as_ref()
-            .is_some_and(|group| group.accepts.takes(lane.queue.as_str(), lane.task_type.as_str()))
+        self.takes(id, lane.queue.as_str(), lane.task_type.as_str())
     }
 
     /// Whether a worker is known, or a claim open, that takes tasks of this type in this queue.
     pub(super) fn has_member_for(&self, queue: &str, task_type: &str) -> bool {
         self.groups.iter().flatten().any(|group| group.members > 0 && group.accepts.takes(queue, task_type))
+    }
+
+    /// Whether a group takes tasks of this type in this queue.
+    pub(super) fn takes(&self, id: GroupId, queue: &str, task_type: &str) -> bool {
+        self.groups[id.0 as usize].as_ref().is_some_and(|group| group.accepts.takes(queue, task_type))
+    }
+
+    pub(super) fn has_members(&self, id: GroupId) -> bool {
+        self.groups[id.0 as usize].as_ref().is_some_and(|group| group.members > 0)
     }
 
     pub(super) fn accepting(&self, lane: &Lane) -> Vec<GroupId> {

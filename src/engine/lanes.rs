@@ -24,7 +24,7 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    fn of(task: &Task) -> Rank {
+    pub(super) fn of(task: &Task) -> Rank {
         Rank { priority: (100 - i16::from(task.priority)).clamp(0, 200) as u8, task_id: task.task_id }
     }
 }
@@ -48,7 +48,30 @@ pub(super) struct Lane {
     groups: Vec<GroupId>,
 }
 
+impl Lane {
+    /// The groups that take what stands here.
+    pub(super) fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    /// The tasks before this place.
+    pub(super) fn before(&self, rank: Rank) -> impl Iterator<Item = &Rank> {
+        self.ready.range(..rank)
+    }
+}
+
 impl Lanes {
+    /// Lanes in use, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.by_name.values().map(|id| &self.lanes[id.0 as usize])
+    }
+
+    /// The lane of a task, where there is one.
+    pub(super) fn lane_of(&self, task: &Task) -> Option<&Lane> {
+        let id = self.by_name.get(&(task.queue.clone(), task.task_type.clone()))?;
+        Some(&self.lanes[id.0 as usize])
+    }
+
     /// Adds a task that became ready.
     pub(super) fn insert(&mut self, task: &Task, groups: &mut WorkerGroups) {
         let id = self.lane_for(task, groups);

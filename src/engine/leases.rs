@@ -95,6 +95,10 @@ pub(super) struct Claim {
 }
 
 impl Claim {
+    pub(super) fn group(&self) -> GroupId {
+        self.group
+    }
+
     /// How many more it takes.
     pub(super) fn open(&self) -> u32 {
         self.wanted - self.given.len() as u32
@@ -125,6 +129,14 @@ impl Worker {
     #[cfg(test)]
     pub(super) fn session(&self) -> u64 {
         self.session
+    }
+
+    pub(super) fn link(&self) -> Link {
+        self.link
+    }
+
+    pub(super) fn takes(&self, queue: &str, task_type: &str) -> bool {
+        self.accepts.takes(queue, task_type)
     }
 
     fn load(&self) -> u32 {
@@ -339,6 +351,8 @@ impl Engine {
         if let Some(claim) = self.claims.remove(&ticket) {
             self.groups.remove_slot(claim.group, &claim.free);
             self.groups.leave(claim.group, &mut self.lanes);
+            // It may have been all that was left of its worker.
+            self.leaving.push(claim.worker_id);
         }
     }
 
@@ -371,6 +385,7 @@ impl Engine {
         if let Some(claim) = self.claims.remove(&ticket) {
             self.groups.remove_slot(claim.group, &claim.free);
             self.groups.leave(claim.group, &mut self.lanes);
+            self.leaving.push(claim.worker_id);
             cx.batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
         }
     }
@@ -448,8 +463,8 @@ impl Engine {
             if lease.stop_by.is_some() {
                 self.timers.clear(&Alarm::CancelGrace(task.task_id));
             }
-            if worker.link == Link::Away && worker.running.is_empty() {
-                // As if it had left with nothing: it does not count as somebody who takes tasks.
+            if worker.link != Link::Socket && worker.running.is_empty() {
+                // It may be gone, and this may be all it was known for.
                 self.leaving.push(worker_id.clone());
             }
         }

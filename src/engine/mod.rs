@@ -45,11 +45,12 @@ mod tests;
 #[cfg(test)]
 mod time_tests;
 mod timers;
+mod waits;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp};
+use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp, WaitsFor};
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
 pub use self::core::{Engine, Options};
@@ -136,6 +137,10 @@ pub enum Command {
     GiveBack,
     /// Who works here.
     Workers,
+    /// Why a task waits.
+    WaitsFor {
+        task_id: TaskId,
+    },
 }
 
 /// A worker connecting by socket.
@@ -197,6 +202,8 @@ pub enum Answer {
     },
     Count(usize),
     Workers(Vec<WorkerState>),
+    /// The nearest first; none where it does not wait.
+    Waits(Vec<WaitsFor>),
     Done,
 }
 

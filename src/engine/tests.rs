@@ -1,7 +1,7 @@
 //! The engine's decisions, table by table, and the stories of its fixed bugs. What holds over whole histories is in
 //! `tests/sim`.
 
-use crate::task::{Failure, Json, Name, NewTask, Status, TaskId};
+use crate::task::{AHEAD_MAX, Failure, Json, Name, NewTask, Status, TaskId, WaitsFor};
 
 use super::rig::{EngineRig, runs};
 use super::{Answer, Command, Cx, Notice, Options, Refusal, Report};
@@ -54,6 +54,42 @@ fn end_attempt(rig: &mut EngineRig, task_id: TaskId, end: End) {
         }
         End::GivenBack => drop(rig.decide(Command::GiveBack).unwrap()),
     }
+}
+
+#[test]
+fn a_task_that_waits_says_for_what() {
+    let mut rig = EngineRig::new();
+    let why = |rig: &mut EngineRig, task_id| match rig.decide(Command::WaitsFor { task_id }) {
+        Ok(Answer::Waits(waits)) => waits,
+        other => panic!("{other:?}"),
+    };
+    let low = rig.submit(NewTask { priority: -1, ..NewTask::new("t") });
+    let delayed = rig.submit(NewTask { delay_ms: Some(5_000), ..NewTask::new("t") });
+    let until = rig.now.wall.plus_millis(5_000);
+    assert_eq!(why(&mut rig, low), [WaitsFor::NoWorker]);
+    assert_eq!(why(&mut rig, delayed), [WaitsFor::Time { until }, WaitsFor::NoWorker]);
+    // A worker that takes this and another type, and one that takes neither.
+    rig.hello_for("both", "t u", "default", 1, &[]);
+    rig.hello_for("other", "v", "default", 9, &[]);
+    rig.round();
+    assert_eq!((rig.status(low), why(&mut rig, low)), (Status::Running, vec![]));
+    let first = rig.submit(NewTask::new("t"));
+    for task_type in ["u", "w", "t"] {
+        rig.submit(NewTask::new(task_type));
+    }
+    let last = rig.submit(NewTask { priority: -1, ..NewTask::new("t") });
+    rig.round();
+    assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: 0 }]);
+    assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: 3 }], "what other workers take is not before it");
+    assert_eq!(why(&mut rig, delayed), [WaitsFor::Time { until }]);
+    for _ in 0..AHEAD_MAX {
+        rig.submit(NewTask::new("u"));
+    }
+    assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: AHEAD_MAX }]);
+    rig.left("both");
+    assert_eq!(why(&mut rig, first), [WaitsFor::NoWorker], "it is away");
+    rig.claim("h", 1, 7);
+    assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: 0 }]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::query::Params;
 use super::state::App;
 use super::{cursor, splice};
 use crate::hub::{HubError, LogRange, Order, Query, Refusal, Stored, Until};
-use crate::task::{Json, LOG_LINES_MAX, Status, TaskId, read_strictly};
+use crate::task::{Json, LOG_LINES_MAX, Status, Task, TaskId, read_strictly};
 use crate::wire::{Code, History, LogList, Problem};
 
 /// The largest page of a list; larger answers take long to read on either side.
@@ -93,7 +93,16 @@ pub(super) async fn one(
     let stored = look(&app, id, until, patience).await?;
     let mut text = Vec::new();
     splice::whole(&mut text, &stored);
+    splice::with(&mut text, "waits_for", waits_for(&app, id, &stored).await.as_ref());
     Ok(splice::json(StatusCode::OK, text))
+}
+
+/// Why a task waits, if it still stands at the record that is shown.
+async fn waits_for(app: &App, id: TaskId, stored: &Stored) -> Option<Json> {
+    let waits = |task: &Task| matches!(task.status, Status::Waiting | Status::Scheduled | Status::Pending);
+    app.hub.shown(id).filter(|task| waits(task) && Task::rev_of(&stored.record) == Some(task.rev))?;
+    let reasons = app.hub.waits_for(id).await?;
+    Json::of(&reasons).ok().filter(|_| !reasons.is_empty())
 }
 
 /// The task, once `until` holds or time is up. A hub that goes down answers at once: nothing will change any more.

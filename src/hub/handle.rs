@@ -15,7 +15,7 @@ use crate::engine::{
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{
-    Filter, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Transition,
+    Filter, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Transition, WaitsFor,
 };
 use crate::telemetry::Metrics;
 
@@ -28,6 +28,9 @@ use super::shared::{Body, Ended, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
+
+/// How long the writer may take to say why a task waits.
+const WAITS_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A handle to a running hub.
 #[derive(Clone)]
@@ -159,6 +162,16 @@ impl Hub {
             None => self.shared.read(move |reader| reader.task(task_id)).await?,
         };
         Ok(stored.map(|stored| Stored { record: self.shared.board.refresh(task_id, stored.record), ..stored }))
+    }
+
+    /// Why a task waits, the nearest reason first; `None` where that cannot be told, because the writer is busy for longer
+    /// than people wait for an answer.
+    pub async fn waits_for(&self, task_id: TaskId) -> Option<Vec<WaitsFor>> {
+        let asked = self.ask(Command::WaitsFor { task_id }, Bound::Held);
+        match tokio::time::timeout(WAITS_PATIENCE, asked).await {
+            Ok(Ok(Answer::Waits(waits))) => Some(waits),
+            _ => None,
+        }
     }
 
     /// The newest record of an unfinished task, and of a final one for a moment longer.

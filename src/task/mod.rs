@@ -27,6 +27,7 @@ mod status;
 mod strict;
 mod time;
 mod view;
+mod waits_for;
 
 pub use bounds::OverBound;
 pub(crate) use bounds::{list, optional_list, or_default, saturated};
@@ -53,6 +54,7 @@ pub use status::{Event, Status};
 pub use strict::{Strict, from_slice as read_strictly};
 pub use time::Timestamp;
 pub use view::TaskView;
+pub use waits_for::{AHEAD_MAX, WaitsFor};
 
 /// The largest result a task may leave, in bytes of its JSON text.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;

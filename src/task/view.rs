@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, Timestamp};
+use super::{Cancel, Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, Timestamp, WaitsFor};
 
 /// A task as clients read it. Fields that are not set are absent, not null.
 ///
@@ -100,6 +100,9 @@ pub struct TaskView {
     /// Progress ticks since that transition.
     #[serde(default)]
     pub tick: u64,
+    /// Why it waits, the nearest reason first. Only where one task is asked for by its id, and while it waits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<WaitsFor>,
     /// Only where one task is asked for by its id, or handed to a worker.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,

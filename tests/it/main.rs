@@ -44,5 +44,6 @@ mod strict;
 mod submit;
 mod timeout;
 mod wait;
+mod why;
 mod workers_http;
 mod workers_socket;

@@ -54,6 +54,7 @@ impl World {
                 self.push(Command::Expire { task_ids }, From::Nobody);
             }
             45 => self.push(Command::Workers, From::App),
+            46 | 47 => self.ask_why(),
             _ => {}
         }
     }
@@ -66,6 +67,12 @@ impl World {
         }
         let from = if self.random.u8(0..4) == 0 { 0 } else { ids.len().saturating_sub(12) };
         Some(ids[self.random.usize(from..ids.len())])
+    }
+
+    fn ask_why(&mut self) {
+        if let Some(task_id) = self.some_task() {
+            self.push(Command::WaitsFor { task_id }, From::App);
+        }
     }
 
     fn submit(&mut self) {

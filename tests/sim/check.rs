@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
 use taskhub::task::{
-    By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome, RESULT_INLINE_BYTES, Run,
-    Status, Task, TaskId, Timestamp,
+    AHEAD_MAX, By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome,
+    RESULT_INLINE_BYTES, Run, Status, Task, TaskId, Timestamp, WaitsFor,
 };
 
 use super::world::{Live, Store};
@@ -344,6 +344,11 @@ impl Checker {
                     self.lost(change, Lost::GivenBack, now, live);
                 }
             }
+            Command::WaitsFor { task_id } => {
+                assert!(changes.is_empty());
+                let Ok(Answer::Waits(waits)) = result else { panic!("why is answered by {result:?}") };
+                self.waits_truly(*task_id, waits);
+            }
             Command::Workers => {
                 assert!(changes.is_empty());
                 let Ok(Answer::Workers(workers)) = result else { panic!("workers are answered by {result:?}") };
@@ -357,6 +362,33 @@ impl Checker {
                 }
                 assert_eq!(running.len(), self.running(), "somebody runs a task and is not among the workers");
             }
+        }
+    }
+
+    /// What a task is said to wait for is what it waits for, and nothing is left out.
+    fn waits_truly(&self, task_id: TaskId, waits: &[WaitsFor]) {
+        let task = self.tasks.get(&task_id);
+        let Some(task) = task.filter(|task| matches!(task.status, Status::Scheduled | Status::Pending)) else {
+            return assert_eq!(waits, [], "{task:?} waits for nothing");
+        };
+        let there = self.stations.values().filter(|station| station.link != Link::Away).map(|station| &station.accepts);
+        let is_taken =
+            there.chain(self.claims.values().map(|claim| &claim.accepts)).any(|accepts| takes(accepts, task));
+        let all = self.stations.values().map(|station| &station.accepts);
+        let taking: Vec<_> =
+            all.chain(self.claims.values().map(|claim| &claim.accepts)).filter(|it| takes(it, task)).collect();
+        let together = |queue: &Name, task_type: &Name| {
+            taking.iter().any(|accepts| accepts.takes(queue.as_str(), task_type.as_str()))
+        };
+        let lanes = self.ready.iter().filter(|((queue, task_type), _)| together(queue, task_type));
+        let before = (-i16::from(task.priority), task_id);
+        let ahead = lanes.map(|(_, lane)| lane.range(..before).count()).sum::<usize>().min(AHEAD_MAX);
+        match (task.status, is_taken, waits) {
+            (Status::Scheduled, false, [WaitsFor::Time { .. }, WaitsFor::NoWorker]) => {}
+            (Status::Scheduled, true, [WaitsFor::Time { .. }]) => {}
+            (Status::Pending, false, [WaitsFor::NoWorker]) => {}
+            (Status::Pending, true, [WaitsFor::Turn { ahead: said }]) => assert_eq!(*said, ahead, "before {task:?}"),
+            other => panic!("{task:?} is said to wait for {other:?}"),
         }
     }
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { areSet, filtersAddress, namesOf, readFilters, subscriptionFilter } from '../../web/views/filters.js';
 import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
-import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken } from '../../web/views/words.js';
+import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
 
 test('a length of time is said in at most two units', () => {
@@ -129,6 +129,17 @@ test('names are offered while there is a task of them, and of one run only while
   const tasks = [task('t1', 1, { queue: 'gpu' }), task('t2', 2, { queue: 'run.abc' }), task('t3', 3)];
   assert.deepEqual([...namesOf('queue', { slow: {}, 'run.xyz': {} }, tasks)].sort(), ['default', 'gpu', 'run.xyz', 'slow']);
   assert.deepEqual([...namesOf('task_type', {}, [])], []);
+});
+
+test('why a task waits is said in words', () => {
+  const now = Date.parse('2026-11-21T14:02:11Z');
+  const check = (reasons, expected) => assert.match(waitsWords(reasons, now), expected);
+  check([], /^$/);
+  check([{ kind: 'turn', ahead: 0 }], /^room at its workers: it is next$/);
+  check([{ kind: 'turn', ahead: 999 }], /^its turn: 999 before it$/);
+  check([{ kind: 'turn', ahead: 1_000 }], /1,000 or more before it/);
+  check([{ kind: 'time', until: '2026-11-21T14:02:16Z' }, { kind: 'no_worker' }], /, in 5\.0 s; then for a worker that takes it: none is connected$/);
+  check([{ kind: 'queue_paused' }], /^queue paused$/);
 });
 
 test('workers are said to be as busy as they are', () => {

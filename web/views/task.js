@@ -9,7 +9,7 @@ import { Tasks, isFinal } from '../store.js';
 import { atNextFrame, copyButton, h, icon, setIcon, setText } from './dom.js';
 import { logView } from './log.js';
 import { definitions, keyed } from './pairs.js';
-import { bytes, complaint, count, eventWord, moment, percentage, span, standing, taken, title } from './words.js';
+import { bytes, complaint, count, eventWord, moment, percentage, span, standing, taken, title, waitsWords } from './words.js';
 
 /** Characters of JSON put on the page. More makes the page slow and is read by nobody. */
 const JSON_CHARS_MAX = 100_000;
@@ -19,6 +19,9 @@ const SURE_MS = 4_000;
 
 /** What could not be fetched is asked for again after this time. */
 const AGAIN_MS = 5_000;
+
+/** Between two questions why a task still waits. */
+const WAITS_MS = 5_000;
 
 /** Ids looked through for a short one. */
 const FOUND_MAX = 50;
@@ -31,6 +34,8 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   let full_rev = -1; // of the payload, outcome and history on the page
   let again_at = 0;
   let fetching = false;
+  let waits = { rev: 0, reasons: [] };
+  let asking_again;
 
   const badge = h('span', { class: 'badge' }, icon('pending'), h('span'));
   const heading = h('h1', { tabIndex: -1 }, task_id);
@@ -109,7 +114,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       when('Started', task.started_at),
       when('Asked to stop', task.cancel_requested_at),
       when('Finished', task.finished_at),
-      ['Waits for', task.depends_on?.join(' '), () => task.depends_on.map(link)],
+      text('Waits for', waits.rev === task.rev ? waitsWords(waits.reasons, at) : undefined),
       ['Parent', task.parent_id, () => link(task.parent_id)],
       text('Workflow', task.workflow_id),
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
@@ -127,6 +132,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       const texts = members(text);
       full_rev = Math.max(rev, record.rev);
       tasks.apply(record);
+      waits = { rev: record.rev, reasons: record.waits_for ?? [] };
       setTimeline(transitions.map((each, n) => ({ ...each, before: transitions[n - 1] })));
       payload.draw(texts.get('payload') ?? 'none');
       const failure = record.error ? 'error' : !isFinal(record) && record.last_error ? 'last_error' : undefined;
@@ -141,7 +147,17 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
     } finally {
       fetching = false;
       draw();
+      clearTimeout(asking_again);
+      if (waits.reasons.length) asking_again = setTimeout(askAgain, WAITS_MS);
     }
+  }
+
+  /** Nobody says when its turn comes nearer: that is asked for, while somebody looks. */
+  function askAgain() {
+    const task = tasks.get(task_id);
+    if (!element.isConnected || !task || isFinal(task) || waits.rev !== task.rev) return;
+    if (document.hidden || hub.status !== 'live') asking_again = setTimeout(askAgain, WAITS_MS);
+    else fetchRest(task.rev);
   }
 
   function transition({ at, before, event, status, attempt, worker_id, note }) {
@@ -232,6 +248,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
     },
 
     close() {
+      clearTimeout(asking_again);
       clearInterval(ticking);
       off();
       if (is_id) subscription.close();

@@ -96,6 +96,16 @@ export function standing(task, now) {
   return '';
 }
 
+/** Why a task waits, the nearest reason first. A reason that this page does not know is said by its name. */
+export function waitsWords(reasons, now) {
+  const words = {
+    time: ({ until }) => `${moment(until, now)}, in ${span(Math.max(0, Date.parse(until) - now))}`,
+    no_worker: () => 'a worker that takes it: none is connected',
+    turn: ({ ahead }) => (ahead ? `its turn: ${ahead < 1_000 ? count(ahead) : '1,000 or more'} before it` : 'room at its workers: it is next'),
+  };
+  return reasons.map((reason) => words[reason.kind]?.(reason) ?? reason.kind.replaceAll('_', ' ')).join('; then for ');
+}
+
 const whatFailed = (failure) => lineThatSays(failure?.message || failure?.kind || '');
 
 /** The last line of a traceback says more than its first. */
