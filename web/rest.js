@@ -51,9 +51,9 @@ export class Rest {
     return this.call('POST', `tasks/${encodeURIComponent(task_id)}/cancel`, { body: reason === undefined ? undefined : { reason } });
   }
 
-  /** Runs a failed or cancelled task again. */
-  retry(task_id) {
-    return this.call('POST', `tasks/${encodeURIComponent(task_id)}/retry`);
+  /** Runs a failed or cancelled task again; with another `payload`, where there is one. */
+  retry(task_id, { payload } = {}) {
+    return this.call('POST', `tasks/${encodeURIComponent(task_id)}/retry`, { body: payload === undefined ? undefined : { payload } });
   }
 
   /** Log lines: the newest `tail` (100), or up to `limit` after a `seq`. */

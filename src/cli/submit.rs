@@ -159,7 +159,8 @@ pub(super) fn labels(given: &[(String, String)]) -> Result<BTreeMap<String, Stri
 }
 
 /// Reads a payload from where the words say.
-fn payload(words: &str) -> Result<Json, Failed> {
+/// A payload as it is given to a command: JSON, `@FILE`, or `-`.
+pub(super) fn payload(words: &str) -> Result<Json, Failed> {
     let (text, place) = if words == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(|why| Failed::usage(format!("standard input: {why}")))?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::show;
-use super::submit::{finished, label, labels};
+use super::submit::{finished, label, labels, payload};
 use super::tables::{self, Look};
 use super::{HubArgs, TaskName};
 use crate::client::{ListQuery, Order};
@@ -174,17 +174,24 @@ pub(super) async fn cancel(args: CancelArgs) -> Outcome {
 pub(super) struct RetryArgs {
     #[arg(required = true, value_name = "ID")]
     task_id: Vec<TaskName>,
+    /// Another payload in place of the one they have: JSON, @FILE, or - for standard input
+    #[arg(long, value_name = "PAYLOAD")]
+    payload: Option<String>,
     #[command(flatten)]
     hub: HubArgs,
 }
 
 pub(super) async fn retry(args: RetryArgs) -> Outcome {
+    let payload = args.payload.as_deref().map(payload).transpose()?;
     let client = args.hub.client()?;
     let mut refused = None;
     for name in args.task_id {
         let retried = async {
             let task_id = name.find(&client).await?;
-            Ok(client.retry(task_id).await?)
+            Ok(match payload.clone() {
+                None => client.retry(task_id).await?,
+                Some(payload) => client.retry_with(task_id, payload).await?,
+            })
         };
         match retried.await {
             Ok(task) if args.hub.json => print_json(&task)?,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
-use crate::task::{LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
-use crate::wire::{CancelBody, Code, History, LogList, Problem, Stats, TaskList, WorkerList, WorkerView};
+use crate::task::{Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+use crate::wire::{CancelBody, Code, History, LogList, Problem, RetryBody, Stats, TaskList, WorkerList, WorkerView};
 
 /// How long a hub may take for an answer it is not asked to hold back.
 const ANSWER_MS_MAX: u64 = 30_000;
@@ -196,6 +196,12 @@ impl Client {
     /// Runs a failed or cancelled task again.
     pub async fn retry(&self, task_id: TaskId) -> Result<TaskView, ClientError> {
         self.call(self.request(Method::POST, &format!("tasks/{task_id}/retry"))).await
+    }
+
+    /// The same, with another payload in place of the one it has.
+    pub async fn retry_with(&self, task_id: TaskId, payload: Json) -> Result<TaskView, ClientError> {
+        let body = RetryBody { payload: Some(payload) };
+        self.call(self.request(Method::POST, &format!("tasks/{task_id}/retry")).json(&body)).await
     }
 
     /// Deletes a final task.

@@ -167,7 +167,7 @@ impl Engine {
     pub fn absent(&self, command: &Command) -> Vec<TaskId> {
         let ids: &[TaskId] = match command {
             Command::Cancel { task_id, .. }
-            | Command::Retry { task_id }
+            | Command::Retry { task_id, .. }
             | Command::Delete { task_id }
             | Command::Report { task_id, .. } => std::slice::from_ref(task_id),
             Command::Expire { task_ids } => task_ids,
@@ -212,7 +212,7 @@ impl Engine {
                 self.cancel_delivered(task_id, attempt, cx);
                 Ok(Answer::Done)
             }
-            Command::Retry { task_id } => self.retry(task_id, cx),
+            Command::Retry { task_id, payload } => self.retry(task_id, payload, cx),
             Command::Delete { task_id } => self.delete(task_id, cx).map(|()| Answer::Done),
             Command::Expire { task_ids } => {
                 let gone = task_ids.iter().filter(|id| self.delete(**id, cx).is_ok()).count();

@@ -106,8 +106,8 @@ fn a_retry_by_hand_begins_a_length_anew_and_not_a_moment() {
     rig.pass(1_000);
     rig.round();
     assert!([length, moment].iter().all(|task_id| rig.status(*task_id) == Status::Failed));
-    assert_eq!(rig.decide(Command::Retry { task_id: moment }).unwrap_err(), Refusal::DeadlineOver);
-    rig.decide(Command::Retry { task_id: length }).unwrap();
+    assert_eq!(rig.decide(Command::Retry { task_id: moment, payload: None }).unwrap_err(), Refusal::DeadlineOver);
+    rig.decide(Command::Retry { task_id: length, payload: None }).unwrap();
     rig.round();
     rig.pass(999);
     rig.round();

@@ -88,6 +88,8 @@ pub enum Command {
     },
     Retry {
         task_id: TaskId,
+        /// In place of the payload it has.
+        payload: Option<Json>,
     },
     Delete {
         task_id: TaskId,

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::task::{By, Cancel, Detail, Digest, Event, Invalid, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
+use crate::task::{
+    By, Cancel, Detail, Digest, Event, Invalid, Json, KeyEntry, Name, NewTask, Run, Status, Task, TaskId,
+};
 
 use super::core::{Engine, Step, keep_progress};
 use super::{Answer, Cx, Notice, Now, Refusal};
@@ -202,7 +204,7 @@ impl Engine {
         self.step(Some(task_id), Step::new(next, Event::CancelRequested).note("its worker was told"), cx);
     }
 
-    pub(super) fn retry(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn retry(&mut self, task_id: TaskId, payload: Option<Json>, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
         match task.status {
             Status::Failed | Status::Cancelled if self.draining => return Err(Refusal::Draining),
@@ -232,7 +234,8 @@ impl Engine {
         // All but the attempt starts anew, and who ended that.
         let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
         next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
-        let step = Step::new(next, Event::Retrying).note("retried by hand");
+        let note = if payload.is_some() { "retried by hand, with another payload" } else { "retried by hand" };
+        let step = Step { payload, ..Step::new(next, Event::Retrying).note(note) };
         Ok(Answer::Task(self.step(Some(task_id), step, cx)))
     }
 }

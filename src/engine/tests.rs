@@ -398,13 +398,16 @@ fn a_task_deleted_in_this_batch_stays_deleted() {
     rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
     rig.commit();
     rig.decide(Command::Delete { task_id }).unwrap();
-    for command in [Command::Delete { task_id }, Command::Retry { task_id }, Command::Cancel { task_id, reason: None }]
-    {
+    for command in [
+        Command::Delete { task_id },
+        Command::Retry { task_id, payload: None },
+        Command::Cancel { task_id, reason: None },
+    ] {
         assert_eq!(rig.decide(command).unwrap_err(), Refusal::TaskNotFound);
     }
     assert_eq!(rig.changes().len(), 1);
     rig.take_back();
-    rig.decide(Command::Retry { task_id }).unwrap();
+    rig.decide(Command::Retry { task_id, payload: None }).unwrap();
 }
 
 #[test]
@@ -620,11 +623,11 @@ fn a_retry_by_hand_is_refused_where_a_submission_is() {
     rig.decide(Command::Cancel { task_id: first, reason: None }).unwrap();
     rig.submit(NewTask::new("t"));
     rig.commit();
-    assert_eq!(rig.decide(Command::Retry { task_id: first }).unwrap_err(), Refusal::Full);
+    assert_eq!(rig.decide(Command::Retry { task_id: first, payload: None }).unwrap_err(), Refusal::Full);
     assert!(rig.changes().is_empty());
-    assert_eq!(rig.decide(Command::Retry { task_id: second }).unwrap_err(), Refusal::TaskNotFinished);
+    assert_eq!(rig.decide(Command::Retry { task_id: second, payload: None }).unwrap_err(), Refusal::TaskNotFinished);
     rig.decide(Command::Cancel { task_id: second, reason: None }).unwrap();
-    rig.decide(Command::Retry { task_id: first }).unwrap();
+    rig.decide(Command::Retry { task_id: first, payload: None }).unwrap();
     assert_eq!(rig.status(first), Status::Pending);
 }
 

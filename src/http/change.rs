@@ -13,7 +13,7 @@ use super::query::NoQuery;
 use super::read::{record, task_id};
 use super::state::App;
 use crate::task::Status;
-use crate::wire::{CancelBody, NoBody, Problem};
+use crate::wire::{CancelBody, Problem, RetryBody};
 
 /// `POST /api/v1/tasks/{id}/cancel`.
 pub(super) async fn cancel(
@@ -34,9 +34,9 @@ pub(super) async fn retry(
     Caller(who): Caller,
     _: NoQuery,
     Path(id): Path<String>,
-    OptionalBody(NoBody {}): OptionalBody<NoBody>,
+    OptionalBody(RetryBody { payload }): OptionalBody<RetryBody>,
 ) -> Result<Response, Problem> {
-    let task = app.hub.retry_as(&who, task_id(&id)?).await?;
+    let task = app.hub.retry_as(&who, task_id(&id)?, payload).await?;
     Ok(record(StatusCode::OK, task.to_json()))
 }
 

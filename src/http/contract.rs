@@ -10,7 +10,7 @@ use super::routes;
 use crate::task::{FilterSpec, NewTask, Progress, RetryPolicy, Status};
 use crate::wire::{
     BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LiveOp, LiveSays, LogBody,
-    LogLineBody, NoBody, OtherStats, ProgressBody, Stats, WorkerSays,
+    LogLineBody, NoBody, OtherStats, ProgressBody, RetryBody, Stats, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -132,6 +132,7 @@ fn bodies_are_documented_field_by_field() {
         ("BatchBody", fields::<BatchBody>()),
         ("CancelBody", fields::<CancelBody>()),
         ("NoBody", fields::<NoBody>()),
+        ("RetryBody", fields::<RetryBody>()),
         ("ClaimBody", fields::<ClaimBody>()),
         ("ProgressBody", fields::<ProgressBody>()),
         ("LogBody", fields::<LogBody>()),
@@ -178,6 +179,7 @@ fn examples_of_bodies_are_taken() {
                 "BatchBody" => check::<BatchBody>(example),
                 "CancelBody" => check::<CancelBody>(example),
                 "NoBody" => check::<NoBody>(example),
+                "RetryBody" => check::<RetryBody>(example),
                 "ClaimBody" => check::<ClaimBody>(example),
                 "ProgressBody" => check::<ProgressBody>(example),
                 "LogBody" => check::<LogBody>(example),

@@ -15,7 +15,8 @@ use crate::engine::{
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{
-    Filter, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Transition, WaitsFor,
+    Filter, Invalid, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Transition,
+    WaitsFor,
 };
 use crate::telemetry::Metrics;
 
@@ -137,9 +138,18 @@ impl Hub {
         self.ask_for_task(Command::Cancel { task_id, reason }).await
     }
 
-    /// Runs a failed or cancelled task again.
-    pub async fn retry_as(&self, _who: &Principal, task_id: TaskId) -> Result<Arc<Task>, HubError> {
-        self.ask_for_task(Command::Retry { task_id }).await
+    /// Runs a failed or cancelled task again; with another payload, where there is one.
+    pub async fn retry_as(
+        &self,
+        _who: &Principal,
+        task_id: TaskId,
+        payload: Option<Json>,
+    ) -> Result<Arc<Task>, HubError> {
+        if let Some(payload) = &payload {
+            let checked = Invalid::json("payload", payload, self.options().engine.payload_bytes_max);
+            checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        }
+        self.ask_for_task(Command::Retry { task_id, payload }).await
     }
 
     /// Deletes a final task.

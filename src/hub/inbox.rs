@@ -275,6 +275,7 @@ impl Request {
     pub(super) fn bytes(&self) -> usize {
         let texts = match self {
             Request::Command { command: Command::Submit { tasks, .. }, .. } => tasks.iter().map(bytes_of_task).sum(),
+            Request::Command { command: Command::Retry { payload, .. }, .. } => payload.as_ref().map_or(0, Json::len),
             Request::Command { command: Command::Report { report, .. }, .. } => match report {
                 Report::Complete { result } => result.len(),
                 Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),

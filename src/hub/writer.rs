@@ -375,7 +375,7 @@ impl Writer {
 
     fn remember_payloads(&mut self, commit: &Commit) {
         for Entry { change, .. } in &commit.changes {
-            if change.kind == ChangeKind::Transition(Event::Created) {
+            if change.kind == ChangeKind::Transition(Event::Created) || change.payload.is_some() {
                 self.payloads.insert(change.task.task_id, change.payload.clone());
             }
         }

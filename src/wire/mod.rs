@@ -15,7 +15,7 @@ pub use live::{
 pub use problem::{Code, Problem};
 pub use rest::{
     AttemptAnswer, BATCH_LEN_MAX, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, OtherStats, QueueStats,
-    Rates, Stats, TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
+    Rates, RetryBody, Stats, TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
 };
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,

@@ -32,6 +32,15 @@ pub struct CancelBody {
     pub reason: Option<String>,
 }
 
+/// `POST /tasks/{id}/retry`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryBody {
+    /// In place of the payload it has; `null` is a payload like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
+    pub payload: Option<Json>,
+}
+
 /// `GET /tasks`, and the answer to a batch.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TaskList {

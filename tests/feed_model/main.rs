@@ -253,7 +253,7 @@ impl World {
             }
             470..500 => {
                 if let Some(task_id) = self.random.choice(&self.tasks).copied() {
-                    let _ = self.hub.retry_as(&Principal::default(), task_id).await;
+                    let _ = self.hub.retry_as(&Principal::default(), task_id, None).await;
                 }
             }
             500..540 => self.delete().await,

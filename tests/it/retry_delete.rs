@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::kit::{TestHub, id};
+use crate::kit::{TestHub, id, program};
 
 #[tokio::test]
 async fn a_retried_task_starts_anew_and_its_history_goes_on() {
@@ -24,6 +24,33 @@ async fn a_retried_task_starts_anew_and_its_history_goes_on() {
     hub.attempt(&task_id, 1, "complete", json!({})).await.problem();
     hub.attempt(&task_id, 2, "complete", json!({"result": 1})).await.expect(200);
     assert_eq!(hub.events(&task_id).await, ["created", "running", "failed", "retrying", "running", "completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_may_bring_another_payload() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    let task_id = id(&hub.submit(json!({"task_type": "t", "payload": {"old": 1}})).await);
+    let retry = format!("/api/v1/tasks/{task_id}/retry");
+    // It was never handed out: what is at hand of it is replaced, too.
+    hub.tell(&format!("/api/v1/tasks/{task_id}/cancel")).await.expect(200);
+    hub.post(&retry, json!({"payload": {"new": [1]}})).await.expect(200);
+    assert_eq!(hub.task(&task_id).await["payload"], json!({"new": [1]}));
+    assert_eq!(hub.claim("w").await["task"]["payload"], json!({"new": [1]}));
+    hub.attempt(&task_id, 1, "fail", json!({"retryable": false})).await.expect(200);
+    // Over a restart, and null is a payload like any other.
+    hub.post(&retry, json!({"payload": null})).await.expect(200);
+    hub.restart().await;
+    assert_eq!(hub.task(&task_id).await.get("payload"), Some(&serde_json::Value::Null));
+    assert_eq!(hub.claim("w").await["task"].get("payload"), Some(&serde_json::Value::Null));
+    hub.attempt(&task_id, 2, "fail", json!({"retryable": false})).await.expect(200);
+    let large = hub.post(&retry, json!({"payload": "x".repeat(1 << 20)})).await;
+    assert_eq!(large.problem(), "413 payload_too_large payload");
+    let output = program().args(["retry", &task_id, "--payload", "[7]"]).env("TASKHUB_URL", &hub.url).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(hub.claim("w").await["task"]["payload"], json!([7]));
+    hub.attempt(&task_id, 3, "fail", json!({"retryable": false})).await.expect(200);
+    hub.tell(&retry).await.expect(200);
+    assert_eq!(hub.claim("w").await["task"]["payload"], json!([7]), "without one it keeps the one it has");
 }
 
 #[tokio::test]

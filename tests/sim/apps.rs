@@ -43,7 +43,8 @@ impl World {
             }
             34..40 => {
                 let Some(task_id) = self.some_task() else { return };
-                self.push(Command::Retry { task_id }, From::App);
+                let payload = self.random.bool().then(taskhub::task::Json::null);
+                self.push(Command::Retry { task_id, payload }, From::App);
             }
             40..44 => {
                 let Some(task_id) = self.some_task() else { return };

@@ -219,7 +219,7 @@ impl Checker {
             Command::Cancel { task_id, reason } => {
                 self.cancelled(*task_id, reason, result, changes, notices, now, live)
             }
-            Command::Retry { task_id } => {
+            Command::Retry { task_id, payload } => {
                 let expected = match self.tasks.get(task_id).map(|task| task.status) {
                     None => Err(Refusal::TaskNotFound),
                     Some(Status::Failed | Status::Cancelled) if self.draining => Err(Refusal::Draining),
@@ -236,7 +236,8 @@ impl Checker {
                 };
                 assert_eq!(result.as_ref().map(|_| ()).map_err(Clone::clone), expected, "retry of {task_id}");
                 if expected.is_ok() {
-                    let (_, task) = self.one_step(changes, *task_id, Event::Retrying, now);
+                    let (change, task) = self.one_step(changes, *task_id, Event::Retrying, now);
+                    assert_eq!(change.payload.as_ref(), payload.as_ref());
                     assert_eq!((task.status, task.tries, task.crashes), (Status::Pending, 0, 0));
                     let anew = |run: &Run| *run == Run { ended_by_hub: run.ended_by_hub, ..Run::default() };
                     assert!(task.run().is_none_or(anew) && task.run_at.is_none(), "a retry by hand starts anew");

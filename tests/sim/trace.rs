@@ -69,7 +69,7 @@ pub fn command(command: &Command) -> String {
             format!("submit key {key} {tasks:?}")
         }
         Command::Cancel { task_id, .. } => format!("cancel {}", short(*task_id)),
-        Command::Retry { task_id } => format!("retry {}", short(*task_id)),
+        Command::Retry { task_id, .. } => format!("retry {}", short(*task_id)),
         Command::Delete { task_id } => format!("delete {}", short(*task_id)),
         Command::Hello(hello) => {
             let held = hello.holding.as_deref();
