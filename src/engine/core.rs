@@ -7,12 +7,13 @@ use crate::task::{
     Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
 };
 
+use super::claims::Claim;
 use super::groups::{Slot, WorkerGroups};
+use super::keys::Keys;
 use super::lanes::Lanes;
-use super::leases::{Claim, Worker};
 use super::private::{Journal, Private};
-use super::submit::Keys;
 use super::timers::{Alarm, At, Timers};
+use super::workers::Worker;
 use super::{Answer, Batch, Command, Cx, Notice, Now, Refusal, Ticks, WorkerState};
 
 /// What can be set.

@@ -414,7 +414,7 @@ fn what_was_started_in_time_may_be_retried_after_it() {
     rig.round();
     rig.report(task_id, 1, fail(false)).unwrap();
     rig.pass(1_000);
-    rig.decide(Command::Retry { task_id }).unwrap();
+    rig.decide(Command::Retry { task_id, payload: None }).unwrap();
     rig.round();
     assert_eq!(rig.status(task_id), Status::Running);
 }

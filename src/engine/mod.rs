@@ -25,12 +25,15 @@
 //! it is found without a look at other lanes. A worker with room, or an open claim over HTTP, is a free *slot*; of all
 //! slots that there is a task for, the least loaded comes first, then the one that waits longest.
 
+mod cancel;
+mod claims;
 mod clock;
 mod core;
 #[cfg(test)]
 mod deadline_tests;
 mod deadlines;
 mod groups;
+mod keys;
 mod lanes;
 mod leases;
 mod private;
@@ -46,6 +49,7 @@ mod tests;
 mod time_tests;
 mod timers;
 mod waits;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,7 +58,8 @@ use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Ta
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
 pub use self::core::{Engine, Options};
-pub use submit::{SubmitKey, check_submission};
+pub use keys::SubmitKey;
+pub use submit::check_submission;
 
 /// The time, as [`Clock`] makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub(super) enum Lost {
 
 /// Who ended an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EndedBy {
+pub(super) enum EndedBy {
     /// Its worker, by a report that it may repeat.
     Worker,
     Hub,
@@ -121,7 +121,7 @@ impl Engine {
         self.step(Some(task_id), Step { note, ..Step::new(task, event) }, cx);
     }
 
-    fn finish_cancelled(&mut self, mut task: Task, by: EndedBy, note: &str, cx: &mut Cx<'_>) {
+    pub(super) fn finish_cancelled(&mut self, mut task: Task, by: EndedBy, note: &str, cx: &mut Cx<'_>) {
         let task_id = task.task_id;
         self.end_attempt(&mut task, by, cx.ticks);
         task.status = Status::Cancelled;
@@ -162,15 +162,6 @@ impl Engine {
         let millis = task.timeout_ms().unwrap_or_default();
         let error = Failure::new("timeout", format!("took longer than {millis} ms"));
         self.fail_by_hub(task, error, "timeout", cx);
-    }
-
-    /// The attempt was asked to stop, and has not.
-    pub(super) fn cancel_ignored(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
-        let Some(task) = self.tasks.get(&task_id).filter(|task| task.status == Status::Running) else { return };
-        let mut task = Task::clone(task);
-        self.fence(&task, "cancelled", cx);
-        task.run.get_or_insert_default().cancel = Some(Cancel::Ignored);
-        self.finish_cancelled(task, EndedBy::Hub, "it did not stop", cx);
     }
 
     /// An attempt broke a rule of its task, as a try that failed.

@@ -1,24 +1,12 @@
-//! New tasks, and the keys that make submitting them twice harmless.
+//! New tasks, and final ones that are run again.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::task::{
-    By, Cancel, Detail, Digest, Event, Invalid, Json, KeyEntry, Name, NewTask, Run, Status, Task, TaskId,
-};
+use crate::task::{By, Detail, Event, Json, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
 
-use super::core::{Engine, Step, keep_progress};
-use super::{Answer, Cx, Notice, Now, Refusal};
-
-/// Keys at hand; more are looked up in the store.
-const KEYS_RESIDENT_MAX: usize = 4_096;
-
-/// An idempotency key with its caller and route, and the body it came with, as digests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SubmitKey {
-    pub key: Digest,
-    pub body: Digest,
-}
+use super::core::{Engine, Step};
+use super::keys::SubmitKey;
+use super::{Answer, Cx, Refusal};
 
 /// Checks what can be checked of a submission without knowing anything else. [`Command::Submit`](super::Command::Submit)
 /// relies on it.
@@ -32,50 +20,7 @@ pub fn check_submission(tasks: &[NewTask], payload_bytes_max: usize) -> Result<(
     Ok(())
 }
 
-/// Keys that were used lately.
-#[derive(Default)]
-pub(super) struct Keys {
-    entries: HashMap<u128, KeyEntry>,
-    order: VecDeque<u128>,
-}
-
-impl Keys {
-    fn get(&self, key: u128, now: Now) -> Option<&KeyEntry> {
-        self.entries.get(&key).filter(|entry| entry.expires_at > now.at)
-    }
-
-    fn insert(&mut self, entry: KeyEntry) {
-        let key = entry.key;
-        if self.entries.insert(key, entry).is_some() {
-            // Used again after it expired: it is the youngest now, and must not go in the place of the old one.
-            self.order.retain(|known| *known != key);
-        }
-        self.order.push_back(key);
-        if self.order.len() > KEYS_RESIDENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.entries.remove(&oldest);
-        }
-    }
-
-    pub(super) fn forget(&mut self, key: u128) {
-        self.entries.remove(&key);
-        self.order.retain(|known| *known != key);
-    }
-}
-
 impl Engine {
-    /// Whether a key is at hand. If not, whoever drives the engine looks it up in the store and
-    /// [`admit_key`](Self::admit_key)s it.
-    pub fn knows_key(&self, key: u128) -> bool {
-        self.keys.entries.contains_key(&key)
-    }
-
-    /// Takes in a key from the store.
-    pub fn admit_key(&mut self, entry: KeyEntry) {
-        self.keys.insert(entry);
-    }
-
     pub(super) fn submit(
         &mut self,
         tasks: Vec<NewTask>,
@@ -151,57 +96,6 @@ impl Engine {
             run: None,
         };
         self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx)
-    }
-
-    pub(super) fn cancel(
-        &mut self,
-        task_id: TaskId,
-        reason: Option<String>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Answer, Refusal> {
-        const REASON_CHARS_MAX: usize = 1_024;
-        if reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
-            return Err(Refusal::Invalid(Invalid::limit("reason", REASON_CHARS_MAX as u64, "characters")));
-        }
-        let reason = reason.map(String::into_boxed_str);
-        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
-        if task.status.is_final() {
-            return Err(Refusal::TaskFinished);
-        }
-        if task.cancel_requested() {
-            return Ok(Answer::Task(task));
-        }
-        let mut next = Task::clone(&task);
-        if task.status == Status::Running {
-            keep_progress(&mut next, cx.ticks);
-            let run = next.run.get_or_insert_default();
-            (run.cancel_requested_at, run.cancel) = (Some(cx.now.at), Some(Cancel::Requested));
-            let step = Step { note: reason.clone(), ..Step::new(next, Event::CancelRequested) };
-            let next = self.step(Some(task_id), step, cx);
-            if let Some(worker_id) = next.worker_id().cloned() {
-                cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt: next.attempt, reason });
-            }
-            return Ok(Answer::Task(next));
-        }
-        next.status = Status::Cancelled;
-        next.run_at = None;
-        next.delayed = false;
-        next.run.get_or_insert_default().finished_at = Some(cx.now.at);
-        let step = Step { note: reason, ..Step::new(next, Event::Cancelled) };
-        Ok(Answer::Task(self.step(Some(task_id), step, cx)))
-    }
-
-    /// The worker of a task was told to stop.
-    pub(super) fn cancel_delivered(&mut self, task_id: TaskId, attempt: u32, cx: &mut Cx<'_>) {
-        let is_news = |task: &&Arc<Task>| {
-            let asked = task.run().is_some_and(|run| run.cancel == Some(Cancel::Requested));
-            task.status == Status::Running && task.attempt == attempt && asked
-        };
-        let Some(task) = self.tasks.get(&task_id).filter(is_news) else { return };
-        let mut next = Task::clone(task);
-        keep_progress(&mut next, cx.ticks);
-        next.run.get_or_insert_default().cancel = Some(Cancel::Delivered);
-        self.step(Some(task_id), Step::new(next, Event::CancelRequested).note("its worker was told"), cx);
     }
 
     pub(super) fn retry(&mut self, task_id: TaskId, payload: Option<Json>, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
