@@ -1,5 +1,5 @@
 //! The live stream as a state machine without sockets, clocks or randomness of its own: it is told what happened, and
-//! says what to do ([`Step`]) and what is new ([`LiveEvent`]).
+//! says what to do ([`Action`]) and what is new ([`LiveEvent`]).
 //!
 //! It promises: what it tells is in order and told once, across cuts, restarts and a hub that starts a new history;
 //! after a cut it resumes where it was or starts from a fresh snapshot, never with a hole; it says when what is shown
@@ -38,7 +38,7 @@ const NOT_NOW: [&str; 5] = ["rate_limited", "overloaded", "draining", "storage_u
 
 /// What the follower wants done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Action {
     /// Open a socket: `api/v1/ws` with [`LIVE_PROTOCOL`](crate::wire::LIVE_PROTOCOL). Whatever comes of it is told with
     /// [`Follower::heard`] or [`Follower::lost`].
     Open,
@@ -95,7 +95,7 @@ pub struct Follower {
     timer: Option<(u64, Timer)>,
     ids: u64,
     names: u64,
-    steps: VecDeque<Step>,
+    actions: VecDeque<Action>,
     events: VecDeque<LiveEvent>,
 }
 
@@ -133,7 +133,7 @@ impl Follower {
             timer: None,
             ids: 0,
             names: 0,
-            steps: VecDeque::new(),
+            actions: VecDeque::new(),
             events: VecDeque::new(),
         };
         follower.open(now_ms);
@@ -215,8 +215,8 @@ impl Follower {
     }
 
     /// The next thing to do.
-    pub fn step(&mut self) -> Option<Step> {
-        self.steps.pop_front()
+    pub fn step(&mut self) -> Option<Action> {
+        self.actions.pop_front()
     }
 
     /// The next thing that is new.
@@ -330,14 +330,14 @@ impl Follower {
         self.connected = true;
         (self.now_ms, self.heard_at) = (now_ms, now_ms);
         self.timer = Some((now_ms + HELLO_MS_MAX, Timer::Hello));
-        self.steps.push_back(Step::Open);
+        self.actions.push_back(Action::Open);
     }
 
     /// Lets go of the socket and of what only it meant.
     fn cut(&mut self) {
-        self.steps.clear();
+        self.actions.clear();
         if self.connected {
-            self.steps.push_back(Step::Close);
+            self.actions.push_back(Action::Close);
         }
         (self.connected, self.asked, self.behind) = (false, false, false);
         (self.greeted_at, self.timer) = (None, None);
@@ -375,7 +375,7 @@ impl Follower {
     /// Sends what waits and may go.
     fn send(&mut self) {
         while let Some(op) = self.outbox.next(self.now_ms) {
-            self.steps.push_back(Step::Send(serde_json::to_string(&op).expect("a request is plain data")));
+            self.actions.push_back(Action::Send(serde_json::to_string(&op).expect("a request is plain data")));
             self.said = true;
         }
     }

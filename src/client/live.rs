@@ -9,7 +9,7 @@ use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Follower, LiveEvent, LiveStatus, Step, SubId, Subscribe};
+use super::{Action, Follower, LiveEvent, LiveStatus, SubId, Subscribe};
 use crate::dial::{DialError, HubUrl, Socket};
 use crate::wire::LIVE_PROTOCOL;
 
@@ -105,7 +105,7 @@ impl Live {
     }
 
     /// Does what the follower asks for, as far as the socket takes it.
-    fn poll_steps(&mut self, cx: &mut Context<'_>) {
+    fn poll_actions(&mut self, cx: &mut Context<'_>) {
         loop {
             // A socket that is full keeps the next text waiting where it is.
             if let Line::Up(socket) = &mut self.line
@@ -113,14 +113,14 @@ impl Live {
             {
                 return;
             }
-            let Some(step) = self.follower.step() else { break };
-            match step {
-                Step::Open => {
+            let Some(action) = self.follower.step() else { break };
+            match action {
+                Action::Open => {
                     let url = self.url.clone();
                     self.line = Line::Dialling(async move { url.dial("api/v1/ws", LIVE_PROTOCOL).await }.boxed());
                 }
-                Step::Close => self.line = Line::Down,
-                Step::Send(text) => {
+                Action::Close => self.line = Line::Down,
+                Action::Send(text) => {
                     // A socket that fails here says so when it is read.
                     if let Line::Up(socket) = &mut self.line {
                         self.unflushed |= Pin::new(socket.as_mut()).start_send(Message::text(text)).is_ok();
@@ -193,7 +193,7 @@ impl Stream for Live {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LiveEvent>> {
         let live = self.get_mut();
         loop {
-            live.poll_steps(cx);
+            live.poll_actions(cx);
             if let Some(event) = live.follower.event() {
                 live.told = true;
                 return Poll::Ready(Some(event));
