@@ -490,8 +490,8 @@ impl Session {
         }
         let handler = handler_of(&self.settings.handlers, task.task_type.as_str());
         let attempt = Attempt::new(held, task, checkpoint, self.outbox.clone());
-        let word = Word { outbox: self.outbox.clone(), held, ending: None };
-        let run = tokio::spawn(run(word, handler, attempt.clone()));
+        let guard = CompletionGuard { outbox: self.outbox.clone(), held, ending: None };
+        let run = tokio::spawn(run(guard, handler, attempt.clone()));
         self.roster.add(attempt, AbortOnDropHandle::new(run));
         if self.draining {
             // It was on its way when we said that we take no more.
@@ -619,22 +619,23 @@ pub(super) fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) 
     matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, handler)| handler.clone())
 }
 
-/// Leaves word of how a function ended, also when it is dropped where it awaits, or before it began.
-pub(super) struct Word {
+/// When dropped, reports to the session how a function ended: as `ending` says, or as dropped, where the function's future
+/// was dropped while it awaited, or before it began.
+pub(super) struct CompletionGuard {
     pub(super) outbox: Arc<Outbox>,
     pub(super) held: Held,
     pub(super) ending: Option<Ending>,
 }
 
-impl Drop for Word {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
         self.outbox.push(News::Ended(self.held, self.ending.take().unwrap_or(Ending::Dropped)));
     }
 }
 
-/// Runs a task's function to its end, whatever that is. `word` comes first, so that it is dropped last: when word is
-/// left, nothing of the function is left.
-pub(super) async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<Attempt>) {
+/// Runs a task's function to its end, whatever that is. `guard` is the first argument, so that it is dropped last: when it reports
+/// the ending, nothing of the function is left.
+pub(super) async fn run(mut guard: CompletionGuard, handler: Option<Handler>, attempt: Arc<Attempt>) {
     let ctx = attempt.context();
     let outcome = AssertUnwindSafe(async move {
         match handler {
@@ -646,7 +647,7 @@ pub(super) async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<A
         }
     });
     let outcome = outcome.catch_unwind().await;
-    word.ending = Some(match outcome {
+    guard.ending = Some(match outcome {
         Ok(outcome) => Ending::Returned(outcome),
         Err(panic) => Ending::Panicked(words_of(&*panic)),
     });
