@@ -25,7 +25,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ffi};
 
 use super::PAGE_BYTES;
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use crate::store::StoreError;
 
 /// What the layer is called where a connection is opened.
@@ -115,7 +115,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
         return Ok(pages);
     }
     // Where nothing was read yet the header was not looked at either.
-    conn.query_row("PRAGMA schema_version", [], |_| Ok(())).step(STEP)?;
+    conn.query_row("PRAGMA schema_version", [], |_| Ok(())).context(STEP)?;
     // SAFETY: the file was opened by this layer.
     pages.summed = unsafe { (*file.cast::<PageFile>()).summed };
     if !pages.summed {
@@ -123,7 +123,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
     }
     let mut bytes: ffi::sqlite3_int64 = 0;
     // SAFETY: an open file of this layer, and a place for the size.
-    code(unsafe { file_size(file, &mut bytes) }).step(STEP)?;
+    code(unsafe { file_size(file, &mut bytes) }).context(STEP)?;
     pages.count = (bytes.max(0) as u64).div_ceil(PAGE_BYTES as u64);
     let mut page = vec![0; PAGE_BYTES];
     let mut empty = Vec::new();
@@ -145,7 +145,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
                     tries += 1;
                     std::thread::sleep(READ_AGAIN_AFTER);
                     // SAFETY: as above.
-                    code(unsafe { file_size(file, &mut bytes) }).step(STEP)?;
+                    code(unsafe { file_size(file, &mut bytes) }).context(STEP)?;
                     if offset >= bytes.max(0) as u64 {
                         // The file was made smaller meanwhile.
                         break 'pages;
@@ -159,7 +159,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
                     pages.found(at + 1);
                     break;
                 }
-                other => return Err(code(other).step(STEP).expect_err("it is no success")),
+                other => return Err(code(other).context(STEP).expect_err("it is no success")),
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use super::names::Names;
 use super::pages;
 use crate::store::StoreError;
@@ -121,8 +121,8 @@ impl Pool {
         drop(state);
         // Given back as a free place if opening fails.
         let mut reading = Reading { pool: self, conn: None };
-        let conn = self.place.reader().step("open a connection for reading")?;
-        conn.pragma_update(None, "cache_size", -(self.cache_kib as i64)).step("open a connection for reading")?;
+        let conn = self.place.reader().context("open a connection for reading")?;
+        conn.pragma_update(None, "cache_size", -(self.cache_kib as i64)).context("open a connection for reading")?;
         if let Some(names) = self.names.get() {
             names.lock().check_database()?;
         }

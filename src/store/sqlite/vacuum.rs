@@ -9,7 +9,7 @@
 
 use rusqlite::Connection;
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use crate::store::StoreError;
 
 /// Free pages that are left for new rows: a part of the file, and at least so many (4 MiB).
@@ -47,7 +47,7 @@ pub(super) fn step(conn: &Connection) -> Result<Step, StoreError> {
     if excess <= 0 || !keeps_maps(conn)? {
         return Ok(Step { cut: false, more: false });
     }
-    cut(conn, excess.min(STEP_PAGES)).step(STEP)?;
+    cut(conn, excess.min(STEP_PAGES)).context(STEP)?;
     Ok(Step { cut: true, more: left(conn)? > 0 })
 }
 
@@ -64,5 +64,5 @@ fn keeps_maps(conn: &Connection) -> Result<bool, StoreError> {
 }
 
 fn pragma(conn: &Connection, name: &str) -> Result<i64, StoreError> {
-    conn.pragma_query_value(None, name, |row| row.get(0)).step(STEP)
+    conn.pragma_query_value(None, name, |row| row.get(0)).context(STEP)
 }
