@@ -515,18 +515,18 @@ impl Store for SqliteStore {
         let shared = self.shared.clone();
         // Nobody but this thread changes the staging, so readers are let in meanwhile.
         let staging = shared.staging.read();
-        let step = staging.step(tasks_max);
+        let batch = staging.next_batch(tasks_max);
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).context(STEP)?;
         let mut view = View::new(&tx)?;
-        for staged in &step.tasks {
+        for staged in &batch.tasks {
             view.task(staged)?;
         }
-        for entry in &step.keys {
+        for entry in &batch.keys {
             view.key(entry)?;
         }
         drop(view);
         tx.prepare_cached("DELETE FROM log WHERE row < ?1")
-            .and_then(|mut statement| statement.execute([step.rows_below]))
+            .and_then(|mut statement| statement.execute([batch.rows_below]))
             .context(STEP)?;
         tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2, row = ?3")
             .and_then(|mut statement| {
@@ -537,8 +537,8 @@ impl Store for SqliteStore {
         tx.commit().context(STEP)?;
 
         let record = |staged: &&Staged| Some((staged.task_id, staged.record.as_ref()?.rev));
-        let settled = step.tasks.iter().filter_map(record).collect();
-        let done = step.done();
+        let settled = batch.tasks.iter().filter_map(record).collect();
+        let done = batch.done();
         drop(staging);
         shared.staging.write().settled(done);
         Ok(settled)
@@ -623,7 +623,7 @@ impl Store for SqliteStore {
 
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.writable()?;
-        let vacuum::Step { cut, more } = vacuum::step(&self.conn)?;
+        let vacuum::Cut { cut, more } = vacuum::cut_some(&self.conn)?;
         self.cut |= cut;
         // The end of the file goes with a checkpoint, which settling may not make for a while.
         if self.cut {

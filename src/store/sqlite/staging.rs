@@ -15,9 +15,8 @@ use bytes::Bytes;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
 
-/// A step of settling takes no further task once it has so many bytes beside the records: a disk writes them in some
-/// milliseconds.
-const STEP_BYTES: usize = 4 << 20;
+/// A batch takes no further task once it has so many bytes beside the records: a disk writes them in some milliseconds.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Room for so many tasks is kept when all are settled: some 300 KiB.
 const TASKS_KEPT: usize = 1_024;
@@ -87,17 +86,17 @@ pub(super) struct NewRecord<'a> {
     pub result: Option<&'a Json>,
 }
 
-/// What one step of settling covers.
-pub(super) struct Step<'a> {
+/// What is settled in one transaction.
+pub(super) struct SettleBatch<'a> {
     pub tasks: Vec<&'a Staged>,
     pub keys: Vec<&'a KeyEntry>,
-    /// Rows of the log below this hold nothing any more, once the step is done.
+    /// Rows of the log below this hold nothing any more, once the batch is settled.
     pub rows_below: i64,
     keys_len: usize,
 }
 
-/// How much of a [`Step`] there was.
-pub(super) struct StepDone {
+/// How much of the staging a [`SettleBatch`] was, once it is in the view.
+pub(super) struct SettledBatch {
     tasks: usize,
     keys: usize,
     rows_below: i64,
@@ -196,12 +195,12 @@ impl Staging {
         self.rows.is_empty()
     }
 
-    /// The next step: the tasks that have waited longest, fewer where they are large, and the keys of the rows that become
+    /// The next batch: the tasks that have waited longest, fewer where they are large, and the keys of the rows that become
     /// free with them.
-    pub fn step(&self, tasks_max: usize) -> Step<'_> {
+    pub fn next_batch(&self, tasks_max: usize) -> SettleBatch<'_> {
         let mut bytes = 0;
         let fits = self.tasks.iter().take(tasks_max).take_while(|staged| {
-            let room = bytes < STEP_BYTES;
+            let room = bytes < BATCH_BYTES;
             bytes += staged.bytes();
             room
         });
@@ -209,20 +208,20 @@ impl Staging {
         let rows_below = self.tasks.get(tasks.len()).map_or(i64::MAX, |next| next.row);
         let keys_len = self.key_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let keys = self.key_order.iter().take(keys_len).filter_map(|(_, key)| self.keys.get(key)).collect();
-        Step { tasks, keys, rows_below, keys_len }
+        SettleBatch { tasks, keys, rows_below, keys_len }
     }
 
-    /// The step is in the view.
-    pub fn settled(&mut self, step: StepDone) {
-        for staged in self.tasks.drain(..step.tasks) {
+    /// The batch is in the view.
+    pub fn settled(&mut self, batch: SettledBatch) {
+        for staged in self.tasks.drain(..batch.tasks) {
             self.places.remove(&staged.task_id);
         }
-        self.first += step.tasks as u64;
-        for (_, key) in self.key_order.drain(..step.keys) {
+        self.first += batch.tasks as u64;
+        for (_, key) in self.key_order.drain(..batch.keys) {
             self.keys.remove(&key);
         }
         while let Some((row, bytes)) = self.rows.front().copied()
-            && row < step.rows_below
+            && row < batch.rows_below
         {
             self.rows.pop_front();
             self.bytes -= bytes;
@@ -235,9 +234,9 @@ impl Staging {
     }
 }
 
-impl Step<'_> {
-    pub fn done(&self) -> StepDone {
-        StepDone { tasks: self.tasks.len(), keys: self.keys_len, rows_below: self.rows_below }
+impl SettleBatch<'_> {
+    pub fn done(&self) -> SettledBatch {
+        SettledBatch { tasks: self.tasks.len(), keys: self.keys_len, rows_below: self.rows_below }
     }
 }
 
