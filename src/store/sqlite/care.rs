@@ -20,7 +20,7 @@ use super::failure::{ErrorContext as _, damaged};
 use super::names::lock;
 use super::opening::{self, Ground};
 use super::pages;
-use super::pool::Place;
+use super::pool::Location;
 use super::schema;
 use super::witness::{self, HEAD_NAME, Head, WalEnd, Witness};
 use super::{FILE_NAME, LOCK_NAME, sync_folder};
@@ -107,7 +107,7 @@ fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Find
     let mark = application(file);
     let has_sums = is_ours && (in_folder || mark == Some(COPY));
     let conn =
-        if has_sums { Place::File(file.to_owned()).reader() } else { plain(file) }.context("open the database")?;
+        if has_sums { Location::File(file.to_owned()).reader() } else { plain(file) }.context("open the database")?;
     let conn = conn.unchecked_transaction().context(STEP)?;
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).context(STEP)?;
     if !(1..=schema::VERSION).contains(&found) {
@@ -232,7 +232,7 @@ pub fn backup(folder: &Path, target: &Path) -> Result<Findings, StoreError> {
     })?;
     let partial = beside(&file, ".partial");
     let made = copy(&folder.join(FILE_NAME), &partial, true).and_then(|()| {
-        let writer = Place::File(partial.clone()).writer().context("mark the backup")?;
+        let writer = Location::File(partial.clone()).writer().context("mark the backup")?;
         writer.pragma_update(None, "application_id", COPY).context("mark the backup")?;
         drop(writer);
         let mut copied = check(&partial)?;
@@ -273,7 +273,7 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
 fn copy(from: &Path, to: &Path, has_sums: bool) -> Result<(), StoreError> {
     const STEP: &str = "copy the database";
     let _ = std::fs::remove_file(to);
-    let conn = if has_sums { Place::File(from.to_owned()).reader() } else { plain(from) }.context(STEP)?;
+    let conn = if has_sums { Location::File(from.to_owned()).reader() } else { plain(from) }.context(STEP)?;
     conn.pragma_update(None, "query_only", false).context(STEP)?;
     pages::make_room(&conn).context(STEP)?;
     let name = to.to_str().ok_or_else(|| StoreError {
@@ -327,7 +327,7 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<(Findings, O
 /// Has a database begin a history of a new name. Answers the last row of its log.
 fn begin_history(file: &Path) -> Result<u64, StoreError> {
     const STEP: &str = "begin a history";
-    let mut conn = Place::File(file.to_owned()).writer().context(STEP)?;
+    let mut conn = Location::File(file.to_owned()).writer().context(STEP)?;
     let base = Uuid::now_v7().simple().to_string();
     schema::migrate(&mut conn, &base)?;
     conn.pragma_update(None, "application_id", 0).context(STEP)?;
@@ -346,7 +346,7 @@ fn last_row(conn: &Connection) -> Result<u64, StoreError> {
 }
 
 fn epoch_of(file: &Path) -> Result<String, StoreError> {
-    let conn = Place::File(file.to_owned()).reader().context("read the state")?;
+    let conn = Location::File(file.to_owned()).reader().context("read the state")?;
     conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).context("read the state")
 }
 
@@ -403,7 +403,7 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
     let (row, given_up) = mended?;
     let aside = move_aside(folder)?;
     std::fs::rename(&fresh, &file).context(STEP)?;
-    let conn = Place::File(file.clone()).reader().context(STEP)?;
+    let conn = Location::File(file.clone()).reader().context(STEP)?;
     let rev: i64 = conn.query_row("SELECT rev FROM state", [], |row| row.get(0)).context(STEP)?;
     drop(conn);
     write_head(folder, row, rev as u64)?;
@@ -438,7 +438,7 @@ fn mend(file: &Path) -> Result<(u64, Vec<String>), StoreError> {
 /// Gives up tasks whose records cannot be read.
 fn mend_tasks(file: &Path) -> Result<Vec<String>, StoreError> {
     const STEP: &str = "accept the loss";
-    let conn = Place::File(file.to_owned()).writer().context(STEP)?;
+    let conn = Location::File(file.to_owned()).writer().context(STEP)?;
     let mut unreadable = Vec::new();
     {
         let mut statement = conn.prepare("SELECT task_id, record, history FROM tasks").context(STEP)?;
@@ -470,7 +470,7 @@ fn mend_tasks(file: &Path) -> Result<Vec<String>, StoreError> {
 /// Leaves out of the log of commits what cannot be read; the rest follows each other again.
 fn mend_log(file: &Path) -> Result<Vec<String>, StoreError> {
     const STEP: &str = "accept the loss";
-    let conn = Place::File(file.to_owned()).writer().context(STEP)?;
+    let conn = Location::File(file.to_owned()).writer().context(STEP)?;
     let known: i64 = match conn.query_row("SELECT row FROM state", [], |row| row.get(0)) {
         // An older hub numbered the rows anew each time.
         Err(_) => return Ok(Vec::new()),

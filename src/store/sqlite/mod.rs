@@ -66,7 +66,7 @@ use self::failure::{ErrorContext as _, damaged};
 use self::keeper::{Damage, Keeper};
 use self::names::{FolderLock, lock};
 use self::opening::Ground;
-use self::pool::{Place, Pool};
+use self::pool::{Location, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, Staging};
 use self::view::View;
@@ -146,13 +146,13 @@ impl SqliteStore {
         if ground.lost.is_none() {
             schema::have_checksums(&path, ground.is_ours)?;
         }
-        let place = Place::File(path);
-        let mut store = SqliteStore::start(place.clone(), options, Some(lock), Some(&ground))?;
+        let location = Location::File(path);
+        let mut store = SqliteStore::start(location.clone(), options, Some(lock), Some(&ground))?;
         let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
         if let Some(lost) = ground.check_end(&last, store.rev, row) {
             store.shared.damage.found(opening::sentence(&lost));
         }
-        opening::scan(&place, &store.conn, &store.shared.damage)?;
+        opening::scan(&location, &store.conn, &store.shared.damage)?;
         if store.shared.damage.get().is_some() {
             store.leave_alone()?;
             return Ok(store);
@@ -171,24 +171,24 @@ impl SqliteStore {
 
     /// A new store in memory.
     pub(super) fn in_memory(options: SqliteOptions) -> Result<SqliteStore, StoreError> {
-        let mut store = SqliteStore::start(Place::new_memory(), options, None, None)?;
+        let mut store = SqliteStore::start(Location::new_memory(), options, None, None)?;
         store.begin()?;
         Ok(store)
     }
 
     /// Opens the database and stages what its log holds. Writes nothing but a new database, or the tables of a newer hub.
     fn start(
-        place: Place,
+        location: Location,
         options: SqliteOptions,
         lock: Option<FolderLock>,
         ground: Option<&Ground>,
     ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
-        let mut conn = place.writer().context(STEP)?;
+        let mut conn = location.writer().context(STEP)?;
         // Else SQLite would carry over, or take away, what somebody may want to look at.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).context(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).context(STEP)?;
-        if matches!(place, Place::File(_)) {
+        if matches!(location, Location::File(_)) {
             pages::make_room(&conn).context(STEP)?;
         }
         let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).context(STEP)?;
@@ -200,7 +200,7 @@ impl SqliteStore {
         conn.pragma_update(None, "synchronous", "full").context(STEP)?;
         conn.pragma_update(None, "temp_store", "memory").context(STEP)?;
         conn.pragma_update(None, "cell_size_check", true).context(STEP)?;
-        if matches!(place, Place::File(_)) {
+        if matches!(location, Location::File(_)) {
             let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).context(STEP)?;
             if mode != "wal" {
                 return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
@@ -234,7 +234,7 @@ impl SqliteStore {
             })
             .context("read the state")?;
         let openings = opening::read(&conn)?;
-        let pool = Pool::new(place, options.readers_max, options.cache_bytes >> 11);
+        let pool = Pool::new(location, options.readers_max, options.cache_bytes >> 11);
         let mut store = SqliteStore {
             conn,
             shared: Arc::new(Shared { staging: RwLock::default(), pool, damage: Damage::default() }),

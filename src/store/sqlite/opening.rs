@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::failure::{ErrorContext as _, damaged};
 use super::keeper::Damage;
 use super::pages;
-use super::pool::Place;
+use super::pool::Location;
 use super::wal::{self, Log};
 use super::witness::{self, Carried, Found, Head, WalEnd};
 use super::{FILE_NAME, PAGE_BYTES};
@@ -204,13 +204,13 @@ pub(super) fn write(conn: &Connection, base: &str, rev: u64) -> Result<Openings,
 }
 
 /// Reads all pages of a store and tells `damage` what it finds: at once, or, of a large file, in a thread of its own.
-pub(super) fn scan(place: &Place, conn: &Connection, damage: &Damage) -> Result<(), StoreError> {
-    let Place::File(path) = place else { return Ok(()) };
+pub(super) fn scan(location: &Location, conn: &Connection, damage: &Damage) -> Result<(), StoreError> {
+    let Location::File(path) = location else { return Ok(()) };
     if std::fs::metadata(path).map_or(0, |file| file.len()) <= SCAN_AT_ONCE_BYTES {
         tell(pages::scan(conn, || true).and_then(|pages| pages.check()), damage);
         return Ok(());
     }
-    let (conn, damage) = (place.reader().context("open a connection for reading")?, damage.downgrade());
+    let (conn, damage) = (location.reader().context("open a connection for reading")?, damage.downgrade());
     let scan = move || {
         // Not for longer than there is a store.
         let goes_on = || {

@@ -132,9 +132,9 @@ impl Reader for Shared {
             while let Some(row) = rows.next().context(STEP)? {
                 let part: u8 = row.get(0).context(STEP)?;
                 let json = json_of(row, 1).context(STEP)?;
-                let place = if part == Part::Payload as u8 { &mut found[at].0 } else { &mut found[at].1 };
-                if place.is_none() {
-                    *place = json;
+                let slot = if part == Part::Payload as u8 { &mut found[at].0 } else { &mut found[at].1 };
+                if slot.is_none() {
+                    *slot = json;
                 }
             }
         }

@@ -26,9 +26,9 @@ const TASKS_KEPT: usize = 1_024;
 pub(super) struct Staging {
     /// In the order of their oldest row.
     tasks: VecDeque<Staged>,
-    /// Where each of them stands, counted from the first that ever was.
-    places: HashMap<TaskId, u64, IdHasher>,
-    /// The place of the first in `tasks`.
+    /// The position of each of them, counted from the first that ever was.
+    positions: HashMap<TaskId, u64, IdHasher>,
+    /// The position of the first in `tasks`.
     first: u64,
     keys: HashMap<Digest, KeyEntry>,
     /// The keys above and their rows, oldest first; a key that was given twice stands here twice.
@@ -164,16 +164,16 @@ impl Staging {
 
     fn entry(&mut self, row: i64, task_id: TaskId) -> &mut Staged {
         let next = self.first + self.tasks.len() as u64;
-        let place = *self.places.entry(task_id).or_insert(next);
-        if place == next {
+        let position = *self.positions.entry(task_id).or_insert(next);
+        if position == next {
             self.tasks.push_back(Staged::new(task_id, row));
         }
-        &mut self.tasks[(place - self.first) as usize]
+        &mut self.tasks[(position - self.first) as usize]
     }
 
     pub fn get(&self, task_id: TaskId) -> Option<&Staged> {
-        let place = self.places.get(&task_id)?;
-        self.tasks.get((place - self.first) as usize)
+        let position = self.positions.get(&task_id)?;
+        self.tasks.get((position - self.first) as usize)
     }
 
     /// The newest record of each task that waits, in no order that means anything.
@@ -214,7 +214,7 @@ impl Staging {
     /// The batch is in the view.
     pub fn settled(&mut self, batch: SettledBatch) {
         for staged in self.tasks.drain(..batch.tasks) {
-            self.places.remove(&staged.task_id);
+            self.positions.remove(&staged.task_id);
         }
         self.first += batch.tasks as u64;
         for (_, key) in self.key_order.drain(..batch.keys) {
@@ -229,7 +229,7 @@ impl Staging {
         // After a burst the room goes back.
         if self.tasks.is_empty() && self.tasks.capacity() > TASKS_KEPT {
             self.tasks = VecDeque::new();
-            self.places = HashMap::default();
+            self.positions = HashMap::default();
         }
     }
 }
