@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::live_op::{self, Subject, Tasks};
+use super::live_op::{self, TaskSubscription, Topic};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
 use crate::hub::{HubError, LogRange, Missed, Page, Query};
@@ -54,7 +54,7 @@ pub(super) struct Session {
     app: Arc<App>,
     client: feed::Client,
     /// By name; few.
-    subs: Vec<(Box<str>, Subject)>,
+    subs: Vec<(Box<str>, Topic)>,
     /// Lines on their way to the carrier; empty between two calls.
     lines: Vec<Bytes>,
     /// When a mark was said last, and when it is said next.
@@ -187,7 +187,7 @@ impl Session {
         &mut self,
         id: Option<u64>,
         name: String,
-        subject: Subject,
+        topic: Topic,
         out: &mut impl Carrier,
     ) -> Result<(), Ending> {
         self.forget(&name);
@@ -196,13 +196,13 @@ impl Session {
             let problem = Problem::over("subscriptions", subscriptions_max as u64, "of one connection");
             return self.refuse(id, &problem, out).await;
         }
-        let refusal = match &subject {
-            Subject::Stats => {
+        let refusal = match &topic {
+            Topic::Stats => {
                 self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
                 self.stats();
                 None
             }
-            Subject::Tasks(tasks) => self.begin(id, &name, tasks, out).await?,
+            Topic::Tasks(tasks) => self.begin(id, &name, tasks, out).await?,
         };
         match refusal {
             Some(problem) => {
@@ -212,7 +212,7 @@ impl Session {
             None => {
                 // Most clients have one, and ten thousand of them are many.
                 self.subs.reserve_exact(1);
-                self.subs.push((name.into(), subject));
+                self.subs.push((name.into(), topic));
                 self.app.hub.metrics().subscribed(1);
                 self.flush(out).await
             }
@@ -223,7 +223,7 @@ impl Session {
         &mut self,
         id: Option<u64>,
         name: &str,
-        tasks: &Tasks,
+        tasks: &TaskSubscription,
         out: &mut impl Carrier,
     ) -> Result<Option<Problem>, Ending> {
         self.client.subscribe(name, tasks.filter.clone(), tasks.max_hz, tasks.log_tail.is_some()).await;
@@ -296,7 +296,7 @@ impl Session {
     /// deleted, and more may have changed than a client is told of.
     async fn resume(
         &mut self,
-        asked: &Tasks,
+        asked: &TaskSubscription,
         mut missed: Arc<Missed>,
         known: u64,
         out: &mut impl Carrier,
@@ -331,13 +331,13 @@ impl Session {
     }
 
     /// What was told of this subscription is void: a fresh snapshot.
-    async fn reset(&mut self, name: &str, tasks: &Tasks, out: &mut impl Carrier) -> Result<(), Ending> {
+    async fn reset(&mut self, name: &str, tasks: &TaskSubscription, out: &mut impl Carrier) -> Result<(), Ending> {
         let page = self.find(tasks).await.map_err(cannot_go_on)?;
         self.lines.push(reset_line(name, "too_old"));
         self.snapshot(name, &page, out).await
     }
 
-    async fn find(&self, tasks: &Tasks) -> Result<Arc<Page>, HubError> {
+    async fn find(&self, tasks: &TaskSubscription) -> Result<Arc<Page>, HubError> {
         let query = Query {
             filter: (*tasks.filter).clone(),
             text: None,
@@ -364,7 +364,7 @@ impl Session {
 
     /// Where the log of each task that the filter names is cut, if logs were asked for: up to here a line belongs to the
     /// tail, of which so many are sent; every line after it is sent.
-    async fn log_cuts(&self, tasks: &Tasks) -> Result<Vec<(TaskId, u64)>, HubError> {
+    async fn log_cuts(&self, tasks: &TaskSubscription) -> Result<Vec<(TaskId, u64)>, HubError> {
         let ids = tasks.filter.task_id.iter().flatten().copied();
         let ids: Vec<TaskId> = tasks.log_tail.map(|_| ids.collect()).unwrap_or_default();
         if ids.is_empty() {
@@ -378,7 +378,7 @@ impl Session {
     /// meanwhile are among them, and so are those that it had to skip.
     async fn log_tail(
         &mut self,
-        tasks: &Tasks,
+        tasks: &TaskSubscription,
         task_id: TaskId,
         cut: u64,
         out: &mut impl Carrier,
@@ -404,12 +404,12 @@ impl Session {
     /// More changed than could be kept for this client: each subscription starts anew.
     async fn start_over(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
         self.client.restart();
-        let subs: Vec<(String, Tasks)> = self
+        let subs: Vec<(String, TaskSubscription)> = self
             .subs
             .iter()
-            .filter_map(|(name, subject)| match subject {
-                Subject::Tasks(tasks) => Some((name.to_string(), tasks.clone())),
-                Subject::Stats => None,
+            .filter_map(|(name, topic)| match topic {
+                Topic::Tasks(tasks) => Some((name.to_string(), tasks.clone())),
+                Topic::Stats => None,
             })
             .collect();
         // While the first subscription only begins, nothing was sent that a mark could stand for.
@@ -445,7 +445,7 @@ impl Session {
             self.client.unsubscribe(name);
             self.app.hub.metrics().subscribed(-1);
         }
-        if !self.subs.iter().any(|(_, subject)| *subject == Subject::Stats) {
+        if !self.subs.iter().any(|(_, topic)| *topic == Topic::Stats) {
             self.stats_at = None;
         }
         at.is_some()
