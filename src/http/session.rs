@@ -1,7 +1,7 @@
 //! A live client, whatever carries it: a WebSocket or an event stream.
 //!
 //! A session turns what was asked for into lines, in the order that the contract promises: `subscribed`, the snapshot or
-//! what was missed, `mark`, and then what happens. It holds one reader of the feed. Where a client falls behind is the
+//! what changed since a mark, `mark`, and then what happens. It holds one reader of the feed. Where a client falls behind is the
 //! feed's business; here it only matters that no more is taken from the feed than the carrier takes from us.
 //!
 //! A mark says that everything up to its `rev` was sent. It is the feed's word, and it holds for the snapshot as well: a
@@ -240,12 +240,12 @@ impl Session {
             Some(since) if since.rev > rev || !self.app.hub.includes(&since.epoch, since.rev) => {
                 Ok(CatchUp::Snapshot(Some("epoch")))
             }
-            Some(since) => self.missed(since.rev).await,
+            Some(since) => self.changed_since(since.rev).await,
         };
         match catch_up {
-            Ok(CatchUp::Missed(missed)) => {
+            Ok(CatchUp::Changed(changed)) => {
                 self.lines.push(subscribed(id, name, Mode::Resumed, rev));
-                if !self.resume(tasks, missed, rev, out).await? {
+                if !self.resume(tasks, changed, rev, out).await? {
                     self.reset(name, tasks, out).await?;
                 }
             }
@@ -268,7 +268,7 @@ impl Session {
     }
 
     /// The first page of what changed after `rev`; or that a snapshot is the shorter way, or the only one.
-    async fn missed(&self, rev: u64) -> Result<CatchUp, HubError> {
+    async fn changed_since(&self, rev: u64) -> Result<CatchUp, HubError> {
         let hub = &self.app.hub;
         let len_max = self.limits().resume_len_max;
         // A task that changed has at least one `rev` of its own, so mostly there is nothing to count.
@@ -284,35 +284,35 @@ impl Session {
                 }
             }
         }
-        let missed = hub.missed_since(rev).await?;
-        Ok(match *missed {
+        let changed = hub.missed_since(rev).await?;
+        Ok(match *changed {
             Missed::TooOld => CatchUp::Snapshot(Some("too_old")),
-            Missed::Known { .. } => CatchUp::Missed(missed),
+            Missed::Known { .. } => CatchUp::Changed(changed),
         })
     }
 
-    /// Sends what was missed, a page at a time, and the newest tick of what runs; not of records after `known`, which the
+    /// Sends the records that changed, a page at a time, and the newest tick of what runs; not of records after `known`, which the
     /// feed still holds for this client. Answers whether that was all: in the meantime the hub may have forgotten what was
     /// deleted, and more may have changed than a client is told of.
     async fn resume(
         &mut self,
         asked: &TaskSubscription,
-        mut missed: Arc<Missed>,
+        mut changed: Arc<Missed>,
         known: u64,
         out: &mut impl Carrier,
     ) -> Result<bool, Ending> {
         let mut read = 0;
         loop {
-            let Missed::Known { tasks, rev, more } = &*missed else { return Ok(false) };
+            let Missed::Known { tasks, rev, more } = &*changed else { return Ok(false) };
             let (rev, more) = (*rev, *more);
             read += tasks.len();
             if read > self.limits().resume_len_max {
                 return Ok(false);
             }
-            let meant = tasks.iter().filter(|missed| asked.filter.matches_unchanging(&missed.task));
-            let lines: Vec<Bytes> = meant.map(|missed| missed.line.clone()).collect();
+            let meant = tasks.iter().filter(|changed| asked.filter.matches_unchanging(&changed.task));
+            let lines: Vec<Bytes> = meant.map(|changed| changed.line.clone()).collect();
             // Others may still send it; whoever is slow keeps only what is meant.
-            drop(missed);
+            drop(changed);
             for line in lines {
                 self.lines.push(line);
                 self.flush_full(out).await?;
@@ -320,7 +320,7 @@ impl Session {
             if !more {
                 break;
             }
-            missed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
+            changed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
         }
         for line in self.app.hub.progress_lines(&asked.filter, known) {
             self.lines.push(line);
@@ -544,8 +544,8 @@ impl Drop for Session {
 
 /// How a subscription catches up.
 enum CatchUp {
-    /// With what was missed, of which this is the first page.
-    Missed(Arc<Missed>),
+    /// With what changed since its mark, of which this is the first page.
+    Changed(Arc<Missed>),
     /// With a snapshot; and why, where the client had hoped for less.
     Snapshot(Option<&'static str>),
 }
