@@ -18,8 +18,8 @@ use super::turns::{OWED_BYTES_MAX, Told};
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
 
-/// What the feed looks up when it is about to tell something. Called from the shards, and not allowed to block.
-pub trait Truth: Send + Sync {
+/// The newest committed state, read by the shards when they are about to send something. Must not block.
+pub trait LatestState: Send + Sync {
     /// The record of a task that runs, or ran a moment ago.
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>>;
 
@@ -107,7 +107,7 @@ pub struct Feed {
 
 struct Parts {
     options: FeedOptions,
-    truth: Arc<dyn Truth>,
+    latest: Arc<dyn LatestState>,
     inboxes: Box<[Arc<Inbox>]>,
     pulses: Arc<Pulses>,
     watches: Arc<Watches>,
@@ -125,7 +125,7 @@ impl Drop for Parts {
 
 impl Feed {
     /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
-    pub fn start(truth: Arc<dyn Truth>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
+    pub fn start(latest: Arc<dyn LatestState>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
         let shards = options.shards.clamp(1, SHARDS_MAX);
         // What is told once for the whole feed is told by the first shard, so that one never rests.
         let inbox = |number| Arc::new(Inbox::new(options.inbox_len_max, number > 0, rev));
@@ -134,14 +134,14 @@ impl Feed {
         for (number, inbox) in inboxes.iter().enumerate() {
             let watches = (number == 0).then(|| watches.clone());
             let pace = Pace { max_hz: options.max_hz, ping: options.ping, owed_bytes_max: OWED_BYTES_MAX };
-            let shard = Shard::new(number, rev, pace, truth.clone(), meter.clone(), pulses.clone(), watches);
+            let shard = Shard::new(number, rev, pace, latest.clone(), meter.clone(), pulses.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }
         let log_readers = Arc::<LogReaders>::default();
         tokio::spawn(log_readers.clone().run());
         let parts = Parts {
             options,
-            truth,
+            latest,
             inboxes,
             pulses,
             watches,
@@ -152,14 +152,14 @@ impl Feed {
         Feed { parts: Arc::new(parts) }
     }
 
-    /// Tells what was committed, in order of `rev` without holes, after the [`Truth`] knows it. Never waits.
+    /// Tells what was committed, in order of `rev` without holes, after the [`LatestState`] knows it. Never waits.
     pub fn publish(&self, batch: Arc<[Published]>) {
         let Some(last) = batch.last() else { return };
         self.parts.inboxes.iter().for_each(|inbox| inbox.publish(&batch));
         self.parts.published_rev.store(last.rev, Ordering::Release);
     }
 
-    /// A running task has a new tick, and the [`Truth`] knows it. Never waits; meant to be called for every tick.
+    /// A running task has a new tick, and the [`LatestState`] knows it. Never waits; meant to be called for every tick.
     pub fn tick(&self, task_id: TaskId) {
         let parts = &*self.parts;
         let listening = parts.inboxes.iter().enumerate().filter(|(_, inbox)| inbox.has_clients());
@@ -176,7 +176,7 @@ impl Feed {
 
     /// A task wrote lines, oldest first. Costs a look-up where nobody reads its log, and never more than a note.
     pub fn logs(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
-        self.parts.log_readers.note(task_id, lines, || self.parts.truth.task(task_id));
+        self.parts.log_readers.note(task_id, lines, || self.parts.latest.task(task_id));
     }
 
     /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see

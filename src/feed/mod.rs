@@ -29,7 +29,7 @@
 //! [`Client`] takes them from there in the other side's own pace. Only there do lines conflate and collapse.
 //!
 //! Progress never queues. A tick sets a bit beside the task; only the tick that finds it clear leaves a note. When the task
-//! may be told again the bit is cleared and *then* the newest tick is read from the [`Truth`], so that of a hundred thousand
+//! may be told again the bit is cleared and *then* the newest tick is read from the [`LatestState`], so that of a hundred thousand
 //! ticks a second ten are encoded, and always the last.
 //!
 //! The board is ahead of a shard by what waits in its inbox. A tick of a `rev` that the shard has not looked at yet is
@@ -65,7 +65,9 @@ mod world;
 pub use cell::{End, Pipe};
 pub use client::Client;
 pub use frame::{FrameHead, Opcode};
-pub use handle::{Feed, FeedOptions, Meter, Published, Tick, Truth};
+/// The name by which the board implements it.
+pub use handle::LatestState as Truth;
+pub use handle::{Feed, FeedOptions, LatestState, Meter, Published, Tick};
 pub use index::Scope;
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events, skipped_before};
 pub use outbox::{OutboxLimits, Taken};

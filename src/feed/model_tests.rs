@@ -11,7 +11,7 @@ use futures::FutureExt;
 
 use super::cell::Pipe;
 use super::client::Client;
-use super::handle::Truth;
+use super::handle::LatestState;
 use super::outbox::{OutboxLimits, Taken};
 use super::sample::{id, task};
 use super::shard::Pace;

@@ -17,7 +17,7 @@ use futures::FutureExt;
 use super::backlog::{Backlog, News};
 use super::cell::{Cell, End};
 use super::client::{ClientId, SubNumber};
-use super::handle::{Meter, Published, Tick, Truth};
+use super::handle::{LatestState, Meter, Published, Tick};
 use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{Hit, Index, Seat, States, Sub, SubKey};
 use super::outbox::Outbox;
@@ -44,7 +44,7 @@ const OP_WORK: usize = 32;
 
 pub(super) struct Shard {
     number: usize,
-    truth: Arc<dyn Truth>,
+    latest: Arc<dyn LatestState>,
     meter: Arc<dyn Meter>,
     pulses: Arc<Pulses>,
     /// Only in the first shard.
@@ -144,14 +144,14 @@ impl Shard {
         number: usize,
         rev: u64,
         pace: Pace,
-        truth: Arc<dyn Truth>,
+        latest: Arc<dyn LatestState>,
         meter: Arc<dyn Meter>,
         pulses: Arc<Pulses>,
         watches: Option<Arc<Watches>>,
     ) -> Shard {
         Shard {
             number,
-            truth,
+            latest,
             meter,
             pulses,
             watches,
@@ -184,7 +184,7 @@ impl Shard {
         }
         self.pulses.clear_all(self.number);
         self.watches.iter().for_each(|watches| watches.tell_all());
-        let anew = Shard::new(self.number, rev, self.pace, self.truth, self.meter, self.pulses, self.watches);
+        let anew = Shard::new(self.number, rev, self.pace, self.latest, self.meter, self.pulses, self.watches);
         Shard { rounds: self.rounds.anew(), ..anew }
     }
 
@@ -385,14 +385,14 @@ impl Shard {
     fn progress(&mut self, task_id: TaskId, now: Instant) {
         // First the bit, then the board: a tick that comes after the look finds the bit clear, and is noted.
         self.pulses.clear(task_id, self.number);
-        let Some(task) = self.truth.task(task_id).filter(|task| task.status == Status::Running) else {
+        let Some(task) = self.latest.task(task_id).filter(|task| task.status == Status::Running) else {
             return self.pulses.forget(task_id);
         };
         self.index.audience(&task, States::of(None, &task), &mut self.hits);
         if self.hits.is_empty() {
             return;
         }
-        let Some(tick) = self.truth.progress(task_id) else { return };
+        let Some(tick) = self.latest.progress(task_id) else { return };
         if tick.rev > self.rev {
             // The transition is on its way.
             self.early.insert(task_id);
@@ -423,7 +423,7 @@ impl Shard {
         let Some(&seat) = self.seat_of.get(&client_id) else { return };
         let Some(seated) = &self.seats[seat as usize] else { return };
         // Where a transition followed, its record has the tick.
-        let Some(task) = self.truth.task(task_id).filter(|task| task.rev == tick.rev) else { return };
+        let Some(task) = self.latest.task(task_id).filter(|task| task.rev == tick.rev) else { return };
         let keys = seated.subs.iter().map(|(_, key)| *key);
         if self.index.rate(keys, &task).is_none() {
             return;

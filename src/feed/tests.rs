@@ -8,7 +8,7 @@ use futures::FutureExt;
 
 use super::cell::End;
 use super::client::Client;
-use super::handle::{Feed, FeedOptions, Tick, Truth};
+use super::handle::{Feed, FeedOptions, LatestState, Tick};
 use super::inbox::Op;
 use super::index::Scope;
 use super::outbox::OutboxLimits;
@@ -331,10 +331,10 @@ async fn the_futures_deliver_what_a_plain_thread_publishes() {
     }
     let mut watch = feed.watch(id(1));
     let publisher = feed.clone();
-    let truth = board.clone();
+    let latest = board.clone();
     std::thread::spawn(move || {
-        publisher.publish([truth.step(1, id(1), Some(Status::Running))].into());
-        truth.tick(id(1));
+        publisher.publish([latest.step(1, id(1), Some(Status::Running))].into());
+        latest.tick(id(1));
         publisher.tick(id(1));
     })
     .join()
@@ -408,7 +408,7 @@ async fn logs_go_to_those_who_may_read_them() {
 /// A board that cannot be asked about one task.
 struct Trap;
 
-impl Truth for Trap {
+impl LatestState for Trap {
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
         assert_ne!(task_id, id(13), "this is the failure that the test is about");
         None

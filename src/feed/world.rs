@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::cell::Pipe;
 use super::client::Client;
-use super::handle::{Published, Tick, Truth};
+use super::handle::{LatestState, Published, Tick};
 use super::inbox::Inbox;
 use super::index::Scope;
 use super::logs::LogReaders;
@@ -27,7 +27,7 @@ pub struct Board {
     pub tasks: Mutex<BTreeMap<TaskId, (Arc<Task>, u64)>>,
 }
 
-impl Truth for Board {
+impl LatestState for Board {
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
         Some(self.tasks.lock().get(&task_id)?.0.clone())
     }
