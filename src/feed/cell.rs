@@ -6,7 +6,7 @@
 //! then on lines wait in the outbox, and whoever holds the [`Client`](super::Client) writes them, until nothing waits and
 //! they let it flow again.
 //!
-//! A message that the pipe took only in part is finished before anything else is written: its rest stands here.
+//! A frame that the pipe took only in part is finished before anything else is written: its rest stands here.
 
 use std::io;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub outbox: Outbox,
     /// Nothing waits, and the shard writes by itself.
     flows: bool,
-    /// What is left of a message that the pipe took in part.
+    /// What is left of a frame that the pipe took in part.
     rest: Bytes,
     end: Option<End>,
 }
@@ -91,17 +91,17 @@ impl Cell {
         if self.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a message if the client
+    /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a frame if the client
     /// flows, else puts its lines in the outbox. Answers what was written.
     pub fn tell(&self, turns: &mut Turns, owed: Owed, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
         let mut state = self.state.lock();
         if state.flows {
-            let message = turns.message(owed, mark);
-            let taken = self.write(&mut state, &message);
+            let frame = turns.frame(owed, mark);
+            let taken = self.write(&mut state, &frame);
             if taken > 0 {
                 state.outbox.told(rev);
-                if taken < message.len() {
-                    state.rest = message.slice(taken..);
+                if taken < frame.len() {
+                    state.rest = frame.slice(taken..);
                     drop(state);
                     self.wake();
                 }
@@ -116,18 +116,18 @@ impl Cell {
         None
     }
 
-    /// Writes a message that is not worth a place in the outbox, if the client flows; everything up to `rev` was handed over.
+    /// Writes a frame that is not worth a place in the outbox, if the client flows; everything up to `rev` was handed over.
     /// Answers whether it is on its way.
-    pub fn mention(&self, message: &Bytes, rev: u64) -> bool {
+    pub fn mention(&self, frame: &Bytes, rev: u64) -> bool {
         let mut state = self.state.lock();
         if !state.flows {
             return false;
         }
         state.outbox.told(rev);
-        let taken = self.write(&mut state, message);
-        if taken < message.len() {
+        let taken = self.write(&mut state, frame);
+        if taken < frame.len() {
             // Also when nothing was taken: whoever holds the client finds something to write, and sees how long it takes.
-            state.rest = message.slice(taken..);
+            state.rest = frame.slice(taken..);
             drop(state);
             self.wake();
         }
@@ -135,10 +135,10 @@ impl Cell {
     }
 
     /// Writes what the pipe takes; unless that is all of it, the flow stops.
-    fn write(&self, state: &mut State, message: &Bytes) -> usize {
+    fn write(&self, state: &mut State, frame: &Bytes) -> usize {
         let pipe = self.pipe.as_ref().expect("only a client with a pipe flows");
-        let taken = pipe.write(message).unwrap_or(0);
-        state.flows = taken == message.len();
+        let taken = pipe.write(frame).unwrap_or(0);
+        state.flows = taken == frame.len();
         taken
     }
 
@@ -178,7 +178,7 @@ impl Cell {
 }
 
 impl State {
-    /// The shard writes no more by itself. What is left of its last message is to be written next.
+    /// The shard writes no more by itself. What is left of its last frame is to be written next.
     pub fn stop(&mut self) -> Bytes {
         self.flows = false;
         std::mem::take(&mut self.rest)

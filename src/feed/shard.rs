@@ -24,7 +24,7 @@ use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
 use super::throttle::{self, Throttle};
-use super::turns::{Line, LineKind, Owed, Told, Turns, ping_message, text_message};
+use super::turns::{Message, MessageKind, Owed, Told, Turns, ping_frame, text_frame};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
@@ -245,10 +245,10 @@ impl Shard {
             match news {
                 News::Step(steps, at) => {
                     let published = &steps[at];
-                    self.step(published, published.states(), LineKind::Transition { rev: published.rev });
+                    self.step(published, published.states(), MessageKind::Transition { rev: published.rev });
                     self.rev = published.rev;
                 }
-                News::Merged(task) => self.step(&task.newest, task.states, LineKind::Merged { len: task.len }),
+                News::Merged(task) => self.step(&task.newest, task.states, MessageKind::Merged { len: task.len }),
                 News::UpTo(rev) => self.rev = self.rev.max(rev),
             }
             self.breathe(LOOK_WORK + self.hits.len()).await;
@@ -329,7 +329,7 @@ impl Shard {
     }
 
     /// Finds out who is told of a step.
-    fn step(&mut self, published: &Published, states: States, kind: LineKind) {
+    fn step(&mut self, published: &Published, states: States, kind: MessageKind) {
         let Published { rev, task, line, .. } = published;
         let task_id = task.task_id;
         if let Some(watches) = &self.watches {
@@ -342,7 +342,7 @@ impl Shard {
         if self.hits.is_empty() {
             return;
         }
-        self.turns.push(Line { task_id, kind, bytes: line.clone() });
+        self.turns.push(Message { task_id, kind, bytes: line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             // A tick that still waits is older than this record.
@@ -401,7 +401,7 @@ impl Shard {
         if !self.tasks.is_news(task_id, (tick.rev, tick.tick), now) {
             return;
         }
-        self.turns.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line.clone() });
+        self.turns.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             let Some(seated) = &self.seats[hit.seat as usize] else { continue };
@@ -428,7 +428,7 @@ impl Shard {
         if self.index.rate(keys, &task).is_none() {
             return;
         }
-        self.turns.push(Line { task_id, kind: LineKind::Progress, bytes: tick.line });
+        self.turns.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line });
         self.give(seat);
     }
 
@@ -515,7 +515,7 @@ impl Shard {
                 continue;
             };
             seated.unmarked = None;
-            let mark = mark.get_or_insert_with(|| text_message([mark_line(self.rev)].iter()));
+            let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.rev)].iter()));
             // Who waits for a turn has not been handed everything.
             if seated.owed.is_nothing() && !seated.is_midway(merging) && seated.cell.mention(mark, self.rev) {
                 seated.marked_at = now;
@@ -531,7 +531,7 @@ impl Shard {
             }
             self.tell_early(seat as Seat, now);
             let Some(seated) = &mut self.seats[seat] else { continue };
-            let ping = ping.get_or_insert_with(|| ping_message(&mark_line(rev)));
+            let ping = ping.get_or_insert_with(|| ping_frame(&mark_line(rev)));
             if seated.cell.mention(ping, rev) {
                 seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
                 if !seated.is_midway(merging) {

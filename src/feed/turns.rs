@@ -1,17 +1,17 @@
-//! Whose turn it is, and what they are owed: each message is put together once for all who get the same lines.
+//! Whose turn it is, and what they are owed: each frame is put together once for all who get the same messages.
 //!
 //! A shard tells its clients in the order in which they began to be owed something. After every few it looks at what was
 //! published meanwhile, so a client whose turn comes is told everything up to that moment, and one that was told just
-//! before stands at the end again. Under load a line is therefore with everybody after one round of the queue, and what
+//! before stands at the end again. Under load a message is therefore with everybody after one round of the queue, and what
 //! gathers in a round leaves together; nothing is collected by a clock.
 //!
-//! Lines come in order, each with its audience. Clients that are owed the same lines stand at the same *node* of a tree; a
-//! line moves each of its audience to the child for that line. When their turns come, clients that stand at one node get one
-//! message: joined once, framed once, and shared. A thousand clients that watch everything stand at a few nodes; a thousand
-//! that watch a task each stand at a thousand, and each message is made for its one reader. Lines and nodes fall off at
+//! Messages come in order, each with its audience. Clients that are owed the same messages stand at the same *node* of a tree; a
+//! message moves each of its audience to the child for that message. When their turns come, clients that stand at one node get one
+//! frame: joined once, framed once, and shared. A thousand clients that watch everything stand at a few nodes; a thousand
+//! that watch a task each stand at a thousand, and each frame is made for its one reader. Messages and nodes fall off at
 //! the front once nobody in the queue is owed anything as old.
 //!
-//! A message is a whole WebSocket frame: text, not masked, as servers send it.
+//! A frame is a whole WebSocket message: text, not masked, as servers send it.
 
 use std::collections::VecDeque;
 
@@ -26,27 +26,27 @@ use crate::task::TaskId;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Owed {
     node: Node,
-    /// The first line of it.
-    from_line: LineNumber,
+    /// The first message of it.
+    from_message: MessageNumber,
 }
 
-/// A place in the tree: which lines somebody is owed. Counted up, never used again.
+/// A place in the tree: which messages somebody is owed. Counted up, never used again.
 type Node = u64;
-/// No line.
+/// No message.
 const ROOT: Node = 0;
 
-/// Lines are counted from 1.
-type LineNumber = u64;
+/// Messages are counted from 1.
+type MessageNumber = u64;
 
-/// A line that somebody is owed.
-pub(super) struct Line {
+/// A message that somebody is owed.
+pub(super) struct Message {
     pub task_id: TaskId,
-    pub kind: LineKind,
+    pub kind: MessageKind,
     pub bytes: Bytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LineKind {
+pub(super) enum MessageKind {
     Transition {
         rev: u64,
     },
@@ -57,7 +57,7 @@ pub(super) enum LineKind {
     Progress,
 }
 
-/// How much of what there is in a message.
+/// How much of what there is in a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub transitions: u64,
@@ -68,24 +68,24 @@ pub struct Told {
     pub collapsed: u64,
 }
 
-/// No line comes while lines of this many bytes are owed: enough to fill packets, and little enough that what comes after can
+/// No message comes while messages of this many bytes are owed: enough to fill packets, and little enough that what comes after can
 /// still be replaced where a client is slow.
 pub(super) const OWED_BYTES_MAX: usize = 32 << 10;
 /// Or while there are so many nodes: clients whose filters overlap in many ways stand at one each.
 const NODES_MAX: usize = 64 << 10;
-/// Room for so many lines and nodes is kept when nobody is owed anything.
+/// Room for so many messages and nodes is kept when nobody is owed anything.
 const ROOM_KEPT: usize = 1_024;
 
 pub(super) struct Turns {
     bytes_max: usize,
     queue: VecDeque<Turn>,
     /// The last one is the newest of all, the first the oldest that somebody in the queue is owed.
-    lines: VecDeque<Line>,
+    messages: VecDeque<Message>,
     /// How many came before the first.
-    lines_gone: LineNumber,
-    /// Of `lines`.
+    messages_gone: MessageNumber,
+    /// Of `messages`.
     bytes: usize,
-    /// In the order of their lines.
+    /// In the order of their messages.
     places: VecDeque<Place>,
     /// How many came before the first.
     places_gone: Node,
@@ -98,22 +98,22 @@ pub(super) struct Turn {
     pub seat: Seat,
     /// Everything up to this `rev` was handed to them.
     pub before: u64,
-    from_line: LineNumber,
+    from_message: MessageNumber,
 }
 
 #[derive(Default)]
 struct Place {
     parent: Node,
-    /// The last line owed here; of the root, none.
-    line: LineNumber,
+    /// The last message owed here; of the root, none.
+    message: MessageNumber,
     /// How many stand here.
     readers: u32,
-    /// The child that was made last, and for which line.
+    /// The child that was made last, and for which message.
     child: Node,
-    child_line: LineNumber,
+    child_message: MessageNumber,
     told: Option<Told>,
     /// Without a mark, and with one.
-    messages: [Option<Bytes>; 2],
+    frames: [Option<Bytes>; 2],
 }
 
 impl Told {
@@ -135,7 +135,7 @@ impl Owed {
 impl Turn {
     /// Whether this is the turn to tell `owed`: who was told earlier for another reason waits for a later one.
     pub fn is_for(&self, owed: Owed) -> bool {
-        !owed.is_nothing() && owed.from_line == self.from_line
+        !owed.is_nothing() && owed.from_message == self.from_message
     }
 }
 
@@ -144,8 +144,8 @@ impl Turns {
         Turns {
             bytes_max,
             queue: VecDeque::new(),
-            lines: VecDeque::new(),
-            lines_gone: 0,
+            messages: VecDeque::new(),
+            messages_gone: 0,
             bytes: 0,
             places: VecDeque::new(),
             places_gone: 0,
@@ -153,26 +153,26 @@ impl Turns {
         }
     }
 
-    /// A line after the others. It is for those that it is [given](Self::give) to before the next one comes.
-    pub fn push(&mut self, line: Line) {
-        self.bytes += line.bytes.len();
-        self.lines.push_back(line);
+    /// A message after the others. It is for those that it is [given](Self::give) to before the next one comes.
+    pub fn push(&mut self, message: Message) {
+        self.bytes += message.bytes.len();
+        self.messages.push_back(message);
     }
 
-    /// Adds the newest line to what the client in `seat` is owed. If that was nothing, it waits for a turn from here on, and
+    /// Adds the newest message to what the client in `seat` is owed. If that was nothing, it waits for a turn from here on, and
     /// everything up to `before` was handed to it.
     pub fn give(&mut self, seat: Seat, owed: &mut Owed, before: u64) {
-        let line = self.newest();
+        let message = self.newest();
         if owed.is_nothing() {
-            owed.from_line = line;
-            self.queue.push_back(Turn { seat, before, from_line: line });
+            owed.from_message = message;
+            self.queue.push_back(Turn { seat, before, from_message: message });
         }
         let next = self.places_gone + self.places.len() as Node + 1;
         let place = self.place(owed.node);
         place.readers = place.readers.saturating_sub(1);
-        if place.child_line != line {
-            (place.child, place.child_line) = (next, line);
-            self.places.push_back(Place { parent: owed.node, line, ..Place::default() });
+        if place.child_message != message {
+            (place.child, place.child_message) = (next, message);
+            self.places.push_back(Place { parent: owed.node, message, ..Place::default() });
         }
         owed.node = self.place(owed.node).child;
         self.place(owed.node).readers += 1;
@@ -181,17 +181,17 @@ impl Turns {
     /// Whose turn it is.
     pub fn next(&mut self) -> Option<Turn> {
         let turn = self.queue.pop_front();
-        let from_line = turn.map_or(self.newest() + 1, |turn| turn.from_line);
-        while self.lines_gone + 1 < from_line {
-            self.bytes -= self.lines.pop_front().map_or(0, |line| line.bytes.len());
-            self.lines_gone += 1;
+        let from_message = turn.map_or(self.newest() + 1, |turn| turn.from_message);
+        while self.messages_gone + 1 < from_message {
+            self.bytes -= self.messages.pop_front().map_or(0, |message| message.bytes.len());
+            self.messages_gone += 1;
         }
-        while self.places.front().is_some_and(|place| place.line < from_line) {
+        while self.places.front().is_some_and(|place| place.message < from_message) {
             self.places.pop_front();
             self.places_gone += 1;
         }
         if turn.is_none() {
-            self.lines.shrink_to(ROOM_KEPT);
+            self.messages.shrink_to(ROOM_KEPT);
             self.places.shrink_to(ROOM_KEPT);
         }
         turn
@@ -207,29 +207,29 @@ impl Turns {
         self.queue.front().map(|turn| turn.before)
     }
 
-    /// Whether somebody is to be told before another line comes.
+    /// Whether somebody is to be told before another message comes.
     pub fn is_full(&self) -> bool {
         self.bytes >= self.bytes_max || self.places.len() >= NODES_MAX
     }
 
-    /// The message for everyone who is owed this; with `mark`, if there is one, as its last line. It is kept for the others;
+    /// The frame for everyone who is owed this; with `mark`, if there is one, as its last message. It is kept for the others;
     /// their mark then is the one of the first, which is true for all of them.
-    pub fn message(&mut self, owed: Owed, mark: Option<&Bytes>) -> Bytes {
+    pub fn frame(&mut self, owed: Owed, mark: Option<&Bytes>) -> Bytes {
         let which = usize::from(mark.is_some());
-        if let Some(message) = &self.place(owed.node).messages[which] {
-            return message.clone();
+        if let Some(frame) = &self.place(owed.node).frames[which] {
+            return frame.clone();
         }
         let collapsed = self.told(owed).collapsed;
         let lag = (collapsed > 0).then(|| lag_line(collapsed));
         let path = self.path(owed);
-        let lines = path.iter().map(|line| &line.bytes);
-        let message = text_message(lag.iter().chain(lines).chain(mark));
+        let messages = path.iter().map(|message| &message.bytes);
+        let frame = text_frame(lag.iter().chain(messages).chain(mark));
         let place = self.place(owed.node);
-        // A message for one is not kept: ten thousand of them would be many.
+        // A frame for one is not kept: ten thousand of them would be many.
         if place.readers > 1 {
-            place.messages[which] = Some(message.clone());
+            place.frames[which] = Some(frame.clone());
         }
-        message
+        frame
     }
 
     /// Somebody is owed this no more.
@@ -237,7 +237,7 @@ impl Turns {
         let place = self.place(owed.node);
         place.readers = place.readers.saturating_sub(1);
         if place.readers == 0 {
-            place.messages = [None, None];
+            place.frames = [None, None];
         }
     }
 
@@ -247,12 +247,12 @@ impl Turns {
             return told;
         }
         let mut told = Told::default();
-        for line in self.path(owed) {
-            told.bytes += line.bytes.len() as u64;
-            match line.kind {
-                LineKind::Transition { .. } => told.transitions += 1,
-                LineKind::Progress => told.progress += 1,
-                LineKind::Merged { len } => {
+        for message in self.path(owed) {
+            told.bytes += message.bytes.len() as u64;
+            match message.kind {
+                MessageKind::Transition { .. } => told.transitions += 1,
+                MessageKind::Progress => told.progress += 1,
+                MessageKind::Merged { len } => {
                     told.transitions += 1;
                     told.lags = 1;
                     told.collapsed += len;
@@ -263,26 +263,26 @@ impl Turns {
         told
     }
 
-    /// Puts the lines where they wait.
+    /// Puts the messages where they wait.
     pub fn queue_in(&self, owed: Owed, outbox: &mut Outbox) {
-        for Line { task_id, kind, bytes } in self.path(owed) {
+        for Message { task_id, kind, bytes } in self.path(owed) {
             match kind {
-                LineKind::Transition { rev } => outbox.transition(*task_id, *rev, bytes.clone()),
-                LineKind::Merged { len } => outbox.merged(*task_id, bytes.clone(), *len),
-                LineKind::Progress => outbox.progress(*task_id, bytes.clone()),
+                MessageKind::Transition { rev } => outbox.transition(*task_id, *rev, bytes.clone()),
+                MessageKind::Merged { len } => outbox.merged(*task_id, bytes.clone(), *len),
+                MessageKind::Progress => outbox.progress(*task_id, bytes.clone()),
             }
         }
     }
 
-    /// The lines, in order, without the ticks that a later line of the task replaces.
-    fn path(&self, owed: Owed) -> Vec<&Line> {
-        let mut path: Vec<&Line> = Vec::new();
+    /// The messages, in order, without the ticks that a later message of the task replaces.
+    fn path(&self, owed: Owed) -> Vec<&Message> {
+        let mut path: Vec<&Message> = Vec::new();
         let mut at = owed.node;
         while at != ROOT {
             let place = &self.places[(at - self.places_gone - 1) as usize];
-            let line = &self.lines[(place.line - self.lines_gone - 1) as usize];
-            if line.kind != LineKind::Progress || path.iter().all(|later| later.task_id != line.task_id) {
-                path.push(line);
+            let message = &self.messages[(place.message - self.messages_gone - 1) as usize];
+            if message.kind != MessageKind::Progress || path.iter().all(|later| later.task_id != message.task_id) {
+                path.push(message);
             }
             at = place.parent;
         }
@@ -294,30 +294,30 @@ impl Turns {
         if node == ROOT { &mut self.root } else { &mut self.places[(node - self.places_gone - 1) as usize] }
     }
 
-    /// The number of the newest line.
-    fn newest(&self) -> LineNumber {
-        self.lines_gone + self.lines.len() as u64
+    /// The number of the newest message.
+    fn newest(&self) -> MessageNumber {
+        self.messages_gone + self.messages.len() as u64
     }
 }
 
-/// Lines, one a line, as a whole frame.
-pub fn text_message<'a>(lines: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
-    let len = lines.clone().map(|line| line.len() + 1).sum::<usize>().saturating_sub(1);
+/// Messages, one a line, as a whole frame.
+pub fn text_frame<'a>(messages: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let len = messages.clone().map(|message| message.len() + 1).sum::<usize>().saturating_sub(1);
     let head = FrameHead::new(Opcode::Text, len);
-    let mut message = Vec::with_capacity(head.len() + len);
-    message.extend_from_slice(&head);
-    for (at, line) in lines.enumerate() {
+    let mut frame = Vec::with_capacity(head.len() + len);
+    frame.extend_from_slice(&head);
+    for (at, message) in messages.enumerate() {
         if at > 0 {
-            message.push(b'\n');
+            frame.push(b'\n');
         }
-        message.extend_from_slice(line);
+        frame.extend_from_slice(message);
     }
-    message.into()
+    frame.into()
 }
 
-/// A ping, and a line behind it.
-pub(super) fn ping_message(line: &Bytes) -> Bytes {
-    let parts = [&FrameHead::new(Opcode::Ping, 0), &*FrameHead::new(Opcode::Text, line.len()), line];
+/// A ping, and a message behind it.
+pub(super) fn ping_frame(message: &Bytes) -> Bytes {
+    let parts = [&FrameHead::new(Opcode::Ping, 0), &*FrameHead::new(Opcode::Text, message.len()), message];
     parts.concat().into()
 }
 
@@ -326,27 +326,27 @@ mod tests {
     use super::super::sample::id;
     use super::*;
 
-    fn line(kind: LineKind, text: &str) -> Line {
-        Line { task_id: id(1), kind, bytes: text.to_owned().into() }
+    fn message(kind: MessageKind, text: &str) -> Message {
+        Message { task_id: id(1), kind, bytes: text.to_owned().into() }
     }
 
-    fn transition(rev: u64, text: &str) -> Line {
-        line(LineKind::Transition { rev }, text)
+    fn transition(rev: u64, text: &str) -> Message {
+        message(MessageKind::Transition { rev }, text)
     }
 
     /// Says what is owed.
     fn text(turns: &mut Turns, owed: Owed) -> String {
-        String::from_utf8(turns.message(owed, None).slice(2..).to_vec()).unwrap()
+        String::from_utf8(turns.frame(owed, None).slice(2..).to_vec()).unwrap()
     }
 
-    /// A line for these seats, of those there are.
+    /// A message for these seats, of those there are.
     fn give(turns: &mut Turns, rev: u64, owed: &mut [Owed], seats: &[Seat]) {
         turns.push(transition(rev, &rev.to_string()));
         seats.iter().for_each(|&seat| turns.give(seat, &mut owed[seat as usize], rev - 1));
     }
 
     #[test]
-    fn who_gets_the_same_lines_shares_one_message() {
+    fn who_gets_the_same_lines_shares_one_frame() {
         let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 3]);
         give(&mut turns, 1, &mut owed, &[0, 1]);
         give(&mut turns, 2, &mut owed, &[1, 2]);
@@ -356,15 +356,15 @@ mod tests {
         let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
         give(&mut turns, 4, &mut owed, &[]);
         give(&mut turns, 5, &mut owed, &[0, 1]);
-        let message = turns.message(owed[0], Some(&"mark".into()));
-        assert_eq!(message.slice(2..), "5\nmark");
+        let frame = turns.frame(owed[0], Some(&"mark".into()));
+        assert_eq!(frame.slice(2..), "5\nmark");
         turns.settle(owed[0]);
-        assert_eq!(turns.message(owed[1], Some(&"mark".into())).as_ptr(), message.as_ptr());
+        assert_eq!(turns.frame(owed[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
         turns.settle(owed[1]);
-        assert!(turns.places.iter().all(|place| place.messages == [None, None]), "nobody is left to share it");
+        assert!(turns.places.iter().all(|place| place.frames == [None, None]), "nobody is left to share it");
     }
 
-    /// A line that comes while clients are told is told to those whose turn is still to come with the rest; the others stand
+    /// A message that comes while clients are told is told to those whose turn is still to come with the rest; the others stand
     /// at the end of the queue again.
     #[test]
     fn what_comes_in_between_leaves_at_the_next_turn() {
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(text(&mut turns, std::mem::take(&mut owed[0])), "1");
         give(&mut turns, 2, &mut owed, &[0, 1, 2]);
         assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [1, 2]);
-        assert_eq!(turns.before(), Some(1), "the first has the first line, and waits for the second");
+        assert_eq!(turns.before(), Some(1), "the first has the first message, and waits for the second");
         assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["2", "1\n2", "1\n2"]);
         assert_eq!((turns.next().unwrap().seat, turns.before()), (0, None));
         assert_eq!(text(&mut turns, owed[0]), "2");
@@ -405,37 +405,41 @@ mod tests {
             give(&mut turns, 1, &mut owed[1]);
         }
         assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [0, 1]);
-        assert_eq!((turns.lines.len(), turns.places.len(), turns.bytes), (32, 32, 32_000), "what the last one is owed");
-        assert_eq!(turns.message(owed[1], None).len(), 4 + 32 * 1_001 - 1);
+        assert_eq!(
+            (turns.messages.len(), turns.places.len(), turns.bytes),
+            (32, 32, 32_000),
+            "what the last one is owed"
+        );
+        assert_eq!(turns.frame(owed[1], None).len(), 4 + 32 * 1_001 - 1);
         give(&mut turns, 0, &mut Owed::default());
         assert_eq!(turns.next().unwrap().seat, 0);
-        assert_eq!((turns.lines.len(), turns.places.len(), turns.bytes), (1, 1, 1_000));
+        assert_eq!((turns.messages.len(), turns.places.len(), turns.bytes), (1, 1, 1_000));
         assert_eq!(turns.next(), None);
-        assert_eq!((turns.lines.len(), turns.places.len(), turns.bytes), (0, 0, 0));
+        assert_eq!((turns.messages.len(), turns.places.len(), turns.bytes), (0, 0, 0));
     }
 
     #[test]
     fn a_tick_is_not_told_beside_what_replaces_it() {
         let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), Owed::default());
         let mut give = |owed: &mut Owed, task_id, kind, text: &'static str| {
-            turns.push(Line { task_id, kind, bytes: text.into() });
+            turns.push(Message { task_id, kind, bytes: text.into() });
             turns.give(0, owed, 0);
             self::text(&mut turns, *owed)
         };
-        give(&mut owed, id(1), LineKind::Progress, "tick");
-        give(&mut owed, id(2), LineKind::Progress, "other");
-        assert_eq!(give(&mut owed, id(1), LineKind::Progress, "newer"), "other\nnewer");
-        assert_eq!(give(&mut owed, id(1), LineKind::Transition { rev: 9 }, "step"), "other\nstep");
-        assert_eq!(give(&mut owed, id(1), LineKind::Progress, "after"), "other\nstep\nafter");
+        give(&mut owed, id(1), MessageKind::Progress, "tick");
+        give(&mut owed, id(2), MessageKind::Progress, "other");
+        assert_eq!(give(&mut owed, id(1), MessageKind::Progress, "newer"), "other\nnewer");
+        assert_eq!(give(&mut owed, id(1), MessageKind::Transition { rev: 9 }, "step"), "other\nstep");
+        assert_eq!(give(&mut owed, id(1), MessageKind::Progress, "after"), "other\nstep\nafter");
     }
 
     #[test]
     fn merged_lines_are_announced() {
         let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), Owed::default());
         for (kind, text) in
-            [(LineKind::Merged { len: 3 }, "a"), (LineKind::Merged { len: 4 }, "b"), (LineKind::Progress, "p")]
+            [(MessageKind::Merged { len: 3 }, "a"), (MessageKind::Merged { len: 4 }, "b"), (MessageKind::Progress, "p")]
         {
-            turns.push(line(kind, text));
+            turns.push(message(kind, text));
             turns.give(0, &mut owed, 0);
         }
         assert_eq!(text(&mut turns, owed), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
