@@ -25,15 +25,15 @@ use crate::task::TaskId;
 /// What a client is owed; by default nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Owed {
-    node: Node,
+    node: NodeNumber,
     /// The first message of it.
     from_message: MessageNumber,
 }
 
-/// A place in the tree: which messages somebody is owed. Counted up, never used again.
-type Node = u64;
-/// No message.
-const ROOT: Node = 0;
+/// Names a node of the tree: a sequence of messages that clients are owed. Counted up, never used again.
+type NodeNumber = u64;
+/// The sequence of no message.
+const ROOT: NodeNumber = 0;
 
 /// Messages are counted from 1.
 type MessageNumber = u64;
@@ -86,10 +86,10 @@ pub(super) struct Turns {
     /// Of `messages`.
     bytes: usize,
     /// In the order of their messages.
-    places: VecDeque<Place>,
+    nodes: VecDeque<Node>,
     /// How many came before the first.
-    places_gone: Node,
-    root: Place,
+    nodes_gone: NodeNumber,
+    root: Node,
 }
 
 /// Somebody waits to be told what they are owed.
@@ -102,14 +102,14 @@ pub(super) struct Turn {
 }
 
 #[derive(Default)]
-struct Place {
-    parent: Node,
+struct Node {
+    parent: NodeNumber,
     /// The last message owed here; of the root, none.
     message: MessageNumber,
     /// How many stand here.
     readers: u32,
     /// The child that was made last, and for which message.
-    child: Node,
+    child: NodeNumber,
     child_message: MessageNumber,
     told: Option<Told>,
     /// Without a mark, and with one.
@@ -147,9 +147,9 @@ impl Turns {
             messages: VecDeque::new(),
             messages_gone: 0,
             bytes: 0,
-            places: VecDeque::new(),
-            places_gone: 0,
-            root: Place::default(),
+            nodes: VecDeque::new(),
+            nodes_gone: 0,
+            root: Node::default(),
         }
     }
 
@@ -167,15 +167,15 @@ impl Turns {
             owed.from_message = message;
             self.queue.push_back(Turn { seat, before, from_message: message });
         }
-        let next = self.places_gone + self.places.len() as Node + 1;
-        let place = self.place(owed.node);
-        place.readers = place.readers.saturating_sub(1);
-        if place.child_message != message {
-            (place.child, place.child_message) = (next, message);
-            self.places.push_back(Place { parent: owed.node, message, ..Place::default() });
+        let next = self.nodes_gone + self.nodes.len() as NodeNumber + 1;
+        let node = self.node(owed.node);
+        node.readers = node.readers.saturating_sub(1);
+        if node.child_message != message {
+            (node.child, node.child_message) = (next, message);
+            self.nodes.push_back(Node { parent: owed.node, message, ..Node::default() });
         }
-        owed.node = self.place(owed.node).child;
-        self.place(owed.node).readers += 1;
+        owed.node = self.node(owed.node).child;
+        self.node(owed.node).readers += 1;
     }
 
     /// Whose turn it is.
@@ -186,13 +186,13 @@ impl Turns {
             self.bytes -= self.messages.pop_front().map_or(0, |message| message.bytes.len());
             self.messages_gone += 1;
         }
-        while self.places.front().is_some_and(|place| place.message < from_message) {
-            self.places.pop_front();
-            self.places_gone += 1;
+        while self.nodes.front().is_some_and(|node| node.message < from_message) {
+            self.nodes.pop_front();
+            self.nodes_gone += 1;
         }
         if turn.is_none() {
             self.messages.shrink_to(ROOM_KEPT);
-            self.places.shrink_to(ROOM_KEPT);
+            self.nodes.shrink_to(ROOM_KEPT);
         }
         turn
     }
@@ -209,14 +209,14 @@ impl Turns {
 
     /// Whether somebody is to be told before another message comes.
     pub fn is_full(&self) -> bool {
-        self.bytes >= self.bytes_max || self.places.len() >= NODES_MAX
+        self.bytes >= self.bytes_max || self.nodes.len() >= NODES_MAX
     }
 
     /// The frame for everyone who is owed this; with `mark`, if there is one, as its last message. It is kept for the others;
     /// their mark then is the one of the first, which is true for all of them.
     pub fn frame(&mut self, owed: Owed, mark: Option<&Bytes>) -> Bytes {
         let which = usize::from(mark.is_some());
-        if let Some(frame) = &self.place(owed.node).frames[which] {
+        if let Some(frame) = &self.node(owed.node).frames[which] {
             return frame.clone();
         }
         let collapsed = self.told(owed).collapsed;
@@ -224,26 +224,26 @@ impl Turns {
         let path = self.path(owed);
         let messages = path.iter().map(|message| &message.bytes);
         let frame = text_frame(lag.iter().chain(messages).chain(mark));
-        let place = self.place(owed.node);
+        let node = self.node(owed.node);
         // A frame for one is not kept: ten thousand of them would be many.
-        if place.readers > 1 {
-            place.frames[which] = Some(frame.clone());
+        if node.readers > 1 {
+            node.frames[which] = Some(frame.clone());
         }
         frame
     }
 
     /// Somebody is owed this no more.
     pub fn settle(&mut self, owed: Owed) {
-        let place = self.place(owed.node);
-        place.readers = place.readers.saturating_sub(1);
-        if place.readers == 0 {
-            place.frames = [None, None];
+        let node = self.node(owed.node);
+        node.readers = node.readers.saturating_sub(1);
+        if node.readers == 0 {
+            node.frames = [None, None];
         }
     }
 
     /// What everyone is told who is owed this.
     pub fn told(&mut self, owed: Owed) -> Told {
-        if let Some(told) = self.place(owed.node).told {
+        if let Some(told) = self.node(owed.node).told {
             return told;
         }
         let mut told = Told::default();
@@ -259,7 +259,7 @@ impl Turns {
                 }
             }
         }
-        self.place(owed.node).told = Some(told);
+        self.node(owed.node).told = Some(told);
         told
     }
 
@@ -279,19 +279,19 @@ impl Turns {
         let mut path: Vec<&Message> = Vec::new();
         let mut at = owed.node;
         while at != ROOT {
-            let place = &self.places[(at - self.places_gone - 1) as usize];
-            let message = &self.messages[(place.message - self.messages_gone - 1) as usize];
+            let node = &self.nodes[(at - self.nodes_gone - 1) as usize];
+            let message = &self.messages[(node.message - self.messages_gone - 1) as usize];
             if message.kind != MessageKind::Progress || path.iter().all(|later| later.task_id != message.task_id) {
                 path.push(message);
             }
-            at = place.parent;
+            at = node.parent;
         }
         path.reverse();
         path
     }
 
-    fn place(&mut self, node: Node) -> &mut Place {
-        if node == ROOT { &mut self.root } else { &mut self.places[(node - self.places_gone - 1) as usize] }
+    fn node(&mut self, number: NodeNumber) -> &mut Node {
+        if number == ROOT { &mut self.root } else { &mut self.nodes[(number - self.nodes_gone - 1) as usize] }
     }
 
     /// The number of the newest message.
@@ -361,7 +361,7 @@ mod tests {
         turns.settle(owed[0]);
         assert_eq!(turns.frame(owed[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
         turns.settle(owed[1]);
-        assert!(turns.places.iter().all(|place| place.frames == [None, None]), "nobody is left to share it");
+        assert!(turns.nodes.iter().all(|node| node.frames == [None, None]), "nobody is left to share it");
     }
 
     /// A message that comes while clients are told is told to those whose turn is still to come with the rest; the others stand
@@ -406,16 +406,16 @@ mod tests {
         }
         assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [0, 1]);
         assert_eq!(
-            (turns.messages.len(), turns.places.len(), turns.bytes),
+            (turns.messages.len(), turns.nodes.len(), turns.bytes),
             (32, 32, 32_000),
             "what the last one is owed"
         );
         assert_eq!(turns.frame(owed[1], None).len(), 4 + 32 * 1_001 - 1);
         give(&mut turns, 0, &mut Owed::default());
         assert_eq!(turns.next().unwrap().seat, 0);
-        assert_eq!((turns.messages.len(), turns.places.len(), turns.bytes), (1, 1, 1_000));
+        assert_eq!((turns.messages.len(), turns.nodes.len(), turns.bytes), (1, 1, 1_000));
         assert_eq!(turns.next(), None);
-        assert_eq!((turns.messages.len(), turns.places.len(), turns.bytes), (0, 0, 0));
+        assert_eq!((turns.messages.len(), turns.nodes.len(), turns.bytes), (0, 0, 0));
     }
 
     #[test]
