@@ -1,8 +1,8 @@
 //! Who wants to hear of a task: finds the few without asking the many.
 //!
-//! A subscription stands under the values of its most selective exact list, at each of them; one without such a list
-//! (or with a pattern in it) stands under "all". A task is then looked up by its own values, and only what stands there
-//! is checked in full. What a filter looks at, except `status`, never changes in the life of a task, so one look-up
+//! A subscription is filed under *index keys*: the values of the most selective exact list of its filter. One without such a
+//! list (or with a pattern in it) is filed under "all". A task is looked up by its own values, and only the subscriptions
+//! found there are checked in full. What a filter looks at, except `status`, never changes in the life of a task, so one look-up
 //! serves its old and its new record.
 
 use std::collections::{BTreeSet, HashMap};
@@ -84,8 +84,8 @@ pub(super) struct Hit {
 pub(super) struct Index {
     subs: Vec<Option<Sub>>,
     free: Vec<SubKey>,
-    /// By the digest of a place. Two places with one digest cost a look, not an error: all is checked in full.
-    places: HashMap<u64, BTreeSet<SubKey>>,
+    /// By the digest of an index key. Two keys with one digest cost a look, not an error: all is checked in full.
+    subs_by_key: HashMap<u64, BTreeSet<SubKey>>,
     all: BTreeSet<SubKey>,
     digest: RandomState,
     /// By seat: the last look-up that found it, and where in its result.
@@ -93,9 +93,9 @@ pub(super) struct Index {
     lookups: u64,
 }
 
-/// Where a subscription stands.
+/// A value of a task under which subscriptions are found.
 #[derive(Hash)]
-enum Place<'a> {
+enum IndexKey<'a> {
     Task(&'a [u8; 16]),
     User(&'a str),
     Label(&'a str, &'a str),
@@ -103,27 +103,27 @@ enum Place<'a> {
     Queue(&'a str),
 }
 
-/// The places of a subscription; `None` for "all".
-fn places<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<Place<'a>>> {
+/// The index keys of a subscription; `None` for "all".
+fn index_keys<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<IndexKey<'a>>> {
     if let Some(ids) = &filter.task_id {
-        return Some(ids.iter().map(|id| Place::Task(id.as_bytes())).collect());
+        return Some(ids.iter().map(|id| IndexKey::Task(id.as_bytes())).collect());
     }
     if let Scope::User(user) = scope {
-        return Some(vec![Place::User(user.as_str())]);
+        return Some(vec![IndexKey::User(user.as_str())]);
     }
     if let Some(users) = &filter.user_id {
-        return Some(users.iter().map(|user| Place::User(user.as_str())).collect());
+        return Some(users.iter().map(|user| IndexKey::User(user.as_str())).collect());
     }
     // The shortest list of values is the best guess at the rarest label.
     if let Some((key, values)) = filter.labels.iter().min_by_key(|(_, values)| values.len()) {
-        return Some(values.iter().map(|value| Place::Label(key, value)).collect());
+        return Some(values.iter().map(|value| IndexKey::Label(key, value)).collect());
     }
     let types = filter.task_type.as_ref().and_then(exact);
     if let Some(types) = types {
-        return Some(types.into_iter().map(Place::Type).collect());
+        return Some(types.into_iter().map(IndexKey::Type).collect());
     }
     let queues = filter.queue.as_ref().and_then(exact)?;
-    Some(queues.into_iter().map(Place::Queue).collect())
+    Some(queues.into_iter().map(IndexKey::Queue).collect())
 }
 
 /// The names of a set that has no prefixes.
@@ -143,13 +143,13 @@ impl Index {
             self.subs.push(None);
             (self.subs.len() - 1) as SubKey
         });
-        match places(&sub.filter, &sub.scope) {
+        match index_keys(&sub.filter, &sub.scope) {
             None => {
                 self.all.insert(key);
             }
-            Some(places) => {
-                for place in places {
-                    self.places.entry(self.digest.hash_one(place)).or_default().insert(key);
+            Some(index_keys) => {
+                for index_key in index_keys {
+                    self.subs_by_key.entry(self.digest.hash_one(index_key)).or_default().insert(key);
                 }
             }
         }
@@ -164,16 +164,16 @@ impl Index {
     pub fn remove(&mut self, key: SubKey) {
         let Some(sub) = self.subs[key as usize].take() else { return };
         self.free.push(key);
-        let Some(places) = places(&sub.filter, &sub.scope) else {
+        let Some(index_keys) = index_keys(&sub.filter, &sub.scope) else {
             self.all.remove(&key);
             return;
         };
-        for place in places {
-            let digest = self.digest.hash_one(place);
-            if let Some(keys) = self.places.get_mut(&digest) {
+        for index_key in index_keys {
+            let digest = self.digest.hash_one(index_key);
+            if let Some(keys) = self.subs_by_key.get_mut(&digest) {
                 keys.remove(&key);
                 if keys.is_empty() {
-                    self.places.remove(&digest);
+                    self.subs_by_key.remove(&digest);
                 }
             }
         }
@@ -183,13 +183,13 @@ impl Index {
     pub fn audience(&mut self, task: &Task, states: States, out: &mut Vec<Hit>) {
         out.clear();
         self.lookups += 1;
-        let under = |place: Place| self.places.get(&self.digest.hash_one(place));
-        let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(Place::Label(key, value)));
+        let under = |index_key: IndexKey| self.subs_by_key.get(&self.digest.hash_one(index_key));
+        let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(IndexKey::Label(key, value)));
         let candidates = [
-            under(Place::Task(task.task_id.as_bytes())),
-            task.user_id.as_ref().and_then(|user| under(Place::User(user.as_str()))),
-            under(Place::Type(task.task_type.as_str())),
-            under(Place::Queue(task.queue.as_str())),
+            under(IndexKey::Task(task.task_id.as_bytes())),
+            task.user_id.as_ref().and_then(|user| under(IndexKey::User(user.as_str()))),
+            under(IndexKey::Type(task.task_type.as_str())),
+            under(IndexKey::Queue(task.queue.as_str())),
             Some(&self.all),
         ];
         for key in candidates.into_iter().flatten().chain(labels).flatten() {
@@ -277,7 +277,7 @@ mod tests {
             let key = index.insert(Sub { seat: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
             index.remove(key);
         }
-        assert!(index.places.is_empty() && index.all.is_empty());
+        assert!(index.subs_by_key.is_empty() && index.all.is_empty());
         assert_eq!(index.subs.len(), 1, "keys are used again");
     }
 
@@ -289,7 +289,7 @@ mod tests {
             index.insert(Sub { seat: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
         }
         assert!(index.all.is_empty());
-        assert!(index.places.values().all(|keys| keys.len() == 1));
+        assert!(index.subs_by_key.values().all(|keys| keys.len() == 1));
         assert_eq!(seats(&mut index, None, &task(id(7), Status::Running)), [7]);
     }
 
