@@ -11,7 +11,7 @@ use super::inbox::{Batch, Merged, MergedTask};
 #[derive(Default)]
 pub(super) struct Backlog {
     batches: VecDeque<Batch>,
-    /// So many steps of the first batch were looked at.
+    /// So many transitions of the first batch were looked at.
     at: usize,
     /// Newest first.
     merged: Vec<MergedTask>,
@@ -21,8 +21,8 @@ pub(super) struct Backlog {
 
 /// The next thing to look at.
 pub(super) enum News {
-    /// A step of a batch.
-    Step(Arc<[Published]>, usize),
+    /// A transition of a batch.
+    Transition(Arc<[Published]>, usize),
     Merged(MergedTask),
     /// Everything up to this `rev` was looked at.
     UpTo(u64),
@@ -49,9 +49,9 @@ impl Backlog {
 
     pub fn next(&mut self) -> Option<News> {
         if let Some(batch) = self.batches.front() {
-            let news = News::Step(batch.steps.clone(), self.at);
+            let news = News::Transition(batch.transitions.clone(), self.at);
             self.at += 1;
-            if self.at == batch.steps.len() {
+            if self.at == batch.transitions.len() {
                 self.batches.pop_front();
                 self.at = 0;
             }
@@ -71,7 +71,7 @@ mod tests {
 
     fn revs(backlog: &mut Backlog) -> Vec<u64> {
         let rev = |news| match news {
-            News::Step(steps, at) => steps[at].rev,
+            News::Transition(transitions, at) => transitions[at].rev,
             News::Merged(task) => task.newest.rev,
             News::UpTo(rev) => 100 + rev,
         };
@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn everything_comes_in_order() {
         let mut backlog = Backlog::default();
-        let steps =
+        let transitions =
             |revs: std::ops::RangeInclusive<u32>| revs.map(|rev| published(rev.into(), id(rev), None, Status::Pending));
-        let batch = |revs| Batch { steps: steps(revs).collect(), since: Instant::now() };
+        let batch = |revs| Batch { transitions: transitions(revs).collect(), since: Instant::now() };
         backlog.fill(vec![batch(1..=2), batch(3..=3)], None, Some(5));
         assert!(!backlog.is_merged());
         assert_eq!(revs(&mut backlog), [1, 2, 3, 105]);

@@ -51,7 +51,7 @@ pub struct Tick {
     pub line: Bytes,
 }
 
-/// A step in the history of the hub, ready to be told.
+/// A transition or a deletion, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Published {
     pub rev: u64,

@@ -54,7 +54,7 @@ impl Waiting {
     /// What was published together: the last `rev` of it, and when that was.
     pub fn published(&self) -> impl Iterator<Item = (u64, Instant)> {
         let merged = self.merged.iter().filter_map(|merged| Some((merged.rev, merged.since?)));
-        merged.chain(self.batches.iter().filter_map(|batch| Some((batch.steps.last()?.rev, batch.since))))
+        merged.chain(self.batches.iter().filter_map(|batch| Some((batch.transitions.last()?.rev, batch.since))))
     }
 
     /// When the oldest of it was published.
@@ -63,9 +63,9 @@ impl Waiting {
     }
 }
 
-/// Steps that were published together.
+/// Transitions that were published together.
 pub(super) struct Batch {
-    pub steps: Arc<[Published]>,
+    pub transitions: Arc<[Published]>,
     pub since: Instant,
 }
 
@@ -108,7 +108,7 @@ pub(super) struct MergedTask {
 impl Merged {
     pub fn add_batch(&mut self, batch: &Batch) {
         self.since.get_or_insert(batch.since);
-        batch.steps.iter().for_each(|published| self.add(published));
+        batch.transitions.iter().for_each(|published| self.add(published));
     }
 
     fn add(&mut self, published: &Published) {
@@ -151,7 +151,7 @@ impl Inbox {
             return;
         }
         waiting.len += batch.len();
-        waiting.batches.push(Batch { steps: batch.clone(), since: Instant::now() });
+        waiting.batches.push(Batch { transitions: batch.clone(), since: Instant::now() });
         if waiting.len > self.len_max || waiting.merged.is_some() {
             let waiting = &mut *waiting;
             let merged = waiting.merged.get_or_insert_default();

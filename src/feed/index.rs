@@ -52,13 +52,13 @@ impl Sub {
     }
 }
 
-/// The states a task went through: the old and the new one of a step, and of merged steps all of them. A client may
+/// The states a task went through: the old and the new one of a transition, and of merged ones all of them. A client may
 /// have read any of these in a snapshot, for the board is ahead of the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct States(u8);
 
 impl States {
-    /// Those of the step from `prev` to `next`.
+    /// Those of the transition from `prev` to `next`.
     pub fn of(prev: Option<&Task>, next: &Task) -> States {
         States(1 << next.status as u8 | prev.map_or(0, |prev| 1 << prev.status as u8))
     }

@@ -171,7 +171,7 @@ impl Outbox {
     /// A subscription begins: what waits now can still be taken, and is to be sent before its snapshot. All else waits
     /// for as many [`release`](Self::release)s.
     ///
-    /// A line from before must not follow the snapshot: the step after it may concern none of the subscriptions that
+    /// A line from before must not follow the snapshot: the next transition may concern none of the subscriptions that
     /// there were, so that nothing would ever take back what it says.
     pub fn hold(&mut self) {
         self.holds += 1;

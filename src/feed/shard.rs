@@ -243,12 +243,12 @@ impl Shard {
             && let Some(news) = self.backlog.next()
         {
             match news {
-                News::Step(steps, at) => {
-                    let published = &steps[at];
-                    self.step(published, published.states(), MessageKind::Transition { rev: published.rev });
+                News::Transition(transitions, at) => {
+                    let published = &transitions[at];
+                    self.transition(published, published.states(), MessageKind::Transition { rev: published.rev });
                     self.rev = published.rev;
                 }
-                News::Merged(task) => self.step(&task.newest, task.states, MessageKind::Merged { len: task.len }),
+                News::Merged(task) => self.transition(&task.newest, task.states, MessageKind::Merged { len: task.len }),
                 News::UpTo(rev) => self.rev = self.rev.max(rev),
             }
             self.breathe(LOOK_WORK + self.hits.len()).await;
@@ -328,8 +328,8 @@ impl Shard {
         }
     }
 
-    /// Finds out who is told of a step.
-    fn step(&mut self, published: &Published, states: States, kind: MessageKind) {
+    /// Finds the clients that a transition is for, and enqueues it for them.
+    fn transition(&mut self, published: &Published, states: States, kind: MessageKind) {
         let Published { rev, task, line, .. } = published;
         let task_id = task.task_id;
         if let Some(watches) = &self.watches {
