@@ -29,15 +29,15 @@ impl Scope {
     }
 }
 
-/// The seat of a client in its shard. Small numbers, used again.
-pub(super) type Seat = u32;
+/// The slot of a client in its shard: an index into its entries. Small numbers, used again.
+pub(super) type ClientSlot = u32;
 /// A subscription in the index. Small numbers, used again.
 pub(super) type SubKey = u32;
 
 /// A subscription, as the index knows it.
 #[derive(Debug)]
 pub(super) struct Sub {
-    pub seat: Seat,
+    pub slot: ClientSlot,
     pub filter: std::sync::Arc<Filter>,
     pub scope: Scope,
     /// The most progress ticks a second.
@@ -75,7 +75,7 @@ impl States {
 /// A client that an event is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Hit {
-    pub seat: Seat,
+    pub slot: ClientSlot,
     /// The highest rate of its subscriptions that match.
     pub hz: f64,
 }
@@ -88,7 +88,7 @@ pub(super) struct Index {
     subs_by_key: HashMap<u64, BTreeSet<SubKey>>,
     all: BTreeSet<SubKey>,
     digest: RandomState,
-    /// By seat: the last look-up that found it, and where in its result.
+    /// By slot: the last look-up that found it, and where in its result.
     found: Vec<(u64, usize)>,
     lookups: u64,
 }
@@ -153,9 +153,9 @@ impl Index {
                 }
             }
         }
-        let seat = sub.seat as usize;
-        if self.found.len() <= seat {
-            self.found.resize(seat + 1, (0, 0));
+        let slot = sub.slot as usize;
+        if self.found.len() <= slot {
+            self.found.resize(slot + 1, (0, 0));
         }
         self.subs[key as usize] = Some(sub);
         key
@@ -197,12 +197,12 @@ impl Index {
             if !sub.wants(task, states) {
                 continue;
             }
-            let (lookup, at) = &mut self.found[sub.seat as usize];
+            let (lookup, at) = &mut self.found[sub.slot as usize];
             if *lookup == self.lookups {
                 out[*at].hz = out[*at].hz.max(sub.hz);
             } else {
                 (*lookup, *at) = (self.lookups, out.len());
-                out.push(Hit { seat: sub.seat, hz: sub.hz });
+                out.push(Hit { slot: sub.slot, hz: sub.hz });
             }
         }
     }
@@ -230,42 +230,42 @@ mod tests {
         Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
     }
 
-    fn seats(index: &mut Index, prev: Option<&Task>, next: &Task) -> Vec<Seat> {
+    fn slots(index: &mut Index, prev: Option<&Task>, next: &Task) -> Vec<ClientSlot> {
         let mut hits = Vec::new();
         index.audience(next, States::of(prev, next), &mut hits);
-        let mut seats: Vec<_> = hits.into_iter().map(|hit| hit.seat).collect();
-        seats.sort();
-        seats
+        let mut slots: Vec<_> = hits.into_iter().map(|hit| hit.slot).collect();
+        slots.sort();
+        slots
     }
 
     #[test]
     fn a_task_is_told_when_its_old_or_its_new_state_is_meant() {
         let mut index = Index::default();
-        index.insert(Sub { seat: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
+        index.insert(Sub { slot: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
         let pending = task(id(1), Status::Pending);
         let running = task(id(1), Status::Running);
         let completed = task(id(1), Status::Completed);
-        assert_eq!(seats(&mut index, None, &pending), [0; 0]);
-        assert_eq!(seats(&mut index, Some(&pending), &running), [0]);
-        assert_eq!(seats(&mut index, Some(&running), &completed), [0], "so that the client sees it leave");
-        assert_eq!(seats(&mut index, Some(&pending), &completed), [0; 0]);
+        assert_eq!(slots(&mut index, None, &pending), [0; 0]);
+        assert_eq!(slots(&mut index, Some(&pending), &running), [0]);
+        assert_eq!(slots(&mut index, Some(&running), &completed), [0], "so that the client sees it leave");
+        assert_eq!(slots(&mut index, Some(&pending), &completed), [0; 0]);
     }
 
     #[test]
     fn a_client_is_found_once_with_its_highest_rate() {
         let mut index = Index::default();
-        let a = index.insert(Sub { seat: 3, filter: filter("{}"), scope: Scope::All, hz: 2.0 });
-        let b = index.insert(Sub { seat: 3, filter: filter(r#"{"task_type":["t"]}"#), scope: Scope::All, hz: 5.0 });
-        let c = index.insert(Sub { seat: 3, filter: filter(r#"{"task_type":["other"]}"#), scope: Scope::All, hz: 9.0 });
+        let a = index.insert(Sub { slot: 3, filter: filter("{}"), scope: Scope::All, hz: 2.0 });
+        let b = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["t"]}"#), scope: Scope::All, hz: 5.0 });
+        let c = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["other"]}"#), scope: Scope::All, hz: 9.0 });
         let task = task(id(1), Status::Running);
         let mut hits = Vec::new();
         index.audience(&task, States::of(None, &task), &mut hits);
-        assert_eq!(hits, [Hit { seat: 3, hz: 5.0 }]);
+        assert_eq!(hits, [Hit { slot: 3, hz: 5.0 }]);
         assert_eq!(index.rate([a, b, c].into_iter(), &task), Some(5.0));
         assert_eq!(index.rate([c].into_iter(), &task), None);
         index.remove(b);
         index.audience(&task, States::of(None, &task), &mut hits);
-        assert_eq!(hits, [Hit { seat: 3, hz: 2.0 }]);
+        assert_eq!(hits, [Hit { slot: 3, hz: 2.0 }]);
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         for json in
             ["{}", r#"{"queue":["a","b"]}"#, r#"{"labels":{"k":["1","2"],"l":["3"]}}"#, r#"{"task_type":["x*"]}"#]
         {
-            let key = index.insert(Sub { seat: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
+            let key = index.insert(Sub { slot: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
             index.remove(key);
         }
         assert!(index.subs_by_key.is_empty() && index.all.is_empty());
@@ -286,11 +286,11 @@ mod tests {
         let mut index = Index::default();
         for n in 0..100 {
             let json = format!(r#"{{"task_id":["{}"]}}"#, id(n));
-            index.insert(Sub { seat: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
+            index.insert(Sub { slot: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
         }
         assert!(index.all.is_empty());
         assert!(index.subs_by_key.values().all(|keys| keys.len() == 1));
-        assert_eq!(seats(&mut index, None, &task(id(7), Status::Running)), [7]);
+        assert_eq!(slots(&mut index, None, &task(id(7), Status::Running)), [7]);
     }
 
     fn some<T: std::fmt::Debug + Clone + 'static>(values: Vec<T>) -> impl Strategy<Value = Option<Vec<T>>> {
@@ -352,17 +352,17 @@ mod tests {
             let prev = before.map(|status| Task { status, ..next.clone() });
             let mut index = Index::default();
             let mut expected = BTreeSet::new();
-            for (seat, filter, scope, stays) in subs {
-                let key = index.insert(Sub { seat, filter: filter.clone(), scope: scope.clone(), hz: 1.0 });
+            for (slot, filter, scope, stays) in subs {
+                let key = index.insert(Sub { slot, filter: filter.clone(), scope: scope.clone(), hz: 1.0 });
                 if !stays {
                     index.remove(key);
                 } else if scope.covers(&next)
                     && (filter.matches(&next) || prev.as_ref().is_some_and(|prev| filter.matches(prev)))
                 {
-                    expected.insert(seat);
+                    expected.insert(slot);
                 }
             }
-            let found = seats(&mut index, prev.as_ref(), &next);
+            let found = slots(&mut index, prev.as_ref(), &next);
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }
     }

@@ -246,7 +246,7 @@ fn converge(seed: u64) -> (u64, u64, u64) {
                 reader.client.flow();
             }
             18 if random.u8(..8) == 0 => {
-                // Its seat is free for the next, whatever it was owed.
+                // Its slot is free for the next, whatever it was owed.
                 let next = attach(&mut world, &mut random);
                 left.push(std::mem::replace(reader, next).met());
             }

@@ -1,13 +1,13 @@
 //! What a shard does by the clock for the clients it writes to itself: marks, pings, and goodbyes.
 //!
-//! Marks follow in the order in which they are owed; pings and goodbyes go round the seats in small steps, so that ten
+//! Marks follow in the order in which they are owed; pings and goodbyes go round the slots in small steps, so that ten
 //! thousand clients are never due at one moment. No clock in here, `now` is an argument.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::index::Seat;
+use super::index::ClientSlot;
 
 /// A mark is said with a line if the last one is at least this old, so that most marks cost no message of their own.
 pub(super) const MARK_WITH: Duration = Duration::from_millis(200);
@@ -33,7 +33,7 @@ pub(super) struct Rounds {
     /// The last step was put off.
     is_hearing: bool,
     /// Who is owed a mark, and since when.
-    unmarked: VecDeque<(Seat, Instant)>,
+    unmarked: VecDeque<(ClientSlot, Instant)>,
     leaving: Option<Leaving>,
 }
 
@@ -63,12 +63,12 @@ impl Rounds {
     }
 
     /// Somebody was told something without a mark.
-    pub fn owe_mark(&mut self, seat: Seat, now: Instant) {
-        self.unmarked.push_back((seat, now));
+    pub fn owe_mark(&mut self, slot: ClientSlot, now: Instant) {
+        self.unmarked.push_back((slot, now));
     }
 
     /// Who is due for a mark, and since when it is owed one; it may have had that in the meantime.
-    pub fn mark(&mut self, now: Instant) -> Option<(Seat, Instant)> {
+    pub fn mark(&mut self, now: Instant) -> Option<(ClientSlot, Instant)> {
         let is_due = self.unmarked.front().is_some_and(|(_, since)| *since + MARK_AFTER <= now);
         let due = if is_due { self.unmarked.pop_front() } else { None };
         if self.unmarked.is_empty() {
@@ -82,9 +82,9 @@ impl Rounds {
         self.ping_at.get_or_insert(now + self.ping_every());
     }
 
-    /// Of so many seats, those whose turn it is to be pinged. A seat has its turn in the same step of each round, however
+    /// Of so many slots, those whose turn it is to be pinged. A slot has its turn in the same step of each round, however
     /// many come and go.
-    pub fn pings(&mut self, now: Instant, seats: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn pings(&mut self, now: Instant, slots: usize) -> impl Iterator<Item = usize> + use<> {
         let late = self.ping_at.is_some_and(|at| at + LATE < now);
         // Once, so that a shard with too much to do pings all the same.
         self.is_hearing = late && !self.is_hearing;
@@ -92,11 +92,11 @@ impl Rounds {
             self.ping_at = Some(now + HEARING);
         }
         let due = self.ping_at.take_if(|at| *at <= now);
-        let turn = if due.is_some() { self.ping_step as usize..seats } else { 0..0 };
+        let turn = if due.is_some() { self.ping_step as usize..slots } else { 0..0 };
         if let Some(at) = due {
             self.ping_step = (self.ping_step + 1) % PING_STEPS;
             // From when it was due, so that a round is never longer than it should be; but what was slept through is over.
-            self.ping_at = (seats > 0).then(|| (at + self.ping_every()).max(now));
+            self.ping_at = (slots > 0).then(|| (at + self.ping_every()).max(now));
         }
         turn.step_by(PING_STEPS as usize)
     }
@@ -115,8 +115,8 @@ impl Rounds {
         self.leaving.is_some()
     }
 
-    /// Of so many seats, those whose turn it is to leave.
-    pub fn leavers(&mut self, now: Instant, seats: usize) -> Range<usize> {
+    /// Of so many slots, those whose turn it is to leave.
+    pub fn leavers(&mut self, now: Instant, slots: usize) -> Range<usize> {
         let Some(leaving) = &mut self.leaving else { return 0..0 };
         if leaving.next_at.take_if(|at| *at <= now).is_none() {
             return 0..0;
@@ -124,7 +124,7 @@ impl Rounds {
         let passed = now.duration_since(leaving.since);
         let is_over = passed >= leaving.window;
         let share = if is_over { 1.0 } else { passed.as_secs_f64() / leaving.window.as_secs_f64() };
-        let turn = leaving.left..((seats as f64 * share) as usize).clamp(leaving.left, seats.max(leaving.left));
+        let turn = leaving.left..((slots as f64 * share) as usize).clamp(leaving.left, slots.max(leaving.left));
         leaving.left = turn.end;
         leaving.next_at = (!is_over).then_some(now + LEAVE_STEP);
         turn
@@ -146,7 +146,7 @@ mod tests {
             now = rounds.next_at().unwrap();
             let turn: Vec<usize> = rounds.pings(now, pings.len()).collect();
             assert!(turn.len() <= 11);
-            turn.into_iter().for_each(|seat| pings[seat] += 1);
+            turn.into_iter().for_each(|slot| pings[slot] += 1);
         }
         assert_eq!(pings, [3; 1_007]);
         now = rounds.next_at().unwrap();
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(rounds.pings(next + Duration::from_secs(60), 1_000).count(), 10, "once");
     }
 
-    /// Turns were shares of the seats there were, so that a crowd that came in the middle of a round had others skipped.
+    /// Turns were shares of the slots there were, so that a crowd that came in the middle of a round had others skipped.
     #[test]
     fn who_comes_in_the_middle_of_a_round_delays_nobody() {
         let start = Instant::now();
@@ -176,9 +176,9 @@ mod tests {
         let mut pinged_at = vec![start; 1_000];
         for step in 0..3 * PING_STEPS {
             let now = rounds.next_at().unwrap() + Duration::from_millis(3);
-            for seat in rounds.pings(now, if step < 50 { 1_000 } else { 10_000 }).filter(|seat| *seat < 1_000) {
-                assert!(now - pinged_at[seat] <= Duration::from_secs(25), "seat {seat}");
-                pinged_at[seat] = now;
+            for slot in rounds.pings(now, if step < 50 { 1_000 } else { 10_000 }).filter(|slot| *slot < 1_000) {
+                assert!(now - pinged_at[slot] <= Duration::from_secs(25), "slot {slot}");
+                pinged_at[slot] = now;
             }
         }
     }

@@ -19,7 +19,7 @@ use super::cell::{Cell, End};
 use super::client::{ClientId, SubNumber};
 use super::handle::{LatestState, Meter, Published, Tick};
 use super::inbox::{Inbox, Op, Subscribe, Waiting};
-use super::index::{Hit, Index, Seat, States, Sub, SubKey};
+use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
 use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
@@ -58,9 +58,10 @@ pub(super) struct Shard {
     /// The last mark that was due, and its `rev`.
     mark: (u64, Bytes),
     index: Index,
-    seats: Vec<Option<Seated>>,
-    free: Vec<Seat>,
-    seat_of: HashMap<ClientId, Seat>,
+    /// By slot.
+    entries: Vec<Option<ClientEntry>>,
+    free_slots: Vec<ClientSlot>,
+    slot_of: HashMap<ClientId, ClientSlot>,
     /// Paces the tasks: the hub's rate.
     tasks: Throttle<TaskId, ()>,
     /// Paces single clients that asked for less.
@@ -91,7 +92,7 @@ pub(super) struct Pace {
     pub owed_bytes_max: usize,
 }
 
-struct Seated {
+struct ClientEntry {
     client_id: ClientId,
     cell: Arc<Cell>,
     subs: Vec<(SubNumber, SubKey)>,
@@ -105,7 +106,7 @@ struct Seated {
     silent: u8,
 }
 
-impl Seated {
+impl ClientEntry {
     /// Whether it was told of some of the tasks that are `merging`, and maybe not of all: there it has no place to resume
     /// from but the one before.
     fn is_midway(&self, merging: Option<u64>) -> bool {
@@ -161,9 +162,9 @@ impl Shard {
             rev,
             mark: (rev, mark_line(rev)),
             index: Index::default(),
-            seats: Vec::new(),
-            free: Vec::new(),
-            seat_of: HashMap::new(),
+            entries: Vec::new(),
+            free_slots: Vec::new(),
+            slot_of: HashMap::new(),
             tasks: Throttle::default(),
             clients: Throttle::default(),
             early: HashSet::new(),
@@ -179,8 +180,8 @@ impl Shard {
 
     /// One without clients, that has handed over everything up to `rev`. Those of this one end.
     pub fn anew(self, rev: u64) -> Shard {
-        for seated in self.seats.iter().flatten() {
-            seated.cell.end(End::Lost);
+        for entry in self.entries.iter().flatten() {
+            entry.cell.end(End::Lost);
         }
         self.pulses.clear_all(self.number);
         self.watches.iter().for_each(|watches| watches.tell_all());
@@ -277,7 +278,7 @@ impl Shard {
                     self.rounds.begin_pings(now);
                 }
                 let subs = Vec::new();
-                let seated = Seated {
+                let entry = ClientEntry {
                     client_id,
                     cell,
                     subs,
@@ -287,41 +288,41 @@ impl Shard {
                     merge: None,
                     silent: 0,
                 };
-                let seat = self.free.pop().unwrap_or_else(|| {
-                    self.seats.push(None);
-                    (self.seats.len() - 1) as Seat
+                let slot = self.free_slots.pop().unwrap_or_else(|| {
+                    self.entries.push(None);
+                    (self.entries.len() - 1) as ClientSlot
                 });
-                self.seats[seat as usize] = Some(seated);
-                self.seat_of.insert(client_id, seat);
+                self.entries[slot as usize] = Some(entry);
+                self.slot_of.insert(client_id, slot);
             }
             Op::Subscribe(Subscribe { client_id, sub, filter, scope, hz, done }) => {
-                if let Some(&seat) = self.seat_of.get(&client_id) {
+                if let Some(&slot) = self.slot_of.get(&client_id) {
                     // What it is owed so far is not to wait for the snapshot.
-                    self.tell_early(seat, now);
-                    if let Some(seated) = &mut self.seats[seat as usize] {
-                        seated.subs.reserve_exact(1);
-                        seated.subs.push((sub, self.index.insert(Sub { seat, filter, scope, hz })));
-                        seated.cell.put(Outbox::hold);
+                    self.tell_early(slot, now);
+                    if let Some(entry) = &mut self.entries[slot as usize] {
+                        entry.subs.reserve_exact(1);
+                        entry.subs.push((sub, self.index.insert(Sub { slot, filter, scope, hz })));
+                        entry.cell.put(Outbox::hold);
                     }
                 }
                 // Nobody minds if the client has left in the meantime.
                 let _ = done.send(());
             }
             Op::Unsubscribe(client_id, sub) => {
-                if let Some(&seat) = self.seat_of.get(&client_id)
-                    && let Some(seated) = &mut self.seats[seat as usize]
-                    && let Some(at) = seated.subs.iter().position(|(number, _)| *number == sub)
+                if let Some(&slot) = self.slot_of.get(&client_id)
+                    && let Some(entry) = &mut self.entries[slot as usize]
+                    && let Some(at) = entry.subs.iter().position(|(number, _)| *number == sub)
                 {
-                    self.index.remove(seated.subs.swap_remove(at).1);
+                    self.index.remove(entry.subs.swap_remove(at).1);
                 }
             }
             Op::Detach(client_id) => {
-                if let Some(seat) = self.seat_of.remove(&client_id)
-                    && let Some(seated) = self.seats[seat as usize].take()
+                if let Some(slot) = self.slot_of.remove(&client_id)
+                    && let Some(entry) = self.entries[slot as usize].take()
                 {
-                    seated.subs.into_iter().for_each(|(_, key)| self.index.remove(key));
-                    self.turns.settle(seated.owed);
-                    self.free.push(seat);
+                    entry.subs.into_iter().for_each(|(_, key)| self.index.remove(key));
+                    self.turns.settle(entry.owed);
+                    self.free_slots.push(slot);
                 }
             }
             Op::Dismiss(window) => self.rounds.leave(now, window),
@@ -346,18 +347,18 @@ impl Shard {
         let hits = take(&mut self.hits);
         for hit in &hits {
             // A tick that still waits is older than this record.
-            if let Some(seated) = &self.seats[hit.seat as usize] {
-                self.clients.forget(&(seated.client_id, task_id));
+            if let Some(entry) = &self.entries[hit.slot as usize] {
+                self.clients.forget(&(entry.client_id, task_id));
             }
-            self.give(hit.seat);
+            self.give(hit.slot);
         }
         self.hits = hits;
     }
 
-    /// Owes the newest line to the client in this seat.
-    fn give(&mut self, seat: Seat) {
-        if let Some(seated) = &mut self.seats[seat as usize] {
-            self.turns.give(seat, &mut seated.owed, self.rev);
+    /// Owes the newest line to the client in this slot.
+    fn give(&mut self, slot: ClientSlot) {
+        if let Some(entry) = &mut self.entries[slot as usize] {
+            self.turns.give(slot, &mut entry.owed, self.rev);
         }
     }
 
@@ -404,8 +405,8 @@ impl Shard {
         self.turns.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
-            let Some(seated) = &self.seats[hit.seat as usize] else { continue };
-            let key = (seated.client_id, task_id);
+            let Some(entry) = &self.entries[hit.slot as usize] else { continue };
+            let key = (entry.client_id, task_id);
             if hit.hz < self.pace.max_hz {
                 if self.clients.offer(key, tick.clone(), throttle::interval(hit.hz), now).is_none() {
                     continue;
@@ -413,31 +414,31 @@ impl Shard {
             } else {
                 self.clients.forget(&key);
             }
-            self.give(hit.seat);
+            self.give(hit.slot);
         }
         self.hits = hits;
     }
 
     /// Tells a tick that waited for the pace of one client, if the client still wants it.
     fn late_progress(&mut self, client_id: ClientId, task_id: TaskId, tick: Tick) {
-        let Some(&seat) = self.seat_of.get(&client_id) else { return };
-        let Some(seated) = &self.seats[seat as usize] else { return };
+        let Some(&slot) = self.slot_of.get(&client_id) else { return };
+        let Some(entry) = &self.entries[slot as usize] else { return };
         // Where a transition followed, its record has the tick.
         let Some(task) = self.latest.task(task_id).filter(|task| task.rev == tick.rev) else { return };
-        let keys = seated.subs.iter().map(|(_, key)| *key);
+        let keys = entry.subs.iter().map(|(_, key)| *key);
         if self.index.rate(keys, &task).is_none() {
             return;
         }
         self.turns.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line });
-        self.give(seat);
+        self.give(slot);
     }
 
     /// Tells the next few clients what they are owed.
     async fn tell(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
         for _ in 0..clients {
             let Some(turn) = self.turns.next() else { break };
-            if self.seats[turn.seat as usize].as_ref().is_some_and(|seated| turn.is_for(seated.owed)) {
-                self.tell_seat(turn.seat, turn.before, now);
+            if self.entries[turn.slot as usize].as_ref().is_some_and(|entry| turn.is_for(entry.owed)) {
+                self.tell_slot(turn.slot, turn.before, now);
                 self.breathe(WRITE_WORK).await;
             }
         }
@@ -450,27 +451,27 @@ impl Shard {
         self.meter.told(take(&mut self.told));
     }
 
-    /// Tells the client in this seat what it is owed; everything up to `before` was handed to it.
-    fn tell_seat(&mut self, seat: Seat, before: u64, now: Instant) {
+    /// Tells the client in this slot what it is owed; everything up to `before` was handed to it.
+    fn tell_slot(&mut self, slot: ClientSlot, before: u64, now: Instant) {
         let merging = self.merging();
-        let Some(seated) = &mut self.seats[seat as usize] else { return };
-        let owed = take(&mut seated.owed);
+        let Some(entry) = &mut self.entries[slot as usize] else { return };
+        let owed = take(&mut entry.owed);
         if merging.is_some() && self.turns.told(owed).lags > 0 {
-            seated.merge = merging;
+            entry.merge = merging;
         }
-        let is_due = now.duration_since(seated.marked_at) >= MARK_WITH && !seated.is_midway(merging);
+        let is_due = now.duration_since(entry.marked_at) >= MARK_WITH && !entry.is_midway(merging);
         if is_due && self.mark.0 != self.rev {
             self.mark = (self.rev, mark_line(self.rev));
         }
         let mark = is_due.then_some(&self.mark.1);
-        let told = seated.cell.tell(&mut self.turns, owed, mark, before, self.rev);
+        let told = entry.cell.tell(&mut self.turns, owed, mark, before, self.rev);
         self.turns.settle(owed);
         let Some(told) = told else { return };
         self.told.add(&told);
         if is_due {
-            (seated.unmarked, seated.marked_at) = (None, now);
+            (entry.unmarked, entry.marked_at) = (None, now);
         } else {
-            self.owe_mark(seat, now);
+            self.owe_mark(slot, now);
         }
     }
 
@@ -479,20 +480,20 @@ impl Shard {
         self.backlog.is_merged().then_some(self.merges)
     }
 
-    /// Tells the client in this seat before its turn.
-    fn tell_early(&mut self, seat: Seat, now: Instant) {
-        if self.seats[seat as usize].as_ref().is_some_and(|seated| !seated.owed.is_nothing()) {
-            self.tell_seat(seat, self.handed_rev(), now);
+    /// Tells the client in this slot before its turn.
+    fn tell_early(&mut self, slot: ClientSlot, now: Instant) {
+        if self.entries[slot as usize].as_ref().is_some_and(|entry| !entry.owed.is_nothing()) {
+            self.tell_slot(slot, self.handed_rev(), now);
         }
     }
 
-    /// The client in this seat is told a mark soon.
-    fn owe_mark(&mut self, seat: Seat, now: Instant) {
-        if let Some(seated) = &mut self.seats[seat as usize]
-            && seated.unmarked.is_none()
+    /// The client in this slot is told a mark soon.
+    fn owe_mark(&mut self, slot: ClientSlot, now: Instant) {
+        if let Some(entry) = &mut self.entries[slot as usize]
+            && entry.unmarked.is_none()
         {
-            seated.unmarked = Some(now);
-            self.rounds.owe_mark(seat, now);
+            entry.unmarked = Some(now);
+            self.rounds.owe_mark(slot, now);
         }
     }
 
@@ -509,47 +510,46 @@ impl Shard {
     async fn on_time(&mut self, now: Instant) {
         let (merging, mut mark) = (self.merging(), None);
         for _ in 0..TURNS_AT_ONCE {
-            let Some((seat, since)) = self.rounds.mark(now) else { break };
-            let Some(seated) = self.seats[seat as usize].as_mut().filter(|seated| seated.unmarked == Some(since))
-            else {
+            let Some((slot, since)) = self.rounds.mark(now) else { break };
+            let Some(entry) = self.entries[slot as usize].as_mut().filter(|entry| entry.unmarked == Some(since)) else {
                 continue;
             };
-            seated.unmarked = None;
+            entry.unmarked = None;
             let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.rev)].iter()));
             // Who waits for a turn has not been handed everything.
-            if seated.owed.is_nothing() && !seated.is_midway(merging) && seated.cell.mention(mark, self.rev) {
-                seated.marked_at = now;
+            if entry.owed.is_nothing() && !entry.is_midway(merging) && entry.cell.mention(mark, self.rev) {
+                entry.marked_at = now;
             } else {
-                self.owe_mark(seat, now);
+                self.owe_mark(slot, now);
             }
             self.breathe(WRITE_WORK).await;
         }
         let (rev, mut ping) = (self.rev, None);
-        for seat in self.rounds.pings(now, self.seats.len()) {
-            if self.seats[seat].as_ref().is_none_or(|seated| !seated.cell.has_pipe()) {
+        for slot in self.rounds.pings(now, self.entries.len()) {
+            if self.entries[slot].as_ref().is_none_or(|entry| !entry.cell.has_pipe()) {
                 continue;
             }
-            self.tell_early(seat as Seat, now);
-            let Some(seated) = &mut self.seats[seat] else { continue };
+            self.tell_early(slot as ClientSlot, now);
+            let Some(entry) = &mut self.entries[slot] else { continue };
             let ping = ping.get_or_insert_with(|| ping_frame(&mark_line(rev)));
-            if seated.cell.mention(ping, rev) {
-                seated.silent = if seated.cell.take_heard() { 0 } else { seated.silent + 1 };
-                if !seated.is_midway(merging) {
-                    (seated.unmarked, seated.marked_at) = (None, now);
+            if entry.cell.mention(ping, rev) {
+                entry.silent = if entry.cell.take_heard() { 0 } else { entry.silent + 1 };
+                if !entry.is_midway(merging) {
+                    (entry.unmarked, entry.marked_at) = (None, now);
                 }
-                if seated.silent >= SILENT_PINGS {
-                    seated.cell.end(End::Silent);
+                if entry.silent >= SILENT_PINGS {
+                    entry.cell.end(End::Silent);
                 }
             } else {
                 // Its holder writes just now, and sees whether anything is taken.
-                seated.silent = 0;
-                self.owe_mark(seat as Seat, now);
+                entry.silent = 0;
+                self.owe_mark(slot as ClientSlot, now);
             }
             self.breathe(WRITE_WORK).await;
         }
-        for seat in self.rounds.leavers(now, self.seats.len()) {
-            self.tell_early(seat as Seat, now);
-            self.seats[seat].iter().for_each(|seated| seated.cell.end(End::Dismissed));
+        for slot in self.rounds.leavers(now, self.entries.len()) {
+            self.tell_early(slot as ClientSlot, now);
+            self.entries[slot].iter().for_each(|entry| entry.cell.end(End::Dismissed));
             self.breathe(WRITE_WORK).await;
         }
     }

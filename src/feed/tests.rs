@@ -299,7 +299,7 @@ fn nothing_is_left_of_a_client_that_went() {
     world.commit(id(1), Some(Status::Completed));
     world.publish();
     world.until_told();
-    assert_eq!(take(&mut next), [""; 0], "the next one in this seat has no subscription");
+    assert_eq!(take(&mut next), [""; 0], "the next one in this slot has no subscription");
     drop(next);
     assert!(!world.inbox.has_clients());
 }
@@ -437,7 +437,7 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     assert_eq!((next.mark(), next.end()), (1, None));
 }
 
-/// It had the marks to say that the one before it owed, to seats that were not there, and failed as well.
+/// It had the marks to say that the one before it owed, to slots that were not there, and failed as well.
 #[test]
 fn a_shard_in_the_place_of_one_that_failed_owes_nobody() {
     let mut world = World::new(100);

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::frame::{FrameHead, Opcode};
-use super::index::Seat;
+use super::index::ClientSlot;
 use super::outbox::{Outbox, lag_line};
 use crate::task::TaskId;
 
@@ -95,7 +95,7 @@ pub(super) struct Turns {
 /// Somebody waits to be told what they are owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
-    pub seat: Seat,
+    pub slot: ClientSlot,
     /// Everything up to this `rev` was handed to them.
     pub before: u64,
     from_message: MessageNumber,
@@ -159,13 +159,13 @@ impl Turns {
         self.messages.push_back(message);
     }
 
-    /// Adds the newest message to what the client in `seat` is owed. If that was nothing, it waits for a turn from here on, and
+    /// Adds the newest message to what the client in `slot` is owed. If that was nothing, it waits for a turn from here on, and
     /// everything up to `before` was handed to it.
-    pub fn give(&mut self, seat: Seat, owed: &mut Owed, before: u64) {
+    pub fn give(&mut self, slot: ClientSlot, owed: &mut Owed, before: u64) {
         let message = self.newest();
         if owed.is_nothing() {
             owed.from_message = message;
-            self.queue.push_back(Turn { seat, before, from_message: message });
+            self.queue.push_back(Turn { slot, before, from_message: message });
         }
         let next = self.nodes_gone + self.nodes.len() as NodeNumber + 1;
         let node = self.node(owed.node);
@@ -339,10 +339,10 @@ mod tests {
         String::from_utf8(turns.frame(owed, None).slice(2..).to_vec()).unwrap()
     }
 
-    /// A message for these seats, of those there are.
-    fn give(turns: &mut Turns, rev: u64, owed: &mut [Owed], seats: &[Seat]) {
+    /// A message for these slots, of those there are.
+    fn give(turns: &mut Turns, rev: u64, owed: &mut [Owed], slots: &[ClientSlot]) {
         turns.push(transition(rev, &rev.to_string()));
-        seats.iter().for_each(|&seat| turns.give(seat, &mut owed[seat as usize], rev - 1));
+        slots.iter().for_each(|&slot| turns.give(slot, &mut owed[slot as usize], rev - 1));
     }
 
     #[test]
@@ -371,13 +371,13 @@ mod tests {
         let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 3]);
         give(&mut turns, 1, &mut owed, &[0, 1, 2]);
         let first = turns.next().unwrap();
-        assert_eq!((first.seat, first.before, first.is_for(owed[0])), (0, 0, true));
+        assert_eq!((first.slot, first.before, first.is_for(owed[0])), (0, 0, true));
         assert_eq!(text(&mut turns, std::mem::take(&mut owed[0])), "1");
         give(&mut turns, 2, &mut owed, &[0, 1, 2]);
-        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [1, 2]);
+        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().slot), [1, 2]);
         assert_eq!(turns.before(), Some(1), "the first has the first message, and waits for the second");
         assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["2", "1\n2", "1\n2"]);
-        assert_eq!((turns.next().unwrap().seat, turns.before()), (0, None));
+        assert_eq!((turns.next().unwrap().slot, turns.before()), (0, None));
         assert_eq!(text(&mut turns, owed[0]), "2");
     }
 
@@ -389,22 +389,22 @@ mod tests {
         owed[1] = Owed::default();
         give(&mut turns, 2, &mut owed, &[1]);
         let turns: Vec<Turn> = std::iter::from_fn(|| turns.next()).collect();
-        let is_for = |turn: &Turn| (turn.seat, turn.is_for(owed[turn.seat as usize]));
+        let is_for = |turn: &Turn| (turn.slot, turn.is_for(owed[turn.slot as usize]));
         assert_eq!(turns.iter().map(is_for).collect::<Vec<_>>(), [(0, true), (1, false), (1, true)]);
     }
 
     #[test]
     fn what_nobody_is_owed_is_gone() {
         let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        let give = |turns: &mut Turns, seat: Seat, owed: &mut Owed| {
+        let give = |turns: &mut Turns, slot: ClientSlot, owed: &mut Owed| {
             turns.push(transition(1, &"x".repeat(1_000)));
-            turns.give(seat, owed, 0);
+            turns.give(slot, owed, 0);
         };
         give(&mut turns, 0, &mut owed[0]);
         while !turns.is_full() {
             give(&mut turns, 1, &mut owed[1]);
         }
-        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().seat), [0, 1]);
+        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().slot), [0, 1]);
         assert_eq!(
             (turns.messages.len(), turns.nodes.len(), turns.bytes),
             (32, 32, 32_000),
@@ -412,7 +412,7 @@ mod tests {
         );
         assert_eq!(turns.frame(owed[1], None).len(), 4 + 32 * 1_001 - 1);
         give(&mut turns, 0, &mut Owed::default());
-        assert_eq!(turns.next().unwrap().seat, 0);
+        assert_eq!(turns.next().unwrap().slot, 0);
         assert_eq!((turns.messages.len(), turns.nodes.len(), turns.bytes), (1, 1, 1_000));
         assert_eq!(turns.next(), None);
         assert_eq!((turns.messages.len(), turns.nodes.len(), turns.bytes), (0, 0, 0));
