@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cell::Pipe;
 use super::client::Client;
+use super::delivery::Pipe;
 use super::inbox::{INBOX_LEN_MAX, Inbox, Op};
 use super::index::{Scope, States};
 use super::logs::LogReaders;

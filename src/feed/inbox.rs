@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
+use super::delivery::DeliveryState;
 use super::handle::Published;
 use super::index::{Scope, States};
 use crate::task::{Filter, TaskId};
@@ -71,7 +71,7 @@ pub(super) struct Batch {
 
 /// What a client asks of its shard.
 pub(super) enum Op {
-    Attach(ClientId, Arc<Cell>),
+    Attach(ClientId, Arc<DeliveryState>),
     Subscribe(Subscribe),
     Unsubscribe(ClientId, SubNumber),
     Detach(ClientId),

@@ -13,8 +13,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
+use super::delivery::DeliveryState;
 use super::index::Scope;
 use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp, line_bytes};
 
@@ -202,7 +202,7 @@ impl Untold {
 struct LogReader {
     client_id: ClientId,
     sub: SubNumber,
-    cell: Arc<Cell>,
+    delivery: Arc<DeliveryState>,
     filter: Arc<Filter>,
     scope: Scope,
     /// Up to here it has the lines from elsewhere.
@@ -210,12 +210,19 @@ struct LogReader {
 }
 
 impl LogReaders {
-    pub fn add(&self, client_id: ClientId, sub: SubNumber, cell: &Arc<Cell>, filter: &Arc<Filter>, scope: &Scope) {
+    pub fn add(
+        &self,
+        client_id: ClientId,
+        sub: SubNumber,
+        delivery: &Arc<DeliveryState>,
+        filter: &Arc<Filter>,
+        scope: &Scope,
+    ) {
         for task_id in filter.task_id.iter().flatten() {
             self.readers.entry(*task_id).or_default().push(LogReader {
                 client_id,
                 sub,
-                cell: cell.clone(),
+                delivery: delivery.clone(),
                 filter: filter.clone(),
                 scope: scope.clone(),
                 known: 0,
@@ -294,7 +301,7 @@ impl LogReaders {
             }
             let news = events.iter().filter(|event| event.last_seq > reader.known);
             if news.clone().next().is_some() {
-                reader.cell.put(|outbox| news.for_each(|event| outbox.log(event.clone())));
+                reader.delivery.put(|outbox| news.for_each(|event| outbox.log(event.clone())));
             }
         }
     }

@@ -39,8 +39,8 @@
 //! The feed knows nothing of sockets. What a [`Pipe`] is, and who reads a [`Client`], is up to the routes.
 
 mod backlog;
-mod cell;
 mod client;
+mod delivery;
 mod frame;
 mod handle;
 mod inbox;
@@ -62,8 +62,8 @@ mod watch;
 #[cfg(test)]
 mod world;
 
-pub use cell::{End, Pipe};
 pub use client::Client;
+pub use delivery::{End, Pipe};
 pub use frame::{FrameHead, Opcode};
 /// The name by which the board implements it.
 pub use handle::LatestState as Truth;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use futures::FutureExt;
 
-use super::cell::Pipe;
 use super::client::Client;
+use super::delivery::Pipe;
 use super::handle::LatestState;
 use super::outbox::{OutboxLimits, Taken};
 use super::sample::{id, task};

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::backlog::{Backlog, News};
-use super::cell::{Cell, End};
 use super::client::{ClientId, SubNumber};
+use super::delivery::{DeliveryState, End};
 use super::handle::{LatestState, Meter, Published, Tick};
 use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
@@ -94,7 +94,7 @@ pub(super) struct Pace {
 
 struct ClientEntry {
     client_id: ClientId,
-    cell: Arc<Cell>,
+    delivery: Arc<DeliveryState>,
     subs: Vec<(SubNumber, SubKey)>,
     owed: Owed,
     marked_at: Instant,
@@ -181,7 +181,7 @@ impl Shard {
     /// One without clients, that has handed over everything up to `rev`. Those of this one end.
     pub fn anew(self, rev: u64) -> Shard {
         for entry in self.entries.iter().flatten() {
-            entry.cell.end(End::Lost);
+            entry.delivery.end(End::Lost);
         }
         self.pulses.clear_all(self.number);
         self.watches.iter().for_each(|watches| watches.tell_all());
@@ -192,7 +192,7 @@ impl Shard {
     /// What was asked of the shard before it failed. Who would have become a client by it, ends.
     fn lose(&mut self, op: Op, now: Instant) {
         match op {
-            Op::Attach(_, cell) => cell.end(End::Lost),
+            Op::Attach(_, delivery) => delivery.end(End::Lost),
             Op::Dismiss(window) => self.rounds.leave(now, window),
             Op::Subscribe(_) | Op::Unsubscribe(..) | Op::Detach(_) => {}
         }
@@ -270,17 +270,17 @@ impl Shard {
 
     fn op(&mut self, op: Op, now: Instant) {
         match op {
-            Op::Attach(client_id, cell) => {
+            Op::Attach(client_id, delivery) => {
                 if self.rounds.is_leaving() {
-                    cell.end(End::Dismissed);
+                    delivery.end(End::Dismissed);
                 }
-                if cell.has_pipe() {
+                if delivery.has_pipe() {
                     self.rounds.begin_pings(now);
                 }
                 let subs = Vec::new();
                 let entry = ClientEntry {
                     client_id,
-                    cell,
+                    delivery,
                     subs,
                     owed: Owed::default(),
                     marked_at: now,
@@ -302,7 +302,7 @@ impl Shard {
                     if let Some(entry) = &mut self.entries[slot as usize] {
                         entry.subs.reserve_exact(1);
                         entry.subs.push((sub, self.index.insert(Sub { slot, filter, scope, hz })));
-                        entry.cell.put(Outbox::hold);
+                        entry.delivery.put(Outbox::hold);
                     }
                 }
                 // Nobody minds if the client has left in the meantime.
@@ -464,7 +464,7 @@ impl Shard {
             self.mark = (self.rev, mark_line(self.rev));
         }
         let mark = is_due.then_some(&self.mark.1);
-        let told = entry.cell.tell(&mut self.turns, owed, mark, before, self.rev);
+        let told = entry.delivery.tell(&mut self.turns, owed, mark, before, self.rev);
         self.turns.settle(owed);
         let Some(told) = told else { return };
         self.told.add(&told);
@@ -517,7 +517,7 @@ impl Shard {
             entry.unmarked = None;
             let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.rev)].iter()));
             // Who waits for a turn has not been handed everything.
-            if entry.owed.is_nothing() && !entry.is_midway(merging) && entry.cell.mention(mark, self.rev) {
+            if entry.owed.is_nothing() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.rev) {
                 entry.marked_at = now;
             } else {
                 self.owe_mark(slot, now);
@@ -526,19 +526,19 @@ impl Shard {
         }
         let (rev, mut ping) = (self.rev, None);
         for slot in self.rounds.pings(now, self.entries.len()) {
-            if self.entries[slot].as_ref().is_none_or(|entry| !entry.cell.has_pipe()) {
+            if self.entries[slot].as_ref().is_none_or(|entry| !entry.delivery.has_pipe()) {
                 continue;
             }
             self.tell_early(slot as ClientSlot, now);
             let Some(entry) = &mut self.entries[slot] else { continue };
             let ping = ping.get_or_insert_with(|| ping_frame(&mark_line(rev)));
-            if entry.cell.mention(ping, rev) {
-                entry.silent = if entry.cell.take_heard() { 0 } else { entry.silent + 1 };
+            if entry.delivery.write_now(ping, rev) {
+                entry.silent = if entry.delivery.take_heard() { 0 } else { entry.silent + 1 };
                 if !entry.is_midway(merging) {
                     (entry.unmarked, entry.marked_at) = (None, now);
                 }
                 if entry.silent >= SILENT_PINGS {
-                    entry.cell.end(End::Silent);
+                    entry.delivery.end(End::Silent);
                 }
             } else {
                 // Its holder writes just now, and sees whether anything is taken.
@@ -549,7 +549,7 @@ impl Shard {
         }
         for slot in self.rounds.leavers(now, self.entries.len()) {
             self.tell_early(slot as ClientSlot, now);
-            self.entries[slot].iter().for_each(|entry| entry.cell.end(End::Dismissed));
+            self.entries[slot].iter().for_each(|entry| entry.delivery.end(End::Dismissed));
             self.breathe(WRITE_WORK).await;
         }
     }

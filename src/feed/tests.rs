@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::cell::End;
 use super::client::Client;
+use super::delivery::End;
 use super::handle::{Feed, FeedOptions, LatestState, Tick};
 use super::inbox::Op;
 use super::index::Scope;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
 
-use super::cell::Pipe;
 use super::client::Client;
+use super::delivery::Pipe;
 use super::handle::{LatestState, Published, Tick};
 use super::inbox::Inbox;
 use super::index::Scope;

@@ -39,15 +39,15 @@ pub enum End {
 }
 
 /// What a shard and its client share.
-pub(super) struct Cell {
+pub(super) struct DeliveryState {
     pipe: Option<Arc<dyn Pipe>>,
-    state: Mutex<State>,
+    shared: Mutex<Shared>,
     /// Something was heard since the shard last looked.
     heard: AtomicBool,
     wake: AtomicWaker,
 }
 
-pub(super) struct State {
+pub(super) struct Shared {
     pub outbox: Outbox,
     /// Nothing waits, and the shard writes by itself.
     flows: bool,
@@ -56,24 +56,24 @@ pub(super) struct State {
     end: Option<End>,
 }
 
-impl Cell {
-    pub fn new(outbox: Outbox, pipe: Option<Arc<dyn Pipe>>) -> Cell {
-        let state = State { outbox, flows: false, rest: Bytes::new(), end: None };
-        Cell { pipe, state: Mutex::new(state), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
+impl DeliveryState {
+    pub fn new(outbox: Outbox, pipe: Option<Arc<dyn Pipe>>) -> DeliveryState {
+        let shared = Shared { outbox, flows: false, rest: Bytes::new(), end: None };
+        DeliveryState { pipe, shared: Mutex::new(shared), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
     }
 
     /// Puts something in the outbox, past the shard's turns.
     pub fn put(&self, lines: impl FnOnce(&mut Outbox)) {
-        let mut state = self.state.lock();
-        state.flows = false;
-        lines(&mut state.outbox);
-        drop(state);
+        let mut shared = self.shared.lock();
+        shared.flows = false;
+        lines(&mut shared.outbox);
+        drop(shared);
         self.wake();
     }
 
     /// For whoever holds the client; for others to look only.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+    pub fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock()
     }
 
     pub fn has_pipe(&self) -> bool {
@@ -94,75 +94,75 @@ impl Cell {
     /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a frame if the client
     /// flows, else puts its lines in the outbox. Answers what was written.
     pub fn tell(&self, turns: &mut Turns, owed: Owed, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
-        let mut state = self.state.lock();
-        if state.flows {
+        let mut shared = self.shared.lock();
+        if shared.flows {
             let frame = turns.frame(owed, mark);
-            let taken = self.write(&mut state, &frame);
+            let taken = self.write(&mut shared, &frame);
             if taken > 0 {
-                state.outbox.told(rev);
+                shared.outbox.told(rev);
                 if taken < frame.len() {
-                    state.rest = frame.slice(taken..);
-                    drop(state);
+                    shared.rest = frame.slice(taken..);
+                    drop(shared);
                     self.wake();
                 }
                 return Some(turns.told(owed));
             }
             // So far everything went past the outbox. From here on it has to know up to where.
-            state.outbox.told(before);
+            shared.outbox.told(before);
         }
-        turns.queue_in(owed, &mut state.outbox);
-        drop(state);
+        turns.queue_in(owed, &mut shared.outbox);
+        drop(shared);
         self.wake();
         None
     }
 
     /// Writes a frame that is not worth a place in the outbox, if the client flows; everything up to `rev` was handed over.
     /// Answers whether it is on its way.
-    pub fn mention(&self, frame: &Bytes, rev: u64) -> bool {
-        let mut state = self.state.lock();
-        if !state.flows {
+    pub fn write_now(&self, frame: &Bytes, rev: u64) -> bool {
+        let mut shared = self.shared.lock();
+        if !shared.flows {
             return false;
         }
-        state.outbox.told(rev);
-        let taken = self.write(&mut state, frame);
+        shared.outbox.told(rev);
+        let taken = self.write(&mut shared, frame);
         if taken < frame.len() {
             // Also when nothing was taken: whoever holds the client finds something to write, and sees how long it takes.
-            state.rest = frame.slice(taken..);
-            drop(state);
+            shared.rest = frame.slice(taken..);
+            drop(shared);
             self.wake();
         }
         true
     }
 
     /// Writes what the pipe takes; unless that is all of it, the flow stops.
-    fn write(&self, state: &mut State, frame: &Bytes) -> usize {
+    fn write(&self, shared: &mut Shared, frame: &Bytes) -> usize {
         let pipe = self.pipe.as_ref().expect("only a client with a pipe flows");
         let taken = pipe.write(frame).unwrap_or(0);
-        state.flows = taken == frame.len();
+        shared.flows = taken == frame.len();
         taken
     }
 
     /// Lets the shard write from now on, unless there is something to do before. Answers whether it does.
     pub fn flow(&self) -> bool {
-        let mut state = self.state.lock();
-        state.flows = self.pipe.is_some() && state.end.is_none() && state.rest.is_empty() && !state.outbox.waits();
-        state.flows
+        let mut shared = self.shared.lock();
+        shared.flows = self.pipe.is_some() && shared.end.is_none() && shared.rest.is_empty() && !shared.outbox.waits();
+        shared.flows
     }
 
     /// Whether whoever holds the client has something to do.
     pub fn is_ready(&self) -> bool {
-        let state = self.state.lock();
+        let shared = self.shared.lock();
         match self.pipe {
-            Some(_) => !state.flows,
-            None => state.end.is_some() || state.outbox.is_ready(),
+            Some(_) => !shared.flows,
+            None => shared.end.is_some() || shared.outbox.is_ready(),
         }
     }
 
     pub fn end(&self, why: End) {
-        let mut state = self.state.lock();
-        state.flows = false;
-        state.end.get_or_insert(why);
-        drop(state);
+        let mut shared = self.shared.lock();
+        shared.flows = false;
+        shared.end.get_or_insert(why);
+        drop(shared);
         self.wake();
     }
 
@@ -177,7 +177,7 @@ impl Cell {
     }
 }
 
-impl State {
+impl Shared {
     /// The shard writes no more by itself. What is left of its last frame is to be written next.
     pub fn stop(&mut self) -> Bytes {
         self.flows = false;
@@ -203,33 +203,33 @@ mod tests {
         }
     }
 
-    fn flowing(takes: usize) -> Cell {
-        let cell = Cell::new(Outbox::new(OutboxLimits::default(), 0), Some(Arc::new(Takes(takes))));
-        assert!(cell.flow());
-        cell
+    fn flowing(takes: usize) -> DeliveryState {
+        let delivery = DeliveryState::new(Outbox::new(OutboxLimits::default(), 0), Some(Arc::new(Takes(takes))));
+        assert!(delivery.flow());
+        delivery
     }
 
     /// A ping that found no room was forgotten, and with it the only chance to see that nobody takes anything.
     #[test]
     fn what_found_no_room_is_for_the_holder_to_write() {
         for (takes, rest) in [(0, "ping"), (1, "ing"), (9, "")] {
-            let cell = flowing(takes);
-            assert!(cell.mention(&"ping".into(), 7));
-            assert_eq!(cell.is_ready(), !rest.is_empty(), "a client that flows on is not woken");
-            assert_eq!(cell.flow(), rest.is_empty(), "the rest comes first");
-            let mut state = cell.lock();
-            assert_eq!((state.stop(), state.outbox.mark(0)), (rest.into(), 7));
+            let delivery = flowing(takes);
+            assert!(delivery.write_now(&"ping".into(), 7));
+            assert_eq!(delivery.is_ready(), !rest.is_empty(), "a client that flows on is not woken");
+            assert_eq!(delivery.flow(), rest.is_empty(), "the rest comes first");
+            let mut shared = delivery.lock();
+            assert_eq!((shared.stop(), shared.outbox.mark(0)), (rest.into(), 7));
         }
     }
 
     #[test]
     fn who_does_not_flow_is_not_written_to() {
-        let cell = flowing(9);
-        cell.put(|outbox| outbox.progress(super::super::sample::id(1), "tick".into()));
-        assert!(cell.is_ready() && !cell.mention(&"ping".into(), 1) && !cell.flow());
-        cell.lock().outbox.take(&mut Vec::new(), 100);
-        assert!(cell.flow());
-        cell.end(End::Silent);
-        assert!(cell.is_ready() && !cell.flow());
+        let delivery = flowing(9);
+        delivery.put(|outbox| outbox.progress(super::super::sample::id(1), "tick".into()));
+        assert!(delivery.is_ready() && !delivery.write_now(&"ping".into(), 1) && !delivery.flow());
+        delivery.lock().outbox.take(&mut Vec::new(), 100);
+        assert!(delivery.flow());
+        delivery.end(End::Silent);
+        assert!(delivery.is_ready() && !delivery.flow());
     }
 }
