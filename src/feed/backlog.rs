@@ -1,6 +1,6 @@
 //! What a shard has taken from its inbox, and not looked at yet.
 //!
-//! It is looked at in order, as fast as clients can be told of it; see [`turns`](super::turns).
+//! It is looked at in order, as fast as clients can be told of it; see [`turns`](super::send_queue).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::outbox::Outbox;
-use super::turns::{Owed, Told, Turns};
+use super::send_queue::{Owed, SendQueue, Told};
 
 /// A way out that takes bytes without waiting.
 pub trait Pipe: Send + Sync {
@@ -93,10 +93,17 @@ impl DeliveryState {
 
     /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a frame if the client
     /// flows, else puts its lines in the outbox. Answers what was written.
-    pub fn tell(&self, turns: &mut Turns, owed: Owed, mark: Option<&Bytes>, before: u64, rev: u64) -> Option<Told> {
+    pub fn tell(
+        &self,
+        send_queue: &mut SendQueue,
+        owed: Owed,
+        mark: Option<&Bytes>,
+        before: u64,
+        rev: u64,
+    ) -> Option<Told> {
         let mut shared = self.shared.lock();
         if shared.flows {
-            let frame = turns.frame(owed, mark);
+            let frame = send_queue.frame(owed, mark);
             let taken = self.write(&mut shared, &frame);
             if taken > 0 {
                 shared.outbox.told(rev);
@@ -105,12 +112,12 @@ impl DeliveryState {
                     drop(shared);
                     self.wake();
                 }
-                return Some(turns.told(owed));
+                return Some(send_queue.told(owed));
             }
             // So far everything went past the outbox. From here on it has to know up to where.
             shared.outbox.told(before);
         }
-        turns.queue_in(owed, &mut shared.outbox);
+        send_queue.queue_in(owed, &mut shared.outbox);
         drop(shared);
         self.wake();
         None

@@ -13,8 +13,8 @@ use super::index::{Scope, States};
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::{Pulses, SHARDS_MAX};
+use super::send_queue::{OWED_BYTES_MAX, Told};
 use super::shard::{self, Pace, Shard};
-use super::turns::{OWED_BYTES_MAX, Told};
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
 

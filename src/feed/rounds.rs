@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(rounds.pings(next + Duration::from_secs(60), 1_000).count(), 10, "once");
     }
 
-    /// Turns were shares of the slots there were, so that a crowd that came in the middle of a round had others skipped.
+    /// SendQueue were shares of the slots there were, so that a crowd that came in the middle of a round had others skipped.
     #[test]
     fn who_comes_in_the_middle_of_a_round_delays_nobody() {
         let start = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the future; it chooses when. As long as there is anything to do it [goes on](Shard::go_on): it does what
 //! clients asked, looks at what was published, in order (each line finds its audience, which is owed it from then on), has
-//! the next few clients take their [turn](super::turns), and does what is due by the clock. Each of these depends on what
+//! the next few clients take their [turn](super::send_queue), and does what is due by the clock. Each of these depends on what
 //! came in and on `now`, and awaits nothing but that other futures are let in.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -23,8 +23,8 @@ use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
 use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
+use super::send_queue::{Message, MessageKind, Owed, SendQueue, Told, ping_frame, text_frame};
 use super::throttle::{self, Throttle};
-use super::turns::{Message, MessageKind, Owed, Told, Turns, ping_frame, text_frame};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
@@ -36,7 +36,7 @@ const WORK_AT_ONCE: usize = 16_384;
 /// What it takes to write to a client.
 const WRITE_WORK: usize = 128;
 /// So many clients are told before the shard looks at what came in meanwhile: about a tenth of a millisecond.
-pub(super) const TURNS_AT_ONCE: usize = 16;
+pub(super) const CLIENTS_AT_ONCE: usize = 16;
 /// What it takes to look at something, beside what grows with its audience.
 const LOOK_WORK: usize = 8;
 /// What it takes to do what a client asks, beside what grows with its filter.
@@ -71,7 +71,7 @@ pub(super) struct Shard {
     /// Whose newest tick is to be looked at next.
     ready: VecDeque<TaskId>,
     hits: Vec<Hit>,
-    turns: Turns,
+    send_queue: SendQueue,
     /// Commits that were not handed to everybody yet: their last `rev`, and when they were published.
     untold: VecDeque<(u64, Instant)>,
     /// Written, and not counted yet.
@@ -128,7 +128,7 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
         }
         let now = tokio::time::Instant::now().into_std();
         let Some(mut waiting) = shard.take(now, &inbox) else { return };
-        if AssertUnwindSafe(shard.go_on(&mut waiting, TURNS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(shard.go_on(&mut waiting, CLIENTS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
             // Nobody knows what its clients were told. They come back, and resume.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
             let untold_rev = shard.untold.back().map_or(0, |(rev, _)| *rev);
@@ -170,7 +170,7 @@ impl Shard {
             early: HashSet::new(),
             ready: VecDeque::new(),
             hits: Vec::new(),
-            turns: Turns::new(pace.owed_bytes_max),
+            send_queue: SendQueue::new(pace.owed_bytes_max),
             untold: VecDeque::new(),
             told: Told::default(),
             rounds: Rounds::new(pace.ping),
@@ -204,12 +204,12 @@ impl Shard {
 
     /// Whether there is something to do now.
     pub fn is_busy(&self) -> bool {
-        !self.turns.is_empty() || !self.backlog.is_empty() || !self.ready.is_empty()
+        !self.send_queue.is_empty() || !self.backlog.is_empty() || !self.ready.is_empty()
     }
 
     /// Everything up to here was handed to whom it concerns.
     fn handed_rev(&self) -> u64 {
-        self.turns.before().unwrap_or(self.rev)
+        self.send_queue.before().unwrap_or(self.rev)
     }
 
     /// Takes what came in; as long as not everything was looked at that was taken before, no more than what clients ask.
@@ -240,7 +240,7 @@ impl Shard {
 
     /// Finds out who is owed what, as long as there is room.
     async fn look(&mut self, now: Instant) {
-        while !self.turns.is_full()
+        while !self.send_queue.is_full()
             && let Some(news) = self.backlog.next()
         {
             match news {
@@ -254,14 +254,14 @@ impl Shard {
             }
             self.breathe(LOOK_WORK + self.hits.len()).await;
         }
-        while !self.turns.is_full()
+        while !self.send_queue.is_full()
             && let Some(task_id) = self.ready.pop_front()
         {
             self.progress(task_id, now);
             self.breathe(LOOK_WORK + self.hits.len()).await;
         }
         // Also where there is no room: there may never be any.
-        for _ in 0..TURNS_AT_ONCE {
+        for _ in 0..CLIENTS_AT_ONCE {
             let Some(((client_id, task_id), tick)) = self.clients.due(now) else { break };
             self.late_progress(client_id, task_id, tick);
             self.breathe(LOOK_WORK).await;
@@ -321,7 +321,7 @@ impl Shard {
                     && let Some(entry) = self.entries[slot as usize].take()
                 {
                     entry.subs.into_iter().for_each(|(_, key)| self.index.remove(key));
-                    self.turns.settle(entry.owed);
+                    self.send_queue.settle(entry.owed);
                     self.free_slots.push(slot);
                 }
             }
@@ -343,7 +343,7 @@ impl Shard {
         if self.hits.is_empty() {
             return;
         }
-        self.turns.push(Message { task_id, kind, bytes: line.clone() });
+        self.send_queue.push(Message { task_id, kind, bytes: line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             // A tick that still waits is older than this record.
@@ -358,7 +358,7 @@ impl Shard {
     /// Owes the newest line to the client in this slot.
     fn give(&mut self, slot: ClientSlot) {
         if let Some(entry) = &mut self.entries[slot as usize] {
-            self.turns.give(slot, &mut entry.owed, self.rev);
+            self.send_queue.give(slot, &mut entry.owed, self.rev);
         }
     }
 
@@ -402,7 +402,7 @@ impl Shard {
         if !self.tasks.is_news(task_id, (tick.rev, tick.tick), now) {
             return;
         }
-        self.turns.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line.clone() });
+        self.send_queue.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             let Some(entry) = &self.entries[hit.slot as usize] else { continue };
@@ -429,16 +429,16 @@ impl Shard {
         if self.index.rate(keys, &task).is_none() {
             return;
         }
-        self.turns.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line });
+        self.send_queue.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line });
         self.give(slot);
     }
 
     /// Tells the next few clients what they are owed.
     async fn tell(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
         for _ in 0..clients {
-            let Some(turn) = self.turns.next() else { break };
-            if self.entries[turn.slot as usize].as_ref().is_some_and(|entry| turn.is_for(entry.owed)) {
-                self.tell_slot(turn.slot, turn.before, now);
+            let Some(queued) = self.send_queue.next() else { break };
+            if self.entries[queued.slot as usize].as_ref().is_some_and(|entry| queued.is_for(entry.owed)) {
+                self.tell_slot(queued.slot, queued.before, now);
                 self.breathe(WRITE_WORK).await;
             }
         }
@@ -456,7 +456,7 @@ impl Shard {
         let merging = self.merging();
         let Some(entry) = &mut self.entries[slot as usize] else { return };
         let owed = take(&mut entry.owed);
-        if merging.is_some() && self.turns.told(owed).lags > 0 {
+        if merging.is_some() && self.send_queue.told(owed).lags > 0 {
             entry.merge = merging;
         }
         let is_due = now.duration_since(entry.marked_at) >= MARK_WITH && !entry.is_midway(merging);
@@ -464,8 +464,8 @@ impl Shard {
             self.mark = (self.rev, mark_line(self.rev));
         }
         let mark = is_due.then_some(&self.mark.1);
-        let told = entry.delivery.tell(&mut self.turns, owed, mark, before, self.rev);
-        self.turns.settle(owed);
+        let told = entry.delivery.tell(&mut self.send_queue, owed, mark, before, self.rev);
+        self.send_queue.settle(owed);
         let Some(told) = told else { return };
         self.told.add(&told);
         if is_due {
@@ -509,7 +509,7 @@ impl Shard {
     /// Says marks, pings and goodbyes that are due.
     async fn on_time(&mut self, now: Instant) {
         let (merging, mut mark) = (self.merging(), None);
-        for _ in 0..TURNS_AT_ONCE {
+        for _ in 0..CLIENTS_AT_ONCE {
             let Some((slot, since)) = self.rounds.mark(now) else { break };
             let Some(entry) = self.entries[slot as usize].as_mut().filter(|entry| entry.unmarked == Some(since)) else {
                 continue;

@@ -13,7 +13,7 @@ use super::inbox::Op;
 use super::index::Scope;
 use super::outbox::OutboxLimits;
 use super::sample::id;
-use super::shard::{Pace, TURNS_AT_ONCE};
+use super::shard::{CLIENTS_AT_ONCE, Pace};
 use super::world::{Board, PACE, Room, World, filter, text};
 use crate::task::{Level, LogLine, Status, Task, TaskId, Timestamp};
 
@@ -158,10 +158,10 @@ fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
         world.commit(id(task), Some(Status::Pending));
     }
     world.publish();
-    world.go_on(TURNS_AT_ONCE);
+    world.go_on(CLIENTS_AT_ONCE);
     assert_eq!(room.lines(b"").len(), 2, "lag, and the task");
     world.now += Duration::from_millis(20);
-    world.go_on(TURNS_AT_ONCE);
+    world.go_on(CLIENTS_AT_ONCE);
     assert_eq!(marks(room.lines(b"")), [0], "a ping");
     world.until_told();
     world.after_ms(400);
@@ -223,7 +223,7 @@ fn slow_ticks_are_told_where_there_is_never_room() {
         for _ in 0..10 {
             world.commit(id(2), Some(Status::Pending));
             world.publish();
-            world.go_on(TURNS_AT_ONCE);
+            world.go_on(CLIENTS_AT_ONCE);
         }
         told += take(&mut client).len();
     }

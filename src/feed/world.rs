@@ -17,8 +17,8 @@ use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::Pulses;
 use super::sample::task;
-use super::shard::{Pace, Shard, TURNS_AT_ONCE};
-use super::turns::OWED_BYTES_MAX;
+use super::send_queue::OWED_BYTES_MAX;
+use super::shard::{CLIENTS_AT_ONCE, Pace, Shard};
 use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
 
 /// The board: what is committed, ahead of what the feed has told.
@@ -184,9 +184,9 @@ impl World {
 
     /// Until there is nothing to do.
     pub fn until_told(&mut self) {
-        self.go_on(TURNS_AT_ONCE);
+        self.go_on(CLIENTS_AT_ONCE);
         while self.shard.is_busy() {
-            self.go_on(TURNS_AT_ONCE);
+            self.go_on(CLIENTS_AT_ONCE);
         }
     }
 

@@ -76,9 +76,9 @@ const NODES_MAX: usize = 64 << 10;
 /// Room for so many messages and nodes is kept when nobody is owed anything.
 const ROOM_KEPT: usize = 1_024;
 
-pub(super) struct Turns {
+pub(super) struct SendQueue {
     bytes_max: usize,
-    queue: VecDeque<Turn>,
+    queue: VecDeque<Queued>,
     /// The last one is the newest of all, the first the oldest that somebody in the queue is owed.
     messages: VecDeque<Message>,
     /// How many came before the first.
@@ -94,7 +94,7 @@ pub(super) struct Turns {
 
 /// Somebody waits to be told what they are owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct Queued {
     pub slot: ClientSlot,
     /// Everything up to this `rev` was handed to them.
     pub before: u64,
@@ -132,16 +132,16 @@ impl Owed {
     }
 }
 
-impl Turn {
+impl Queued {
     /// Whether this is the turn to tell `owed`: who was told earlier for another reason waits for a later one.
     pub fn is_for(&self, owed: Owed) -> bool {
         !owed.is_nothing() && owed.from_message == self.from_message
     }
 }
 
-impl Turns {
-    pub fn new(bytes_max: usize) -> Turns {
-        Turns {
+impl SendQueue {
+    pub fn new(bytes_max: usize) -> SendQueue {
+        SendQueue {
             bytes_max,
             queue: VecDeque::new(),
             messages: VecDeque::new(),
@@ -165,7 +165,7 @@ impl Turns {
         let message = self.newest();
         if owed.is_nothing() {
             owed.from_message = message;
-            self.queue.push_back(Turn { slot, before, from_message: message });
+            self.queue.push_back(Queued { slot, before, from_message: message });
         }
         let next = self.nodes_gone + self.nodes.len() as NodeNumber + 1;
         let node = self.node(owed.node);
@@ -179,9 +179,9 @@ impl Turns {
     }
 
     /// Whose turn it is.
-    pub fn next(&mut self) -> Option<Turn> {
-        let turn = self.queue.pop_front();
-        let from_message = turn.map_or(self.newest() + 1, |turn| turn.from_message);
+    pub fn next(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front();
+        let from_message = queued.map_or(self.newest() + 1, |queued| queued.from_message);
         while self.messages_gone + 1 < from_message {
             self.bytes -= self.messages.pop_front().map_or(0, |message| message.bytes.len());
             self.messages_gone += 1;
@@ -190,11 +190,11 @@ impl Turns {
             self.nodes.pop_front();
             self.nodes_gone += 1;
         }
-        if turn.is_none() {
+        if queued.is_none() {
             self.messages.shrink_to(ROOM_KEPT);
             self.nodes.shrink_to(ROOM_KEPT);
         }
-        turn
+        queued
     }
 
     /// Nobody waits for a turn.
@@ -204,7 +204,7 @@ impl Turns {
 
     /// Up to where everything was handed to everybody; where nobody waits there is no such bound.
     pub fn before(&self) -> Option<u64> {
-        self.queue.front().map(|turn| turn.before)
+        self.queue.front().map(|queued| queued.before)
     }
 
     /// Whether somebody is to be told before another message comes.
@@ -335,96 +335,96 @@ mod tests {
     }
 
     /// Says what is owed.
-    fn text(turns: &mut Turns, owed: Owed) -> String {
-        String::from_utf8(turns.frame(owed, None).slice(2..).to_vec()).unwrap()
+    fn text(queue: &mut SendQueue, owed: Owed) -> String {
+        String::from_utf8(queue.frame(owed, None).slice(2..).to_vec()).unwrap()
     }
 
     /// A message for these slots, of those there are.
-    fn give(turns: &mut Turns, rev: u64, owed: &mut [Owed], slots: &[ClientSlot]) {
-        turns.push(transition(rev, &rev.to_string()));
-        slots.iter().for_each(|&slot| turns.give(slot, &mut owed[slot as usize], rev - 1));
+    fn give(queue: &mut SendQueue, rev: u64, owed: &mut [Owed], slots: &[ClientSlot]) {
+        queue.push(transition(rev, &rev.to_string()));
+        slots.iter().for_each(|&slot| queue.give(slot, &mut owed[slot as usize], rev - 1));
     }
 
     #[test]
     fn who_gets_the_same_lines_shares_one_frame() {
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 3]);
-        give(&mut turns, 1, &mut owed, &[0, 1]);
-        give(&mut turns, 2, &mut owed, &[1, 2]);
-        give(&mut turns, 3, &mut owed, &[0]);
-        assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["1\n3", "1\n2", "2"]);
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 3]);
+        give(&mut queue, 1, &mut owed, &[0, 1]);
+        give(&mut queue, 2, &mut owed, &[1, 2]);
+        give(&mut queue, 3, &mut owed, &[0]);
+        assert_eq!(owed.map(|owed| text(&mut queue, owed)), ["1\n3", "1\n2", "2"]);
 
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        give(&mut turns, 4, &mut owed, &[]);
-        give(&mut turns, 5, &mut owed, &[0, 1]);
-        let frame = turns.frame(owed[0], Some(&"mark".into()));
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 2]);
+        give(&mut queue, 4, &mut owed, &[]);
+        give(&mut queue, 5, &mut owed, &[0, 1]);
+        let frame = queue.frame(owed[0], Some(&"mark".into()));
         assert_eq!(frame.slice(2..), "5\nmark");
-        turns.settle(owed[0]);
-        assert_eq!(turns.frame(owed[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
-        turns.settle(owed[1]);
-        assert!(turns.nodes.iter().all(|node| node.frames == [None, None]), "nobody is left to share it");
+        queue.settle(owed[0]);
+        assert_eq!(queue.frame(owed[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
+        queue.settle(owed[1]);
+        assert!(queue.nodes.iter().all(|node| node.frames == [None, None]), "nobody is left to share it");
     }
 
     /// A message that comes while clients are told is told to those whose turn is still to come with the rest; the others stand
     /// at the end of the queue again.
     #[test]
     fn what_comes_in_between_leaves_at_the_next_turn() {
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 3]);
-        give(&mut turns, 1, &mut owed, &[0, 1, 2]);
-        let first = turns.next().unwrap();
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 3]);
+        give(&mut queue, 1, &mut owed, &[0, 1, 2]);
+        let first = queue.next().unwrap();
         assert_eq!((first.slot, first.before, first.is_for(owed[0])), (0, 0, true));
-        assert_eq!(text(&mut turns, std::mem::take(&mut owed[0])), "1");
-        give(&mut turns, 2, &mut owed, &[0, 1, 2]);
-        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().slot), [1, 2]);
-        assert_eq!(turns.before(), Some(1), "the first has the first message, and waits for the second");
-        assert_eq!(owed.map(|owed| text(&mut turns, owed)), ["2", "1\n2", "1\n2"]);
-        assert_eq!((turns.next().unwrap().slot, turns.before()), (0, None));
-        assert_eq!(text(&mut turns, owed[0]), "2");
+        assert_eq!(text(&mut queue, std::mem::take(&mut owed[0])), "1");
+        give(&mut queue, 2, &mut owed, &[0, 1, 2]);
+        assert_eq!([queue.next(), queue.next()].map(|queued| queued.unwrap().slot), [1, 2]);
+        assert_eq!(queue.before(), Some(1), "the first has the first message, and waits for the second");
+        assert_eq!(owed.map(|owed| text(&mut queue, owed)), ["2", "1\n2", "1\n2"]);
+        assert_eq!((queue.next().unwrap().slot, queue.before()), (0, None));
+        assert_eq!(text(&mut queue, owed[0]), "2");
     }
 
     /// Whoever was told out of turn stood twice in the queue from then on, as long as it was never empty.
     #[test]
     fn each_has_one_turn() {
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        give(&mut turns, 1, &mut owed, &[0, 1]);
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 2]);
+        give(&mut queue, 1, &mut owed, &[0, 1]);
         owed[1] = Owed::default();
-        give(&mut turns, 2, &mut owed, &[1]);
-        let turns: Vec<Turn> = std::iter::from_fn(|| turns.next()).collect();
-        let is_for = |turn: &Turn| (turn.slot, turn.is_for(owed[turn.slot as usize]));
-        assert_eq!(turns.iter().map(is_for).collect::<Vec<_>>(), [(0, true), (1, false), (1, true)]);
+        give(&mut queue, 2, &mut owed, &[1]);
+        let queued: Vec<Queued> = std::iter::from_fn(|| queue.next()).collect();
+        let is_for = |queued: &Queued| (queued.slot, queued.is_for(owed[queued.slot as usize]));
+        assert_eq!(queued.iter().map(is_for).collect::<Vec<_>>(), [(0, true), (1, false), (1, true)]);
     }
 
     #[test]
     fn what_nobody_is_owed_is_gone() {
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        let give = |turns: &mut Turns, slot: ClientSlot, owed: &mut Owed| {
-            turns.push(transition(1, &"x".repeat(1_000)));
-            turns.give(slot, owed, 0);
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 2]);
+        let give = |queue: &mut SendQueue, slot: ClientSlot, owed: &mut Owed| {
+            queue.push(transition(1, &"x".repeat(1_000)));
+            queue.give(slot, owed, 0);
         };
-        give(&mut turns, 0, &mut owed[0]);
-        while !turns.is_full() {
-            give(&mut turns, 1, &mut owed[1]);
+        give(&mut queue, 0, &mut owed[0]);
+        while !queue.is_full() {
+            give(&mut queue, 1, &mut owed[1]);
         }
-        assert_eq!([turns.next(), turns.next()].map(|turn| turn.unwrap().slot), [0, 1]);
+        assert_eq!([queue.next(), queue.next()].map(|queued| queued.unwrap().slot), [0, 1]);
         assert_eq!(
-            (turns.messages.len(), turns.nodes.len(), turns.bytes),
+            (queue.messages.len(), queue.nodes.len(), queue.bytes),
             (32, 32, 32_000),
             "what the last one is owed"
         );
-        assert_eq!(turns.frame(owed[1], None).len(), 4 + 32 * 1_001 - 1);
-        give(&mut turns, 0, &mut Owed::default());
-        assert_eq!(turns.next().unwrap().slot, 0);
-        assert_eq!((turns.messages.len(), turns.nodes.len(), turns.bytes), (1, 1, 1_000));
-        assert_eq!(turns.next(), None);
-        assert_eq!((turns.messages.len(), turns.nodes.len(), turns.bytes), (0, 0, 0));
+        assert_eq!(queue.frame(owed[1], None).len(), 4 + 32 * 1_001 - 1);
+        give(&mut queue, 0, &mut Owed::default());
+        assert_eq!(queue.next().unwrap().slot, 0);
+        assert_eq!((queue.messages.len(), queue.nodes.len(), queue.bytes), (1, 1, 1_000));
+        assert_eq!(queue.next(), None);
+        assert_eq!((queue.messages.len(), queue.nodes.len(), queue.bytes), (0, 0, 0));
     }
 
     #[test]
     fn a_tick_is_not_told_beside_what_replaces_it() {
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), Owed::default());
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), Owed::default());
         let mut give = |owed: &mut Owed, task_id, kind, text: &'static str| {
-            turns.push(Message { task_id, kind, bytes: text.into() });
-            turns.give(0, owed, 0);
-            self::text(&mut turns, *owed)
+            queue.push(Message { task_id, kind, bytes: text.into() });
+            queue.give(0, owed, 0);
+            self::text(&mut queue, *owed)
         };
         give(&mut owed, id(1), MessageKind::Progress, "tick");
         give(&mut owed, id(2), MessageKind::Progress, "other");
@@ -435,15 +435,15 @@ mod tests {
 
     #[test]
     fn merged_lines_are_announced() {
-        let (mut turns, mut owed) = (Turns::new(OWED_BYTES_MAX), Owed::default());
+        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), Owed::default());
         for (kind, text) in
             [(MessageKind::Merged { len: 3 }, "a"), (MessageKind::Merged { len: 4 }, "b"), (MessageKind::Progress, "p")]
         {
-            turns.push(message(kind, text));
-            turns.give(0, &mut owed, 0);
+            queue.push(message(kind, text));
+            queue.give(0, &mut owed, 0);
         }
-        assert_eq!(text(&mut turns, owed), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
+        assert_eq!(text(&mut queue, owed), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
         let told = Told { transitions: 2, progress: 1, bytes: 3, lags: 1, collapsed: 7 };
-        assert_eq!(turns.told(owed), told);
+        assert_eq!(queue.told(owed), told);
     }
 }
