@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::outbox::Outbox;
-use super::send_queue::{Owed, SendQueue, Told};
+use super::send_queue::{Pending, SendQueue, Told};
 
 /// A way out that takes bytes without waiting.
 pub trait Pipe: Send + Sync {
@@ -96,14 +96,14 @@ impl DeliveryState {
     pub fn tell(
         &self,
         send_queue: &mut SendQueue,
-        owed: Owed,
+        pending: Pending,
         mark: Option<&Bytes>,
         before: u64,
         rev: u64,
     ) -> Option<Told> {
         let mut shared = self.shared.lock();
         if shared.flows {
-            let frame = send_queue.frame(owed, mark);
+            let frame = send_queue.frame(pending, mark);
             let taken = self.write(&mut shared, &frame);
             if taken > 0 {
                 shared.outbox.told(rev);
@@ -112,12 +112,12 @@ impl DeliveryState {
                     drop(shared);
                     self.wake();
                 }
-                return Some(send_queue.told(owed));
+                return Some(send_queue.told(pending));
             }
             // So far everything went past the outbox. From here on it has to know up to where.
             shared.outbox.told(before);
         }
-        send_queue.queue_in(owed, &mut shared.outbox);
+        send_queue.queue_in(pending, &mut shared.outbox);
         drop(shared);
         self.wake();
         None

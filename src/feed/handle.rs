@@ -13,7 +13,7 @@ use super::index::{Scope, States};
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::{Pulses, SHARDS_MAX};
-use super::send_queue::{OWED_BYTES_MAX, Told};
+use super::send_queue::{PENDING_BYTES_MAX, Told};
 use super::shard::{self, Pace, Shard};
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
@@ -133,7 +133,7 @@ impl Feed {
         let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
         for (number, inbox) in inboxes.iter().enumerate() {
             let watches = (number == 0).then(|| watches.clone());
-            let pace = Pace { max_hz: options.max_hz, ping: options.ping, owed_bytes_max: OWED_BYTES_MAX };
+            let pace = Pace { max_hz: options.max_hz, ping: options.ping, pending_bytes_max: PENDING_BYTES_MAX };
             let shard = Shard::new(number, rev, pace, latest.clone(), meter.clone(), pulses.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }

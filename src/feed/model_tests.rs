@@ -184,7 +184,7 @@ fn every_picture_converges() {
 fn converge(seed: u64) -> (u64, u64, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let on_failure = PrintOnPanic(seed);
-    let pace = Pace { owed_bytes_max: *random.choice(&[1, 150, 1_000, 32_000]).unwrap(), ..PACE };
+    let pace = Pace { pending_bytes_max: *random.choice(&[1, 150, 1_000, 32_000]).unwrap(), ..PACE };
     let mut world = World::with_pace(*random.choice(&[3, 20, 1_000]).unwrap(), pace);
     let ids: Vec<TaskId> = (0..12).map(id).collect();
     let filters: Vec<Arc<Filter>> = [

@@ -24,7 +24,7 @@ use crate::task::TaskId;
 
 /// What a client is owed; by default nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Owed {
+pub(super) struct Pending {
     node: NodeNumber,
     /// The first message of it.
     from_message: MessageNumber,
@@ -70,7 +70,7 @@ pub struct Told {
 
 /// No message comes while messages of this many bytes are owed: enough to fill packets, and little enough that what comes after can
 /// still be replaced where a client is slow.
-pub(super) const OWED_BYTES_MAX: usize = 32 << 10;
+pub(super) const PENDING_BYTES_MAX: usize = 32 << 10;
 /// Or while there are so many nodes: clients whose filters overlap in many ways stand at one each.
 const NODES_MAX: usize = 64 << 10;
 /// Room for so many messages and nodes is kept when nobody is owed anything.
@@ -126,16 +126,16 @@ impl Told {
     }
 }
 
-impl Owed {
-    pub fn is_nothing(&self) -> bool {
+impl Pending {
+    pub fn is_empty(&self) -> bool {
         self.node == ROOT
     }
 }
 
 impl Queued {
     /// Whether this is the turn to tell `owed`: who was told earlier for another reason waits for a later one.
-    pub fn is_for(&self, owed: Owed) -> bool {
-        !owed.is_nothing() && owed.from_message == self.from_message
+    pub fn is_for(&self, pending: Pending) -> bool {
+        !pending.is_empty() && pending.from_message == self.from_message
     }
 }
 
@@ -153,7 +153,7 @@ impl SendQueue {
         }
     }
 
-    /// A message after the others. It is for those that it is [given](Self::give) to before the next one comes.
+    /// A message after the others. It is for those that it is [enqueued](Self::enqueue) to before the next one comes.
     pub fn push(&mut self, message: Message) {
         self.bytes += message.bytes.len();
         self.messages.push_back(message);
@@ -161,21 +161,21 @@ impl SendQueue {
 
     /// Adds the newest message to what the client in `slot` is owed. If that was nothing, it waits for a turn from here on, and
     /// everything up to `before` was handed to it.
-    pub fn give(&mut self, slot: ClientSlot, owed: &mut Owed, before: u64) {
+    pub fn enqueue(&mut self, slot: ClientSlot, pending: &mut Pending, before: u64) {
         let message = self.newest();
-        if owed.is_nothing() {
-            owed.from_message = message;
+        if pending.is_empty() {
+            pending.from_message = message;
             self.queue.push_back(Queued { slot, before, from_message: message });
         }
         let next = self.nodes_gone + self.nodes.len() as NodeNumber + 1;
-        let node = self.node(owed.node);
+        let node = self.node(pending.node);
         node.readers = node.readers.saturating_sub(1);
         if node.child_message != message {
             (node.child, node.child_message) = (next, message);
-            self.nodes.push_back(Node { parent: owed.node, message, ..Node::default() });
+            self.nodes.push_back(Node { parent: pending.node, message, ..Node::default() });
         }
-        owed.node = self.node(owed.node).child;
-        self.node(owed.node).readers += 1;
+        pending.node = self.node(pending.node).child;
+        self.node(pending.node).readers += 1;
     }
 
     /// Whose turn it is.
@@ -214,17 +214,17 @@ impl SendQueue {
 
     /// The frame for everyone who is owed this; with `mark`, if there is one, as its last message. It is kept for the others;
     /// their mark then is the one of the first, which is true for all of them.
-    pub fn frame(&mut self, owed: Owed, mark: Option<&Bytes>) -> Bytes {
+    pub fn frame(&mut self, pending: Pending, mark: Option<&Bytes>) -> Bytes {
         let which = usize::from(mark.is_some());
-        if let Some(frame) = &self.node(owed.node).frames[which] {
+        if let Some(frame) = &self.node(pending.node).frames[which] {
             return frame.clone();
         }
-        let collapsed = self.told(owed).collapsed;
+        let collapsed = self.told(pending).collapsed;
         let lag = (collapsed > 0).then(|| lag_line(collapsed));
-        let path = self.path(owed);
+        let path = self.path(pending);
         let messages = path.iter().map(|message| &message.bytes);
         let frame = text_frame(lag.iter().chain(messages).chain(mark));
-        let node = self.node(owed.node);
+        let node = self.node(pending.node);
         // A frame for one is not kept: ten thousand of them would be many.
         if node.readers > 1 {
             node.frames[which] = Some(frame.clone());
@@ -233,8 +233,8 @@ impl SendQueue {
     }
 
     /// Somebody is owed this no more.
-    pub fn settle(&mut self, owed: Owed) {
-        let node = self.node(owed.node);
+    pub fn settle(&mut self, pending: Pending) {
+        let node = self.node(pending.node);
         node.readers = node.readers.saturating_sub(1);
         if node.readers == 0 {
             node.frames = [None, None];
@@ -242,12 +242,12 @@ impl SendQueue {
     }
 
     /// What everyone is told who is owed this.
-    pub fn told(&mut self, owed: Owed) -> Told {
-        if let Some(told) = self.node(owed.node).told {
+    pub fn told(&mut self, pending: Pending) -> Told {
+        if let Some(told) = self.node(pending.node).told {
             return told;
         }
         let mut told = Told::default();
-        for message in self.path(owed) {
+        for message in self.path(pending) {
             told.bytes += message.bytes.len() as u64;
             match message.kind {
                 MessageKind::Transition { .. } => told.transitions += 1,
@@ -259,13 +259,13 @@ impl SendQueue {
                 }
             }
         }
-        self.node(owed.node).told = Some(told);
+        self.node(pending.node).told = Some(told);
         told
     }
 
     /// Puts the messages where they wait.
-    pub fn queue_in(&self, owed: Owed, outbox: &mut Outbox) {
-        for Message { task_id, kind, bytes } in self.path(owed) {
+    pub fn queue_in(&self, pending: Pending, outbox: &mut Outbox) {
+        for Message { task_id, kind, bytes } in self.path(pending) {
             match kind {
                 MessageKind::Transition { rev } => outbox.transition(*task_id, *rev, bytes.clone()),
                 MessageKind::Merged { len } => outbox.merged(*task_id, bytes.clone(), *len),
@@ -275,9 +275,9 @@ impl SendQueue {
     }
 
     /// The messages, in order, without the ticks that a later message of the task replaces.
-    fn path(&self, owed: Owed) -> Vec<&Message> {
+    fn path(&self, pending: Pending) -> Vec<&Message> {
         let mut path: Vec<&Message> = Vec::new();
-        let mut at = owed.node;
+        let mut at = pending.node;
         while at != ROOT {
             let node = &self.nodes[(at - self.nodes_gone - 1) as usize];
             let message = &self.messages[(node.message - self.messages_gone - 1) as usize];
@@ -335,32 +335,32 @@ mod tests {
     }
 
     /// Says what is owed.
-    fn text(queue: &mut SendQueue, owed: Owed) -> String {
-        String::from_utf8(queue.frame(owed, None).slice(2..).to_vec()).unwrap()
+    fn text(queue: &mut SendQueue, pending: Pending) -> String {
+        String::from_utf8(queue.frame(pending, None).slice(2..).to_vec()).unwrap()
     }
 
     /// A message for these slots, of those there are.
-    fn give(queue: &mut SendQueue, rev: u64, owed: &mut [Owed], slots: &[ClientSlot]) {
+    fn enqueue(queue: &mut SendQueue, rev: u64, pending: &mut [Pending], slots: &[ClientSlot]) {
         queue.push(transition(rev, &rev.to_string()));
-        slots.iter().for_each(|&slot| queue.give(slot, &mut owed[slot as usize], rev - 1));
+        slots.iter().for_each(|&slot| queue.enqueue(slot, &mut pending[slot as usize], rev - 1));
     }
 
     #[test]
     fn who_gets_the_same_lines_shares_one_frame() {
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 3]);
-        give(&mut queue, 1, &mut owed, &[0, 1]);
-        give(&mut queue, 2, &mut owed, &[1, 2]);
-        give(&mut queue, 3, &mut owed, &[0]);
-        assert_eq!(owed.map(|owed| text(&mut queue, owed)), ["1\n3", "1\n2", "2"]);
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 3]);
+        enqueue(&mut queue, 1, &mut pending, &[0, 1]);
+        enqueue(&mut queue, 2, &mut pending, &[1, 2]);
+        enqueue(&mut queue, 3, &mut pending, &[0]);
+        assert_eq!(pending.map(|pending| text(&mut queue, pending)), ["1\n3", "1\n2", "2"]);
 
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        give(&mut queue, 4, &mut owed, &[]);
-        give(&mut queue, 5, &mut owed, &[0, 1]);
-        let frame = queue.frame(owed[0], Some(&"mark".into()));
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 2]);
+        enqueue(&mut queue, 4, &mut pending, &[]);
+        enqueue(&mut queue, 5, &mut pending, &[0, 1]);
+        let frame = queue.frame(pending[0], Some(&"mark".into()));
         assert_eq!(frame.slice(2..), "5\nmark");
-        queue.settle(owed[0]);
-        assert_eq!(queue.frame(owed[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
-        queue.settle(owed[1]);
+        queue.settle(pending[0]);
+        assert_eq!(queue.frame(pending[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
+        queue.settle(pending[1]);
         assert!(queue.nodes.iter().all(|node| node.frames == [None, None]), "nobody is left to share it");
     }
 
@@ -368,50 +368,50 @@ mod tests {
     /// at the end of the queue again.
     #[test]
     fn what_comes_in_between_leaves_at_the_next_turn() {
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 3]);
-        give(&mut queue, 1, &mut owed, &[0, 1, 2]);
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 3]);
+        enqueue(&mut queue, 1, &mut pending, &[0, 1, 2]);
         let first = queue.next().unwrap();
-        assert_eq!((first.slot, first.before, first.is_for(owed[0])), (0, 0, true));
-        assert_eq!(text(&mut queue, std::mem::take(&mut owed[0])), "1");
-        give(&mut queue, 2, &mut owed, &[0, 1, 2]);
+        assert_eq!((first.slot, first.before, first.is_for(pending[0])), (0, 0, true));
+        assert_eq!(text(&mut queue, std::mem::take(&mut pending[0])), "1");
+        enqueue(&mut queue, 2, &mut pending, &[0, 1, 2]);
         assert_eq!([queue.next(), queue.next()].map(|queued| queued.unwrap().slot), [1, 2]);
         assert_eq!(queue.before(), Some(1), "the first has the first message, and waits for the second");
-        assert_eq!(owed.map(|owed| text(&mut queue, owed)), ["2", "1\n2", "1\n2"]);
+        assert_eq!(pending.map(|pending| text(&mut queue, pending)), ["2", "1\n2", "1\n2"]);
         assert_eq!((queue.next().unwrap().slot, queue.before()), (0, None));
-        assert_eq!(text(&mut queue, owed[0]), "2");
+        assert_eq!(text(&mut queue, pending[0]), "2");
     }
 
     /// Whoever was told out of turn stood twice in the queue from then on, as long as it was never empty.
     #[test]
     fn each_has_one_turn() {
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        give(&mut queue, 1, &mut owed, &[0, 1]);
-        owed[1] = Owed::default();
-        give(&mut queue, 2, &mut owed, &[1]);
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 2]);
+        enqueue(&mut queue, 1, &mut pending, &[0, 1]);
+        pending[1] = Pending::default();
+        enqueue(&mut queue, 2, &mut pending, &[1]);
         let queued: Vec<Queued> = std::iter::from_fn(|| queue.next()).collect();
-        let is_for = |queued: &Queued| (queued.slot, queued.is_for(owed[queued.slot as usize]));
+        let is_for = |queued: &Queued| (queued.slot, queued.is_for(pending[queued.slot as usize]));
         assert_eq!(queued.iter().map(is_for).collect::<Vec<_>>(), [(0, true), (1, false), (1, true)]);
     }
 
     #[test]
     fn what_nobody_is_owed_is_gone() {
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), [Owed::default(); 2]);
-        let give = |queue: &mut SendQueue, slot: ClientSlot, owed: &mut Owed| {
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 2]);
+        let enqueue = |queue: &mut SendQueue, slot: ClientSlot, pending: &mut Pending| {
             queue.push(transition(1, &"x".repeat(1_000)));
-            queue.give(slot, owed, 0);
+            queue.enqueue(slot, pending, 0);
         };
-        give(&mut queue, 0, &mut owed[0]);
+        enqueue(&mut queue, 0, &mut pending[0]);
         while !queue.is_full() {
-            give(&mut queue, 1, &mut owed[1]);
+            enqueue(&mut queue, 1, &mut pending[1]);
         }
         assert_eq!([queue.next(), queue.next()].map(|queued| queued.unwrap().slot), [0, 1]);
         assert_eq!(
             (queue.messages.len(), queue.nodes.len(), queue.bytes),
             (32, 32, 32_000),
-            "what the last one is owed"
+            "what the last one is pending"
         );
-        assert_eq!(queue.frame(owed[1], None).len(), 4 + 32 * 1_001 - 1);
-        give(&mut queue, 0, &mut Owed::default());
+        assert_eq!(queue.frame(pending[1], None).len(), 4 + 32 * 1_001 - 1);
+        enqueue(&mut queue, 0, &mut Pending::default());
         assert_eq!(queue.next().unwrap().slot, 0);
         assert_eq!((queue.messages.len(), queue.nodes.len(), queue.bytes), (1, 1, 1_000));
         assert_eq!(queue.next(), None);
@@ -420,30 +420,30 @@ mod tests {
 
     #[test]
     fn a_tick_is_not_told_beside_what_replaces_it() {
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), Owed::default());
-        let mut give = |owed: &mut Owed, task_id, kind, text: &'static str| {
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), Pending::default());
+        let mut enqueue = |pending: &mut Pending, task_id, kind, text: &'static str| {
             queue.push(Message { task_id, kind, bytes: text.into() });
-            queue.give(0, owed, 0);
-            self::text(&mut queue, *owed)
+            queue.enqueue(0, pending, 0);
+            self::text(&mut queue, *pending)
         };
-        give(&mut owed, id(1), MessageKind::Progress, "tick");
-        give(&mut owed, id(2), MessageKind::Progress, "other");
-        assert_eq!(give(&mut owed, id(1), MessageKind::Progress, "newer"), "other\nnewer");
-        assert_eq!(give(&mut owed, id(1), MessageKind::Transition { rev: 9 }, "step"), "other\nstep");
-        assert_eq!(give(&mut owed, id(1), MessageKind::Progress, "after"), "other\nstep\nafter");
+        enqueue(&mut pending, id(1), MessageKind::Progress, "tick");
+        enqueue(&mut pending, id(2), MessageKind::Progress, "other");
+        assert_eq!(enqueue(&mut pending, id(1), MessageKind::Progress, "newer"), "other\nnewer");
+        assert_eq!(enqueue(&mut pending, id(1), MessageKind::Transition { rev: 9 }, "step"), "other\nstep");
+        assert_eq!(enqueue(&mut pending, id(1), MessageKind::Progress, "after"), "other\nstep\nafter");
     }
 
     #[test]
     fn merged_lines_are_announced() {
-        let (mut queue, mut owed) = (SendQueue::new(OWED_BYTES_MAX), Owed::default());
+        let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), Pending::default());
         for (kind, text) in
             [(MessageKind::Merged { len: 3 }, "a"), (MessageKind::Merged { len: 4 }, "b"), (MessageKind::Progress, "p")]
         {
             queue.push(message(kind, text));
-            queue.give(0, &mut owed, 0);
+            queue.enqueue(0, &mut pending, 0);
         }
-        assert_eq!(text(&mut queue, owed), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
+        assert_eq!(text(&mut queue, pending), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
         let told = Told { transitions: 2, progress: 1, bytes: 3, lags: 1, collapsed: 7 };
-        assert_eq!(queue.told(owed), told);
+        assert_eq!(queue.told(pending), told);
     }
 }

@@ -23,7 +23,7 @@ use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
 use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
-use super::send_queue::{Message, MessageKind, Owed, SendQueue, Told, ping_frame, text_frame};
+use super::send_queue::{Message, MessageKind, Pending, SendQueue, Told, ping_frame, text_frame};
 use super::throttle::{self, Throttle};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
@@ -89,14 +89,14 @@ pub(super) struct Pace {
     /// A ping and a mark for everyone, this often.
     pub ping: Duration,
     /// No line comes while so many bytes are owed.
-    pub owed_bytes_max: usize,
+    pub pending_bytes_max: usize,
 }
 
 struct ClientEntry {
     client_id: ClientId,
     delivery: Arc<DeliveryState>,
     subs: Vec<(SubNumber, SubKey)>,
-    owed: Owed,
+    pending: Pending,
     marked_at: Instant,
     /// Since when it is owed a mark.
     unmarked: Option<Instant>,
@@ -170,7 +170,7 @@ impl Shard {
             early: HashSet::new(),
             ready: VecDeque::new(),
             hits: Vec::new(),
-            send_queue: SendQueue::new(pace.owed_bytes_max),
+            send_queue: SendQueue::new(pace.pending_bytes_max),
             untold: VecDeque::new(),
             told: Told::default(),
             rounds: Rounds::new(pace.ping),
@@ -282,7 +282,7 @@ impl Shard {
                     client_id,
                     delivery,
                     subs,
-                    owed: Owed::default(),
+                    pending: Pending::default(),
                     marked_at: now,
                     unmarked: None,
                     merge: None,
@@ -321,7 +321,7 @@ impl Shard {
                     && let Some(entry) = self.entries[slot as usize].take()
                 {
                     entry.subs.into_iter().for_each(|(_, key)| self.index.remove(key));
-                    self.send_queue.settle(entry.owed);
+                    self.send_queue.settle(entry.pending);
                     self.free_slots.push(slot);
                 }
             }
@@ -350,15 +350,15 @@ impl Shard {
             if let Some(entry) = &self.entries[hit.slot as usize] {
                 self.clients.forget(&(entry.client_id, task_id));
             }
-            self.give(hit.slot);
+            self.enqueue(hit.slot);
         }
         self.hits = hits;
     }
 
     /// Owes the newest line to the client in this slot.
-    fn give(&mut self, slot: ClientSlot) {
+    fn enqueue(&mut self, slot: ClientSlot) {
         if let Some(entry) = &mut self.entries[slot as usize] {
-            self.send_queue.give(slot, &mut entry.owed, self.rev);
+            self.send_queue.enqueue(slot, &mut entry.pending, self.rev);
         }
     }
 
@@ -414,7 +414,7 @@ impl Shard {
             } else {
                 self.clients.forget(&key);
             }
-            self.give(hit.slot);
+            self.enqueue(hit.slot);
         }
         self.hits = hits;
     }
@@ -430,14 +430,14 @@ impl Shard {
             return;
         }
         self.send_queue.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line });
-        self.give(slot);
+        self.enqueue(slot);
     }
 
     /// Tells the next few clients what they are owed.
     async fn tell(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
         for _ in 0..clients {
             let Some(queued) = self.send_queue.next() else { break };
-            if self.entries[queued.slot as usize].as_ref().is_some_and(|entry| queued.is_for(entry.owed)) {
+            if self.entries[queued.slot as usize].as_ref().is_some_and(|entry| queued.is_for(entry.pending)) {
                 self.tell_slot(queued.slot, queued.before, now);
                 self.breathe(WRITE_WORK).await;
             }
@@ -455,8 +455,8 @@ impl Shard {
     fn tell_slot(&mut self, slot: ClientSlot, before: u64, now: Instant) {
         let merging = self.merging();
         let Some(entry) = &mut self.entries[slot as usize] else { return };
-        let owed = take(&mut entry.owed);
-        if merging.is_some() && self.send_queue.told(owed).lags > 0 {
+        let pending = take(&mut entry.pending);
+        if merging.is_some() && self.send_queue.told(pending).lags > 0 {
             entry.merge = merging;
         }
         let is_due = now.duration_since(entry.marked_at) >= MARK_WITH && !entry.is_midway(merging);
@@ -464,8 +464,8 @@ impl Shard {
             self.mark = (self.rev, mark_line(self.rev));
         }
         let mark = is_due.then_some(&self.mark.1);
-        let told = entry.delivery.tell(&mut self.send_queue, owed, mark, before, self.rev);
-        self.send_queue.settle(owed);
+        let told = entry.delivery.tell(&mut self.send_queue, pending, mark, before, self.rev);
+        self.send_queue.settle(pending);
         let Some(told) = told else { return };
         self.told.add(&told);
         if is_due {
@@ -482,7 +482,7 @@ impl Shard {
 
     /// Tells the client in this slot before its turn.
     fn tell_early(&mut self, slot: ClientSlot, now: Instant) {
-        if self.entries[slot as usize].as_ref().is_some_and(|entry| !entry.owed.is_nothing()) {
+        if self.entries[slot as usize].as_ref().is_some_and(|entry| !entry.pending.is_empty()) {
             self.tell_slot(slot, self.handed_rev(), now);
         }
     }
@@ -517,7 +517,7 @@ impl Shard {
             entry.unmarked = None;
             let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.rev)].iter()));
             // Who waits for a turn has not been handed everything.
-            if entry.owed.is_nothing() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.rev) {
+            if entry.pending.is_empty() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.rev) {
                 entry.marked_at = now;
             } else {
                 self.owe_mark(slot, now);

@@ -61,7 +61,7 @@ fn progress_is_paced_and_its_last_tick_told() {
 }
 
 /// Clients with pipes, live, and owed the first transition.
-fn owed<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENTS] {
+fn pending<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENTS] {
     let clients = [(); CLIENTS].map(|()| {
         let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
         let mut client = world.piped(OutboxLimits::default(), Some(room.clone()));
@@ -87,7 +87,7 @@ fn marks(lines: Vec<Bytes>) -> Vec<u64> {
 #[test]
 fn a_line_without_a_mark_gets_one_within_a_second() {
     let mut world = World::with_pace(100, HARDLY_PINGED);
-    let [(client, room)] = owed(&mut world);
+    let [(client, room)] = pending(&mut world);
     world.after_ms(1_000);
     assert_eq!(marks(room.lines(b"")), [1]);
     world.commit(id(2), Some(Status::Pending));
@@ -110,7 +110,7 @@ fn a_line_without_a_mark_gets_one_within_a_second() {
 #[test]
 fn a_mark_that_came_with_a_later_line_is_not_said_again() {
     let mut world = World::with_pace(100, HARDLY_PINGED);
-    let [(_client, room)] = owed(&mut world);
+    let [(_client, room)] = pending(&mut world);
     world.after_ms(100);
     for ms in [200, 200, 200] {
         world.commit(id(2), Some(Status::Pending));
@@ -128,8 +128,8 @@ fn a_mark_that_came_with_a_later_line_is_not_said_again() {
 /// then, which was that of before, and the next one with a ping.
 #[test]
 fn merged_tasks_are_marked_together() {
-    let mut world = World::with_pace(3, Pace { owed_bytes_max: 1, ..HARDLY_PINGED });
-    let [(_client, room)] = owed(&mut world);
+    let mut world = World::with_pace(3, Pace { pending_bytes_max: 1, ..HARDLY_PINGED });
+    let [(_client, room)] = pending(&mut world);
     world.until_told();
     room.lines(b"");
     for task in 1..=5 {
@@ -145,7 +145,7 @@ fn merged_tasks_are_marked_together() {
 /// A ping has the mark of before with it, and the one that was owed was forgotten.
 #[test]
 fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
-    let every_s = Pace { owed_bytes_max: 1, ping: Duration::from_secs(125), ..PACE };
+    let every_s = Pace { pending_bytes_max: 1, ping: Duration::from_secs(125), ..PACE };
     let mut world = World::with_pace(3, every_s);
     let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
     let mut client = world.piped(OutboxLimits::default(), Some(room.clone()));
@@ -172,7 +172,7 @@ fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
 #[test]
 fn who_is_dismissed_is_told_first_what_it_is_owed() {
     let mut world = World::new(100);
-    let [(client, room)] = owed(&mut world);
+    let [(client, room)] = pending(&mut world);
     world.inbox.ask(Op::Dismiss(Duration::ZERO));
     world.go_on(0);
     assert_eq!((client.end(), room.lines(b"").len()), (Some(End::Dismissed), 1));
@@ -182,7 +182,7 @@ fn who_is_dismissed_is_told_first_what_it_is_owed() {
 #[test]
 fn who_was_told_early_waits_for_another_turn() {
     let mut world = World::new(100);
-    let [(_first, _), (mut second, room)] = owed(&mut world);
+    let [(_first, _), (mut second, room)] = pending(&mut world);
     let _done = second.ask_to_subscribe("b", filter("{}"), None, false);
     world.go_on(0);
     assert_eq!(room.lines(b"").len(), 1);
@@ -198,7 +198,7 @@ fn who_was_told_early_waits_for_another_turn() {
 #[test]
 fn the_lag_is_that_of_the_last_who_is_told() {
     let mut world = World::new(100);
-    let _clients = owed::<2>(&mut world);
+    let _clients = pending::<2>(&mut world);
     world.go_on(1);
     assert_ne!(world.inbox.lag(), Duration::ZERO);
     assert_eq!(world.inbox.handed_rev(), 0);
@@ -209,12 +209,12 @@ fn the_lag_is_that_of_the_last_who_is_told() {
 /// Where transitions left no room, the ticks of clients that asked for a lower rate were never told.
 #[test]
 fn slow_ticks_are_told_where_there_is_never_room() {
-    let mut world = World::with_pace(100, Pace { owed_bytes_max: 1, ..PACE });
+    let mut world = World::with_pace(100, Pace { pending_bytes_max: 1, ..PACE });
     world.commit(id(3), Some(Status::Running));
     world.publish();
     let mut client = world.client(OutboxLimits::default());
     subscribe(&mut world, &mut client, &format!(r#"{{"task_id":["{}"]}}"#, id(3)), Some(2.0));
-    let [_other] = owed(&mut world);
+    let [_other] = pending(&mut world);
     assert_eq!(take(&mut client).len(), 1, "the record");
     let mut told = 0;
     for _ in 0..20 {
@@ -441,13 +441,13 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
 #[test]
 fn a_shard_in_the_place_of_one_that_failed_owes_nobody() {
     let mut world = World::new(100);
-    let [(client, room)] = owed(&mut world);
+    let [(client, room)] = pending(&mut world);
     world.until_told();
     assert_eq!(room.lines(b"").len(), 1, "without a mark");
     world.shard = world.shard.anew(1);
     assert_eq!(client.end(), Some(End::Lost));
     world.after_ms(1_000);
-    let [(_next, room)] = owed(&mut world);
+    let [(_next, room)] = pending(&mut world);
     world.after_ms(1_000);
     assert_eq!(marks(room.lines(b"")), [2]);
 }

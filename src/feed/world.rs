@@ -17,7 +17,7 @@ use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::Pulses;
 use super::sample::task;
-use super::send_queue::OWED_BYTES_MAX;
+use super::send_queue::PENDING_BYTES_MAX;
 use super::shard::{CLIENTS_AT_ONCE, Pace, Shard};
 use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
 
@@ -112,7 +112,7 @@ pub fn filter(json: &str) -> Arc<Filter> {
     Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
 }
 
-pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25), owed_bytes_max: OWED_BYTES_MAX };
+pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25), pending_bytes_max: PENDING_BYTES_MAX };
 
 /// A shard and all around it, driven by hand.
 pub struct World {
