@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::outbox::Outbox;
-use super::send_queue::{Pending, SendQueue, Told};
+use super::send_queue::{Delivered, Pending, SendQueue};
 
 /// A way out that takes bytes without waiting.
 pub trait Pipe: Send + Sync {
@@ -93,31 +93,31 @@ impl DeliveryState {
 
     /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a frame if the client
     /// flows, else puts its lines in the outbox. Answers what was written.
-    pub fn tell(
+    pub fn deliver(
         &self,
         send_queue: &mut SendQueue,
         pending: Pending,
         mark: Option<&Bytes>,
         before: u64,
         rev: u64,
-    ) -> Option<Told> {
+    ) -> Option<Delivered> {
         let mut shared = self.shared.lock();
         if shared.flows {
             let frame = send_queue.frame(pending, mark);
             let taken = self.write(&mut shared, &frame);
             if taken > 0 {
-                shared.outbox.told(rev);
+                shared.outbox.set_written(rev);
                 if taken < frame.len() {
                     shared.rest = frame.slice(taken..);
                     drop(shared);
                     self.wake();
                 }
-                return Some(send_queue.told(pending));
+                return Some(send_queue.delivered(pending));
             }
             // So far everything went past the outbox. From here on it has to know up to where.
-            shared.outbox.told(before);
+            shared.outbox.set_written(before);
         }
-        send_queue.queue_in(pending, &mut shared.outbox);
+        send_queue.move_to(pending, &mut shared.outbox);
         drop(shared);
         self.wake();
         None
@@ -130,7 +130,7 @@ impl DeliveryState {
         if !shared.flows {
             return false;
         }
-        shared.outbox.told(rev);
+        shared.outbox.set_written(rev);
         let taken = self.write(&mut shared, frame);
         if taken < frame.len() {
             // Also when nothing was taken: whoever holds the client finds something to write, and sees how long it takes.

@@ -13,7 +13,7 @@ use super::index::{Scope, States};
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pulses::{Pulses, SHARDS_MAX};
-use super::send_queue::{PENDING_BYTES_MAX, Told};
+use super::send_queue::{Delivered, PENDING_BYTES_MAX};
 use super::shard::{self, Pace, Shard};
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
@@ -30,15 +30,15 @@ pub trait LatestState: Send + Sync {
 /// Counts what the shards do.
 pub trait Meter: Send + Sync {
     /// This much was written by a shard.
-    fn told(&self, told: Told);
+    fn written(&self, delivered: Delivered);
     /// A commit was handed to all of a shard's clients this long after it was published.
-    fn told_after(&self, shard: usize, lag: Duration);
+    fn delivered_after(&self, shard: usize, lag: Duration);
 }
 
 /// Counts nothing.
 impl Meter for () {
-    fn told(&self, _: Told) {}
-    fn told_after(&self, _: usize, _: Duration) {}
+    fn written(&self, _: Delivered) {}
+    fn delivered_after(&self, _: usize, _: Duration) {}
 }
 
 /// A progress tick, ready to be told.

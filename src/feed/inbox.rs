@@ -33,7 +33,7 @@ pub(super) struct Inbox {
     /// Clients of the shard. Without any, nobody needs to hear of ticks.
     clients: AtomicUsize,
     /// When the oldest of what the shard took, and did not hand to everybody yet, was published.
-    untold_since: Mutex<Option<Instant>>,
+    undelivered_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -134,7 +134,7 @@ impl Inbox {
             rests,
             handed_rev: AtomicU64::new(rev),
             clients: AtomicUsize::new(0),
-            untold_since: Mutex::default(),
+            undelivered_since: Mutex::default(),
         }
     }
 
@@ -209,22 +209,22 @@ impl Inbox {
             return Some(Waiting { ops: take(&mut waiting.ops), ..Waiting::default() });
         }
         let taken = take(&mut *waiting);
-        let mut untold_since = self.untold_since.lock();
-        *untold_since = untold_since.or(taken.since());
+        let mut undelivered_since = self.undelivered_since.lock();
+        *undelivered_since = undelivered_since.or(taken.since());
         Some(taken)
     }
 
     /// How long the oldest transition has waited that was not handed to every client.
     pub fn lag(&self) -> Duration {
-        let untold_since = *self.untold_since.lock();
-        untold_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
+        let undelivered_since = *self.undelivered_since.lock();
+        undelivered_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// The shard has handed everything up to `rev` to its clients; what it took beyond that was published from `untold_since`
+    /// The shard has handed everything up to `rev` to its clients; what it took beyond that was published from `undelivered_since`
     /// on.
-    pub fn set_handed(&self, rev: u64, untold_since: Option<Instant>) {
+    pub fn set_handed(&self, rev: u64, undelivered_since: Option<Instant>) {
         self.handed_rev.fetch_max(rev, Ordering::AcqRel);
-        *self.untold_since.lock() = untold_since;
+        *self.undelivered_since.lock() = undelivered_since;
     }
 
     pub fn handed_rev(&self) -> u64 {

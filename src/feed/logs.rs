@@ -145,10 +145,10 @@ fn skipped_lines(skipped: usize, last: LogLine) -> LogLine {
 
 /// Notes of log lines that wait to be told, and about their bytes. Beyond it the oldest give way to one line that says how
 /// many.
-const LOGS_UNTOLD_MAX: usize = 1_024;
+const LOGS_WAITING_MAX: usize = 1_024;
 const LOGS_UNTOLD_BYTES_MAX: usize = 8 << 20;
 /// Notes told before others have a turn.
-const LOGS_PER_TURN: usize = 16;
+const LOGS_AT_ONCE: usize = 16;
 
 /// Who reads the log of which task.
 #[derive(Default)]
@@ -172,7 +172,7 @@ impl Untold {
     fn push(&mut self, task: Arc<Task>, lines: Arc<[LogLine]>) {
         self.bytes += line_bytes(&lines);
         self.notes.push_back((task, lines));
-        while (self.notes.len() > LOGS_UNTOLD_MAX || self.bytes > LOGS_UNTOLD_BYTES_MAX)
+        while (self.notes.len() > LOGS_WAITING_MAX || self.bytes > LOGS_UNTOLD_BYTES_MAX)
             && self.notes.len() > 1
             && let Some((task, lines)) = self.pop_note()
             && let Some(last) = lines.last()
@@ -264,7 +264,7 @@ impl LogReaders {
     pub async fn run(self: Arc<LogReaders>) {
         loop {
             self.wake.notified().await;
-            let mut told = 0;
+            let mut delivered = 0;
             loop {
                 let next = {
                     let mut untold = self.untold.lock();
@@ -274,9 +274,9 @@ impl LogReaders {
                     untold.pop()
                 };
                 let Some((task, lines)) = next else { break };
-                self.tell(&task, &lines);
-                told += 1;
-                if told % LOGS_PER_TURN == 0 {
+                self.deliver(&task, &lines);
+                delivered += 1;
+                if delivered % LOGS_AT_ONCE == 0 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -289,14 +289,14 @@ impl LogReaders {
     }
 
     /// Hands the lines to everyone who reads this log.
-    fn tell(&self, task: &Task, lines: &[LogLine]) {
+    fn deliver(&self, task: &Task, lines: &[LogLine]) {
         let task_id = task.task_id;
         let Some(readers) = self.readers.get(&task_id) else { return };
         let events = log_events(task_id, lines);
-        let mut told: HashSet<ClientId> = HashSet::new();
+        let mut delivered: HashSet<ClientId> = HashSet::new();
         for reader in readers.iter() {
             let may_read = reader.scope.covers(task) && reader.filter.matches_unchanging(task);
-            if !may_read || !told.insert(reader.client_id) {
+            if !may_read || !delivered.insert(reader.client_id) {
                 continue;
             }
             let news = events.iter().filter(|event| event.last_seq > reader.known);
@@ -378,17 +378,21 @@ mod tests {
         };
         let mut untold = Untold::default();
         untold.push(task(2), [line(1)].into());
-        for seq in 0..LOGS_UNTOLD_MAX as u64 {
+        for seq in 0..LOGS_WAITING_MAX as u64 {
             untold.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
         }
         untold.push(task(1), [line(9_999)].into());
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         while let Some((task, lines)) = untold.pop() {
-            told.push((task.task_id, lines[0].seq, lines[0].message.clone()));
+            delivered.push((task.task_id, lines[0].seq, lines[0].message.clone()));
         }
-        assert_eq!(told.len(), LOGS_UNTOLD_MAX + 2);
-        assert_eq!(told[0], (id(1), 2, "2 lines skipped".into()));
-        assert_eq!((told[1].1, told[LOGS_UNTOLD_MAX].1), (3, 9_999), "the others follow in order");
-        assert_eq!(told[LOGS_UNTOLD_MAX + 1], (id(2), 1, "1 lines skipped".into()), "of a task that said no more");
+        assert_eq!(delivered.len(), LOGS_WAITING_MAX + 2);
+        assert_eq!(delivered[0], (id(1), 2, "2 lines skipped".into()));
+        assert_eq!((delivered[1].1, delivered[LOGS_WAITING_MAX].1), (3, 9_999), "the others follow in order");
+        assert_eq!(
+            delivered[LOGS_WAITING_MAX + 1],
+            (id(2), 1, "1 lines skipped".into()),
+            "of a task that said no more"
+        );
     }
 }

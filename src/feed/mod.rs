@@ -71,5 +71,5 @@ pub use handle::{Feed, FeedOptions, LatestState, Meter, Published, Tick};
 pub use index::Scope;
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events, skipped_before};
 pub use outbox::{OutboxLimits, Taken};
-pub use send_queue::{Told, text_frame};
+pub use send_queue::{Delivered, text_frame};
 pub use watch::Watch;

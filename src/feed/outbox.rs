@@ -183,7 +183,7 @@ impl Outbox {
     }
 
     /// Everything up to `rev` was written past this outbox, in which nothing waited.
-    pub fn told(&mut self, rev: u64) {
+    pub fn set_written(&mut self, rev: u64) {
         self.taken_rev = self.taken_rev.max(rev);
     }
 

@@ -59,7 +59,7 @@ pub(super) enum MessageKind {
 
 /// How much of what there is in a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Delivered {
     pub transitions: u64,
     pub progress: u64,
     pub bytes: u64,
@@ -111,13 +111,13 @@ struct Node {
     /// The child that was made last, and for which message.
     child: NodeNumber,
     child_message: MessageNumber,
-    told: Option<Told>,
+    delivered: Option<Delivered>,
     /// Without a mark, and with one.
     frames: [Option<Bytes>; 2],
 }
 
-impl Told {
-    pub fn add(&mut self, other: &Told) {
+impl Delivered {
+    pub fn add(&mut self, other: &Delivered) {
         self.transitions += other.transitions;
         self.progress += other.progress;
         self.bytes += other.bytes;
@@ -219,7 +219,7 @@ impl SendQueue {
         if let Some(frame) = &self.node(pending.node).frames[which] {
             return frame.clone();
         }
-        let collapsed = self.told(pending).collapsed;
+        let collapsed = self.delivered(pending).collapsed;
         let lag = (collapsed > 0).then(|| lag_line(collapsed));
         let path = self.path(pending);
         let messages = path.iter().map(|message| &message.bytes);
@@ -233,7 +233,7 @@ impl SendQueue {
     }
 
     /// Somebody is owed this no more.
-    pub fn settle(&mut self, pending: Pending) {
+    pub fn release(&mut self, pending: Pending) {
         let node = self.node(pending.node);
         node.readers = node.readers.saturating_sub(1);
         if node.readers == 0 {
@@ -242,29 +242,29 @@ impl SendQueue {
     }
 
     /// What everyone is told who is owed this.
-    pub fn told(&mut self, pending: Pending) -> Told {
-        if let Some(told) = self.node(pending.node).told {
-            return told;
+    pub fn delivered(&mut self, pending: Pending) -> Delivered {
+        if let Some(delivered) = self.node(pending.node).delivered {
+            return delivered;
         }
-        let mut told = Told::default();
+        let mut delivered = Delivered::default();
         for message in self.path(pending) {
-            told.bytes += message.bytes.len() as u64;
+            delivered.bytes += message.bytes.len() as u64;
             match message.kind {
-                MessageKind::Transition { .. } => told.transitions += 1,
-                MessageKind::Progress => told.progress += 1,
+                MessageKind::Transition { .. } => delivered.transitions += 1,
+                MessageKind::Progress => delivered.progress += 1,
                 MessageKind::Merged { len } => {
-                    told.transitions += 1;
-                    told.lags = 1;
-                    told.collapsed += len;
+                    delivered.transitions += 1;
+                    delivered.lags = 1;
+                    delivered.collapsed += len;
                 }
             }
         }
-        self.node(pending.node).told = Some(told);
-        told
+        self.node(pending.node).delivered = Some(delivered);
+        delivered
     }
 
     /// Puts the messages where they wait.
-    pub fn queue_in(&self, pending: Pending, outbox: &mut Outbox) {
+    pub fn move_to(&self, pending: Pending, outbox: &mut Outbox) {
         for Message { task_id, kind, bytes } in self.path(pending) {
             match kind {
                 MessageKind::Transition { rev } => outbox.transition(*task_id, *rev, bytes.clone()),
@@ -358,9 +358,9 @@ mod tests {
         enqueue(&mut queue, 5, &mut pending, &[0, 1]);
         let frame = queue.frame(pending[0], Some(&"mark".into()));
         assert_eq!(frame.slice(2..), "5\nmark");
-        queue.settle(pending[0]);
+        queue.release(pending[0]);
         assert_eq!(queue.frame(pending[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
-        queue.settle(pending[1]);
+        queue.release(pending[1]);
         assert!(queue.nodes.iter().all(|node| node.frames == [None, None]), "nobody is left to share it");
     }
 
@@ -443,7 +443,7 @@ mod tests {
             queue.enqueue(0, &mut pending, 0);
         }
         assert_eq!(text(&mut queue, pending), "{\"type\":\"lag\",\"collapsed\":7}\na\nb\np");
-        let told = Told { transitions: 2, progress: 1, bytes: 3, lags: 1, collapsed: 7 };
-        assert_eq!(queue.told(pending), told);
+        let delivered = Delivered { transitions: 2, progress: 1, bytes: 3, lags: 1, collapsed: 7 };
+        assert_eq!(queue.delivered(pending), delivered);
     }
 }

@@ -23,7 +23,7 @@ use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
 use super::outbox::Outbox;
 use super::pulses::Pulses;
 use super::rounds::{MARK_WITH, Rounds};
-use super::send_queue::{Message, MessageKind, Pending, SendQueue, Told, ping_frame, text_frame};
+use super::send_queue::{Delivered, Message, MessageKind, Pending, SendQueue, ping_frame, text_frame};
 use super::throttle::{self, Throttle};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
@@ -73,9 +73,9 @@ pub(super) struct Shard {
     hits: Vec<Hit>,
     send_queue: SendQueue,
     /// Commits that were not handed to everybody yet: their last `rev`, and when they were published.
-    untold: VecDeque<(u64, Instant)>,
+    undelivered: VecDeque<(u64, Instant)>,
     /// Written, and not counted yet.
-    told: Told,
+    delivered: Delivered,
     rounds: Rounds,
     /// Since others were let in.
     work: usize,
@@ -131,8 +131,8 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
         if AssertUnwindSafe(shard.go_on(&mut waiting, CLIENTS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
             // Nobody knows what its clients were told. They come back, and resume.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
-            let untold_rev = shard.untold.back().map_or(0, |(rev, _)| *rev);
-            let rev = shard.rev.max(untold_rev).max(inbox.handed_rev());
+            let undelivered_rev = shard.undelivered.back().map_or(0, |(rev, _)| *rev);
+            let rev = shard.rev.max(undelivered_rev).max(inbox.handed_rev());
             shard = shard.anew(rev);
             waiting.ops.into_iter().for_each(|op| shard.lose(op, now));
             inbox.set_handed(rev, None);
@@ -171,8 +171,8 @@ impl Shard {
             ready: VecDeque::new(),
             hits: Vec::new(),
             send_queue: SendQueue::new(pace.pending_bytes_max),
-            untold: VecDeque::new(),
-            told: Told::default(),
+            undelivered: VecDeque::new(),
+            delivered: Delivered::default(),
             rounds: Rounds::new(pace.ping),
             work: 0,
         }
@@ -184,7 +184,7 @@ impl Shard {
             entry.delivery.end(End::Lost);
         }
         self.pulses.clear_all(self.number);
-        self.watches.iter().for_each(|watches| watches.tell_all());
+        self.watches.iter().for_each(|watches| watches.notify_all());
         let anew = Shard::new(self.number, rev, self.pace, self.latest, self.meter, self.pulses, self.watches);
         Shard { rounds: self.rounds.anew(), ..anew }
     }
@@ -218,7 +218,7 @@ impl Shard {
         let is_behind = !self.backlog.is_empty() || !self.ready.is_empty();
         let mut waiting = inbox.take(is_behind)?;
         if !is_behind {
-            self.untold.extend(waiting.published());
+            self.undelivered.extend(waiting.published());
             self.merges += u64::from(waiting.merged.is_some());
             self.backlog.fill(take(&mut waiting.batches), waiting.merged.take(), waiting.passed_rev);
             self.admit(take(&mut waiting.ticks), now);
@@ -234,7 +234,7 @@ impl Shard {
             self.breathe(OP_WORK + 4 * places).await;
         }
         self.look(now).await;
-        self.tell(clients, now, inbox).await;
+        self.deliver(clients, now, inbox).await;
         self.on_time(now).await;
     }
 
@@ -298,7 +298,7 @@ impl Shard {
             Op::Subscribe(Subscribe { client_id, sub, filter, scope, hz, done }) => {
                 if let Some(&slot) = self.slot_of.get(&client_id) {
                     // What it is owed so far is not to wait for the snapshot.
-                    self.tell_early(slot, now);
+                    self.deliver_early(slot, now);
                     if let Some(entry) = &mut self.entries[slot as usize] {
                         entry.subs.reserve_exact(1);
                         entry.subs.push((sub, self.index.insert(Sub { slot, filter, scope, hz })));
@@ -321,7 +321,7 @@ impl Shard {
                     && let Some(entry) = self.entries[slot as usize].take()
                 {
                     entry.subs.into_iter().for_each(|(_, key)| self.index.remove(key));
-                    self.send_queue.settle(entry.pending);
+                    self.send_queue.release(entry.pending);
                     self.free_slots.push(slot);
                 }
             }
@@ -334,7 +334,7 @@ impl Shard {
         let Published { rev, task, line, .. } = published;
         let task_id = task.task_id;
         if let Some(watches) = &self.watches {
-            watches.tell(task_id, *rev);
+            watches.notify(task_id, *rev);
             if task.status != Status::Running {
                 self.pulses.forget(task_id);
             }
@@ -366,7 +366,7 @@ impl Shard {
     /// for the hub's rate.
     fn admit(&mut self, ticked: Vec<TaskId>, now: Instant) {
         for task_id in take(&mut self.early) {
-            // Told now in any case; the offer is for what comes after to be paced from here.
+            // Delivered now in any case; the offer is for what comes after to be paced from here.
             self.tasks.offer(task_id, (), self.interval(), now);
             self.ready.push_back(task_id);
         }
@@ -434,29 +434,29 @@ impl Shard {
     }
 
     /// Tells the next few clients what they are owed.
-    async fn tell(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
+    async fn deliver(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
         for _ in 0..clients {
             let Some(queued) = self.send_queue.next() else { break };
             if self.entries[queued.slot as usize].as_ref().is_some_and(|entry| queued.is_for(entry.pending)) {
-                self.tell_slot(queued.slot, queued.before, now);
+                self.deliver_to(queued.slot, queued.before, now);
                 self.breathe(WRITE_WORK).await;
             }
         }
         let handed_rev = self.handed_rev();
-        let handed = self.untold.partition_point(|(rev, _)| *rev <= handed_rev);
-        for (_, since) in self.untold.drain(..handed) {
-            self.meter.told_after(self.number, since.elapsed());
+        let handed = self.undelivered.partition_point(|(rev, _)| *rev <= handed_rev);
+        for (_, since) in self.undelivered.drain(..handed) {
+            self.meter.delivered_after(self.number, since.elapsed());
         }
-        inbox.set_handed(handed_rev, self.untold.front().map(|(_, since)| *since));
-        self.meter.told(take(&mut self.told));
+        inbox.set_handed(handed_rev, self.undelivered.front().map(|(_, since)| *since));
+        self.meter.written(take(&mut self.delivered));
     }
 
     /// Tells the client in this slot what it is owed; everything up to `before` was handed to it.
-    fn tell_slot(&mut self, slot: ClientSlot, before: u64, now: Instant) {
+    fn deliver_to(&mut self, slot: ClientSlot, before: u64, now: Instant) {
         let merging = self.merging();
         let Some(entry) = &mut self.entries[slot as usize] else { return };
         let pending = take(&mut entry.pending);
-        if merging.is_some() && self.send_queue.told(pending).lags > 0 {
+        if merging.is_some() && self.send_queue.delivered(pending).lags > 0 {
             entry.merge = merging;
         }
         let is_due = now.duration_since(entry.marked_at) >= MARK_WITH && !entry.is_midway(merging);
@@ -464,10 +464,10 @@ impl Shard {
             self.mark = (self.rev, mark_line(self.rev));
         }
         let mark = is_due.then_some(&self.mark.1);
-        let told = entry.delivery.tell(&mut self.send_queue, pending, mark, before, self.rev);
-        self.send_queue.settle(pending);
-        let Some(told) = told else { return };
-        self.told.add(&told);
+        let delivered = entry.delivery.deliver(&mut self.send_queue, pending, mark, before, self.rev);
+        self.send_queue.release(pending);
+        let Some(delivered) = delivered else { return };
+        self.delivered.add(&delivered);
         if is_due {
             (entry.unmarked, entry.marked_at) = (None, now);
         } else {
@@ -481,9 +481,9 @@ impl Shard {
     }
 
     /// Tells the client in this slot before its turn.
-    fn tell_early(&mut self, slot: ClientSlot, now: Instant) {
+    fn deliver_early(&mut self, slot: ClientSlot, now: Instant) {
         if self.entries[slot as usize].as_ref().is_some_and(|entry| !entry.pending.is_empty()) {
-            self.tell_slot(slot, self.handed_rev(), now);
+            self.deliver_to(slot, self.handed_rev(), now);
         }
     }
 
@@ -529,7 +529,7 @@ impl Shard {
             if self.entries[slot].as_ref().is_none_or(|entry| !entry.delivery.has_pipe()) {
                 continue;
             }
-            self.tell_early(slot as ClientSlot, now);
+            self.deliver_early(slot as ClientSlot, now);
             let Some(entry) = &mut self.entries[slot] else { continue };
             let ping = ping.get_or_insert_with(|| ping_frame(&mark_line(rev)));
             if entry.delivery.write_now(ping, rev) {
@@ -548,7 +548,7 @@ impl Shard {
             self.breathe(WRITE_WORK).await;
         }
         for slot in self.rounds.leavers(now, self.entries.len()) {
-            self.tell_early(slot as ClientSlot, now);
+            self.deliver_early(slot as ClientSlot, now);
             self.entries[slot].iter().for_each(|entry| entry.delivery.end(End::Dismissed));
             self.breathe(WRITE_WORK).await;
         }

@@ -25,7 +25,7 @@ fn take(client: &mut Client) -> Vec<String> {
 
 fn subscribe(world: &mut World, client: &mut Client, json: &str, max_hz: Option<f64>) {
     let done = client.ask_to_subscribe("a", filter(json), max_hz, false);
-    world.until_told();
+    world.until_delivered();
     assert!(done.now_or_never().is_some(), "answered in the next round");
     client.release("a");
 }
@@ -39,25 +39,25 @@ fn progress_is_paced_and_its_last_tick_told() {
     subscribe(&mut world, &mut slow, "{}", Some(2.0));
     world.commit(id(1), Some(Status::Running));
     world.publish();
-    world.until_told();
+    world.until_delivered();
     assert_eq!((take(&mut client).len(), take(&mut slow).len()), (1, 1));
 
-    let (mut told, mut told_slowly) = (Vec::new(), Vec::new());
+    let (mut delivered, mut slowly) = (Vec::new(), Vec::new());
     for _ in 0..1_000 {
         for _ in 0..100 {
             world.tick(id(1));
         }
         world.after_ms(1);
-        told.extend(take(&mut client));
-        told_slowly.extend(take(&mut slow));
+        delivered.extend(take(&mut client));
+        slowly.extend(take(&mut slow));
     }
     world.after_ms(500);
-    told.extend(take(&mut client));
-    told_slowly.extend(take(&mut slow));
-    assert_eq!(told.len(), 11, "one at once, then one every 100 ms");
-    assert_eq!(told_slowly.len(), 3, "one at once, then one every 500 ms");
+    delivered.extend(take(&mut client));
+    slowly.extend(take(&mut slow));
+    assert_eq!(delivered.len(), 11, "one at once, then one every 100 ms");
+    assert_eq!(slowly.len(), 3, "one at once, then one every 500 ms");
     let last = format!("p {} 1 100000", id(1));
-    assert_eq!((told.last(), told_slowly.last()), (Some(&last), Some(&last)));
+    assert_eq!((delivered.last(), slowly.last()), (Some(&last), Some(&last)));
 }
 
 /// Clients with pipes, live, and owed the first transition.
@@ -120,8 +120,8 @@ fn a_mark_that_came_with_a_later_line_is_not_said_again() {
         world.publish();
         world.after_ms(ms / 2);
     }
-    let told = room.lines(b"");
-    assert_eq!((told.len(), marks(told)), (10, vec![2, 4, 6]));
+    let delivered = room.lines(b"");
+    assert_eq!((delivered.len(), marks(delivered)), (10, vec![2, 4, 6]));
 }
 
 /// In the middle of merged tasks there is no place to resume from. A client that was told of the first of them had its mark
@@ -130,7 +130,7 @@ fn a_mark_that_came_with_a_later_line_is_not_said_again() {
 fn merged_tasks_are_marked_together() {
     let mut world = World::with_pace(3, Pace { pending_bytes_max: 1, ..HARDLY_PINGED });
     let [(_client, room)] = pending(&mut world);
-    world.until_told();
+    world.until_delivered();
     room.lines(b"");
     for task in 1..=5 {
         world.commit(id(task), Some(Status::Scheduled));
@@ -163,7 +163,7 @@ fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
     world.now += Duration::from_millis(20);
     world.go_on(CLIENTS_AT_ONCE);
     assert_eq!(marks(room.lines(b"")), [0], "a ping");
-    world.until_told();
+    world.until_delivered();
     world.after_ms(400);
     assert_eq!(marks(room.lines(b"")), [5]);
 }
@@ -216,7 +216,7 @@ fn slow_ticks_are_told_where_there_is_never_room() {
     subscribe(&mut world, &mut client, &format!(r#"{{"task_id":["{}"]}}"#, id(3)), Some(2.0));
     let [_other] = pending(&mut world);
     assert_eq!(take(&mut client).len(), 1, "the record");
-    let mut told = 0;
+    let mut delivered = 0;
     for _ in 0..20 {
         world.now += Duration::from_millis(100);
         world.tick(id(3));
@@ -225,9 +225,9 @@ fn slow_ticks_are_told_where_there_is_never_room() {
             world.publish();
             world.go_on(CLIENTS_AT_ONCE);
         }
-        told += take(&mut client).len();
+        delivered += take(&mut client).len();
     }
-    assert_eq!(told, 4, "two a second");
+    assert_eq!(delivered, 4, "two a second");
 }
 
 #[test]
@@ -249,10 +249,10 @@ fn a_tick_never_overtakes_the_transition_it_follows() {
     subscribe(&mut world, &mut client, "{}", None);
     world.commit(id(1), Some(Status::Running));
     world.tick(id(1));
-    world.until_told();
+    world.until_delivered();
     assert_eq!(take(&mut client), [""; 0], "the board is ahead of the feed");
     world.publish();
-    world.until_told();
+    world.until_delivered();
     assert_eq!(take(&mut client), [format!("t {} 1 running", id(1)), format!("p {} 1 1", id(1))]);
 }
 
@@ -291,14 +291,14 @@ fn nothing_is_left_of_a_client_that_went() {
     world.publish();
     world.tick(id(1));
     world.tick(id(1));
-    world.until_told();
+    world.until_delivered();
     drop(client);
     world.after_ms(100);
     let mut next = world.client(OutboxLimits::default());
     world.after_ms(5_000);
     world.commit(id(1), Some(Status::Completed));
     world.publish();
-    world.until_told();
+    world.until_delivered();
     assert_eq!(take(&mut next), [""; 0], "the next one in this slot has no subscription");
     drop(next);
     assert!(!world.inbox.has_clients());
@@ -426,7 +426,7 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     client.subscribe("a", filter("{}"), None, false).await;
     client.release("a");
     feed.tick(id(13));
-    tokio::time::timeout(Duration::from_secs(60), client.ready()).await.expect("it is told");
+    tokio::time::timeout(Duration::from_secs(60), client.ready()).await.expect("it ends");
     assert_eq!(client.end(), Some(End::Lost));
     drop(client);
     let mut next = feed.attach(Scope::All, None);
@@ -442,7 +442,7 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
 fn a_shard_in_the_place_of_one_that_failed_owes_nobody() {
     let mut world = World::new(100);
     let [(client, room)] = pending(&mut world);
-    world.until_told();
+    world.until_delivered();
     assert_eq!(room.lines(b"").len(), 1, "without a mark");
     world.shard = world.shard.anew(1);
     assert_eq!(client.end(), Some(End::Lost));

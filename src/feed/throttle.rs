@@ -20,10 +20,10 @@ struct Pace<V> {
     interval: Duration,
     /// When it ends. An older end in the heap is not this one's.
     end: Instant,
-    /// Told when the interval ends.
+    /// Delivered when the interval ends.
     waiting: Option<V>,
     /// `(rev, tick)` of what was told last.
-    told: (u64, u64),
+    delivered: (u64, u64),
 }
 
 impl<K, V> Default for Throttle<K, V>
@@ -51,7 +51,7 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
             }
             None => {
                 let end = now + interval;
-                self.paces.insert(key, Pace { interval, end, waiting: None, told: (0, 0) });
+                self.paces.insert(key, Pace { interval, end, waiting: None, delivered: (0, 0) });
                 self.ends.push(Reverse((end, key)));
                 Some(value)
             }
@@ -87,10 +87,10 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
     /// Whether `(rev, tick)` is above what was told of this key. If so it is told now, from where on the next interval counts.
     pub fn is_news(&mut self, key: K, at: (u64, u64), now: Instant) -> bool {
         let Some(pace) = self.paces.get_mut(&key) else { return true };
-        if at <= pace.told {
+        if at <= pace.delivered {
             return false;
         }
-        pace.told = at;
+        pace.delivered = at;
         let end = now + pace.interval;
         if pace.end < end {
             pace.end = end;
@@ -148,18 +148,18 @@ mod tests {
     fn a_second_holds_no_more_than_its_rate() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         for ms in 0..1_000u64 {
             let now = start + Duration::from_millis(ms);
-            told.extend(throttle.due(now).map(|(_, v)| v));
+            delivered.extend(throttle.due(now).map(|(_, v)| v));
             for tick in 0..100 {
-                told.extend(throttle.offer((), ms * 100 + tick, EVERY, now));
+                delivered.extend(throttle.offer((), ms * 100 + tick, EVERY, now));
             }
         }
-        told.extend(throttle.due(start + Duration::from_millis(1_000)).map(|(_, v)| v));
-        assert_eq!(told.len(), 11);
-        assert!(told.is_sorted());
-        assert_eq!(told.last(), Some(&99_999));
+        delivered.extend(throttle.due(start + Duration::from_millis(1_000)).map(|(_, v)| v));
+        assert_eq!(delivered.len(), 11);
+        assert!(delivered.is_sorted());
+        assert_eq!(delivered.last(), Some(&99_999));
     }
 
     /// A client that raised its rate was paced by the old one until its interval ended.

@@ -183,7 +183,7 @@ impl World {
     }
 
     /// Until there is nothing to do.
-    pub fn until_told(&mut self) {
+    pub fn until_delivered(&mut self) {
         self.go_on(CLIENTS_AT_ONCE);
         while self.shard.is_busy() {
             self.go_on(CLIENTS_AT_ONCE);
@@ -192,7 +192,7 @@ impl World {
 
     pub fn after_ms(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
-        self.until_told();
+        self.until_delivered();
     }
 }
 
