@@ -45,12 +45,12 @@ mod frame;
 mod handle;
 mod inbox;
 mod index;
+mod keepalive;
 mod logs;
 #[cfg(test)]
 mod model_tests;
 mod outbox;
 mod pulses;
-mod rounds;
 #[cfg(test)]
 mod sample;
 mod send_queue;

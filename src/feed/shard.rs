@@ -20,9 +20,9 @@ use super::delivery::{DeliveryState, End};
 use super::handle::{LatestState, Meter, Published, Tick};
 use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
+use super::keepalive::{Keepalive, MARK_WITH};
 use super::outbox::Outbox;
 use super::pulses::Pulses;
-use super::rounds::{MARK_WITH, Rounds};
 use super::send_queue::{Delivered, Message, MessageKind, Pending, SendQueue, ping_frame, text_frame};
 use super::throttle::{self, Throttle};
 use super::watch::Watches;
@@ -76,7 +76,7 @@ pub(super) struct Shard {
     undelivered: VecDeque<(u64, Instant)>,
     /// Written, and not counted yet.
     delivered: Delivered,
-    rounds: Rounds,
+    keepalive: Keepalive,
     /// Since others were let in.
     work: usize,
 }
@@ -173,7 +173,7 @@ impl Shard {
             send_queue: SendQueue::new(pace.pending_bytes_max),
             undelivered: VecDeque::new(),
             delivered: Delivered::default(),
-            rounds: Rounds::new(pace.ping),
+            keepalive: Keepalive::new(pace.ping),
             work: 0,
         }
     }
@@ -186,20 +186,20 @@ impl Shard {
         self.pulses.clear_all(self.number);
         self.watches.iter().for_each(|watches| watches.notify_all());
         let anew = Shard::new(self.number, rev, self.pace, self.latest, self.meter, self.pulses, self.watches);
-        Shard { rounds: self.rounds.anew(), ..anew }
+        Shard { keepalive: self.keepalive.anew(), ..anew }
     }
 
     /// What was asked of the shard before it failed. Who would have become a client by it, ends.
     fn lose(&mut self, op: Op, now: Instant) {
         match op {
             Op::Attach(_, delivery) => delivery.end(End::Lost),
-            Op::Dismiss(window) => self.rounds.leave(now, window),
+            Op::Dismiss(window) => self.keepalive.leave(now, window),
             Op::Subscribe(_) | Op::Unsubscribe(..) | Op::Detach(_) => {}
         }
     }
 
     pub fn next_at(&self) -> Option<Instant> {
-        [self.tasks.next_at(), self.clients.next_at(), self.rounds.next_at()].into_iter().flatten().min()
+        [self.tasks.next_at(), self.clients.next_at(), self.keepalive.next_at()].into_iter().flatten().min()
     }
 
     /// Whether there is something to do now.
@@ -271,11 +271,11 @@ impl Shard {
     fn op(&mut self, op: Op, now: Instant) {
         match op {
             Op::Attach(client_id, delivery) => {
-                if self.rounds.is_leaving() {
+                if self.keepalive.is_leaving() {
                     delivery.end(End::Dismissed);
                 }
                 if delivery.has_pipe() {
-                    self.rounds.begin_pings(now);
+                    self.keepalive.begin_pings(now);
                 }
                 let subs = Vec::new();
                 let entry = ClientEntry {
@@ -325,7 +325,7 @@ impl Shard {
                     self.free_slots.push(slot);
                 }
             }
-            Op::Dismiss(window) => self.rounds.leave(now, window),
+            Op::Dismiss(window) => self.keepalive.leave(now, window),
         }
     }
 
@@ -471,7 +471,7 @@ impl Shard {
         if is_due {
             (entry.unmarked, entry.marked_at) = (None, now);
         } else {
-            self.owe_mark(slot, now);
+            self.schedule_mark(slot, now);
         }
     }
 
@@ -488,12 +488,12 @@ impl Shard {
     }
 
     /// The client in this slot is told a mark soon.
-    fn owe_mark(&mut self, slot: ClientSlot, now: Instant) {
+    fn schedule_mark(&mut self, slot: ClientSlot, now: Instant) {
         if let Some(entry) = &mut self.entries[slot as usize]
             && entry.unmarked.is_none()
         {
             entry.unmarked = Some(now);
-            self.rounds.owe_mark(slot, now);
+            self.keepalive.schedule_mark(slot, now);
         }
     }
 
@@ -510,7 +510,7 @@ impl Shard {
     async fn on_time(&mut self, now: Instant) {
         let (merging, mut mark) = (self.merging(), None);
         for _ in 0..CLIENTS_AT_ONCE {
-            let Some((slot, since)) = self.rounds.mark(now) else { break };
+            let Some((slot, since)) = self.keepalive.mark_due(now) else { break };
             let Some(entry) = self.entries[slot as usize].as_mut().filter(|entry| entry.unmarked == Some(since)) else {
                 continue;
             };
@@ -520,12 +520,12 @@ impl Shard {
             if entry.pending.is_empty() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.rev) {
                 entry.marked_at = now;
             } else {
-                self.owe_mark(slot, now);
+                self.schedule_mark(slot, now);
             }
             self.breathe(WRITE_WORK).await;
         }
         let (rev, mut ping) = (self.rev, None);
-        for slot in self.rounds.pings(now, self.entries.len()) {
+        for slot in self.keepalive.pings(now, self.entries.len()) {
             if self.entries[slot].as_ref().is_none_or(|entry| !entry.delivery.has_pipe()) {
                 continue;
             }
@@ -543,11 +543,11 @@ impl Shard {
             } else {
                 // Its holder writes just now, and sees whether anything is taken.
                 entry.silent = 0;
-                self.owe_mark(slot as ClientSlot, now);
+                self.schedule_mark(slot as ClientSlot, now);
             }
             self.breathe(WRITE_WORK).await;
         }
-        for slot in self.rounds.leavers(now, self.entries.len()) {
+        for slot in self.keepalive.leavers(now, self.entries.len()) {
             self.deliver_early(slot as ClientSlot, now);
             self.entries[slot].iter().for_each(|entry| entry.delivery.end(End::Dismissed));
             self.breathe(WRITE_WORK).await;
