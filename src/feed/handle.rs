@@ -12,7 +12,7 @@ use super::inbox::{INBOX_LEN_MAX, Inbox, Op};
 use super::index::{Scope, States};
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
-use super::pulses::{Pulses, SHARDS_MAX};
+use super::pacing::{DirtyTicks, SHARDS_MAX};
 use super::send_queue::{Delivered, PENDING_BYTES_MAX};
 use super::shard::{self, Pace, Shard};
 use super::watch::{Watch, Watches};
@@ -109,7 +109,7 @@ struct Parts {
     options: FeedOptions,
     latest: Arc<dyn LatestState>,
     inboxes: Box<[Arc<Inbox>]>,
-    pulses: Arc<Pulses>,
+    dirty: Arc<DirtyTicks>,
     watches: Arc<Watches>,
     log_readers: Arc<LogReaders>,
     clients_made: AtomicU64,
@@ -130,11 +130,11 @@ impl Feed {
         // What is told once for the whole feed is told by the first shard, so that one never rests.
         let inbox = |number| Arc::new(Inbox::new(options.inbox_len_max, number > 0, rev));
         let inboxes = (0..shards).map(inbox).collect::<Box<[_]>>();
-        let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
+        let (dirty, watches) = (Arc::<DirtyTicks>::default(), Arc::<Watches>::default());
         for (number, inbox) in inboxes.iter().enumerate() {
             let watches = (number == 0).then(|| watches.clone());
             let pace = Pace { max_hz: options.max_hz, ping: options.ping, pending_bytes_max: PENDING_BYTES_MAX };
-            let shard = Shard::new(number, rev, pace, latest.clone(), meter.clone(), pulses.clone(), watches);
+            let shard = Shard::new(number, rev, pace, latest.clone(), meter.clone(), dirty.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }
         let log_readers = Arc::<LogReaders>::default();
@@ -143,7 +143,7 @@ impl Feed {
             options,
             latest,
             inboxes,
-            pulses,
+            dirty,
             watches,
             log_readers,
             clients_made: AtomicU64::new(0),
@@ -167,7 +167,7 @@ impl Feed {
         if listening == 0 {
             return;
         }
-        let mut news = parts.pulses.set(task_id, listening);
+        let mut news = parts.dirty.set(task_id, listening);
         while news != 0 {
             parts.inboxes[news.trailing_zeros() as usize].tick(task_id);
             news &= news - 1;

@@ -50,7 +50,7 @@ mod logs;
 #[cfg(test)]
 mod model_tests;
 mod outbox;
-mod pulses;
+mod pacing;
 #[cfg(test)]
 mod sample;
 mod send_queue;

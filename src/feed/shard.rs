@@ -22,7 +22,7 @@ use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
 use super::keepalive::{Keepalive, MARK_WITH};
 use super::outbox::Outbox;
-use super::pulses::Pulses;
+use super::pacing::DirtyTicks;
 use super::send_queue::{Delivered, Message, MessageKind, Pending, SendQueue, ping_frame, text_frame};
 use super::throttle::{self, Throttle};
 use super::watch::Watches;
@@ -46,7 +46,7 @@ pub(super) struct Shard {
     number: usize,
     latest: Arc<dyn LatestState>,
     meter: Arc<dyn Meter>,
-    pulses: Arc<Pulses>,
+    dirty: Arc<DirtyTicks>,
     /// Only in the first shard.
     watches: Option<Arc<Watches>>,
     pace: Pace,
@@ -147,14 +147,14 @@ impl Shard {
         pace: Pace,
         latest: Arc<dyn LatestState>,
         meter: Arc<dyn Meter>,
-        pulses: Arc<Pulses>,
+        dirty: Arc<DirtyTicks>,
         watches: Option<Arc<Watches>>,
     ) -> Shard {
         Shard {
             number,
             latest,
             meter,
-            pulses,
+            dirty,
             watches,
             pace,
             backlog: Backlog::default(),
@@ -183,9 +183,9 @@ impl Shard {
         for entry in self.entries.iter().flatten() {
             entry.delivery.end(End::Lost);
         }
-        self.pulses.clear_all(self.number);
+        self.dirty.clear_all(self.number);
         self.watches.iter().for_each(|watches| watches.notify_all());
-        let anew = Shard::new(self.number, rev, self.pace, self.latest, self.meter, self.pulses, self.watches);
+        let anew = Shard::new(self.number, rev, self.pace, self.latest, self.meter, self.dirty, self.watches);
         Shard { keepalive: self.keepalive.anew(), ..anew }
     }
 
@@ -336,7 +336,7 @@ impl Shard {
         if let Some(watches) = &self.watches {
             watches.notify(task_id, *rev);
             if task.status != Status::Running {
-                self.pulses.forget(task_id);
+                self.dirty.forget(task_id);
             }
         }
         self.index.audience(task, states, &mut self.hits);
@@ -385,9 +385,9 @@ impl Shard {
     /// Finds out who is told the newest tick of a task.
     fn progress(&mut self, task_id: TaskId, now: Instant) {
         // First the bit, then the board: a tick that comes after the look finds the bit clear, and is noted.
-        self.pulses.clear(task_id, self.number);
+        self.dirty.clear(task_id, self.number);
         let Some(task) = self.latest.task(task_id).filter(|task| task.status == Status::Running) else {
-            return self.pulses.forget(task_id);
+            return self.dirty.forget(task_id);
         };
         self.index.audience(&task, States::of(None, &task), &mut self.hits);
         if self.hits.is_empty() {

@@ -278,7 +278,7 @@ fn no_progress_follows_a_final_record() {
         assert_eq!(lines.last().unwrap(), &format!("t {} 2 completed", id(1)));
         assert_eq!(lines.iter().filter(|line| line.starts_with('p')).count(), 0, "{lines:?}");
     }
-    assert_eq!(world.pulses.len(), 0, "nothing is kept of a task that ended");
+    assert_eq!(world.dirty.len(), 0, "nothing is kept of a task that ended");
     assert_eq!(world.shard.next_at(), None);
 }
 

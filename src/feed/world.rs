@@ -15,7 +15,7 @@ use super::inbox::Inbox;
 use super::index::Scope;
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
-use super::pulses::Pulses;
+use super::pacing::DirtyTicks;
 use super::sample::task;
 use super::send_queue::PENDING_BYTES_MAX;
 use super::shard::{CLIENTS_AT_ONCE, Pace, Shard};
@@ -118,7 +118,7 @@ pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25), pendi
 pub struct World {
     pub board: Arc<Board>,
     pub inbox: Arc<Inbox>,
-    pub pulses: Arc<Pulses>,
+    pub dirty: Arc<DirtyTicks>,
     pub shard: Shard,
     pub log_readers: Arc<LogReaders>,
     pub now: Instant,
@@ -134,12 +134,12 @@ impl World {
     }
 
     pub fn with_pace(inbox_len_max: usize, pace: Pace) -> World {
-        let (board, pulses) = (Arc::<Board>::default(), Arc::<Pulses>::default());
+        let (board, dirty) = (Arc::<Board>::default(), Arc::<DirtyTicks>::default());
         World {
             inbox: Arc::new(Inbox::new(inbox_len_max, inbox_len_max == 20, 0)),
-            shard: Shard::new(0, 0, pace, board.clone(), Arc::new(()), pulses.clone(), Some(Arc::default())),
+            shard: Shard::new(0, 0, pace, board.clone(), Arc::new(()), dirty.clone(), Some(Arc::default())),
             board,
-            pulses,
+            dirty,
             log_readers: Arc::default(),
             now: Instant::now(),
             rev: 0,
@@ -170,7 +170,7 @@ impl World {
 
     pub fn tick(&mut self, task_id: TaskId) {
         self.board.tick(task_id);
-        if self.pulses.set(task_id, 1) != 0 {
+        if self.dirty.set(task_id, 1) != 0 {
             self.inbox.tick(task_id);
         }
     }

@@ -13,44 +13,44 @@ use crate::task::TaskId;
 pub(super) const SHARDS_MAX: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Pulses {
-    dirty: DashMap<TaskId, AtomicU64>,
+pub(super) struct DirtyTicks {
+    bits: DashMap<TaskId, AtomicU64>,
 }
 
-impl Pulses {
+impl DirtyTicks {
     /// Sets the bits of `shards`, and tells which of them were clear.
     pub fn set(&self, task_id: TaskId, shards: u64) -> u64 {
         // Always a read-modify-write, never a plain look first: it comes either before `clear`, and then whoever cleared
         // sees the tick, or after it, and then finds the bit clear.
         let set = |bits: &AtomicU64| shards & !bits.fetch_or(shards, Ordering::AcqRel);
-        match self.dirty.get(&task_id) {
+        match self.bits.get(&task_id) {
             Some(bits) => set(&bits),
-            None => set(&self.dirty.entry(task_id).or_default()),
+            None => set(&self.bits.entry(task_id).or_default()),
         }
     }
 
     /// Clears the bit of a shard. Whatever ticked before is on the board now.
     pub fn clear(&self, task_id: TaskId, shard: usize) {
-        if let Some(bits) = self.dirty.get(&task_id) {
+        if let Some(bits) = self.bits.get(&task_id) {
             bits.fetch_and(!(1 << shard), Ordering::AcqRel);
         }
     }
 
     /// Clears every bit of a shard.
     pub fn clear_all(&self, shard: usize) {
-        for bits in self.dirty.iter() {
+        for bits in self.bits.iter() {
             bits.fetch_and(!(1 << shard), Ordering::AcqRel);
         }
     }
 
     /// Forgets a task that runs no more. Should it tick again, its next tick finds every bit clear.
     pub fn forget(&self, task_id: TaskId) {
-        self.dirty.remove(&task_id);
+        self.bits.remove(&task_id);
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.dirty.len()
+        self.bits.len()
     }
 }
 
@@ -61,13 +61,13 @@ mod tests {
 
     #[test]
     fn only_a_clear_bit_is_worth_a_note() {
-        let pulses = Pulses::default();
-        assert_eq!(pulses.set(id(1), 0b11), 0b11);
-        assert_eq!(pulses.set(id(1), 0b11), 0);
-        pulses.clear(id(1), 1);
-        assert_eq!(pulses.set(id(1), 0b11), 0b10);
-        assert_eq!(pulses.set(id(2), 0b01), 0b01);
-        pulses.forget(id(1));
-        assert_eq!(pulses.set(id(1), 0b11), 0b11);
+        let dirty = DirtyTicks::default();
+        assert_eq!(dirty.set(id(1), 0b11), 0b11);
+        assert_eq!(dirty.set(id(1), 0b11), 0);
+        dirty.clear(id(1), 1);
+        assert_eq!(dirty.set(id(1), 0b11), 0b10);
+        assert_eq!(dirty.set(id(2), 0b01), 0b01);
+        dirty.forget(id(1));
+        assert_eq!(dirty.set(id(1), 0b11), 0b11);
     }
 }
