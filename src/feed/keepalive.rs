@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(keepalive.pings(next + Duration::from_secs(60), 1_000).count(), 10, "once");
     }
 
-    /// SendQueue were shares of the slots there were, so that a crowd that came in the middle of a round had others skipped.
+    /// Regression: a slot stays in its slice when many clients come, so every client is pinged in time.
     #[test]
     fn clients_that_come_in_between_delay_no_ping() {
         let start = Instant::now();

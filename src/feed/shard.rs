@@ -5,7 +5,7 @@
 //! the next few clients take their [turn](super::send_queue), and does what is due by the clock. Each of these depends on what
 //! came in and on `now`, and awaits nothing but that other futures are let in.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -22,9 +22,8 @@ use super::inbox::{Inbox, Op, Subscribe, Waiting};
 use super::index::{ClientSlot, Hit, Index, States, Sub, SubKey};
 use super::keepalive::{Keepalive, MARK_WITH};
 use super::outbox::Outbox;
-use super::pacing::DirtyTicks;
+use super::pacing::{DirtyTicks, Pacing};
 use super::send_queue::{Delivered, Message, MessageKind, Pending, SendQueue, ping_frame, text_frame};
-use super::throttle::{self, Throttle};
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
@@ -62,14 +61,7 @@ pub(super) struct Shard {
     entries: Vec<Option<ClientEntry>>,
     free_slots: Vec<ClientSlot>,
     slot_of: HashMap<ClientId, ClientSlot>,
-    /// Paces the tasks: the hub's rate.
-    tasks: Throttle<TaskId, ()>,
-    /// Paces single clients that asked for less.
-    clients: Throttle<(ClientId, TaskId), Tick>,
-    /// Ticked, but their newest transition was not looked at yet.
-    early: HashSet<TaskId>,
-    /// Whose newest tick is to be looked at next.
-    ready: VecDeque<TaskId>,
+    pacing: Pacing,
     hits: Vec<Hit>,
     send_queue: SendQueue,
     /// Commits that were not handed to everybody yet: their last `rev`, and when they were published.
@@ -165,10 +157,7 @@ impl Shard {
             entries: Vec::new(),
             free_slots: Vec::new(),
             slot_of: HashMap::new(),
-            tasks: Throttle::default(),
-            clients: Throttle::default(),
-            early: HashSet::new(),
-            ready: VecDeque::new(),
+            pacing: Pacing::new(pace.max_hz),
             hits: Vec::new(),
             send_queue: SendQueue::new(pace.pending_bytes_max),
             undelivered: VecDeque::new(),
@@ -199,12 +188,12 @@ impl Shard {
     }
 
     pub fn next_at(&self) -> Option<Instant> {
-        [self.tasks.next_at(), self.clients.next_at(), self.keepalive.next_at()].into_iter().flatten().min()
+        [self.pacing.next_at(), self.keepalive.next_at()].into_iter().flatten().min()
     }
 
     /// Whether there is something to do now.
     pub fn is_busy(&self) -> bool {
-        !self.send_queue.is_empty() || !self.backlog.is_empty() || !self.ready.is_empty()
+        !self.send_queue.is_empty() || !self.backlog.is_empty() || self.pacing.is_ready()
     }
 
     /// Everything up to here was handed to whom it concerns.
@@ -215,13 +204,13 @@ impl Shard {
     /// Takes what came in; as long as not everything was looked at that was taken before, no more than what clients ask.
     /// `None` once the inbox is closed.
     pub fn take(&mut self, now: Instant, inbox: &Inbox) -> Option<Waiting> {
-        let is_behind = !self.backlog.is_empty() || !self.ready.is_empty();
+        let is_behind = !self.backlog.is_empty() || self.pacing.is_ready();
         let mut waiting = inbox.take(is_behind)?;
         if !is_behind {
             self.undelivered.extend(waiting.published());
             self.merges += u64::from(waiting.merged.is_some());
             self.backlog.fill(take(&mut waiting.batches), waiting.merged.take(), waiting.passed_rev);
-            self.admit(take(&mut waiting.ticks), now);
+            self.pacing.admit(take(&mut waiting.ticks), now);
         }
         Some(waiting)
     }
@@ -255,14 +244,14 @@ impl Shard {
             self.breathe(LOOK_WORK + self.hits.len()).await;
         }
         while !self.send_queue.is_full()
-            && let Some(task_id) = self.ready.pop_front()
+            && let Some(task_id) = self.pacing.next()
         {
             self.progress(task_id, now);
             self.breathe(LOOK_WORK + self.hits.len()).await;
         }
         // Also where there is no room: there may never be any.
         for _ in 0..CLIENTS_AT_ONCE {
-            let Some(((client_id, task_id), tick)) = self.clients.due(now) else { break };
+            let Some(((client_id, task_id), tick)) = self.pacing.due(now) else { break };
             self.late_progress(client_id, task_id, tick);
             self.breathe(LOOK_WORK).await;
         }
@@ -348,7 +337,7 @@ impl Shard {
         for hit in &hits {
             // A tick that still waits is older than this record.
             if let Some(entry) = &self.entries[hit.slot as usize] {
-                self.clients.forget(&(entry.client_id, task_id));
+                self.pacing.forget(entry.client_id, task_id);
             }
             self.enqueue(hit.slot);
         }
@@ -360,26 +349,6 @@ impl Shard {
         if let Some(entry) = &mut self.entries[slot as usize] {
             self.send_queue.enqueue(slot, &mut entry.pending, self.rev);
         }
-    }
-
-    /// The tasks whose progress may be told now: those that just ticked, those that were early, and those that had to wait
-    /// for the hub's rate.
-    fn admit(&mut self, ticked: Vec<TaskId>, now: Instant) {
-        for task_id in take(&mut self.early) {
-            // Delivered now in any case; the offer is for what comes after to be paced from here.
-            self.tasks.offer(task_id, (), self.interval(), now);
-            self.ready.push_back(task_id);
-        }
-        for task_id in ticked {
-            if self.tasks.offer(task_id, (), self.interval(), now).is_some() {
-                self.ready.push_back(task_id);
-            }
-        }
-        self.ready.extend(std::iter::from_fn(|| self.tasks.due(now)).map(|(task_id, ())| task_id));
-    }
-
-    fn interval(&self) -> Duration {
-        throttle::interval(self.pace.max_hz)
     }
 
     /// Finds out who is told the newest tick of a task.
@@ -396,25 +365,19 @@ impl Shard {
         let Some(tick) = self.latest.progress(task_id) else { return };
         if tick.rev > self.rev {
             // The transition is on its way.
-            self.early.insert(task_id);
+            self.pacing.hold_back(task_id);
             return;
         }
-        if !self.tasks.is_news(task_id, (tick.rev, tick.tick), now) {
+        if !self.pacing.is_news(task_id, (tick.rev, tick.tick), now) {
             return;
         }
         self.send_queue.push(Message { task_id, kind: MessageKind::Progress, bytes: tick.line.clone() });
         let hits = take(&mut self.hits);
         for hit in &hits {
             let Some(entry) = &self.entries[hit.slot as usize] else { continue };
-            let key = (entry.client_id, task_id);
-            if hit.hz < self.pace.max_hz {
-                if self.clients.offer(key, tick.clone(), throttle::interval(hit.hz), now).is_none() {
-                    continue;
-                }
-            } else {
-                self.clients.forget(&key);
+            if self.pacing.is_due(entry.client_id, task_id, hit.hz, &tick, now) {
+                self.enqueue(hit.slot);
             }
-            self.enqueue(hit.slot);
         }
         self.hits = hits;
     }
