@@ -29,11 +29,11 @@ pub(super) enum News {
 }
 
 impl Backlog {
-    /// Puts something in that is empty. Beyond what is here, nothing happened up to `passed_rev`.
-    pub fn fill(&mut self, batches: Vec<Batch>, merged: Option<Merged>, passed_rev: Option<u64>) {
+    /// Puts something in that is empty. Beyond what is here, nothing happened up to `skipped_rev`.
+    pub fn fill(&mut self, batches: Vec<Batch>, merged: Option<Merged>, skipped_rev: Option<u64>) {
         debug_assert!(self.is_empty());
         self.batches = batches.into();
-        self.rev = merged.as_ref().map(|merged| merged.rev).max(passed_rev);
+        self.rev = merged.as_ref().map(|merged| merged.rev).max(skipped_rev);
         self.merged = merged.map_or(Vec::new(), |merged| merged.tasks.into_values().collect());
         self.merged.sort_by_key(|task| std::cmp::Reverse(task.newest.rev));
     }

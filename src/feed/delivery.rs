@@ -98,15 +98,15 @@ impl DeliveryState {
         send_queue: &mut SendQueue,
         pending: Pending,
         mark: Option<&Bytes>,
-        before: u64,
-        rev: u64,
+        handed_rev: u64,
+        matched_rev: u64,
     ) -> Option<Delivered> {
         let mut shared = self.shared.lock();
         if shared.flows {
             let frame = send_queue.frame(pending, mark);
             let taken = self.write(&mut shared, &frame);
             if taken > 0 {
-                shared.outbox.set_written(rev);
+                shared.outbox.set_written(matched_rev);
                 if taken < frame.len() {
                     shared.rest = frame.slice(taken..);
                     drop(shared);
@@ -115,7 +115,7 @@ impl DeliveryState {
                 return Some(send_queue.delivered(pending));
             }
             // So far everything went past the outbox. From here on it has to know up to where.
-            shared.outbox.set_written(before);
+            shared.outbox.set_written(handed_rev);
         }
         send_queue.move_to(pending, &mut shared.outbox);
         drop(shared);
@@ -125,12 +125,12 @@ impl DeliveryState {
 
     /// Writes a frame that is not worth a place in the outbox, if the client flows; everything up to `rev` was handed over.
     /// Answers whether it is on its way.
-    pub fn write_now(&self, frame: &Bytes, rev: u64) -> bool {
+    pub fn write_now(&self, frame: &Bytes, matched_rev: u64) -> bool {
         let mut shared = self.shared.lock();
         if !shared.flows {
             return false;
         }
-        shared.outbox.set_written(rev);
+        shared.outbox.set_written(matched_rev);
         let taken = self.write(&mut shared, frame);
         if taken < frame.len() {
             // Also when nothing was taken: whoever holds the client finds something to write, and sees how long it takes.

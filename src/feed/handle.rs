@@ -127,7 +127,7 @@ impl Feed {
     /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
     pub fn start(latest: Arc<dyn LatestState>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        // What is told once for the whole feed is told by the first shard, so that one never rests.
+        // What is told once for the whole feed is told by the first shard, so that one never skip_while_idle.
         let inbox = |number| Arc::new(Inbox::new(options.inbox_len_max, number > 0, rev));
         let inboxes = (0..shards).map(inbox).collect::<Box<[_]>>();
         let (dirty, watches) = (Arc::<DirtyTicks>::default(), Arc::<Watches>::default());

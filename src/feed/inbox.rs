@@ -26,9 +26,9 @@ pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Notify,
     len_max: usize,
-    /// Without clients there is nothing to do for the shard.
-    rests: bool,
-    /// The shard has handed everything up to this `rev` to its clients.
+    /// If true, commits are not queued while the shard has no clients.
+    skip_while_idle: bool,
+    /// Every transition up to here has left the shard's send queue, for every client.
     handed_rev: AtomicU64,
     /// Clients of the shard. Without any, nobody needs to hear of ticks.
     clients: AtomicUsize,
@@ -43,8 +43,8 @@ pub(super) struct Waiting {
     pub batches: Vec<Batch>,
     len: usize,
     pub merged: Option<Merged>,
-    /// Up to here transitions went by while there was no client.
-    pub passed_rev: Option<u64>,
+    /// Transitions up to here were not queued, for there was no client.
+    pub skipped_rev: Option<u64>,
     /// Each running task once.
     pub ticks: Vec<TaskId>,
     closed: bool,
@@ -126,12 +126,12 @@ impl Merged {
 }
 
 impl Inbox {
-    pub fn new(len_max: usize, rests: bool, rev: u64) -> Inbox {
+    pub fn new(len_max: usize, skip_while_idle: bool, rev: u64) -> Inbox {
         Inbox {
             waiting: Mutex::default(),
             wake: Notify::new(),
             len_max,
-            rests,
+            skip_while_idle,
             handed_rev: AtomicU64::new(rev),
             clients: AtomicUsize::new(0),
             undelivered_since: Mutex::default(),
@@ -144,9 +144,9 @@ impl Inbox {
             return;
         }
         // A client that comes now asks after this, and is told from then on.
-        if self.rests && !self.has_clients() {
+        if self.skip_while_idle && !self.has_clients() {
             let rev = batch.last().map(|last| last.rev);
-            waiting.passed_rev = rev;
+            waiting.skipped_rev = rev;
             self.handed_rev.fetch_max(rev.unwrap_or(0), Ordering::AcqRel);
             return;
         }

@@ -68,8 +68,8 @@ pub(super) struct Outbox {
     progress: Newest,
     /// In a box, as few clients read logs.
     logs: Option<Box<LogQueue>>,
-    /// Every transition up to this `rev` that was meant for the client has been taken.
-    taken_rev: u64,
+    /// Every transition up to here that is for the client was taken, or written past this outbox.
+    written_rev: u64,
 }
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Outbox {
             overflowed: false,
             progress: Newest::default(),
             logs: None,
-            taken_rev: rev,
+            written_rev: rev,
         }
     }
 
@@ -184,7 +184,7 @@ impl Outbox {
 
     /// Everything up to `rev` was written past this outbox, in which nothing waited.
     pub fn set_written(&mut self, rev: u64) {
-        self.taken_rev = self.taken_rev.max(rev);
+        self.written_rev = self.written_rev.max(rev);
     }
 
     /// Whether anything waits, held or not.
@@ -195,7 +195,7 @@ impl Outbox {
     /// The client starts anew: from `rev` on it is owed everything again.
     pub fn restart(&mut self, rev: u64) {
         self.overflowed = false;
-        self.taken_rev = self.taken_rev.max(rev);
+        self.written_rev = self.written_rev.max(rev);
     }
 
     /// Whether [`take`](Self::take) would find anything.
@@ -228,7 +228,7 @@ impl Outbox {
             }
             let line = if let Some(transition) = self.transitions.pop_front() {
                 self.transitions_bytes -= transition.line.len();
-                self.taken_rev = self.taken_rev.max(transition.rev - 1);
+                self.written_rev = self.written_rev.max(transition.rev - 1);
                 transition.line
             } else if let Some((_, line)) = self.collapsed.pop() {
                 line
@@ -254,9 +254,9 @@ impl Outbox {
     pub fn mark(&mut self, handed_rev: u64) -> u64 {
         if !self.overflowed && self.collapsed.is_empty() {
             let complete = self.transitions.front().map_or(handed_rev, |first| handed_rev.min(first.rev - 1));
-            self.taken_rev = self.taken_rev.max(complete);
+            self.written_rev = self.written_rev.max(complete);
         }
-        self.taken_rev
+        self.written_rev
     }
 }
 

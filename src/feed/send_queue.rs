@@ -97,7 +97,7 @@ pub(super) struct SendQueue {
 pub(super) struct Queued {
     pub slot: ClientSlot,
     /// Everything up to this `rev` was handed to them.
-    pub before: u64,
+    pub handed_rev: u64,
     from_message: MessageNumber,
 }
 
@@ -160,12 +160,12 @@ impl SendQueue {
     }
 
     /// Adds the newest message to what the client in `slot` is owed. If that was nothing, it waits for a turn from here on, and
-    /// everything up to `before` was handed to it.
-    pub fn enqueue(&mut self, slot: ClientSlot, pending: &mut Pending, before: u64) {
+    /// everything up to `handed_rev` was handed to it.
+    pub fn enqueue(&mut self, slot: ClientSlot, pending: &mut Pending, handed_rev: u64) {
         let message = self.newest();
         if pending.is_empty() {
             pending.from_message = message;
-            self.queue.push_back(Queued { slot, before, from_message: message });
+            self.queue.push_back(Queued { slot, handed_rev, from_message: message });
         }
         let next = self.nodes_gone + self.nodes.len() as NodeNumber + 1;
         let node = self.node(pending.node);
@@ -203,8 +203,8 @@ impl SendQueue {
     }
 
     /// Up to where everything was handed to everybody; where nobody waits there is no such bound.
-    pub fn before(&self) -> Option<u64> {
-        self.queue.front().map(|queued| queued.before)
+    pub fn handed_rev(&self) -> Option<u64> {
+        self.queue.front().map(|queued| queued.handed_rev)
     }
 
     /// Whether somebody is to be told before another message comes.
@@ -371,13 +371,13 @@ mod tests {
         let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 3]);
         enqueue(&mut queue, 1, &mut pending, &[0, 1, 2]);
         let first = queue.next().unwrap();
-        assert_eq!((first.slot, first.before, first.is_for(pending[0])), (0, 0, true));
+        assert_eq!((first.slot, first.handed_rev, first.is_for(pending[0])), (0, 0, true));
         assert_eq!(text(&mut queue, std::mem::take(&mut pending[0])), "1");
         enqueue(&mut queue, 2, &mut pending, &[0, 1, 2]);
         assert_eq!([queue.next(), queue.next()].map(|queued| queued.unwrap().slot), [1, 2]);
-        assert_eq!(queue.before(), Some(1), "the first has the first message, and waits for the second");
+        assert_eq!(queue.handed_rev(), Some(1), "the first has the first message, and waits for the second");
         assert_eq!(pending.map(|pending| text(&mut queue, pending)), ["2", "1\n2", "1\n2"]);
-        assert_eq!((queue.next().unwrap().slot, queue.before()), (0, None));
+        assert_eq!((queue.next().unwrap().slot, queue.handed_rev()), (0, None));
         assert_eq!(text(&mut queue, pending[0]), "2");
     }
 

@@ -52,8 +52,8 @@ pub(super) struct Shard {
     backlog: Backlog,
     /// How many backlogs were merged.
     merges: u64,
-    /// Everything up to here was looked at: it is owed, or was handed, to whom it concerns.
-    rev: u64,
+    /// Every transition up to here was matched, and enqueued for the clients it is for.
+    matched_rev: u64,
     /// The last mark that was due, and its `rev`.
     mark: (u64, Bytes),
     index: Index,
@@ -64,7 +64,8 @@ pub(super) struct Shard {
     pacing: Pacing,
     hits: Vec<Hit>,
     send_queue: SendQueue,
-    /// Commits that were not handed to everybody yet: their last `rev`, and when they were published.
+    /// Commits of which something is still queued for a client, or not matched: their last `rev`, and when they were
+    /// published.
     undelivered: VecDeque<(u64, Instant)>,
     /// Written, and not counted yet.
     delivered: Delivered,
@@ -123,8 +124,8 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
         if AssertUnwindSafe(shard.go_on(&mut waiting, CLIENTS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
             // Nobody knows what its clients were told. They come back, and resume.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
-            let undelivered_rev = shard.undelivered.back().map_or(0, |(rev, _)| *rev);
-            let rev = shard.rev.max(undelivered_rev).max(inbox.handed_rev());
+            let published_rev = shard.undelivered.back().map_or(0, |(rev, _)| *rev);
+            let rev = shard.matched_rev.max(published_rev).max(inbox.handed_rev());
             shard = shard.anew(rev);
             waiting.ops.into_iter().for_each(|op| shard.lose(op, now));
             inbox.set_handed(rev, None);
@@ -151,7 +152,7 @@ impl Shard {
             pace,
             backlog: Backlog::default(),
             merges: 0,
-            rev,
+            matched_rev: rev,
             mark: (rev, mark_line(rev)),
             index: Index::default(),
             entries: Vec::new(),
@@ -196,9 +197,9 @@ impl Shard {
         !self.send_queue.is_empty() || !self.backlog.is_empty() || self.pacing.is_ready()
     }
 
-    /// Everything up to here was handed to whom it concerns.
+    /// Every transition up to here has left the send queue, for every client.
     fn handed_rev(&self) -> u64 {
-        self.send_queue.before().unwrap_or(self.rev)
+        self.send_queue.handed_rev().unwrap_or(self.matched_rev)
     }
 
     /// Takes what came in; as long as not everything was looked at that was taken before, no more than what clients ask.
@@ -209,7 +210,7 @@ impl Shard {
         if !is_behind {
             self.undelivered.extend(waiting.published());
             self.merges += u64::from(waiting.merged.is_some());
-            self.backlog.fill(take(&mut waiting.batches), waiting.merged.take(), waiting.passed_rev);
+            self.backlog.fill(take(&mut waiting.batches), waiting.merged.take(), waiting.skipped_rev);
             self.pacing.admit(take(&mut waiting.ticks), now);
         }
         Some(waiting)
@@ -236,10 +237,10 @@ impl Shard {
                 News::Transition(transitions, at) => {
                     let published = &transitions[at];
                     self.transition(published, published.states(), MessageKind::Transition { rev: published.rev });
-                    self.rev = published.rev;
+                    self.matched_rev = published.rev;
                 }
                 News::Merged(task) => self.transition(&task.newest, task.states, MessageKind::Merged { len: task.len }),
-                News::UpTo(rev) => self.rev = self.rev.max(rev),
+                News::UpTo(rev) => self.matched_rev = self.matched_rev.max(rev),
             }
             self.breathe(LOOK_WORK + self.hits.len()).await;
         }
@@ -347,7 +348,7 @@ impl Shard {
     /// Owes the newest line to the client in this slot.
     fn enqueue(&mut self, slot: ClientSlot) {
         if let Some(entry) = &mut self.entries[slot as usize] {
-            self.send_queue.enqueue(slot, &mut entry.pending, self.rev);
+            self.send_queue.enqueue(slot, &mut entry.pending, self.matched_rev);
         }
     }
 
@@ -363,7 +364,7 @@ impl Shard {
             return;
         }
         let Some(tick) = self.latest.progress(task_id) else { return };
-        if tick.rev > self.rev {
+        if tick.rev > self.matched_rev {
             // The transition is on its way.
             self.pacing.hold_back(task_id);
             return;
@@ -401,7 +402,7 @@ impl Shard {
         for _ in 0..clients {
             let Some(queued) = self.send_queue.next() else { break };
             if self.entries[queued.slot as usize].as_ref().is_some_and(|entry| queued.is_for(entry.pending)) {
-                self.deliver_to(queued.slot, queued.before, now);
+                self.deliver_to(queued.slot, queued.handed_rev, now);
                 self.breathe(WRITE_WORK).await;
             }
         }
@@ -414,8 +415,8 @@ impl Shard {
         self.meter.written(take(&mut self.delivered));
     }
 
-    /// Tells the client in this slot what it is owed; everything up to `before` was handed to it.
-    fn deliver_to(&mut self, slot: ClientSlot, before: u64, now: Instant) {
+    /// Tells the client in this slot what it is owed; everything up to `handed_rev` was handed to it.
+    fn deliver_to(&mut self, slot: ClientSlot, handed_rev: u64, now: Instant) {
         let merging = self.merging();
         let Some(entry) = &mut self.entries[slot as usize] else { return };
         let pending = take(&mut entry.pending);
@@ -423,11 +424,11 @@ impl Shard {
             entry.merge = merging;
         }
         let is_due = now.duration_since(entry.marked_at) >= MARK_WITH && !entry.is_midway(merging);
-        if is_due && self.mark.0 != self.rev {
-            self.mark = (self.rev, mark_line(self.rev));
+        if is_due && self.mark.0 != self.matched_rev {
+            self.mark = (self.matched_rev, mark_line(self.matched_rev));
         }
         let mark = is_due.then_some(&self.mark.1);
-        let delivered = entry.delivery.deliver(&mut self.send_queue, pending, mark, before, self.rev);
+        let delivered = entry.delivery.deliver(&mut self.send_queue, pending, mark, handed_rev, self.matched_rev);
         self.send_queue.release(pending);
         let Some(delivered) = delivered else { return };
         self.delivered.add(&delivered);
@@ -478,16 +479,17 @@ impl Shard {
                 continue;
             };
             entry.unmarked = None;
-            let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.rev)].iter()));
+            let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.matched_rev)].iter()));
             // Who waits for a turn has not been handed everything.
-            if entry.pending.is_empty() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.rev) {
+            if entry.pending.is_empty() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.matched_rev)
+            {
                 entry.marked_at = now;
             } else {
                 self.schedule_mark(slot, now);
             }
             self.breathe(WRITE_WORK).await;
         }
-        let (rev, mut ping) = (self.rev, None);
+        let (rev, mut ping) = (self.matched_rev, None);
         for slot in self.keepalive.pings(now, self.entries.len()) {
             if self.entries[slot].as_ref().is_none_or(|entry| !entry.delivery.has_pipe()) {
                 continue;
