@@ -1,6 +1,6 @@
-//! What a shard has taken from its inbox, and not looked at yet.
+//! What a shard has taken from its inbox, and not matched yet.
 //!
-//! It is looked at in order, as fast as clients can be told of it; see [`turns`](super::send_queue).
+//! It is matched in order, as fast as clients can be sent to; see [`turns`](super::send_queue).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::inbox::{Batch, Merged, MergedTask};
 #[derive(Default)]
 pub(super) struct Backlog {
     batches: VecDeque<Batch>,
-    /// So many transitions of the first batch were looked at.
+    /// So many transitions of the first batch were matched.
     at: usize,
     /// Newest first.
     merged: Vec<MergedTask>,
@@ -19,17 +19,17 @@ pub(super) struct Backlog {
     rev: Option<u64>,
 }
 
-/// The next thing to look at.
+/// The next thing to match.
 pub(super) enum News {
     /// A transition of a batch.
     Transition(Arc<[Published]>, usize),
     Merged(MergedTask),
-    /// Everything up to this `rev` was looked at.
+    /// Every transition up to this `rev` was matched.
     UpTo(u64),
 }
 
 impl Backlog {
-    /// Puts something in that is empty. Beyond what is here, nothing happened up to `skipped_rev`.
+    /// Refills the empty backlog. Revs up to `skipped_rev` that are not in it had no client to be sent to.
     pub fn fill(&mut self, batches: Vec<Batch>, merged: Option<Merged>, skipped_rev: Option<u64>) {
         debug_assert!(self.is_empty());
         self.batches = batches.into();
@@ -42,7 +42,7 @@ impl Backlog {
         self.batches.is_empty() && self.rev.is_none()
     }
 
-    /// Whether the rest of it tells of merged tasks: of some it is known what happened up to a `rev`, of others not.
+    /// Whether what is left is merged: clients that were sent a part of it have no `rev` up to which they know everything.
     pub fn is_merged(&self) -> bool {
         self.batches.is_empty() && self.rev.is_some()
     }

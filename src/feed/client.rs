@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// Lets the feed write to the pipe by itself from now on, marks and pings too, if nothing waits. Answers whether it
-    /// does. Until [`stop`](Self::stop) or until [`ready`](Self::ready) resolves, nobody else may write to it.
+    /// does. Until [`stop`](Self::stop) or until [`ready`](Self::ready) resolves, nothing else may write to it.
     pub fn flow(&self) -> bool {
         self.delivery.flow()
     }
@@ -171,13 +171,13 @@ impl Client {
         self.delivery.lock().outbox.take(out, bytes_max)
     }
 
-    /// The largest `rev` up to which everything was taken; it never goes back. Whoever has sent what was taken, and the
-    /// snapshots of all subscriptions, may tell it as a `mark`.
+    /// The largest `rev` up to which everything was taken; it never goes back. Once what was taken is sent, and the
+    /// snapshots of all subscriptions, the session may send it as a `mark`.
     pub fn mark(&mut self) -> u64 {
         // In this order: what the shard hands over in between is seen in the outbox, and only makes the mark smaller.
         let handed_rev = self.inbox.handed_rev();
         let mut state = self.delivery.lock();
-        // Of a shard that failed nobody knows what it handed over.
+        // What a failed shard handed over is not known.
         let handed_rev = if state.why_end() == Some(End::Lost) { 0 } else { handed_rev };
         state.outbox.mark(handed_rev)
     }

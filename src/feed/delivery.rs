@@ -1,12 +1,12 @@
 //! What a shard and one of its clients share: the lines that wait, and the way out.
 //!
 //! A client may have a [`Pipe`]: a way out that takes bytes without waiting. It has one writer at a time. While the client
-//! *flows*, nothing waits for it, and its shard writes to the pipe when its turn comes: no queue, no wake-up. When the pipe
-//! is full, or something has to be said that is not said in turns (an answer, a snapshot, log lines), the flow stops. From
-//! then on lines wait in the outbox, and whoever holds the [`Client`](super::Client) writes them, until nothing waits and
-//! they let it flow again.
+//! *flows*, its outbox is empty and the shard writes to the pipe: no queue, no wake-up. When the pipe is full, or something
+//! has to be sent that does not come through the send queue (an answer, a snapshot, log lines), the flow stops. From then on
+//! messages wait in the outbox, and the future that holds the [`Client`](super::Client) writes them, until the outbox is
+//! empty and it lets the client flow again.
 //!
-//! A frame that the pipe took only in part is finished before anything else is written: its rest stands here.
+//! A frame that the pipe took only in part is finished before anything else is written: its rest is kept here.
 
 use std::io;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use super::send_queue::{Delivered, Pending, SendQueue};
 
 /// A way out that takes bytes without waiting.
 pub trait Pipe: Send + Sync {
-    /// Takes as much of `bytes` as there is room for now; an error for none. That it is broken is noticed by whoever reads
-    /// from the other side of it.
+    /// Takes as much of `bytes` as there is room for now; an error for none. A broken connection is noticed by
+    /// the future that reads from it.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 }
 
 /// Why the feed wants a client to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The hub goes down, and it is this client's turn to leave.
+    /// The hub goes down, and this client is to leave now.
     Dismissed,
-    /// Nothing was heard for two pings.
+    /// Nothing was received for two pings.
     Silent,
-    /// The feed lost track of what this client was told.
+    /// The shard failed: what this client was sent is not known.
     Lost,
 }
 
@@ -42,14 +42,14 @@ pub enum End {
 pub(super) struct DeliveryState {
     pipe: Option<Arc<dyn Pipe>>,
     shared: Mutex<Shared>,
-    /// Something was heard since the shard last looked.
+    /// Something was received since the shard last looked.
     heard: AtomicBool,
     wake: AtomicWaker,
 }
 
 pub(super) struct Shared {
     pub outbox: Outbox,
-    /// Nothing waits, and the shard writes by itself.
+    /// The outbox is empty, and the shard writes to the pipe.
     flows: bool,
     /// What is left of a frame that the pipe took in part.
     rest: Bytes,
@@ -62,7 +62,7 @@ impl DeliveryState {
         DeliveryState { pipe, shared: Mutex::new(shared), heard: AtomicBool::new(true), wake: AtomicWaker::new() }
     }
 
-    /// Puts something in the outbox, past the shard's turns.
+    /// Puts something in the outbox, past the send queue, and stops the flow.
     pub fn put(&self, lines: impl FnOnce(&mut Outbox)) {
         let mut shared = self.shared.lock();
         shared.flows = false;
@@ -71,7 +71,7 @@ impl DeliveryState {
         self.wake();
     }
 
-    /// For whoever holds the client; for others to look only.
+    /// For the future that holds the client; others only read.
     pub fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock()
     }
@@ -91,8 +91,8 @@ impl DeliveryState {
         if self.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Hands over what is `owed`, which is everything after `before` and up to `rev`: writes it as a frame if the client
-    /// flows, else puts its lines in the outbox. Answers what was written.
+    /// Hands over what is `pending`, which is everything after `handed_rev` and up to `matched_rev`: writes it as a frame if
+    /// the client flows, else puts its messages in the outbox. Answers what was written.
     pub fn deliver(
         &self,
         send_queue: &mut SendQueue,
@@ -114,7 +114,7 @@ impl DeliveryState {
                 }
                 return Some(send_queue.delivered(pending));
             }
-            // So far everything went past the outbox. From here on it has to know up to where.
+            // Until now the shard wrote directly: tells the outbox which revs were delivered already.
             shared.outbox.set_written(handed_rev);
         }
         send_queue.move_to(pending, &mut shared.outbox);
@@ -123,7 +123,7 @@ impl DeliveryState {
         None
     }
 
-    /// Writes a frame that is not worth a place in the outbox, if the client flows; everything up to `rev` was handed over.
+    /// Writes a frame that is not worth keeping in the outbox, if the client flows; everything up to `rev` was handed over.
     /// Answers whether it is on its way.
     pub fn write_now(&self, frame: &Bytes, matched_rev: u64) -> bool {
         let mut shared = self.shared.lock();
@@ -133,7 +133,7 @@ impl DeliveryState {
         shared.outbox.set_written(matched_rev);
         let taken = self.write(&mut shared, frame);
         if taken < frame.len() {
-            // Also when nothing was taken: whoever holds the client finds something to write, and sees how long it takes.
+            // Also when nothing was taken: the client's future then has something to write, and measures how long it takes.
             shared.rest = frame.slice(taken..);
             drop(shared);
             self.wake();
@@ -156,7 +156,7 @@ impl DeliveryState {
         shared.flows
     }
 
-    /// Whether whoever holds the client has something to do.
+    /// Whether the future that holds the client has something to do.
     pub fn is_ready(&self) -> bool {
         let shared = self.shared.lock();
         match self.pipe {
@@ -173,12 +173,12 @@ impl DeliveryState {
         self.wake();
     }
 
-    /// Something came from the other side, or was taken by it.
+    /// Something was received from the other side, or was taken by it.
     pub fn set_heard(&self) {
         self.heard.store(true, Ordering::Relaxed);
     }
 
-    /// Whether anything was heard since the last call.
+    /// Whether anything was received since the last call.
     pub fn take_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
     }
@@ -216,7 +216,7 @@ mod tests {
         delivery
     }
 
-    /// A ping that found no room was forgotten, and with it the only chance to see that nobody takes anything.
+    /// Regression: a ping for which the pipe has no room is left to the client's future, which sees that nothing is taken.
     #[test]
     fn what_found_no_room_is_for_the_holder_to_write() {
         for (takes, rest) in [(0, "ping"), (1, "ing"), (9, "")] {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_flow_is_not_written_to() {
+    fn a_client_that_does_not_flow_is_not_written_to() {
         let delivery = flowing(9);
         delivery.put(|outbox| outbox.progress(super::super::sample::id(1), "tick".into()));
         assert!(delivery.is_ready() && !delivery.write_now(&"ping".into(), 1) && !delivery.flow());

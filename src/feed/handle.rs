@@ -1,4 +1,4 @@
-//! The handle of the feed: what the hub tells it, and where clients come from.
+//! The handle of the feed: the hub publishes to it, and routes attach clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +41,7 @@ impl Meter for () {
     fn delivered_after(&self, _: usize, _: Duration) {}
 }
 
-/// A progress tick, ready to be told.
+/// A progress tick, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Tick {
     /// Of the transition it follows.
@@ -75,11 +75,11 @@ impl Published {
 pub struct FeedOptions {
     /// Futures among which the clients are shared out, 1–64; by default one a core.
     pub shards: usize,
-    /// The most progress ticks of one task that a client is told in a second.
+    /// The most progress ticks of one task that a client is sent in a second.
     pub max_hz: f64,
-    /// How often a client with a pipe is pinged, and told a mark.
+    /// How often a client with a pipe is sent a ping and a mark.
     pub ping: Duration,
-    /// Over how long goodbyes are spread, so that not everyone comes back at once.
+    /// Over how long goodbyes are spread, so that not all clients come back at once.
     pub goodbye: Duration,
     pub outbox: OutboxLimits,
     /// Transitions that wait in order for one shard; beyond, they are merged.
@@ -99,7 +99,7 @@ impl Default for FeedOptions {
     }
 }
 
-/// The feed. Clones are the same feed; with the last one its shards stop, and what was not told by then is not told.
+/// The feed. Clones are the same feed; with the last one its shards stop, and what was not sent by then is not sent.
 #[derive(Clone)]
 pub struct Feed {
     parts: Arc<Parts>,
@@ -127,7 +127,7 @@ impl Feed {
     /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
     pub fn start(latest: Arc<dyn LatestState>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        // What is told once for the whole feed is told by the first shard, so that one never skip_while_idle.
+        // The first shard notifies the watches, so it looks at every commit, also without clients.
         let inbox = |number| Arc::new(Inbox::new(options.inbox_len_max, number > 0, rev));
         let inboxes = (0..shards).map(inbox).collect::<Box<[_]>>();
         let (dirty, watches) = (Arc::<DirtyTicks>::default(), Arc::<Watches>::default());
@@ -152,7 +152,7 @@ impl Feed {
         Feed { parts: Arc::new(parts) }
     }
 
-    /// Tells what was committed, in order of `rev` without holes, after the [`LatestState`] knows it. Never waits.
+    /// Publishes what was committed, in order of `rev` without holes, after the [`LatestState`] knows it. Never waits.
     pub fn publish(&self, batch: Arc<[Published]>) {
         let Some(last) = batch.last() else { return };
         self.parts.inboxes.iter().for_each(|inbox| inbox.publish(&batch));
@@ -174,7 +174,7 @@ impl Feed {
         }
     }
 
-    /// A task wrote lines, oldest first. Costs a look-up where nobody reads its log, and never more than a note.
+    /// A task wrote lines, oldest first. Costs a look-up where no client reads its log, and never more than a note.
     pub fn logs(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
         self.parts.log_readers.note(task_id, lines, || self.parts.latest.task(task_id));
     }
@@ -189,7 +189,7 @@ impl Feed {
         Client::new(id, scope, options.max_hz, options.outbox, pipe, inbox, log_readers.clone())
     }
 
-    /// Has every client end, each at a moment of its own; also those that come later.
+    /// Has every client end, spread over the `goodbye` time; also those that come later.
     pub fn dismiss(&self) {
         let window = self.parts.options.goodbye;
         self.parts.inboxes.iter().for_each(|inbox| inbox.ask(Op::Dismiss(window)));

@@ -1,7 +1,7 @@
 //! What waits for a shard.
 //!
-//! Whoever leaves something here never waits. A shard that falls behind finds the transitions merged to the newest of
-//! each task: it then tells that to its clients as lag, for that is what it is.
+//! Adding never waits. For a shard that falls behind, transitions are merged to the newest of each task; it sends them as
+//! lag, for that is what it is.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::take;
@@ -30,9 +30,9 @@ pub(super) struct Inbox {
     skip_while_idle: bool,
     /// Every transition up to here has left the shard's send queue, for every client.
     handed_rev: AtomicU64,
-    /// Clients of the shard. Without any, nobody needs to hear of ticks.
+    /// Clients of the shard. Without any, ticks leave no note.
     clients: AtomicUsize,
-    /// When the oldest of what the shard took, and did not hand to everybody yet, was published.
+    /// When the oldest of what the shard took, and has not handed to every client yet, was published.
     undelivered_since: Mutex<Option<Instant>>,
 }
 
@@ -143,7 +143,7 @@ impl Inbox {
         if waiting.closed {
             return;
         }
-        // A client that comes now asks after this, and is told from then on.
+        // A client that attaches after this look is sent what is published later; what it reads from the hub includes this.
         if self.skip_while_idle && !self.has_clients() {
             let rev = batch.last().map(|last| last.rev);
             waiting.skipped_rev = rev;

@@ -1,4 +1,4 @@
-//! Who wants to hear of a task: finds the few without asking the many.
+//! Which clients a task is for: finds the few subscriptions that match without checking the many.
 //!
 //! A subscription is filed under *index keys*: the values of the most selective exact list of its filter. One without such a
 //! list (or with a pattern in it) is filed under "all". A task is looked up by its own values, and only the subscriptions
@@ -179,7 +179,7 @@ impl Index {
         }
     }
 
-    /// Everyone who wants to hear of a task that went through these states, each once, into `out`.
+    /// The clients with a subscription that covers a task which went through these states, each once, into `out`.
     pub fn audience(&mut self, task: &Task, states: States, out: &mut Vec<Hit>) {
         out.clear();
         self.lookups += 1;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_told_when_its_old_or_its_new_state_is_meant() {
+    fn a_task_is_for_those_who_mean_its_old_or_its_new_state() {
         let mut index = Index::default();
         index.insert(Sub { slot: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
         let pending = task(id(1), Status::Pending);

@@ -41,7 +41,7 @@ pub(super) struct Keepalive {
 struct Leaving {
     since: Instant,
     window: Duration,
-    /// Seats that were told, from the first.
+    /// Slots below this were told to leave.
     left: usize,
     next_at: Option<Instant>,
 }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(pings, [3; 1_007]);
         now = keepalive.next_at().unwrap();
         assert_eq!(keepalive.pings(now, 0).count(), 0);
-        assert_eq!(keepalive.next_at(), None, "nobody is there");
+        assert_eq!(keepalive.next_at(), None, "there are no clients");
     }
 
     /// Regression: the pongs that came while the process was stopped are read before a ping judges by them.

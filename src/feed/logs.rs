@@ -1,8 +1,8 @@
 //! Log lines on their way to those who asked for the log of a task.
 //!
-//! They go past the shards: a log is asked for by task id, so who gets a line is one look-up, and a task that nobody
-//! reads costs no more than that. Whoever brings lines leaves a note; a future of the feed tells them, in the order they were
-//! written, so that a log with many readers keeps nobody else waiting. Lines are no transitions: too many of them, and the
+//! They go past the shards: a log is asked for by task id, so its readers are found by one look-up, and a task without
+//! readers costs no more than that. The hub leaves a note of the lines; a future of the feed delivers them, in the order they
+//! were written, so that a log with many readers keeps no other caller waiting. Lines are no transitions: too many of them, and the
 //! oldest give way to one line that says how many went. The store keeps them all.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -22,7 +22,7 @@ use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp, line_bytes};
 pub const LOG_WAITING_LINES_MAX: usize = 1_000;
 /// The most bytes of them.
 pub const LOG_WAITING_BYTES_MAX: usize = 256 << 10;
-/// Lines are told in events of about this size, so that a flood of them leaves room between for what matters more.
+/// Lines are sent in events of about this size, so that a flood of them leaves room between for what matters more.
 const LOG_EVENT_BYTES: usize = 16 << 10;
 
 /// Some log lines of one task, encoded.
@@ -143,24 +143,24 @@ fn skipped_lines(skipped: usize, last: LogLine) -> LogLine {
     LogLine { level: Level::Warn, message: format!("{skipped} lines skipped"), ..last }
 }
 
-/// Notes of log lines that wait to be told, and about their bytes. Beyond it the oldest give way to one line that says how
+/// Notes of log lines that wait to be delivered, and about their bytes. Beyond it the oldest give way to one line that says how
 /// many.
 const LOGS_WAITING_MAX: usize = 1_024;
-const LOGS_UNTOLD_BYTES_MAX: usize = 8 << 20;
-/// Notes told before others have a turn.
+const LOGS_WAITING_BYTES_MAX: usize = 8 << 20;
+/// Notes delivered before other futures are let in.
 const LOGS_AT_ONCE: usize = 16;
 
-/// Who reads the log of which task.
+/// The readers of logs, by task.
 #[derive(Default)]
 pub(super) struct LogReaders {
     readers: DashMap<TaskId, Vec<LogReader>>,
-    untold: Mutex<Untold>,
+    undelivered: Mutex<Undelivered>,
     wake: Notify,
 }
 
-/// Lines that were written and are to be told, in the order they were written.
+/// Lines that are to be delivered, in the order they were written.
 #[derive(Default)]
-struct Untold {
+struct Undelivered {
     notes: VecDeque<(Arc<Task>, Arc<[LogLine]>)>,
     bytes: usize,
     /// Of each task that lost lines: how many, and the last of them.
@@ -168,11 +168,11 @@ struct Untold {
     closed: bool,
 }
 
-impl Untold {
+impl Undelivered {
     fn push(&mut self, task: Arc<Task>, lines: Arc<[LogLine]>) {
         self.bytes += line_bytes(&lines);
         self.notes.push_back((task, lines));
-        while (self.notes.len() > LOGS_WAITING_MAX || self.bytes > LOGS_UNTOLD_BYTES_MAX)
+        while (self.notes.len() > LOGS_WAITING_MAX || self.bytes > LOGS_WAITING_BYTES_MAX)
             && self.notes.len() > 1
             && let Some((task, lines)) = self.pop_note()
             && let Some(last) = lines.last()
@@ -182,7 +182,7 @@ impl Untold {
         }
     }
 
-    /// What is to be told next: what stands for lines that were lost comes before those that follow them.
+    /// What is to be delivered next: what stands for lines that were lost comes before those that follow them.
     fn pop(&mut self) -> Option<(Arc<Task>, Arc<[LogLine]>)> {
         let next = self.notes.front().map(|(task, _)| task.task_id);
         let lost = next.or_else(|| self.skipped.keys().next().copied()).and_then(|id| self.skipped.remove(&id));
@@ -249,13 +249,13 @@ impl LogReaders {
         }
     }
 
-    /// Notes lines that are to be told, if anyone reads this log; `task` is asked for the record only then. Short, for it is
+    /// Notes lines that are to be delivered, if this log has readers; `task` is asked for the record only then. Short, for it is
     /// called under the lock that keeps the lines of a task in order.
     pub fn note(&self, task_id: TaskId, lines: &Arc<[LogLine]>, task: impl FnOnce() -> Option<Arc<Task>>) {
         if self.readers.contains_key(&task_id)
             && let Some(task) = task()
         {
-            self.untold.lock().push(task, lines.clone());
+            self.undelivered.lock().push(task, lines.clone());
             self.wake.notify_one();
         }
     }
@@ -267,11 +267,11 @@ impl LogReaders {
             let mut delivered = 0;
             loop {
                 let next = {
-                    let mut untold = self.untold.lock();
-                    if untold.closed {
+                    let mut undelivered = self.undelivered.lock();
+                    if undelivered.closed {
                         return;
                     }
-                    untold.pop()
+                    undelivered.pop()
                 };
                 let Some((task, lines)) = next else { break };
                 self.deliver(&task, &lines);
@@ -284,11 +284,11 @@ impl LogReaders {
     }
 
     pub fn close(&self) {
-        self.untold.lock().closed = true;
+        self.undelivered.lock().closed = true;
         self.wake.notify_one();
     }
 
-    /// Hands the lines to everyone who reads this log.
+    /// Hands the lines to every reader of this log.
     fn deliver(&self, task: &Task, lines: &[LogLine]) {
         let task_id = task.task_id;
         let Some(readers) = self.readers.get(&task_id) else { return };
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_known_from_the_tail_are_not_told_again() {
+    fn lines_known_from_the_tail_are_not_delivered_again() {
         let mut queue = LogQueue::default();
         for seq in 1..=4 {
             queue.push(log_event(id(1), seq, 1, &format!("a{seq}")));
@@ -376,14 +376,14 @@ mod tests {
             level: Level::Info,
             message: "line".into(),
         };
-        let mut untold = Untold::default();
-        untold.push(task(2), [line(1)].into());
+        let mut undelivered = Undelivered::default();
+        undelivered.push(task(2), [line(1)].into());
         for seq in 0..LOGS_WAITING_MAX as u64 {
-            untold.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
+            undelivered.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
         }
-        untold.push(task(1), [line(9_999)].into());
+        undelivered.push(task(1), [line(9_999)].into());
         let mut delivered = Vec::new();
-        while let Some((task, lines)) = untold.pop() {
+        while let Some((task, lines)) = undelivered.pop() {
             delivered.push((task.task_id, lines[0].seq, lines[0].message.clone()));
         }
         assert_eq!(delivered.len(), LOGS_WAITING_MAX + 2);

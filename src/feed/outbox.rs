@@ -1,12 +1,12 @@
-//! What waits for one client.
+//! The messages that wait for one client while the shard cannot write to it.
 //!
 //! Four kinds of lines wait here, and each has its own answer for when there are too many:
 //!
 //! * **Transitions** wait in order. Beyond [`OutboxLimits`] they *collapse*: of each task only the newest line is kept,
 //!   and a `lag` line says how many transitions were merged. A client that lags for good therefore converges to the
 //!   newest records, and holds one line a task however long that takes. Past [`OutboxLimits::collapsed_max`] tasks even
-//!   that is too much to hold: the outbox forgets everything and says so ([`Taken::Overflowed`]), and whoever owns the
-//!   client starts its subscriptions anew.
+//!   that is too much to hold: the outbox forgets everything and says so ([`Taken::Overflowed`]), and the session
+//!   starts the client's subscriptions anew.
 //! * **Progress** has one slot a task, replaced in place. A transition of the task empties its slot, so no tick is ever
 //!   taken after the final record.
 //! * **Log lines** are bounded; the oldest go, and a line in their place says how many.
@@ -45,8 +45,7 @@ pub enum Taken {
     /// Nothing waits, or what waits is held until the next release.
     Nothing,
     Lines,
-    /// More tasks changed than can be kept for this client: what it was owed is forgotten. Its subscriptions need a fresh
-    /// snapshot.
+    /// More tasks changed than can be kept for this client: what waited is forgotten. Its subscriptions need a fresh snapshot.
     Overflowed,
 }
 
@@ -80,7 +79,7 @@ struct Transition {
 }
 
 impl Outbox {
-    /// An empty one, for a client that is owed nothing up to `rev`.
+    /// An empty one, for a client that is to be sent nothing up to `rev`.
     pub fn new(limits: OutboxLimits, rev: u64) -> Outbox {
         Outbox {
             limits,
@@ -182,7 +181,7 @@ impl Outbox {
         self.holds = self.holds.saturating_sub(1);
     }
 
-    /// Everything up to `rev` was written past this outbox, in which nothing waited.
+    /// The shard wrote every transition up to `rev` directly, while nothing waited here.
     pub fn set_written(&mut self, rev: u64) {
         self.written_rev = self.written_rev.max(rev);
     }
@@ -192,7 +191,7 @@ impl Outbox {
         self.holds > 0 || self.is_ready()
     }
 
-    /// The client starts anew: from `rev` on it is owed everything again.
+    /// Ends the overflow: what comes after `rev` is kept again.
     pub fn restart(&mut self, rev: u64) {
         self.overflowed = false;
         self.written_rev = self.written_rev.max(rev);

@@ -33,8 +33,8 @@ pub(super) struct DirtyTicks {
 impl DirtyTicks {
     /// Sets the bits of `shards`, and tells which of them were clear.
     pub fn set(&self, task_id: TaskId, shards: u64) -> u64 {
-        // Always a read-modify-write, never a plain look first: it comes either before `clear`, and then whoever cleared
-        // sees the tick, or after it, and then finds the bit clear.
+        // Always a read-modify-write, never a plain look first: it comes either before `clear`, and then the shard that cleared
+        // it sees the tick, or after it, and then finds the bit clear.
         let set = |bits: &AtomicU64| shards & !bits.fetch_or(shards, Ordering::AcqRel);
         match self.bits.get(&task_id) {
             Some(bits) => set(&bits),

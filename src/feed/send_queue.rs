@@ -1,15 +1,15 @@
-//! Whose turn it is, and what they are owed: each frame is put together once for all who get the same messages.
+//! A fair queue of clients to send to, with what is pending for each; one frame is built for all with the same messages.
 //!
-//! A shard tells its clients in the order in which they began to be owed something. After every few it looks at what was
-//! published meanwhile, so a client whose turn comes is told everything up to that moment, and one that was told just
-//! before stands at the end again. Under load a message is therefore with everybody after one round of the queue, and what
-//! gathers in a round leaves together; nothing is collected by a clock.
+//! A client enters the queue with its first pending message, and leaves it when all that is pending is sent. After every few
+//! clients the shard matches what was published meanwhile, so a client that comes first is sent everything up to that
+//! moment, and one that was sent to just before enters at the end again. Under load a message has therefore reached every
+//! client after one pass of the queue, and what collects in a pass leaves together; there is no batching timer.
 //!
 //! Messages come in order, each with its audience. Clients that are owed the same messages stand at the same *node* of a tree; a
 //! message moves each of its audience to the child for that message. When their turns come, clients that stand at one node get one
 //! frame: joined once, framed once, and shared. A thousand clients that watch everything stand at a few nodes; a thousand
 //! that watch a task each stand at a thousand, and each frame is made for its one reader. Messages and nodes fall off at
-//! the front once nobody in the queue is owed anything as old.
+//! the front once no client in the queue has anything as old pending.
 //!
 //! A frame is a whole WebSocket message: text, not masked, as servers send it.
 
@@ -22,7 +22,7 @@ use super::index::ClientSlot;
 use super::outbox::{Outbox, lag_line};
 use crate::task::TaskId;
 
-/// What a client is owed; by default nothing.
+/// What is pending for a client; by default nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pending {
     node: NodeNumber,
@@ -30,7 +30,7 @@ pub(super) struct Pending {
     from_message: MessageNumber,
 }
 
-/// Names a node of the tree: a sequence of messages that clients are owed. Counted up, never used again.
+/// Names a node of the tree: a sequence of messages that is pending. Counted up, never used again.
 type NodeNumber = u64;
 /// The sequence of no message.
 const ROOT: NodeNumber = 0;
@@ -38,7 +38,7 @@ const ROOT: NodeNumber = 0;
 /// Messages are counted from 1.
 type MessageNumber = u64;
 
-/// A message that somebody is owed.
+/// A message that is pending for some clients.
 pub(super) struct Message {
     pub task_id: TaskId,
     pub kind: MessageKind,
@@ -57,7 +57,7 @@ pub(super) enum MessageKind {
     Progress,
 }
 
-/// How much of what there is in a frame.
+/// How much was delivered with a frame, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
     pub transitions: u64,
@@ -73,13 +73,13 @@ pub struct Delivered {
 pub(super) const PENDING_BYTES_MAX: usize = 32 << 10;
 /// Or while there are so many nodes: clients whose filters overlap in many ways stand at one each.
 const NODES_MAX: usize = 64 << 10;
-/// Room for so many messages and nodes is kept when nobody is owed anything.
+/// Capacity for so many messages and nodes is kept when nothing is pending.
 const ROOM_KEPT: usize = 1_024;
 
 pub(super) struct SendQueue {
     bytes_max: usize,
     queue: VecDeque<Queued>,
-    /// The last one is the newest of all, the first the oldest that somebody in the queue is owed.
+    /// From the oldest that is pending for a client in the queue to the newest.
     messages: VecDeque<Message>,
     /// How many came before the first.
     messages_gone: MessageNumber,
@@ -92,11 +92,11 @@ pub(super) struct SendQueue {
     root: Node,
 }
 
-/// Somebody waits to be told what they are owed.
+/// A client in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Queued {
     pub slot: ClientSlot,
-    /// Everything up to this `rev` was handed to them.
+    /// Every transition up to here was handed to it.
     pub handed_rev: u64,
     from_message: MessageNumber,
 }
@@ -104,9 +104,9 @@ pub(super) struct Queued {
 #[derive(Default)]
 struct Node {
     parent: NodeNumber,
-    /// The last message owed here; of the root, none.
+    /// The last message of the sequence; of the root, none.
     message: MessageNumber,
-    /// How many stand here.
+    /// Clients with this sequence pending.
     readers: u32,
     /// The child that was made last, and for which message.
     child: NodeNumber,
@@ -133,7 +133,8 @@ impl Pending {
 }
 
 impl Queued {
-    /// Whether this is the turn to tell `owed`: who was told earlier for another reason waits for a later one.
+    /// Whether it stands for `pending`. If the client was sent to out of order, what is pending since then has an entry of its
+    /// own further back.
     pub fn is_for(&self, pending: Pending) -> bool {
         !pending.is_empty() && pending.from_message == self.from_message
     }
@@ -153,7 +154,7 @@ impl SendQueue {
         }
     }
 
-    /// A message after the others. It is for those that it is [enqueued](Self::enqueue) to before the next one comes.
+    /// Adds a message. It is for the clients that it is [enqueued](Self::enqueue) for before the next one is pushed.
     pub fn push(&mut self, message: Message) {
         self.bytes += message.bytes.len();
         self.messages.push_back(message);
@@ -178,7 +179,7 @@ impl SendQueue {
         self.node(pending.node).readers += 1;
     }
 
-    /// Whose turn it is.
+    /// Takes the client that is to be sent to next, and drops the messages and nodes that are older than any that is pending.
     pub fn next(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front();
         let from_message = queued.map_or(self.newest() + 1, |queued| queued.from_message);
@@ -197,22 +198,22 @@ impl SendQueue {
         queued
     }
 
-    /// Nobody waits for a turn.
+    /// Nothing is pending for any client.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Up to where everything was handed to everybody; where nobody waits there is no such bound.
+    /// Every transition up to here was handed to every client; `None` if nothing is pending.
     pub fn handed_rev(&self) -> Option<u64> {
         self.queue.front().map(|queued| queued.handed_rev)
     }
 
-    /// Whether somebody is to be told before another message comes.
+    /// Whether clients are to be sent to before another message is pushed.
     pub fn is_full(&self) -> bool {
         self.bytes >= self.bytes_max || self.nodes.len() >= NODES_MAX
     }
 
-    /// The frame for everyone who is owed this; with `mark`, if there is one, as its last message. It is kept for the others;
+    /// The frame for all clients with this pending; with `mark`, if there is one, as its last message. It is kept for the others;
     /// their mark then is the one of the first, which is true for all of them.
     pub fn frame(&mut self, pending: Pending, mark: Option<&Bytes>) -> Bytes {
         let which = usize::from(mark.is_some());
@@ -232,7 +233,7 @@ impl SendQueue {
         frame
     }
 
-    /// Somebody is owed this no more.
+    /// A client has this pending no more.
     pub fn release(&mut self, pending: Pending) {
         let node = self.node(pending.node);
         node.readers = node.readers.saturating_sub(1);
@@ -241,7 +242,7 @@ impl SendQueue {
         }
     }
 
-    /// What everyone is told who is owed this.
+    /// How much the frame for this delivers.
     pub fn delivered(&mut self, pending: Pending) -> Delivered {
         if let Some(delivered) = self.node(pending.node).delivered {
             return delivered;
@@ -263,7 +264,7 @@ impl SendQueue {
         delivered
     }
 
-    /// Puts the messages where they wait.
+    /// Moves the messages to an outbox.
     pub fn move_to(&self, pending: Pending, outbox: &mut Outbox) {
         for Message { task_id, kind, bytes } in self.path(pending) {
             match kind {
@@ -334,7 +335,7 @@ mod tests {
         message(MessageKind::Transition { rev }, text)
     }
 
-    /// Says what is owed.
+    /// The text of the frame.
     fn text(queue: &mut SendQueue, pending: Pending) -> String {
         String::from_utf8(queue.frame(pending, None).slice(2..).to_vec()).unwrap()
     }
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_the_same_lines_shares_one_frame() {
+    fn clients_with_the_same_messages_share_one_frame() {
         let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 3]);
         enqueue(&mut queue, 1, &mut pending, &[0, 1]);
         enqueue(&mut queue, 2, &mut pending, &[1, 2]);
@@ -361,13 +362,13 @@ mod tests {
         queue.release(pending[0]);
         assert_eq!(queue.frame(pending[1], Some(&"mark".into())).as_ptr(), frame.as_ptr());
         queue.release(pending[1]);
-        assert!(queue.nodes.iter().all(|node| node.frames == [None, None]), "nobody is left to share it");
+        assert!(queue.nodes.iter().all(|node| node.frames == [None, None]), "no client is left to share it");
     }
 
-    /// A message that comes while clients are told is told to those whose turn is still to come with the rest; the others stand
-    /// at the end of the queue again.
+    /// A message that comes in the middle of a pass leaves with the rest for clients that are still queued; the others enter
+    /// at the end again.
     #[test]
-    fn what_comes_in_between_leaves_at_the_next_turn() {
+    fn what_comes_in_between_leaves_with_the_rest() {
         let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 3]);
         enqueue(&mut queue, 1, &mut pending, &[0, 1, 2]);
         let first = queue.next().unwrap();
@@ -381,9 +382,9 @@ mod tests {
         assert_eq!(text(&mut queue, pending[0]), "2");
     }
 
-    /// Whoever was told out of turn stood twice in the queue from then on, as long as it was never empty.
+    /// Regression: a client that was sent to out of order is sent to once for what came since, not twice.
     #[test]
-    fn each_has_one_turn() {
+    fn each_client_is_sent_to_once_a_pass() {
         let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 2]);
         enqueue(&mut queue, 1, &mut pending, &[0, 1]);
         pending[1] = Pending::default();
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_is_owed_is_gone() {
+    fn what_is_pending_for_no_client_is_gone() {
         let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), [Pending::default(); 2]);
         let enqueue = |queue: &mut SendQueue, slot: ClientSlot, pending: &mut Pending| {
             queue.push(transition(1, &"x".repeat(1_000)));
@@ -408,7 +409,7 @@ mod tests {
         assert_eq!(
             (queue.messages.len(), queue.nodes.len(), queue.bytes),
             (32, 32, 32_000),
-            "what the last one is pending"
+            "what is pending for the last one"
         );
         assert_eq!(queue.frame(pending[1], None).len(), 4 + 32 * 1_001 - 1);
         enqueue(&mut queue, 0, &mut Pending::default());
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_is_not_told_beside_what_replaces_it() {
+    fn a_tick_is_not_sent_beside_what_replaces_it() {
         let (mut queue, mut pending) = (SendQueue::new(PENDING_BYTES_MAX), Pending::default());
         let mut enqueue = |pending: &mut Pending, task_id, kind, text: &'static str| {
             queue.push(Message { task_id, kind, bytes: text.into() });

@@ -1,8 +1,8 @@
-//! A shard: the clients of one core, who wants what among them, and how fast.
+//! A shard: the clients of one core, with their subscriptions and what is pending for them.
 //!
 //! [`run`] is the future; it chooses when. As long as there is anything to do it [goes on](Shard::go_on): it does what
-//! clients asked, looks at what was published, in order (each line finds its audience, which is owed it from then on), has
-//! the next few clients take their [turn](super::send_queue), and does what is due by the clock. Each of these depends on what
+//! clients asked, matches what was published, in order (each message is enqueued for the clients it is for), sends to the
+//! next few clients of the [send queue](super::send_queue), and does what is due by the clock. Each of these depends on what
 //! came in and on `now`, and awaits nothing but that other futures are let in.
 
 use std::collections::{HashMap, VecDeque};
@@ -27,14 +27,14 @@ use super::send_queue::{Delivered, Message, MessageKind, Pending, SendQueue, pin
 use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
-/// A client of whom nothing was heard between so many pings is gone.
+/// A client from which nothing was received between so many pings is gone.
 const SILENT_PINGS: u8 = 2;
-/// After so much work a shard lets in the other futures of its core: about a millisecond. A unit is what it takes to give a
-/// line to a client.
+/// After so much work a shard lets in the other futures of its core: about a millisecond. A unit is what it takes to
+/// enqueue a message for a client.
 const WORK_AT_ONCE: usize = 16_384;
 /// What it takes to write to a client.
 const WRITE_WORK: usize = 128;
-/// So many clients are told before the shard looks at what came in meanwhile: about a tenth of a millisecond.
+/// So many clients are sent to before the shard looks at what came in meanwhile: about a tenth of a millisecond.
 pub(super) const CLIENTS_AT_ONCE: usize = 16;
 /// What it takes to look at something, beside what grows with its audience.
 const LOOK_WORK: usize = 8;
@@ -74,14 +74,14 @@ pub(super) struct Shard {
     work: usize,
 }
 
-/// How fast things are told, and how much at once.
+/// How fast messages are sent, and how much at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// The most progress ticks of one task that a client is told in a second.
+    /// The most progress ticks of one task that a client is sent in a second.
     pub max_hz: f64,
     /// A ping and a mark for everyone, this often.
     pub ping: Duration,
-    /// No line comes while so many bytes are owed.
+    /// No message is matched while so many bytes are pending.
     pub pending_bytes_max: usize,
 }
 
@@ -91,17 +91,17 @@ struct ClientEntry {
     subs: Vec<(SubNumber, SubKey)>,
     pending: Pending,
     marked_at: Instant,
-    /// Since when it is owed a mark.
+    /// Since when a mark is scheduled for it.
     unmarked: Option<Instant>,
-    /// The last merged backlog of which it was told a part.
+    /// The last merged backlog of which it was sent a part.
     merge: Option<u64>,
-    /// Pings since something was heard.
+    /// Pings since something was received.
     silent: u8,
 }
 
 impl ClientEntry {
-    /// Whether it was told of some of the tasks that are `merging`, and maybe not of all: there it has no place to resume
-    /// from but the one before.
+    /// Whether it was sent some of the tasks that are `merging`, and maybe not all: until then it can resume only from the mark
+    /// it had before.
     fn is_midway(&self, merging: Option<u64>) -> bool {
         merging.is_some() && self.merge == merging
     }
@@ -122,7 +122,7 @@ pub(super) async fn run(mut shard: Shard, inbox: Arc<Inbox>) {
         let now = tokio::time::Instant::now().into_std();
         let Some(mut waiting) = shard.take(now, &inbox) else { return };
         if AssertUnwindSafe(shard.go_on(&mut waiting, CLIENTS_AT_ONCE, now, &inbox)).catch_unwind().await.is_err() {
-            // Nobody knows what its clients were told. They come back, and resume.
+            // What its clients were sent is not known. They reconnect, and resume from their marks.
             tracing::error!(shard = shard.number, "a shard of the feed failed: its clients are sent away");
             let published_rev = shard.undelivered.back().map_or(0, |(rev, _)| *rev);
             let rev = shard.matched_rev.max(published_rev).max(inbox.handed_rev());
@@ -179,7 +179,7 @@ impl Shard {
         Shard { keepalive: self.keepalive.anew(), ..anew }
     }
 
-    /// What was asked of the shard before it failed. Who would have become a client by it, ends.
+    /// Drops what was asked of the shard before it failed. A client that was about to attach ends.
     fn lose(&mut self, op: Op, now: Instant) {
         match op {
             Op::Attach(_, delivery) => delivery.end(End::Lost),
@@ -216,7 +216,7 @@ impl Shard {
         Some(waiting)
     }
 
-    /// Does what clients asked, looks at what was published, tells so many clients, and does what is due.
+    /// Does what clients asked, matches what was published, sends to so many clients, and does what is due.
     pub async fn go_on(&mut self, waiting: &mut Waiting, clients: usize, now: Instant, inbox: &Inbox) {
         while let Some(op) = waiting.ops.pop_front() {
             let places = if let Op::Subscribe(subscribe) = &op { subscribe.filter.values_len() } else { 0 };
@@ -228,7 +228,7 @@ impl Shard {
         self.on_time(now).await;
     }
 
-    /// Finds out who is owed what, as long as there is room.
+    /// Matches what was published, as long as there is room in the send queue.
     async fn look(&mut self, now: Instant) {
         while !self.send_queue.is_full()
             && let Some(news) = self.backlog.next()
@@ -287,7 +287,7 @@ impl Shard {
             }
             Op::Subscribe(Subscribe { client_id, sub, filter, scope, hz, done }) => {
                 if let Some(&slot) = self.slot_of.get(&client_id) {
-                    // What it is owed so far is not to wait for the snapshot.
+                    // What is pending so far is not to wait for the snapshot.
                     self.deliver_early(slot, now);
                     if let Some(entry) = &mut self.entries[slot as usize] {
                         entry.subs.reserve_exact(1);
@@ -295,7 +295,7 @@ impl Shard {
                         entry.delivery.put(Outbox::hold);
                     }
                 }
-                // Nobody minds if the client has left in the meantime.
+                // It fails if the client has left in the meantime, and then there is no one to answer.
                 let _ = done.send(());
             }
             Op::Unsubscribe(client_id, sub) => {
@@ -345,14 +345,14 @@ impl Shard {
         self.hits = hits;
     }
 
-    /// Owes the newest line to the client in this slot.
+    /// Enqueues the newest message for the client in this slot.
     fn enqueue(&mut self, slot: ClientSlot) {
         if let Some(entry) = &mut self.entries[slot as usize] {
             self.send_queue.enqueue(slot, &mut entry.pending, self.matched_rev);
         }
     }
 
-    /// Finds out who is told the newest tick of a task.
+    /// Finds the clients that the newest tick of a task is for, and enqueues it for them.
     fn progress(&mut self, task_id: TaskId, now: Instant) {
         // First the bit, then the board: a tick that comes after the look finds the bit clear, and is noted.
         self.dirty.clear(task_id, self.number);
@@ -383,7 +383,7 @@ impl Shard {
         self.hits = hits;
     }
 
-    /// Tells a tick that waited for the pace of one client, if the client still wants it.
+    /// Enqueues a tick that waited for the rate of one client, if a subscription of the client still covers it.
     fn late_progress(&mut self, client_id: ClientId, task_id: TaskId, tick: Tick) {
         let Some(&slot) = self.slot_of.get(&client_id) else { return };
         let Some(entry) = &self.entries[slot as usize] else { return };
@@ -397,7 +397,7 @@ impl Shard {
         self.enqueue(slot);
     }
 
-    /// Tells the next few clients what they are owed.
+    /// Sends to the next few clients of the queue.
     async fn deliver(&mut self, clients: usize, now: Instant, inbox: &Inbox) {
         for _ in 0..clients {
             let Some(queued) = self.send_queue.next() else { break };
@@ -415,7 +415,7 @@ impl Shard {
         self.meter.written(take(&mut self.delivered));
     }
 
-    /// Tells the client in this slot what it is owed; everything up to `handed_rev` was handed to it.
+    /// Delivers what is pending for the client in this slot; everything up to `handed_rev` was handed to it.
     fn deliver_to(&mut self, slot: ClientSlot, handed_rev: u64, now: Instant) {
         let merging = self.merging();
         let Some(entry) = &mut self.entries[slot as usize] else { return };
@@ -439,19 +439,19 @@ impl Shard {
         }
     }
 
-    /// The merged backlog that is being told.
+    /// The merged backlog that is being sent.
     fn merging(&self) -> Option<u64> {
         self.backlog.is_merged().then_some(self.merges)
     }
 
-    /// Tells the client in this slot before its turn.
+    /// Delivers to the client in this slot before it comes first in the queue.
     fn deliver_early(&mut self, slot: ClientSlot, now: Instant) {
         if self.entries[slot as usize].as_ref().is_some_and(|entry| !entry.pending.is_empty()) {
             self.deliver_to(slot, self.handed_rev(), now);
         }
     }
 
-    /// The client in this slot is told a mark soon.
+    /// The client in this slot is sent a mark soon, unless one is scheduled.
     fn schedule_mark(&mut self, slot: ClientSlot, now: Instant) {
         if let Some(entry) = &mut self.entries[slot as usize]
             && entry.unmarked.is_none()
@@ -470,7 +470,7 @@ impl Shard {
         }
     }
 
-    /// Says marks, pings and goodbyes that are due.
+    /// Sends the marks, pings and goodbyes that are due.
     async fn on_time(&mut self, now: Instant) {
         let (merging, mut mark) = (self.merging(), None);
         for _ in 0..CLIENTS_AT_ONCE {
@@ -480,7 +480,7 @@ impl Shard {
             };
             entry.unmarked = None;
             let mark = mark.get_or_insert_with(|| text_frame([mark_line(self.matched_rev)].iter()));
-            // Who waits for a turn has not been handed everything.
+            // A client with something pending has not been handed everything.
             if entry.pending.is_empty() && !entry.is_midway(merging) && entry.delivery.write_now(mark, self.matched_rev)
             {
                 entry.marked_at = now;
@@ -506,7 +506,7 @@ impl Shard {
                     entry.delivery.end(End::Silent);
                 }
             } else {
-                // Its holder writes just now, and sees whether anything is taken.
+                // Its own future writes just now, and sees whether anything is taken.
                 entry.silent = 0;
                 self.schedule_mark(slot as ClientSlot, now);
             }

@@ -31,7 +31,7 @@ fn subscribe(world: &mut World, client: &mut Client, json: &str, max_hz: Option<
 }
 
 #[test]
-fn progress_is_paced_and_its_last_tick_told() {
+fn progress_is_paced_and_its_last_tick_sent() {
     let mut world = World::new(100);
     let mut client = world.client(OutboxLimits::default());
     let mut slow = world.client(OutboxLimits::default());
@@ -60,7 +60,7 @@ fn progress_is_paced_and_its_last_tick_told() {
     assert_eq!((delivered.last(), slowly.last()), (Some(&last), Some(&last)));
 }
 
-/// Clients with pipes, live, and owed the first transition.
+/// Clients with pipes that flow, with the first transition pending.
 fn pending<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENTS] {
     let clients = [(); CLIENTS].map(|()| {
         let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
@@ -96,7 +96,7 @@ fn a_line_without_a_mark_gets_one_within_a_second() {
     assert_eq!(room.lines(b"").len(), 1, "too soon for another mark");
     world.after_ms(300);
     assert!(room.lines(b"").is_empty());
-    assert!(client.stop().is_empty(), "somebody else writes when it is due");
+    assert!(client.stop().is_empty(), "the client's future writes when it is due");
     world.after_ms(100);
     assert!(room.lines(b"").is_empty());
     assert!(client.flow());
@@ -106,7 +106,7 @@ fn a_line_without_a_mark_gets_one_within_a_second() {
     assert!(room.lines(b"").is_empty());
 }
 
-/// A mark that is owed follows 400 ms after the line, though a later line had one in the meantime.
+/// Regression: a scheduled mark is dropped if a later frame had one in the meantime.
 #[test]
 fn a_mark_that_came_with_a_later_line_is_not_said_again() {
     let mut world = World::with_pace(100, HARDLY_PINGED);
@@ -142,7 +142,7 @@ fn merged_tasks_are_marked_together() {
     assert_eq!(marks(room.lines(b"")), [6]);
 }
 
-/// A ping has the mark of before with it, and the one that was owed was forgotten.
+/// Regression: a ping among merged tasks has the mark of before with it, so the scheduled one still follows.
 #[test]
 fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
     let every_s = Pace { pending_bytes_max: 1, ping: Duration::from_secs(125), ..PACE };
@@ -168,9 +168,9 @@ fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
     assert_eq!(marks(room.lines(b"")), [5]);
 }
 
-/// Goodbyes are said out of turn, and the last record of a task was left behind.
+/// Regression: what is pending for a client is delivered before its goodbye.
 #[test]
-fn who_is_dismissed_is_told_first_what_it_is_owed() {
+fn what_is_pending_is_delivered_before_a_goodbye() {
     let mut world = World::new(100);
     let [(client, room)] = pending(&mut world);
     world.inbox.ask(Op::Dismiss(Duration::ZERO));
@@ -178,9 +178,9 @@ fn who_is_dismissed_is_told_first_what_it_is_owed() {
     assert_eq!((client.end(), room.lines(b"").len()), (Some(End::Dismissed), 1));
 }
 
-/// Otherwise it would have more turns than others, as long as somebody is always owed something.
+/// A client that was sent to out of order enters the queue at the end: else it would be sent to more often than others.
 #[test]
-fn who_was_told_early_waits_for_another_turn() {
+fn a_client_that_was_sent_to_early_is_next_at_the_end() {
     let mut world = World::new(100);
     let [(_first, _), (mut second, room)] = pending(&mut world);
     let _done = second.ask_to_subscribe("b", filter("{}"), None, false);
@@ -196,7 +196,7 @@ fn who_was_told_early_waits_for_another_turn() {
 }
 
 #[test]
-fn the_lag_is_that_of_the_last_who_is_told() {
+fn the_lag_is_that_of_the_last_client() {
     let mut world = World::new(100);
     let _clients = pending::<2>(&mut world);
     world.go_on(1);
@@ -206,9 +206,9 @@ fn the_lag_is_that_of_the_last_who_is_told() {
     assert_eq!((world.inbox.lag(), world.inbox.handed_rev()), (Duration::ZERO, 1));
 }
 
-/// Where transitions left no room, the ticks of clients that asked for a lower rate were never told.
+/// Regression: ticks of clients that asked for a lower rate are sent, also where transitions never leave room.
 #[test]
-fn slow_ticks_are_told_where_there_is_never_room() {
+fn slow_ticks_are_sent_where_there_is_never_room() {
     let mut world = World::with_pace(100, Pace { pending_bytes_max: 1, ..PACE });
     world.commit(id(3), Some(Status::Running));
     world.publish();
@@ -437,9 +437,9 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     assert_eq!((next.mark(), next.end()), (1, None));
 }
 
-/// It had the marks to say that the one before it owed, to slots that were not there, and failed as well.
+/// Regression: a shard that replaces a failed one has no marks scheduled for the clients of the failed one.
 #[test]
-fn a_shard_in_the_place_of_one_that_failed_owes_nobody() {
+fn a_shard_that_replaces_a_failed_one_has_no_marks_scheduled() {
     let mut world = World::new(100);
     let [(client, room)] = pending(&mut world);
     world.until_delivered();

@@ -1,4 +1,4 @@
-//! Waiting for one task to change: no subscription, no outbox, no lines. A counter that moves.
+//! Waiting for one task to change: no subscription, no outbox, no messages. A counter that moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::task::TaskId;
 
-/// Everyone who waits for one task, by task.
+/// The futures that wait for one task, by task.
 #[derive(Default)]
 pub(super) struct Watches {
     revs: DashMap<TaskId, watch::Sender<u64>>,
@@ -33,7 +33,7 @@ impl Watches {
 }
 
 impl Watches {
-    /// Somebody lost track of what was told: everyone is to look again.
+    /// The shard that notifies failed: all watches are to look again.
     pub fn notify_all(&self) {
         self.revs.iter().for_each(|sender| sender.send_modify(|_| ()));
     }

@@ -21,7 +21,7 @@ use super::send_queue::PENDING_BYTES_MAX;
 use super::shard::{CLIENTS_AT_ONCE, Pace, Shard};
 use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
 
-/// The board: what is committed, ahead of what the feed has told.
+/// The board: what is committed, ahead of what the feed has matched.
 #[derive(Default)]
 pub struct Board {
     pub tasks: Mutex<BTreeMap<TaskId, (Arc<Task>, u64)>>,
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// What [`run`](super::shard::run) does each time, with so many clients told.
+    /// What [`run`](super::shard::run) does each time, with so many clients sent to.
     pub fn go_on(&mut self, clients: usize) {
         let mut waiting = self.shard.take(self.now, &self.inbox).unwrap();
         let mut going = std::pin::pin!(self.shard.go_on(&mut waiting, clients, self.now, &self.inbox));
