@@ -5,7 +5,7 @@
 //! after a cut it resumes where it was or starts from a fresh snapshot, never with a hole; it says when what is shown
 //! may be old. Two rules carry this. A record counts only when its (`rev`, `tick`) is above what is known of that task.
 //! And a subscription resumes only from a `mark` that came after its own `subscribed`; a snapshot or a reset voids the
-//! mark it had, because until the next one nobody has said that all before it was sent.
+//! mark it had, because until the next one the hub has not said that all before it was sent.
 //!
 //! While a snapshot is coming in, its subscription is quiet: what happens in between goes into the picture that is being
 //! put together, and is told with it.
@@ -278,7 +278,7 @@ impl Follower {
         self.leave_if_deaf();
     }
 
-    /// A frame came in that is no text: somebody is there.
+    /// A frame came in that is no text: the hub is alive.
     pub fn heard_frame(&mut self, now_ms: u64) {
         self.hear(now_ms);
         self.leave_if_deaf();
@@ -390,8 +390,8 @@ impl Follower {
     }
 
     fn greet(&mut self, now_ms: u64, hello: LiveHello) {
-        // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
-        // where it is not the history they know. Where nobody can, there is nothing to keep.
+        // Each start of a hub has a name of its own, so another one says little: subscriptions with a mark ask to resume, and
+        // get `reset` where it is another history. Without such a subscription there is nothing to keep.
         let can_ask = self.subs.values().any(|sub| sub.mark.is_some());
         if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) && !can_ask {
             self.begin_anew();
@@ -444,7 +444,7 @@ impl Follower {
     }
 
     /// Waits for a word from the hub; asks for one; gives the connection up. A late timer (a machine that slept) asks
-    /// first. So does a client that had nothing to say yet: the hub closes those who never say a word.
+    /// first. So does a client that had nothing to say yet: the hub closes connections that never send anything.
     fn listen(&mut self, now_ms: u64) {
         let quiet_ms = now_ms.saturating_sub(self.heard_at);
         let is_mute = !self.said && self.greeted_at.is_some_and(|at| now_ms - at >= self.ping_ms);
@@ -469,7 +469,7 @@ impl Follower {
         }
     }
 
-    /// Forgets a task that is in nobody's picture.
+    /// Forgets a task that is in the picture of no subscription.
     fn release(&mut self, task_id: &TaskId) {
         if !self.subs.values().any(|sub| sub.holds(task_id)) {
             self.picture.forget(task_id);

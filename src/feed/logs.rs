@@ -145,10 +145,10 @@ fn skipped_lines(skipped: usize, last: LogLine) -> LogLine {
 
 /// Notes of log lines that wait to be delivered, and about their bytes. Beyond it the oldest give way to one line that says how
 /// many.
-const LOGS_WAITING_MAX: usize = 1_024;
-const LOGS_WAITING_BYTES_MAX: usize = 8 << 20;
+const NOTES_LEN_MAX: usize = 1_024;
+const NOTES_BYTES_MAX: usize = 8 << 20;
 /// Notes delivered before other futures are let in.
-const LOGS_AT_ONCE: usize = 16;
+const NOTES_AT_ONCE: usize = 16;
 
 /// The readers of logs, by task.
 #[derive(Default)]
@@ -172,7 +172,7 @@ impl Undelivered {
     fn push(&mut self, task: Arc<Task>, lines: Arc<[LogLine]>) {
         self.bytes += line_bytes(&lines);
         self.notes.push_back((task, lines));
-        while (self.notes.len() > LOGS_WAITING_MAX || self.bytes > LOGS_WAITING_BYTES_MAX)
+        while (self.notes.len() > NOTES_LEN_MAX || self.bytes > NOTES_BYTES_MAX)
             && self.notes.len() > 1
             && let Some((task, lines)) = self.pop_note()
             && let Some(last) = lines.last()
@@ -276,7 +276,7 @@ impl LogReaders {
                 let Some((task, lines)) = next else { break };
                 self.deliver(&task, &lines);
                 delivered += 1;
-                if delivered % LOGS_AT_ONCE == 0 {
+                if delivered % NOTES_AT_ONCE == 0 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -378,7 +378,7 @@ mod tests {
         };
         let mut undelivered = Undelivered::default();
         undelivered.push(task(2), [line(1)].into());
-        for seq in 0..LOGS_WAITING_MAX as u64 {
+        for seq in 0..NOTES_LEN_MAX as u64 {
             undelivered.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
         }
         undelivered.push(task(1), [line(9_999)].into());
@@ -386,13 +386,9 @@ mod tests {
         while let Some((task, lines)) = undelivered.pop() {
             delivered.push((task.task_id, lines[0].seq, lines[0].message.clone()));
         }
-        assert_eq!(delivered.len(), LOGS_WAITING_MAX + 2);
+        assert_eq!(delivered.len(), NOTES_LEN_MAX + 2);
         assert_eq!(delivered[0], (id(1), 2, "2 lines skipped".into()));
-        assert_eq!((delivered[1].1, delivered[LOGS_WAITING_MAX].1), (3, 9_999), "the others follow in order");
-        assert_eq!(
-            delivered[LOGS_WAITING_MAX + 1],
-            (id(2), 1, "1 lines skipped".into()),
-            "of a task that said no more"
-        );
+        assert_eq!((delivered[1].1, delivered[NOTES_LEN_MAX].1), (3, 9_999), "the others follow in order");
+        assert_eq!(delivered[NOTES_LEN_MAX + 1], (id(2), 1, "1 lines skipped".into()), "of a task that said no more");
     }
 }

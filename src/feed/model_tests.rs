@@ -1,4 +1,4 @@
-//! Any interleaving of steps, ticks, turns, slow readers and full pipes: what a client reads grows, marks are true, and in
+//! Any interleaving of transitions, ticks, sending, slow readers and full pipes: what a client reads grows, marks are true, and in
 //! the end every picture equals the board.
 
 use std::collections::{BTreeMap, HashMap};
@@ -125,7 +125,7 @@ impl Reader {
         self.client.release(name);
     }
 
-    /// Whoever resumes from a mark is sent what changed after it: all else must be known already.
+    /// A client that resumes from a mark is sent what changed after it: all else must be known already.
     fn check_mark(&mut self, board: &Board) {
         let mark = self.client.mark();
         self.learn_mark(mark, board);
@@ -168,7 +168,7 @@ fn learn(view: &mut BTreeMap<TaskId, Known>, task_id: TaskId, rev: u64, tick: u6
     }
 }
 
-/// Any interleaving of steps, ticks, turns, slow readers and subscriptions that come and go: what a client reads grows,
+/// Any interleaving of transitions, ticks, sending, slow readers and subscriptions that come and go: what a client reads grows,
 /// marks are true, and in the end every picture equals the board.
 #[test]
 fn every_picture_converges() {

@@ -124,8 +124,8 @@ fn a_mark_that_came_with_a_later_line_is_not_said_again() {
     assert_eq!((delivered.len(), marks(delivered)), (10, vec![2, 4, 6]));
 }
 
-/// In the middle of merged tasks there is no place to resume from. A client that was told of the first of them had its mark
-/// then, which was that of before, and the next one with a ping.
+/// Regression: a client that was sent the first of merged tasks is marked once it was sent all of them, and not only with
+/// its next ping. In the middle of them there is no rev to resume from.
 #[test]
 fn merged_tasks_are_marked_together() {
     let mut world = World::with_pace(3, Pace { pending_bytes_max: 1, ..HARDLY_PINGED });

@@ -1,4 +1,4 @@
-//! What a live client asks for: read, checked, and said back in words where it is wrong. No I/O.
+//! The requests of live clients: parsed and checked, with a problem for what is wrong. No I/O.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::wire::{Code, LiveOp, LogsSpec, Problem, Since, SnapshotOrder, Snapsho
 
 /// The longest name of a subscription, in characters.
 pub(super) const SUB_CHARS_MAX: usize = 64;
-/// Tasks in a snapshot where nothing is said.
+/// Tasks in a snapshot by default.
 const SNAPSHOT_LEN: usize = 200;
 /// The most tasks in a snapshot: more is a list, and lists have pages.
 pub(super) const SNAPSHOT_LEN_MAX: usize = 1_000;
-/// Log lines that come first where nothing is said.
+/// Log lines that come first by default.
 const LOG_TAIL: usize = 100;
 
 /// What a live client asks for, checked.
 #[derive(Debug, PartialEq)]
 pub(super) enum LiveRequest {
-    /// To be greeted again. An open hub asks nobody for a token.
+    /// To be sent the hub's hello again. An open hub needs no token.
     Hello,
     Subscribe(String, Topic),
     Unsubscribe(String),
@@ -51,7 +51,7 @@ pub(super) struct TaskSubscription {
 }
 
 impl TaskSubscription {
-    /// Checks what is said beside the filter.
+    /// Checks what is given beside the filter.
     pub(super) fn checked(
         filter: Filter,
         snapshot: SnapshotSpec,
@@ -87,7 +87,7 @@ impl TaskSubscription {
 /// Checks an operation.
 pub(super) fn checked(op: LiveOp, limits: &LiveLimits) -> Result<LiveRequest, Problem> {
     let LiveOp { op: word, id: _, token, sub, filter, snapshot, since, max_hz, logs, stats } = op;
-    // What belongs to another operation is as wrong as what is not known at all: nobody would act on it.
+    // A field of another operation is refused like an unknown one: it would have no effect.
     let about_tasks = [
         ("filter", filter.is_some()),
         ("snapshot", snapshot.is_some()),
@@ -141,7 +141,7 @@ fn sub_name(sub: Option<String>) -> Result<String, Problem> {
     }
 }
 
-/// The bounds that a client is told in the hub's hello.
+/// The bounds that stand in the hub's hello.
 pub(super) fn limits(limits: &LiveLimits, max_hz: f64) -> String {
     let LiveLimits { subscriptions_max, filter_values_max, message_bytes_max, messages_per_s_max, .. } = limits;
     format!(

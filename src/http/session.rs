@@ -4,7 +4,7 @@
 //! what changed since a mark, `mark`, and then what happens. It holds one reader of the feed. Where a client falls behind is the
 //! feed's business; here it only matters that no more is taken from the feed than the carrier takes from us.
 //!
-//! A mark says that everything up to its `rev` was sent. It is the feed's word, and it holds for the snapshot as well: a
+//! A mark says that everything up to its `rev` was sent. The feed's client says which, and it holds for the snapshot as well: a
 //! snapshot is read after the subscription stands, so what is older than the mark is in it, and what is younger follows.
 
 use std::future::Future;
@@ -37,7 +37,7 @@ const STATS_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Ending {
     /// The other side is gone already.
     Gone,
-    /// To be told why.
+    /// By us, with a reason.
     Close(CloseCode, &'static str),
     /// The other side said that it closes, with this code.
     Answer(Option<u16>),
@@ -57,15 +57,15 @@ pub(super) struct Session {
     subs: Vec<(Box<str>, Topic)>,
     /// Lines on their way to the carrier; empty between two calls.
     lines: Vec<Bytes>,
-    /// When a mark was said last, and when it is said next.
+    /// When a mark was sent last, and when the next one is.
     marked_at: Instant,
     mark_at: Instant,
-    /// When counts are said next, if anybody asked.
+    /// When counts are sent next, if a subscription asks for them.
     stats_at: Option<Instant>,
     /// Transitions were merged, and the client has not caught up yet.
     lags: bool,
-    /// Something was said after the last mark.
-    owes_mark: bool,
+    /// Something was sent after the last mark.
+    needs_mark: bool,
 }
 
 impl Session {
@@ -75,10 +75,10 @@ impl Session {
         let marked_at = Instant::now();
         let mark_at = marked_at + app.hub.options().feed.ping;
         let (subs, lines) = (Vec::new(), Vec::new());
-        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, owes_mark: false }
+        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, needs_mark: false }
     }
 
-    /// Whether there is anything that the client is told of.
+    /// Whether there is a subscription.
     pub(super) fn is_subscribed(&self) -> bool {
         !self.subs.is_empty()
     }
@@ -119,7 +119,7 @@ impl Session {
             Taken::Lines => {
                 self.count_lines();
                 out.send(&mut self.lines).await?;
-                self.owes_mark = true;
+                self.needs_mark = true;
                 self.mark_at = self.mark_at.min(Instant::now() + MARK_AFTER);
             }
             Taken::Overflowed => self.start_over(out).await?,
@@ -129,7 +129,7 @@ impl Session {
 
     /// Lets the feed write to the pipe by itself, if all was said. Answers whether it does.
     pub(super) async fn flow(&mut self, out: &mut impl Carrier) -> Result<bool, Ending> {
-        if self.owes_mark {
+        if self.needs_mark {
             self.mark();
             self.flush(out).await?;
         }
@@ -155,7 +155,7 @@ impl Session {
         }
     }
 
-    /// When counts are to be said, if anybody asked.
+    /// When counts are to be sent, if a subscription asks for them.
     pub(super) fn stats_at(&self) -> Option<Instant> {
         self.stats_at
     }
@@ -170,7 +170,7 @@ impl Session {
         if !self.client.is_ready() {
             self.set_lags(false);
         }
-        // Clients take a mark for having caught up, so one that lags hears it only as often as it must.
+        // Clients take a mark for having caught up, so one that lags is sent marks only as often as the contract asks.
         if self.lags && now < self.marked_at + self.ping() {
             self.mark_at = self.mark_at.max(now + MARK_AFTER);
         } else if now >= self.mark_at {
@@ -182,7 +182,7 @@ impl Session {
         self.flush(out).await
     }
 
-    /// Begins a subscription. What is wrong with it is told, and the session stays.
+    /// Begins a subscription. If something is wrong with it, the client gets an error and the session stays.
     pub(super) async fn subscribe(
         &mut self,
         id: Option<u64>,
@@ -311,7 +311,7 @@ impl Session {
             }
             let meant = tasks.iter().filter(|changed| asked.filter.matches_unchanging(&changed.task));
             let lines: Vec<Bytes> = meant.map(|changed| changed.line.clone()).collect();
-            // Others may still send it; whoever is slow keeps only what is meant.
+            // The read is shared with other sessions: a slow one keeps only the lines that its filter covers, not all of it.
             drop(changed);
             for line in lines {
                 self.lines.push(line);
@@ -330,7 +330,7 @@ impl Session {
         Ok(true)
     }
 
-    /// What was told of this subscription is void: a fresh snapshot.
+    /// Voids what was sent of this subscription, and sends a fresh snapshot.
     async fn reset(&mut self, name: &str, tasks: &TaskSubscription, out: &mut impl Carrier) -> Result<(), Ending> {
         let page = self.find(tasks).await.map_err(cannot_go_on)?;
         self.lines.push(reset_line(name, "too_old"));
@@ -472,7 +472,7 @@ impl Session {
         self.lines.push(format!(r#"{{"type":"mark","rev":{rev}}}"#).into());
         self.marked_at = Instant::now();
         self.mark_at = self.marked_at + self.ping();
-        self.owes_mark = false;
+        self.needs_mark = false;
     }
 
     fn stats(&mut self) {
@@ -555,7 +555,7 @@ enum Mode {
     Resumed,
 }
 
-/// What is told when the hub could not read. A hub that has stopped says goodbye.
+/// What the client gets when the hub could not read: an error, or the goodbye of a hub that has stopped.
 fn refusal(error: HubError) -> Result<Problem, Ending> {
     match error {
         HubError::Stopped => Err(Ending::Close(CloseCode::Restarting, "restarting")),

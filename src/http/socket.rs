@@ -17,7 +17,7 @@ use crate::feed::text_frame;
 use crate::lived;
 use crate::wire::{CloseCode, bye_line};
 
-/// The close code of somebody who is just done. RFC 6455, section 7.4.1.
+/// The close code of a client that is done, and nothing is wrong. RFC 6455, section 7.4.1.
 const NORMAL: u16 = 1000;
 /// How long the other side may take to close, once it was told.
 const CLOSE_TIME: Duration = Duration::from_secs(2);

@@ -130,7 +130,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
         return ending;
     }
     loop {
-        // While too much waits for the writer, this socket is written and not read: its worker waits, and nobody else.
+        // Backpressure: while too much waits for the writer, this socket is written and not read, so only its worker waits.
         let (listens, room) = (link.has_room(), link.room());
         let wake = tokio::select! {
             received = connection.receive(listens) => Wake::Received(received),
@@ -153,7 +153,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
             }
             Wake::Received(Received::Ended(ending)) => return ending,
             Wake::Pushes(Err(HubError::Stopped)) => return restarting(),
-            // It comes back with what it holds; what could not be handed to it is given to others.
+            // The worker reconnects with what it holds; what could not be handed to it goes to others.
             Wake::Pushes(Err(_)) => return Ending::Close(CloseCode::Overloaded, "overloaded"),
             Wake::Pushes(Ok(())) => {
                 for push in pushes.drain(..) {
@@ -166,7 +166,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
                     }
                 }
             }
-            // It is not silent, it is not listened to.
+            // The worker was not read from, so its silence counts only from now on.
             Wake::Room => {
                 silent = Deadline::after(silence);
                 link.heard();

@@ -366,10 +366,10 @@ impl Session {
         if let Some(code) = code.or(close_code).filter(|code| is_refusal(*code)) {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
         }
-        // Who holds something has a lease to lose, and few such come back at once.
+        // A worker that holds attempts has leases to lose, and few such reconnect at once.
         let asked = asked.filter(|_| self.roster.is_empty());
         let wait_ms = self.backoff.next_ms(held.as_millis() as u64, asked, fastrand::f64());
-        // Once is enough for people: how often it was tried is of use only to who looks for it.
+        // Logged once at a level that people read: further tries are of use only when debugging.
         if std::mem::replace(&mut self.told_away, true) {
             tracing::debug!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
         } else {
@@ -467,7 +467,7 @@ impl Session {
             Refused::Lost => self.stop(&held, Stop::Lost, "the attempt is not this worker's any more"),
             Refused::Report => self.tell(&held),
             Refused::Nothing => {
-                // A word of a task that goes on was not taken; whoever reads its log should know.
+                // The hub refused a report of a task that goes on: noted in the task's log, where its readers see it.
                 if let Some(entry) = self.roster.get(&held)
                     && matches!(entry.state, State::Running { .. })
                 {

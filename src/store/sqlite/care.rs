@@ -6,7 +6,7 @@
 //! and read to its end before it gets its name.
 //!
 //! What is put back is another history than the one it was copied from, from the first moment on: its openings are
-//! forgotten and it has a new name, so everybody who watches begins anew.
+//! forgotten and it has a new name, so every watching client begins anew.
 
 use std::collections::BTreeMap;
 use std::fs::File;

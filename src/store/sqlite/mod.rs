@@ -85,7 +85,7 @@ const PAGE_BYTES: usize = 8 << 10;
 /// again and again are carried over once, small enough to take well under a tenth of a second.
 const CHECKPOINT_PAGES: usize = 2_000;
 
-/// An append checkpoints by itself only where nobody has settled for this many pages.
+/// An append checkpoints by itself only where nothing was settled for this many pages.
 const CHECKPOINT_PAGES_MAX: usize = 4 * CHECKPOINT_PAGES;
 
 /// After a burst the write-ahead log is cut back to this.
@@ -185,7 +185,7 @@ impl SqliteStore {
     ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
         let mut conn = location.writer().context(STEP)?;
-        // Else SQLite would carry over, or take away, what somebody may want to look at.
+        // Else SQLite would checkpoint, or delete, a log that an operator may want to look at.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).context(STEP)?;
         conn.pragma_update(None, "page_size", PAGE_BYTES as i64).context(STEP)?;
         if matches!(location, Location::File(_)) {
@@ -415,7 +415,7 @@ impl SqliteStore {
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 impl Drop for SqliteStore {
-    /// Leaves everything in the one file, whoever else still reads it: SQLite itself does this only for the last
+    /// Leaves everything in the one file, also while other connections read it: SQLite itself does this only for the last
     /// connection, and that may be one that cannot write. Files that were replaced or damaged are left alone.
     fn drop(&mut self) {
         if self.keeper.is_none() || self.writable().is_err() {
@@ -513,7 +513,7 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         let shared = self.shared.clone();
-        // Nobody but this thread changes the staging, so readers are let in meanwhile.
+        // Only this thread changes the staging, so readers are let in meanwhile.
         let staging = shared.staging.read();
         let batch = staging.next_batch(tasks_max);
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).context(STEP)?;

@@ -2,7 +2,7 @@
 //!
 //! What was acknowledged is found again under a name: the folder's, the database's, its log's. An open file goes on taking
 //! writes after its name was given to another, or to none: `rm -rf`, a mount that went over the folder, a backup that was put
-//! back under a running hub. And a lock holds nobody off once another file has its name. So the hub looks now and then
+//! back under a running hub. And a lock keeps no other process out once another file has its name. So the hub looks now and then
 //! whether each name still means the file that it has open, and takes no writes while one does not.
 
 use std::fs::{File, Metadata, TryLockError};

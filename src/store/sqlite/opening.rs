@@ -5,7 +5,7 @@
 //! is read once and its checksum looked at, a small file at once, a large one in a thread beside the hub's work.
 //!
 //! Where something is missing or damaged, the store opens all the same, so that people can read what is left; but it takes
-//! no writes, changes none of the files, and says what it found, until somebody decides. Where there is nothing that could
+//! no writes, changes none of the files, and says what it found, until the operator decides. Where there is nothing that could
 //! be read, it does not open.
 
 use std::path::{Path, PathBuf};
@@ -188,7 +188,7 @@ pub(super) fn new_name(base: &str) -> String {
     format!("{base}.{:016x}", fastrand::u64(..))
 }
 
-/// Writes a new opening down, and forgets those from which nobody can resume.
+/// Writes a new opening down, and forgets those from which no client can resume.
 pub(super) fn write(conn: &Connection, base: &str, rev: u64) -> Result<Openings, StoreError> {
     const STEP: &str = "write the opening";
     let tx = conn.unchecked_transaction().context(STEP)?;

@@ -3,8 +3,8 @@
 //! SQLite notices a damaged page only where its structure breaks; a flipped byte in a record is read as if it had been
 //! written. So the last eight bytes of each page of the database are a checksum of the rest and of the page's number. SQLite
 //! is told to leave them free ("reserved bytes"), and a layer between it and the operating system, a VFS, fills them in when
-//! a page is written to the file and checks them when one is read from it: rows, indexes and free pages alike, whoever
-//! reads. A wrong one is an I/O error, [`SQLITE_IOERR_DATA`](ffi::SQLITE_IOERR_DATA), which no waiting mends.
+//! a page is written to the file and checks them when one is read from it: rows, indexes and free pages alike, on every
+//! connection. A wrong one is an I/O error, [`SQLITE_IOERR_DATA`](ffi::SQLITE_IOERR_DATA), which no waiting mends.
 //!
 //! The write-ahead log needs nothing of the kind: its frames have checksums of SQLite's own, which end it at the first that
 //! is wrong. That such an end came too early is seen by the [witness](super::witness).
@@ -384,8 +384,8 @@ fn seal(page: u64, bytes: &mut [u8]) {
     place.copy_from_slice(&sum(page, body));
 }
 
-/// Gives every page of a database the checksum of what stands in it. For a file that has room and no checksums yet, which
-/// nobody has open.
+/// Gives every page of a database the checksum of what stands in it. For a file that has room and no checksums yet, and
+/// is not open elsewhere.
 pub(super) fn seal_all(path: &std::path::Path) -> std::io::Result<()> {
     use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
     let mut file = std::fs::File::options().read(true).write(true).open(path)?;

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 const STATEMENTS_MAX: usize = 64;
 
 /// The longest wait for another connection of this process. Writers of the write-ahead log do not keep readers out, so
-/// on disk nobody waits but for a checkpoint that starts the log anew; in memory a commit keeps readers out, and they it.
+/// on disk a connection waits only for a checkpoint that starts the log anew; in memory commits and reads exclude each other.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// Where the database is kept.

@@ -5,7 +5,7 @@
 //! here first and in the view second. In that order nothing is missed: what leaves the staging is in the view already.
 //! What both know (history lines, log lines) is told apart by `rev` and `seq`.
 //!
-//! It is bounded by the writer, who settles; see [`Store::unsettled`](crate::store::Store::unsettled).
+//! It is bounded by the writer, which settles; see [`Store::unsettled`](crate::store::Store::unsettled).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

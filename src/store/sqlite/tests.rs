@@ -368,7 +368,7 @@ fn the_write_ahead_log_is_carried_over() {
     let mut world = World::new(1);
     let mut store = open(folder.path());
     let payload = noise();
-    // An append carries it over by itself only where nobody settles.
+    // An append carries it over by itself only where nothing is settled.
     for (settles, pages_max) in [(true, 2 * CHECKPOINT_PAGES), (false, CHECKPOINT_PAGES_MAX)] {
         for _ in 0..10 {
             let mut commit = Commit::default();
