@@ -5,11 +5,11 @@
 //! moment, and one that was sent to just before enters at the end again. Under load a message has therefore reached every
 //! client after one pass of the queue, and what collects in a pass leaves together; there is no batching timer.
 //!
-//! Messages come in order, each with its audience. Clients that are owed the same messages stand at the same *node* of a tree; a
-//! message moves each of its audience to the child for that message. When their turns come, clients that stand at one node get one
-//! frame: joined once, framed once, and shared. A thousand clients that watch everything stand at a few nodes; a thousand
-//! that watch a task each stand at a thousand, and each frame is made for its one reader. Messages and nodes fall off at
-//! the front once no client in the queue has anything as old pending.
+//! Messages come in order, each with its audience. What is pending for a client is a *node* of a tree, which stands for a
+//! sequence of messages; a message moves each client of its audience to the child for that message. Clients at one node get
+//! one frame: joined once, encoded once, and shared. A thousand clients that watch everything are at a few nodes; a thousand
+//! that watch a task each are at a thousand, and each frame is made for its one reader. Messages and nodes are dropped at the
+//! front once no client in the queue has anything as old pending.
 //!
 //! A frame is a whole WebSocket message: text, not masked, as servers send it.
 
