@@ -1,11 +1,11 @@
 //! The live stream as a state machine without sockets, clocks or randomness of its own: it is told what happened, and
-//! says what to do ([`Step`]) and what is new ([`LiveEvent`]).
+//! says what to do ([`Action`]) and what is new ([`LiveEvent`]).
 //!
 //! It promises: what it tells is in order and told once, across cuts, restarts and a hub that starts a new history;
 //! after a cut it resumes where it was or starts from a fresh snapshot, never with a hole; it says when what is shown
 //! may be old. Two rules carry this. A record counts only when its (`rev`, `tick`) is above what is known of that task.
 //! And a subscription resumes only from a `mark` that came after its own `subscribed`; a snapshot or a reset voids the
-//! mark it had, because until the next one nobody has said that all before it was sent.
+//! mark it had, because until the next one the hub has not said that all before it was sent.
 //!
 //! While a snapshot is coming in, its subscription is quiet: what happens in between goes into the picture that is being
 //! put together, and is told with it.
@@ -38,7 +38,7 @@ const NOT_NOW: [&str; 5] = ["rate_limited", "overloaded", "draining", "storage_u
 
 /// What the follower wants done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Action {
     /// Open a socket: `api/v1/ws` with [`LIVE_PROTOCOL`](crate::wire::LIVE_PROTOCOL). Whatever comes of it is told with
     /// [`Follower::heard`] or [`Follower::lost`].
     Open,
@@ -95,7 +95,7 @@ pub struct Follower {
     timer: Option<(u64, Timer)>,
     ids: u64,
     names: u64,
-    steps: VecDeque<Step>,
+    actions: VecDeque<Action>,
     events: VecDeque<LiveEvent>,
 }
 
@@ -133,7 +133,7 @@ impl Follower {
             timer: None,
             ids: 0,
             names: 0,
-            steps: VecDeque::new(),
+            actions: VecDeque::new(),
             events: VecDeque::new(),
         };
         follower.open(now_ms);
@@ -215,8 +215,8 @@ impl Follower {
     }
 
     /// The next thing to do.
-    pub fn step(&mut self) -> Option<Step> {
-        self.steps.pop_front()
+    pub fn step(&mut self) -> Option<Action> {
+        self.actions.pop_front()
     }
 
     /// The next thing that is new.
@@ -278,7 +278,7 @@ impl Follower {
         self.leave_if_deaf();
     }
 
-    /// A frame came in that is no text: somebody is there.
+    /// A frame came in that is no text: the hub is alive.
     pub fn heard_frame(&mut self, now_ms: u64) {
         self.hear(now_ms);
         self.leave_if_deaf();
@@ -330,14 +330,14 @@ impl Follower {
         self.connected = true;
         (self.now_ms, self.heard_at) = (now_ms, now_ms);
         self.timer = Some((now_ms + HELLO_MS_MAX, Timer::Hello));
-        self.steps.push_back(Step::Open);
+        self.actions.push_back(Action::Open);
     }
 
     /// Lets go of the socket and of what only it meant.
     fn cut(&mut self) {
-        self.steps.clear();
+        self.actions.clear();
         if self.connected {
-            self.steps.push_back(Step::Close);
+            self.actions.push_back(Action::Close);
         }
         (self.connected, self.asked, self.behind) = (false, false, false);
         (self.greeted_at, self.timer) = (None, None);
@@ -375,7 +375,7 @@ impl Follower {
     /// Sends what waits and may go.
     fn send(&mut self) {
         while let Some(op) = self.outbox.next(self.now_ms) {
-            self.steps.push_back(Step::Send(serde_json::to_string(&op).expect("a request is plain data")));
+            self.actions.push_back(Action::Send(serde_json::to_string(&op).expect("a request is plain data")));
             self.said = true;
         }
     }
@@ -390,8 +390,8 @@ impl Follower {
     }
 
     fn greet(&mut self, now_ms: u64, hello: LiveHello) {
-        // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
-        // where it is not the history they know. Where nobody can, there is nothing to keep.
+        // Each start of a hub has a name of its own, so another one says little: subscriptions with a mark ask to resume, and
+        // get `reset` where it is another history. Without such a subscription there is nothing to keep.
         let can_ask = self.subs.values().any(|sub| sub.mark.is_some());
         if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) && !can_ask {
             self.begin_anew();
@@ -444,7 +444,7 @@ impl Follower {
     }
 
     /// Waits for a word from the hub; asks for one; gives the connection up. A late timer (a machine that slept) asks
-    /// first. So does a client that had nothing to say yet: the hub closes those who never say a word.
+    /// first. So does a client that had nothing to say yet: the hub closes connections that never send anything.
     fn listen(&mut self, now_ms: u64) {
         let quiet_ms = now_ms.saturating_sub(self.heard_at);
         let is_mute = !self.said && self.greeted_at.is_some_and(|at| now_ms - at >= self.ping_ms);
@@ -469,7 +469,7 @@ impl Follower {
         }
     }
 
-    /// Forgets a task that is in nobody's picture.
+    /// Forgets a task that is in the picture of no subscription.
     fn release(&mut self, task_id: &TaskId) {
         if !self.subs.values().any(|sub| sub.holds(task_id)) {
             self.picture.forget(task_id);

@@ -8,7 +8,7 @@ const ANSWER: &str = r#"{"type":"subscribed","sub":"s1","mode":"snapshot","rev":
 
 fn sent(follower: &mut Follower) -> Vec<String> {
     std::iter::from_fn(|| follower.step())
-        .filter_map(|step| if let Step::Send(text) = step { Some(text) } else { None })
+        .filter_map(|action| if let Action::Send(text) = action { Some(text) } else { None })
         .collect()
 }
 

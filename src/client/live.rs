@@ -9,7 +9,7 @@ use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Follower, LiveEvent, LiveStatus, Step, SubId, Subscribe};
+use super::{Action, Follower, LiveEvent, LiveStatus, SubId, Subscribe};
 use crate::dial::{DialError, HubUrl, Socket};
 use crate::wire::LIVE_PROTOCOL;
 
@@ -40,7 +40,7 @@ pub struct Live {
     follower: Follower,
     url: HubUrl,
     began: Instant,
-    line: Line,
+    connection: Connection,
     /// Texts were given to the socket and not all of them have left.
     unflushed: bool,
     sleep: Pin<Box<Sleep>>,
@@ -48,7 +48,7 @@ pub struct Live {
     told: bool,
 }
 
-enum Line {
+enum Connection {
     Down,
     Dialling(BoxFuture<'static, Result<Socket, DialError>>),
     Up(Box<Socket>),
@@ -60,7 +60,7 @@ impl Live {
         follower.set_token(token);
         let began = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until(began));
-        Live { follower, url, began, line: Line::Down, unflushed: false, sleep, told: false }
+        Live { follower, url, began, connection: Connection::Down, unflushed: false, sleep, told: false }
     }
 
     /// Watches something more. At most 64 at a time.
@@ -95,7 +95,7 @@ impl Live {
 
     /// Says goodbye, so that the hub need not find out.
     pub async fn close(self) {
-        if let Line::Up(mut socket) = self.line {
+        if let Connection::Up(mut socket) = self.connection {
             let _ = tokio::time::timeout(CLOSE_MS_MAX, socket.close()).await;
         }
     }
@@ -105,31 +105,32 @@ impl Live {
     }
 
     /// Does what the follower asks for, as far as the socket takes it.
-    fn poll_steps(&mut self, cx: &mut Context<'_>) {
+    fn poll_actions(&mut self, cx: &mut Context<'_>) {
         loop {
             // A socket that is full keeps the next text waiting where it is.
-            if let Line::Up(socket) = &mut self.line
+            if let Connection::Up(socket) = &mut self.connection
                 && socket.as_mut().poll_ready_unpin(cx).is_pending()
             {
                 return;
             }
-            let Some(step) = self.follower.step() else { break };
-            match step {
-                Step::Open => {
+            let Some(action) = self.follower.step() else { break };
+            match action {
+                Action::Open => {
                     let url = self.url.clone();
-                    self.line = Line::Dialling(async move { url.dial("api/v1/ws", LIVE_PROTOCOL).await }.boxed());
+                    self.connection =
+                        Connection::Dialling(async move { url.dial("api/v1/ws", LIVE_PROTOCOL).await }.boxed());
                 }
-                Step::Close => self.line = Line::Down,
-                Step::Send(text) => {
+                Action::Close => self.connection = Connection::Down,
+                Action::Send(text) => {
                     // A socket that fails here says so when it is read.
-                    if let Line::Up(socket) = &mut self.line {
+                    if let Connection::Up(socket) = &mut self.connection {
                         self.unflushed |= Pin::new(socket.as_mut()).start_send(Message::text(text)).is_ok();
                     }
                 }
             }
         }
         if self.unflushed
-            && let Line::Up(socket) = &mut self.line
+            && let Connection::Up(socket) = &mut self.connection
             && Pin::new(socket.as_mut()).poll_flush(cx).is_ready()
         {
             self.unflushed = false;
@@ -139,20 +140,20 @@ impl Live {
     /// One thing that happened outside. Ready when the follower was told of it.
     fn poll_world(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now_ms = self.now_ms();
-        match &mut self.line {
-            Line::Down => {}
-            Line::Dialling(dial) => {
+        match &mut self.connection {
+            Connection::Down => {}
+            Connection::Dialling(dial) => {
                 if let Poll::Ready(outcome) = dial.poll_unpin(cx) {
-                    self.line = Line::Down;
+                    self.connection = Connection::Down;
                     match outcome {
-                        Ok(socket) => self.line = Line::Up(Box::new(socket)),
+                        Ok(socket) => self.connection = Connection::Up(Box::new(socket)),
                         Err(DialError::Unreachable(why)) => self.follower.lost(now_ms, None, &why),
                         Err(DialError::Refused(why)) => self.follower.refused(&why),
                     }
                     return Poll::Ready(());
                 }
             }
-            Line::Up(socket) => {
+            Connection::Up(socket) => {
                 if let Poll::Ready(message) = socket.poll_next_unpin(cx) {
                     match message {
                         Some(Ok(Message::Text(text))) => self.follower.heard(now_ms, text.as_str()),
@@ -193,7 +194,7 @@ impl Stream for Live {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LiveEvent>> {
         let live = self.get_mut();
         loop {
-            live.poll_steps(cx);
+            live.poll_actions(cx);
             if let Some(event) = live.follower.event() {
                 live.told = true;
                 return Poll::Ready(Some(event));

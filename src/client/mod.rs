@@ -29,7 +29,7 @@ mod subscription;
 mod watch;
 
 pub use error::ClientError;
-pub use follower::{Follower, Step};
+pub use follower::{Action, Follower};
 pub use live::Live;
 pub use news::{LiveEvent, LiveStatus, TaskEvent};
 pub use rest::{Changed, Client, ListQuery, Order};

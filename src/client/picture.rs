@@ -84,7 +84,7 @@ impl Picture {
             }
             return None;
         }
-        // Whoever holds a record from before keeps it as it was.
+        // Copies the record if an event still holds the one from before.
         let task = Arc::make_mut(known);
         (task.tick, task.progress) = (tick, Some(progress));
         Some(known.clone())

@@ -125,11 +125,11 @@ impl Conversation {
 
     /// Takes what the follower wants done and has to tell.
     fn listen(&mut self) {
-        while let Some(step) = self.follower.step() {
-            match step {
-                Step::Open => self.opened += 1,
-                Step::Send(text) => self.sent.push_back(serde_json::from_str(&text).expect("JSON is sent")),
-                Step::Close => {}
+        while let Some(action) = self.follower.step() {
+            match action {
+                Action::Open => self.opened += 1,
+                Action::Send(text) => self.sent.push_back(serde_json::from_str(&text).expect("JSON is sent")),
+                Action::Close => {}
             }
         }
         while let Some(event) = self.follower.event() {

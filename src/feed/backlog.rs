@@ -1,6 +1,6 @@
-//! What a shard has taken from its inbox, and not looked at yet.
+//! What a shard has taken from its inbox, and not matched yet.
 //!
-//! It is looked at in order, as fast as clients can be told of it; see [`turns`](super::turns).
+//! It is matched in order, as fast as clients can be sent to; see [`turns`](super::send_queue).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::inbox::{Batch, Merged, MergedTask};
 #[derive(Default)]
 pub(super) struct Backlog {
     batches: VecDeque<Batch>,
-    /// So many steps of the first batch were looked at.
+    /// So many transitions of the first batch were matched.
     at: usize,
     /// Newest first.
     merged: Vec<MergedTask>,
@@ -19,21 +19,21 @@ pub(super) struct Backlog {
     rev: Option<u64>,
 }
 
-/// The next thing to look at.
+/// The next thing to match.
 pub(super) enum News {
-    /// A step of a batch.
-    Step(Arc<[Published]>, usize),
+    /// A transition of a batch.
+    Transition(Arc<[Published]>, usize),
     Merged(MergedTask),
-    /// Everything up to this `rev` was looked at.
+    /// Every transition up to this `rev` was matched.
     UpTo(u64),
 }
 
 impl Backlog {
-    /// Puts something in that is empty. Beyond what is here, nothing happened up to `passed_rev`.
-    pub fn fill(&mut self, batches: Vec<Batch>, merged: Option<Merged>, passed_rev: Option<u64>) {
+    /// Refills the empty backlog. Revs up to `skipped_rev` that are not in it had no client to be sent to.
+    pub fn fill(&mut self, batches: Vec<Batch>, merged: Option<Merged>, skipped_rev: Option<u64>) {
         debug_assert!(self.is_empty());
         self.batches = batches.into();
-        self.rev = merged.as_ref().map(|merged| merged.rev).max(passed_rev);
+        self.rev = merged.as_ref().map(|merged| merged.rev).max(skipped_rev);
         self.merged = merged.map_or(Vec::new(), |merged| merged.tasks.into_values().collect());
         self.merged.sort_by_key(|task| std::cmp::Reverse(task.newest.rev));
     }
@@ -42,16 +42,16 @@ impl Backlog {
         self.batches.is_empty() && self.rev.is_none()
     }
 
-    /// Whether the rest of it tells of merged tasks: of some it is known what happened up to a `rev`, of others not.
+    /// Whether what is left is merged: clients that were sent a part of it have no `rev` up to which they know everything.
     pub fn is_merged(&self) -> bool {
         self.batches.is_empty() && self.rev.is_some()
     }
 
     pub fn next(&mut self) -> Option<News> {
         if let Some(batch) = self.batches.front() {
-            let news = News::Step(batch.steps.clone(), self.at);
+            let news = News::Transition(batch.transitions.clone(), self.at);
             self.at += 1;
-            if self.at == batch.steps.len() {
+            if self.at == batch.transitions.len() {
                 self.batches.pop_front();
                 self.at = 0;
             }
@@ -71,7 +71,7 @@ mod tests {
 
     fn revs(backlog: &mut Backlog) -> Vec<u64> {
         let rev = |news| match news {
-            News::Step(steps, at) => steps[at].rev,
+            News::Transition(transitions, at) => transitions[at].rev,
             News::Merged(task) => task.newest.rev,
             News::UpTo(rev) => 100 + rev,
         };
@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn everything_comes_in_order() {
         let mut backlog = Backlog::default();
-        let steps =
+        let transitions =
             |revs: std::ops::RangeInclusive<u32>| revs.map(|rev| published(rev.into(), id(rev), None, Status::Pending));
-        let batch = |revs| Batch { steps: steps(revs).collect(), since: Instant::now() };
+        let batch = |revs| Batch { transitions: transitions(revs).collect(), since: Instant::now() };
         backlog.fill(vec![batch(1..=2), batch(3..=3)], None, Some(5));
         assert!(!backlog.is_merged());
         assert_eq!(revs(&mut backlog), [1, 2, 3, 105]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::cell::{Cell, End, Pipe};
+use super::delivery::{DeliveryState, End, Pipe};
 use super::inbox::{Inbox, Op, Subscribe};
 use super::index::Scope;
 use super::logs::LogReaders;
@@ -23,7 +23,7 @@ pub struct Client {
     scope: Scope,
     hz_max: f64,
     inbox: Arc<Inbox>,
-    cell: Arc<Cell>,
+    delivery: Arc<DeliveryState>,
     log_readers: Arc<LogReaders>,
     /// Few, so looking through them is the quickest way.
     subs: Vec<ClientSub>,
@@ -48,9 +48,9 @@ impl Client {
         inbox: Arc<Inbox>,
         log_readers: Arc<LogReaders>,
     ) -> Client {
-        let cell = Arc::new(Cell::new(Outbox::new(limits, inbox.handed_rev()), pipe));
-        inbox.ask(Op::Attach(id, cell.clone()));
-        Client { id, scope, hz_max, inbox, cell, log_readers, subs: Vec::new(), subs_made: 0 }
+        let delivery = Arc::new(DeliveryState::new(Outbox::new(limits, inbox.handed_rev()), pipe));
+        inbox.ask(Op::Attach(id, delivery.clone()));
+        Client { id, scope, hz_max, inbox, delivery, log_readers, subs: Vec::new(), subs_made: 0 }
     }
 
     /// Subscribes under a name, in place of an older subscription of that name. When this returns, everything that is
@@ -78,7 +78,7 @@ impl Client {
         let number = self.subs_made;
         let logs = logs.then(|| filter.clone());
         if let Some(filter) = &logs {
-            self.log_readers.add(self.id, number, &self.cell, filter, &self.scope);
+            self.log_readers.add(self.id, number, &self.delivery, filter, &self.scope);
         }
         self.subs.reserve_exact(1);
         self.subs.push(ClientSub { name: name.into(), number, held: true, logs });
@@ -99,7 +99,7 @@ impl Client {
         if let Some(sub) = self.subs.iter_mut().find(|sub| *sub.name == *name)
             && std::mem::take(&mut sub.held)
         {
-            self.cell.lock().outbox.release();
+            self.delivery.lock().outbox.release();
         }
     }
 
@@ -118,7 +118,7 @@ impl Client {
     /// After [`Taken::Overflowed`]: holds every subscription, for each to get a fresh snapshot and its release.
     pub fn restart(&mut self) {
         let handed_rev = self.inbox.handed_rev();
-        let mut state = self.cell.lock();
+        let mut state = self.delivery.lock();
         state.outbox.restart(handed_rev);
         for sub in self.subs.iter_mut().filter(|sub| !sub.held) {
             sub.held = true;
@@ -129,55 +129,55 @@ impl Client {
     /// Drops waiting log lines of a task up to `seq`: they were read from the hub.
     pub fn logs_known(&self, task_id: TaskId, seq: u64) {
         self.log_readers.known(self.id, task_id, seq);
-        self.cell.lock().outbox.logs_known(task_id, seq);
+        self.delivery.lock().outbox.logs_known(task_id, seq);
     }
 
     /// Whether there is something to take; of a client with a pipe, whether it does not flow.
     pub fn is_ready(&self) -> bool {
-        self.cell.is_ready()
+        self.delivery.is_ready()
     }
 
     /// Resolves when there is something to take, or the client is to end, or flows no more. May be dropped and called
     /// again.
     pub async fn ready(&self) {
-        std::future::poll_fn(|context| self.cell.poll_ready(context)).await;
+        std::future::poll_fn(|context| self.delivery.poll_ready(context)).await;
     }
 
     /// Lets the feed write to the pipe by itself from now on, marks and pings too, if nothing waits. Answers whether it
-    /// does. Until [`stop`](Self::stop) or until [`ready`](Self::ready) resolves, nobody else may write to it.
+    /// does. Until [`stop`](Self::stop) or until [`ready`](Self::ready) resolves, nothing else may write to it.
     pub fn flow(&self) -> bool {
-        self.cell.flow()
+        self.delivery.flow()
     }
 
     /// The feed writes no more by itself. What is left of its last message comes back, to be written before anything else.
     pub fn stop(&self) -> Bytes {
-        self.cell.lock().stop()
+        self.delivery.lock().stop()
     }
 
     /// Something was heard from the other side, or was taken by it.
     pub fn set_heard(&self) {
-        self.cell.set_heard();
+        self.delivery.set_heard();
     }
 
     /// Why the client is to end, if it is.
     pub fn end(&self) -> Option<End> {
-        self.cell.lock().why_end()
+        self.delivery.lock().why_end()
     }
 
     /// Moves waiting lines to the end of `out`, about `bytes_max` of them and at least one: transitions first, then
     /// progress, then log lines. What is left behind may still be replaced by something newer, so take no more than can
     /// be sent now.
     pub fn take(&mut self, out: &mut Vec<Bytes>, bytes_max: usize) -> Taken {
-        self.cell.lock().outbox.take(out, bytes_max)
+        self.delivery.lock().outbox.take(out, bytes_max)
     }
 
-    /// The largest `rev` up to which everything was taken; it never goes back. Whoever has sent what was taken, and the
-    /// snapshots of all subscriptions, may tell it as a `mark`.
+    /// The largest `rev` up to which everything was taken; it never goes back. Once what was taken is sent, and the
+    /// snapshots of all subscriptions, the session may send it as a `mark`.
     pub fn mark(&mut self) -> u64 {
         // In this order: what the shard hands over in between is seen in the outbox, and only makes the mark smaller.
         let handed_rev = self.inbox.handed_rev();
-        let mut state = self.cell.lock();
-        // Of a shard that failed nobody knows what it handed over.
+        let mut state = self.delivery.lock();
+        // What a failed shard handed over is not known.
         let handed_rev = if state.why_end() == Some(End::Lost) { 0 } else { handed_rev };
         state.outbox.mark(handed_rev)
     }

@@ -1,4 +1,4 @@
-//! The handle of the feed: what the hub tells it, and where clients come from.
+//! The handle of the feed: the hub publishes to it, and routes attach clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cell::Pipe;
 use super::client::Client;
+use super::delivery::Pipe;
 use super::inbox::{INBOX_LEN_MAX, Inbox, Op};
 use super::index::{Scope, States};
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
-use super::pulses::{Pulses, SHARDS_MAX};
+use super::pacing::{DirtyTicks, SHARDS_MAX};
+use super::send_queue::{Delivered, PENDING_BYTES_MAX};
 use super::shard::{self, Pace, Shard};
-use super::turns::{OWED_BYTES_MAX, Told};
 use super::watch::{Watch, Watches};
 use crate::task::{ChangeKind, LogLine, Task, TaskId};
 
-/// What the feed looks up when it is about to tell something. Called from the shards, and not allowed to block.
-pub trait Truth: Send + Sync {
+/// The newest committed state, read by the shards when they are about to send something. Must not block.
+pub trait LatestState: Send + Sync {
     /// The record of a task that runs, or ran a moment ago.
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>>;
 
@@ -30,18 +30,18 @@ pub trait Truth: Send + Sync {
 /// Counts what the shards do.
 pub trait Meter: Send + Sync {
     /// This much was written by a shard.
-    fn told(&self, told: Told);
+    fn written(&self, delivered: Delivered);
     /// A commit was handed to all of a shard's clients this long after it was published.
-    fn told_after(&self, shard: usize, lag: Duration);
+    fn delivered_after(&self, shard: usize, lag: Duration);
 }
 
 /// Counts nothing.
 impl Meter for () {
-    fn told(&self, _: Told) {}
-    fn told_after(&self, _: usize, _: Duration) {}
+    fn written(&self, _: Delivered) {}
+    fn delivered_after(&self, _: usize, _: Duration) {}
 }
 
-/// A progress tick, ready to be told.
+/// A progress tick, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Tick {
     /// Of the transition it follows.
@@ -51,7 +51,7 @@ pub struct Tick {
     pub line: Bytes,
 }
 
-/// A step in the history of the hub, ready to be told.
+/// A transition or a deletion, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Published {
     pub rev: u64,
@@ -75,11 +75,11 @@ impl Published {
 pub struct FeedOptions {
     /// Futures among which the clients are shared out, 1–64; by default one a core.
     pub shards: usize,
-    /// The most progress ticks of one task that a client is told in a second.
+    /// The most progress ticks of one task that a client is sent in a second.
     pub max_hz: f64,
-    /// How often a client with a pipe is pinged, and told a mark.
+    /// How often a client with a pipe is sent a ping and a mark.
     pub ping: Duration,
-    /// Over how long goodbyes are spread, so that not everyone comes back at once.
+    /// Over how long goodbyes are spread, so that not all clients come back at once.
     pub goodbye: Duration,
     pub outbox: OutboxLimits,
     /// Transitions that wait in order for one shard; beyond, they are merged.
@@ -99,7 +99,7 @@ impl Default for FeedOptions {
     }
 }
 
-/// The feed. Clones are the same feed; with the last one its shards stop, and what was not told by then is not told.
+/// The feed. Clones are the same feed; with the last one its shards stop, and what was not sent by then is not sent.
 #[derive(Clone)]
 pub struct Feed {
     parts: Arc<Parts>,
@@ -107,9 +107,9 @@ pub struct Feed {
 
 struct Parts {
     options: FeedOptions,
-    truth: Arc<dyn Truth>,
+    latest: Arc<dyn LatestState>,
     inboxes: Box<[Arc<Inbox>]>,
-    pulses: Arc<Pulses>,
+    dirty: Arc<DirtyTicks>,
     watches: Arc<Watches>,
     log_readers: Arc<LogReaders>,
     clients_made: AtomicU64,
@@ -125,25 +125,25 @@ impl Drop for Parts {
 
 impl Feed {
     /// Starts the shards on the runtime this is called in. `rev` is the last one of the history so far.
-    pub fn start(truth: Arc<dyn Truth>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
+    pub fn start(latest: Arc<dyn LatestState>, meter: Arc<dyn Meter>, rev: u64, options: FeedOptions) -> Feed {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        // What is told once for the whole feed is told by the first shard, so that one never rests.
+        // The first shard notifies the watches, so it looks at every commit, also without clients.
         let inbox = |number| Arc::new(Inbox::new(options.inbox_len_max, number > 0, rev));
         let inboxes = (0..shards).map(inbox).collect::<Box<[_]>>();
-        let (pulses, watches) = (Arc::<Pulses>::default(), Arc::<Watches>::default());
+        let (dirty, watches) = (Arc::<DirtyTicks>::default(), Arc::<Watches>::default());
         for (number, inbox) in inboxes.iter().enumerate() {
             let watches = (number == 0).then(|| watches.clone());
-            let pace = Pace { max_hz: options.max_hz, ping: options.ping, owed_bytes_max: OWED_BYTES_MAX };
-            let shard = Shard::new(number, rev, pace, truth.clone(), meter.clone(), pulses.clone(), watches);
+            let pace = Pace { max_hz: options.max_hz, ping: options.ping, pending_bytes_max: PENDING_BYTES_MAX };
+            let shard = Shard::new(number, rev, pace, latest.clone(), meter.clone(), dirty.clone(), watches);
             tokio::spawn(shard::run(shard, inbox.clone()));
         }
         let log_readers = Arc::<LogReaders>::default();
         tokio::spawn(log_readers.clone().run());
         let parts = Parts {
             options,
-            truth,
+            latest,
             inboxes,
-            pulses,
+            dirty,
             watches,
             log_readers,
             clients_made: AtomicU64::new(0),
@@ -152,14 +152,14 @@ impl Feed {
         Feed { parts: Arc::new(parts) }
     }
 
-    /// Tells what was committed, in order of `rev` without holes, after the [`Truth`] knows it. Never waits.
+    /// Publishes what was committed, in order of `rev` without holes, after the [`LatestState`] knows it. Never waits.
     pub fn publish(&self, batch: Arc<[Published]>) {
         let Some(last) = batch.last() else { return };
         self.parts.inboxes.iter().for_each(|inbox| inbox.publish(&batch));
         self.parts.published_rev.store(last.rev, Ordering::Release);
     }
 
-    /// A running task has a new tick, and the [`Truth`] knows it. Never waits; meant to be called for every tick.
+    /// A running task has a new tick, and the [`LatestState`] knows it. Never waits; meant to be called for every tick.
     pub fn tick(&self, task_id: TaskId) {
         let parts = &*self.parts;
         let listening = parts.inboxes.iter().enumerate().filter(|(_, inbox)| inbox.has_clients());
@@ -167,16 +167,16 @@ impl Feed {
         if listening == 0 {
             return;
         }
-        let mut news = parts.pulses.set(task_id, listening);
+        let mut news = parts.dirty.set(task_id, listening);
         while news != 0 {
             parts.inboxes[news.trailing_zeros() as usize].tick(task_id);
             news &= news - 1;
         }
     }
 
-    /// A task wrote lines, oldest first. Costs a look-up where nobody reads its log, and never more than a note.
+    /// A task wrote lines, oldest first. Costs a look-up where no client reads its log, and never more than a note.
     pub fn logs(&self, task_id: TaskId, lines: &Arc<[LogLine]>) {
-        self.parts.log_readers.note(task_id, lines, || self.parts.truth.task(task_id));
+        self.parts.log_readers.note(task_id, lines, || self.parts.latest.task(task_id));
     }
 
     /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see
@@ -189,7 +189,7 @@ impl Feed {
         Client::new(id, scope, options.max_hz, options.outbox, pipe, inbox, log_readers.clone())
     }
 
-    /// Has every client end, each at a moment of its own; also those that come later.
+    /// Has every client end, spread over the `goodbye` time; also those that come later.
     pub fn dismiss(&self) {
         let window = self.parts.options.goodbye;
         self.parts.inboxes.iter().for_each(|inbox| inbox.ask(Op::Dismiss(window)));

@@ -1,7 +1,7 @@
 //! What waits for a shard.
 //!
-//! Whoever leaves something here never waits. A shard that falls behind finds the transitions merged to the newest of
-//! each task: it then tells that to its clients as lag, for that is what it is.
+//! Adding never waits. For a shard that falls behind, transitions are merged to the newest of each task; it sends them as
+//! lag, for that is what it is.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::take;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
+use super::delivery::DeliveryState;
 use super::handle::Published;
 use super::index::{Scope, States};
 use crate::task::{Filter, TaskId};
@@ -26,14 +26,14 @@ pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Notify,
     len_max: usize,
-    /// Without clients there is nothing to do for the shard.
-    rests: bool,
-    /// The shard has handed everything up to this `rev` to its clients.
+    /// If true, commits are not queued while the shard has no clients.
+    skip_while_idle: bool,
+    /// Every transition up to here has left the shard's send queue, for every client.
     handed_rev: AtomicU64,
-    /// Clients of the shard. Without any, nobody needs to hear of ticks.
+    /// Clients of the shard. Without any, ticks leave no note.
     clients: AtomicUsize,
-    /// When the oldest of what the shard took, and did not hand to everybody yet, was published.
-    untold_since: Mutex<Option<Instant>>,
+    /// When the oldest of what the shard took, and has not handed to every client yet, was published.
+    undelivered_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -43,8 +43,8 @@ pub(super) struct Waiting {
     pub batches: Vec<Batch>,
     len: usize,
     pub merged: Option<Merged>,
-    /// Up to here transitions went by while there was no client.
-    pub passed_rev: Option<u64>,
+    /// Transitions up to here were not queued, for there was no client.
+    pub skipped_rev: Option<u64>,
     /// Each running task once.
     pub ticks: Vec<TaskId>,
     closed: bool,
@@ -54,7 +54,7 @@ impl Waiting {
     /// What was published together: the last `rev` of it, and when that was.
     pub fn published(&self) -> impl Iterator<Item = (u64, Instant)> {
         let merged = self.merged.iter().filter_map(|merged| Some((merged.rev, merged.since?)));
-        merged.chain(self.batches.iter().filter_map(|batch| Some((batch.steps.last()?.rev, batch.since))))
+        merged.chain(self.batches.iter().filter_map(|batch| Some((batch.transitions.last()?.rev, batch.since))))
     }
 
     /// When the oldest of it was published.
@@ -63,15 +63,15 @@ impl Waiting {
     }
 }
 
-/// Steps that were published together.
+/// Transitions that were published together.
 pub(super) struct Batch {
-    pub steps: Arc<[Published]>,
+    pub transitions: Arc<[Published]>,
     pub since: Instant,
 }
 
 /// What a client asks of its shard.
 pub(super) enum Op {
-    Attach(ClientId, Arc<Cell>),
+    Attach(ClientId, Arc<DeliveryState>),
     Subscribe(Subscribe),
     Unsubscribe(ClientId, SubNumber),
     Detach(ClientId),
@@ -108,7 +108,7 @@ pub(super) struct MergedTask {
 impl Merged {
     pub fn add_batch(&mut self, batch: &Batch) {
         self.since.get_or_insert(batch.since);
-        batch.steps.iter().for_each(|published| self.add(published));
+        batch.transitions.iter().for_each(|published| self.add(published));
     }
 
     fn add(&mut self, published: &Published) {
@@ -126,15 +126,15 @@ impl Merged {
 }
 
 impl Inbox {
-    pub fn new(len_max: usize, rests: bool, rev: u64) -> Inbox {
+    pub fn new(len_max: usize, skip_while_idle: bool, rev: u64) -> Inbox {
         Inbox {
             waiting: Mutex::default(),
             wake: Notify::new(),
             len_max,
-            rests,
+            skip_while_idle,
             handed_rev: AtomicU64::new(rev),
             clients: AtomicUsize::new(0),
-            untold_since: Mutex::default(),
+            undelivered_since: Mutex::default(),
         }
     }
 
@@ -143,15 +143,15 @@ impl Inbox {
         if waiting.closed {
             return;
         }
-        // A client that comes now asks after this, and is told from then on.
-        if self.rests && !self.has_clients() {
+        // A client that attaches after this look is sent what is published later; what it reads from the hub includes this.
+        if self.skip_while_idle && !self.has_clients() {
             let rev = batch.last().map(|last| last.rev);
-            waiting.passed_rev = rev;
+            waiting.skipped_rev = rev;
             self.handed_rev.fetch_max(rev.unwrap_or(0), Ordering::AcqRel);
             return;
         }
         waiting.len += batch.len();
-        waiting.batches.push(Batch { steps: batch.clone(), since: Instant::now() });
+        waiting.batches.push(Batch { transitions: batch.clone(), since: Instant::now() });
         if waiting.len > self.len_max || waiting.merged.is_some() {
             let waiting = &mut *waiting;
             let merged = waiting.merged.get_or_insert_default();
@@ -209,22 +209,22 @@ impl Inbox {
             return Some(Waiting { ops: take(&mut waiting.ops), ..Waiting::default() });
         }
         let taken = take(&mut *waiting);
-        let mut untold_since = self.untold_since.lock();
-        *untold_since = untold_since.or(taken.since());
+        let mut undelivered_since = self.undelivered_since.lock();
+        *undelivered_since = undelivered_since.or(taken.since());
         Some(taken)
     }
 
     /// How long the oldest transition has waited that was not handed to every client.
     pub fn lag(&self) -> Duration {
-        let untold_since = *self.untold_since.lock();
-        untold_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
+        let undelivered_since = *self.undelivered_since.lock();
+        undelivered_since.or_else(|| self.waiting.lock().since()).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// The shard has handed everything up to `rev` to its clients; what it took beyond that was published from `untold_since`
+    /// The shard has handed everything up to `rev` to its clients; what it took beyond that was published from `undelivered_since`
     /// on.
-    pub fn set_handed(&self, rev: u64, untold_since: Option<Instant>) {
+    pub fn set_handed(&self, rev: u64, undelivered_since: Option<Instant>) {
         self.handed_rev.fetch_max(rev, Ordering::AcqRel);
-        *self.untold_since.lock() = untold_since;
+        *self.undelivered_since.lock() = undelivered_since;
     }
 
     pub fn handed_rev(&self) -> u64 {

@@ -1,8 +1,8 @@
-//! Who wants to hear of a task: finds the few without asking the many.
+//! Which clients a task is for: finds the few subscriptions that match without checking the many.
 //!
-//! A subscription stands under the values of its most selective exact list, at each of them; one without such a list
-//! (or with a pattern in it) stands under "all". A task is then looked up by its own values, and only what stands there
-//! is checked in full. What a filter looks at, except `status`, never changes in the life of a task, so one look-up
+//! A subscription is filed under *index keys*: the values of the most selective exact list of its filter. One without such a
+//! list (or with a pattern in it) is filed under "all". A task is looked up by its own values, and only the subscriptions
+//! found there are checked in full. What a filter looks at, except `status`, never changes in the life of a task, so one look-up
 //! serves its old and its new record.
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,15 +29,15 @@ impl Scope {
     }
 }
 
-/// The seat of a client in its shard. Small numbers, used again.
-pub(super) type Seat = u32;
+/// The slot of a client in its shard: an index into its entries. Small numbers, used again.
+pub(super) type ClientSlot = u32;
 /// A subscription in the index. Small numbers, used again.
 pub(super) type SubKey = u32;
 
 /// A subscription, as the index knows it.
 #[derive(Debug)]
 pub(super) struct Sub {
-    pub seat: Seat,
+    pub slot: ClientSlot,
     pub filter: std::sync::Arc<Filter>,
     pub scope: Scope,
     /// The most progress ticks a second.
@@ -52,13 +52,13 @@ impl Sub {
     }
 }
 
-/// The states a task went through: the old and the new one of a step, and of merged steps all of them. A client may
+/// The states a task went through: the old and the new one of a transition, and of merged ones all of them. A client may
 /// have read any of these in a snapshot, for the board is ahead of the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct States(u8);
 
 impl States {
-    /// Those of the step from `prev` to `next`.
+    /// Those of the transition from `prev` to `next`.
     pub fn of(prev: Option<&Task>, next: &Task) -> States {
         States(1 << next.status as u8 | prev.map_or(0, |prev| 1 << prev.status as u8))
     }
@@ -75,7 +75,7 @@ impl States {
 /// A client that an event is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Hit {
-    pub seat: Seat,
+    pub slot: ClientSlot,
     /// The highest rate of its subscriptions that match.
     pub hz: f64,
 }
@@ -84,18 +84,18 @@ pub(super) struct Hit {
 pub(super) struct Index {
     subs: Vec<Option<Sub>>,
     free: Vec<SubKey>,
-    /// By the digest of a place. Two places with one digest cost a look, not an error: all is checked in full.
-    places: HashMap<u64, BTreeSet<SubKey>>,
+    /// By the digest of an index key. Two keys with one digest cost a look, not an error: all is checked in full.
+    subs_by_key: HashMap<u64, BTreeSet<SubKey>>,
     all: BTreeSet<SubKey>,
     digest: RandomState,
-    /// By seat: the last look-up that found it, and where in its result.
+    /// By slot: the last look-up that found it, and where in its result.
     found: Vec<(u64, usize)>,
     lookups: u64,
 }
 
-/// Where a subscription stands.
+/// A value of a task under which subscriptions are found.
 #[derive(Hash)]
-enum Place<'a> {
+enum IndexKey<'a> {
     Task(&'a [u8; 16]),
     User(&'a str),
     Label(&'a str, &'a str),
@@ -103,27 +103,27 @@ enum Place<'a> {
     Queue(&'a str),
 }
 
-/// The places of a subscription; `None` for "all".
-fn places<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<Place<'a>>> {
+/// The index keys of a subscription; `None` for "all".
+fn index_keys<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<IndexKey<'a>>> {
     if let Some(ids) = &filter.task_id {
-        return Some(ids.iter().map(|id| Place::Task(id.as_bytes())).collect());
+        return Some(ids.iter().map(|id| IndexKey::Task(id.as_bytes())).collect());
     }
     if let Scope::User(user) = scope {
-        return Some(vec![Place::User(user.as_str())]);
+        return Some(vec![IndexKey::User(user.as_str())]);
     }
     if let Some(users) = &filter.user_id {
-        return Some(users.iter().map(|user| Place::User(user.as_str())).collect());
+        return Some(users.iter().map(|user| IndexKey::User(user.as_str())).collect());
     }
     // The shortest list of values is the best guess at the rarest label.
     if let Some((key, values)) = filter.labels.iter().min_by_key(|(_, values)| values.len()) {
-        return Some(values.iter().map(|value| Place::Label(key, value)).collect());
+        return Some(values.iter().map(|value| IndexKey::Label(key, value)).collect());
     }
     let types = filter.task_type.as_ref().and_then(exact);
     if let Some(types) = types {
-        return Some(types.into_iter().map(Place::Type).collect());
+        return Some(types.into_iter().map(IndexKey::Type).collect());
     }
     let queues = filter.queue.as_ref().and_then(exact)?;
-    Some(queues.into_iter().map(Place::Queue).collect())
+    Some(queues.into_iter().map(IndexKey::Queue).collect())
 }
 
 /// The names of a set that has no prefixes.
@@ -143,19 +143,19 @@ impl Index {
             self.subs.push(None);
             (self.subs.len() - 1) as SubKey
         });
-        match places(&sub.filter, &sub.scope) {
+        match index_keys(&sub.filter, &sub.scope) {
             None => {
                 self.all.insert(key);
             }
-            Some(places) => {
-                for place in places {
-                    self.places.entry(self.digest.hash_one(place)).or_default().insert(key);
+            Some(index_keys) => {
+                for index_key in index_keys {
+                    self.subs_by_key.entry(self.digest.hash_one(index_key)).or_default().insert(key);
                 }
             }
         }
-        let seat = sub.seat as usize;
-        if self.found.len() <= seat {
-            self.found.resize(seat + 1, (0, 0));
+        let slot = sub.slot as usize;
+        if self.found.len() <= slot {
+            self.found.resize(slot + 1, (0, 0));
         }
         self.subs[key as usize] = Some(sub);
         key
@@ -164,32 +164,32 @@ impl Index {
     pub fn remove(&mut self, key: SubKey) {
         let Some(sub) = self.subs[key as usize].take() else { return };
         self.free.push(key);
-        let Some(places) = places(&sub.filter, &sub.scope) else {
+        let Some(index_keys) = index_keys(&sub.filter, &sub.scope) else {
             self.all.remove(&key);
             return;
         };
-        for place in places {
-            let digest = self.digest.hash_one(place);
-            if let Some(keys) = self.places.get_mut(&digest) {
+        for index_key in index_keys {
+            let digest = self.digest.hash_one(index_key);
+            if let Some(keys) = self.subs_by_key.get_mut(&digest) {
                 keys.remove(&key);
                 if keys.is_empty() {
-                    self.places.remove(&digest);
+                    self.subs_by_key.remove(&digest);
                 }
             }
         }
     }
 
-    /// Everyone who wants to hear of a task that went through these states, each once, into `out`.
+    /// The clients with a subscription that covers a task which went through these states, each once, into `out`.
     pub fn audience(&mut self, task: &Task, states: States, out: &mut Vec<Hit>) {
         out.clear();
         self.lookups += 1;
-        let under = |place: Place| self.places.get(&self.digest.hash_one(place));
-        let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(Place::Label(key, value)));
+        let under = |index_key: IndexKey| self.subs_by_key.get(&self.digest.hash_one(index_key));
+        let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(IndexKey::Label(key, value)));
         let candidates = [
-            under(Place::Task(task.task_id.as_bytes())),
-            task.user_id.as_ref().and_then(|user| under(Place::User(user.as_str()))),
-            under(Place::Type(task.task_type.as_str())),
-            under(Place::Queue(task.queue.as_str())),
+            under(IndexKey::Task(task.task_id.as_bytes())),
+            task.user_id.as_ref().and_then(|user| under(IndexKey::User(user.as_str()))),
+            under(IndexKey::Type(task.task_type.as_str())),
+            under(IndexKey::Queue(task.queue.as_str())),
             Some(&self.all),
         ];
         for key in candidates.into_iter().flatten().chain(labels).flatten() {
@@ -197,12 +197,12 @@ impl Index {
             if !sub.wants(task, states) {
                 continue;
             }
-            let (lookup, at) = &mut self.found[sub.seat as usize];
+            let (lookup, at) = &mut self.found[sub.slot as usize];
             if *lookup == self.lookups {
                 out[*at].hz = out[*at].hz.max(sub.hz);
             } else {
                 (*lookup, *at) = (self.lookups, out.len());
-                out.push(Hit { seat: sub.seat, hz: sub.hz });
+                out.push(Hit { slot: sub.slot, hz: sub.hz });
             }
         }
     }
@@ -230,42 +230,42 @@ mod tests {
         Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
     }
 
-    fn seats(index: &mut Index, prev: Option<&Task>, next: &Task) -> Vec<Seat> {
+    fn slots(index: &mut Index, prev: Option<&Task>, next: &Task) -> Vec<ClientSlot> {
         let mut hits = Vec::new();
         index.audience(next, States::of(prev, next), &mut hits);
-        let mut seats: Vec<_> = hits.into_iter().map(|hit| hit.seat).collect();
-        seats.sort();
-        seats
+        let mut slots: Vec<_> = hits.into_iter().map(|hit| hit.slot).collect();
+        slots.sort();
+        slots
     }
 
     #[test]
-    fn a_task_is_told_when_its_old_or_its_new_state_is_meant() {
+    fn a_task_is_for_those_who_mean_its_old_or_its_new_state() {
         let mut index = Index::default();
-        index.insert(Sub { seat: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
+        index.insert(Sub { slot: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
         let pending = task(id(1), Status::Pending);
         let running = task(id(1), Status::Running);
         let completed = task(id(1), Status::Completed);
-        assert_eq!(seats(&mut index, None, &pending), [0; 0]);
-        assert_eq!(seats(&mut index, Some(&pending), &running), [0]);
-        assert_eq!(seats(&mut index, Some(&running), &completed), [0], "so that the client sees it leave");
-        assert_eq!(seats(&mut index, Some(&pending), &completed), [0; 0]);
+        assert_eq!(slots(&mut index, None, &pending), [0; 0]);
+        assert_eq!(slots(&mut index, Some(&pending), &running), [0]);
+        assert_eq!(slots(&mut index, Some(&running), &completed), [0], "so that the client sees it leave");
+        assert_eq!(slots(&mut index, Some(&pending), &completed), [0; 0]);
     }
 
     #[test]
     fn a_client_is_found_once_with_its_highest_rate() {
         let mut index = Index::default();
-        let a = index.insert(Sub { seat: 3, filter: filter("{}"), scope: Scope::All, hz: 2.0 });
-        let b = index.insert(Sub { seat: 3, filter: filter(r#"{"task_type":["t"]}"#), scope: Scope::All, hz: 5.0 });
-        let c = index.insert(Sub { seat: 3, filter: filter(r#"{"task_type":["other"]}"#), scope: Scope::All, hz: 9.0 });
+        let a = index.insert(Sub { slot: 3, filter: filter("{}"), scope: Scope::All, hz: 2.0 });
+        let b = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["t"]}"#), scope: Scope::All, hz: 5.0 });
+        let c = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["other"]}"#), scope: Scope::All, hz: 9.0 });
         let task = task(id(1), Status::Running);
         let mut hits = Vec::new();
         index.audience(&task, States::of(None, &task), &mut hits);
-        assert_eq!(hits, [Hit { seat: 3, hz: 5.0 }]);
+        assert_eq!(hits, [Hit { slot: 3, hz: 5.0 }]);
         assert_eq!(index.rate([a, b, c].into_iter(), &task), Some(5.0));
         assert_eq!(index.rate([c].into_iter(), &task), None);
         index.remove(b);
         index.audience(&task, States::of(None, &task), &mut hits);
-        assert_eq!(hits, [Hit { seat: 3, hz: 2.0 }]);
+        assert_eq!(hits, [Hit { slot: 3, hz: 2.0 }]);
     }
 
     #[test]
@@ -274,10 +274,10 @@ mod tests {
         for json in
             ["{}", r#"{"queue":["a","b"]}"#, r#"{"labels":{"k":["1","2"],"l":["3"]}}"#, r#"{"task_type":["x*"]}"#]
         {
-            let key = index.insert(Sub { seat: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
+            let key = index.insert(Sub { slot: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
             index.remove(key);
         }
-        assert!(index.places.is_empty() && index.all.is_empty());
+        assert!(index.subs_by_key.is_empty() && index.all.is_empty());
         assert_eq!(index.subs.len(), 1, "keys are used again");
     }
 
@@ -286,11 +286,11 @@ mod tests {
         let mut index = Index::default();
         for n in 0..100 {
             let json = format!(r#"{{"task_id":["{}"]}}"#, id(n));
-            index.insert(Sub { seat: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
+            index.insert(Sub { slot: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
         }
         assert!(index.all.is_empty());
-        assert!(index.places.values().all(|keys| keys.len() == 1));
-        assert_eq!(seats(&mut index, None, &task(id(7), Status::Running)), [7]);
+        assert!(index.subs_by_key.values().all(|keys| keys.len() == 1));
+        assert_eq!(slots(&mut index, None, &task(id(7), Status::Running)), [7]);
     }
 
     fn some<T: std::fmt::Debug + Clone + 'static>(values: Vec<T>) -> impl Strategy<Value = Option<Vec<T>>> {
@@ -352,17 +352,17 @@ mod tests {
             let prev = before.map(|status| Task { status, ..next.clone() });
             let mut index = Index::default();
             let mut expected = BTreeSet::new();
-            for (seat, filter, scope, stays) in subs {
-                let key = index.insert(Sub { seat, filter: filter.clone(), scope: scope.clone(), hz: 1.0 });
+            for (slot, filter, scope, stays) in subs {
+                let key = index.insert(Sub { slot, filter: filter.clone(), scope: scope.clone(), hz: 1.0 });
                 if !stays {
                     index.remove(key);
                 } else if scope.covers(&next)
                     && (filter.matches(&next) || prev.as_ref().is_some_and(|prev| filter.matches(prev)))
                 {
-                    expected.insert(seat);
+                    expected.insert(slot);
                 }
             }
-            let found = seats(&mut index, prev.as_ref(), &next);
+            let found = slots(&mut index, prev.as_ref(), &next);
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }
     }

@@ -1,8 +1,8 @@
 //! Log lines on their way to those who asked for the log of a task.
 //!
-//! They go past the shards: a log is asked for by task id, so who gets a line is one look-up, and a task that nobody
-//! reads costs no more than that. Whoever brings lines leaves a note; a future of the feed tells them, in the order they were
-//! written, so that a log with many readers keeps nobody else waiting. Lines are no transitions: too many of them, and the
+//! They go past the shards: a log is asked for by task id, so its readers are found by one look-up, and a task without
+//! readers costs no more than that. The hub leaves a note of the lines; a future of the feed delivers them, in the order they
+//! were written, so that a log with many readers keeps no other caller waiting. Lines are no transitions: too many of them, and the
 //! oldest give way to one line that says how many went. The store keeps them all.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,8 +13,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::cell::Cell;
 use super::client::{ClientId, SubNumber};
+use super::delivery::DeliveryState;
 use super::index::Scope;
 use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp, line_bytes};
 
@@ -22,7 +22,7 @@ use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp, line_bytes};
 pub const LOG_WAITING_LINES_MAX: usize = 1_000;
 /// The most bytes of them.
 pub const LOG_WAITING_BYTES_MAX: usize = 256 << 10;
-/// Lines are told in events of about this size, so that a flood of them leaves room between for what matters more.
+/// Lines are sent in events of about this size, so that a flood of them leaves room between for what matters more.
 const LOG_EVENT_BYTES: usize = 16 << 10;
 
 /// Some log lines of one task, encoded.
@@ -143,24 +143,24 @@ fn skipped_lines(skipped: usize, last: LogLine) -> LogLine {
     LogLine { level: Level::Warn, message: format!("{skipped} lines skipped"), ..last }
 }
 
-/// Notes of log lines that wait to be told, and about their bytes. Beyond it the oldest give way to one line that says how
+/// Notes of log lines that wait to be delivered, and about their bytes. Beyond it the oldest give way to one line that says how
 /// many.
-const LOGS_UNTOLD_MAX: usize = 1_024;
-const LOGS_UNTOLD_BYTES_MAX: usize = 8 << 20;
-/// Notes told before others have a turn.
-const LOGS_PER_TURN: usize = 16;
+const NOTES_LEN_MAX: usize = 1_024;
+const NOTES_BYTES_MAX: usize = 8 << 20;
+/// Notes delivered before other futures are let in.
+const NOTES_AT_ONCE: usize = 16;
 
-/// Who reads the log of which task.
+/// The readers of logs, by task.
 #[derive(Default)]
 pub(super) struct LogReaders {
     readers: DashMap<TaskId, Vec<LogReader>>,
-    untold: Mutex<Untold>,
+    undelivered: Mutex<Undelivered>,
     wake: Notify,
 }
 
-/// Lines that were written and are to be told, in the order they were written.
+/// Lines that are to be delivered, in the order they were written.
 #[derive(Default)]
-struct Untold {
+struct Undelivered {
     notes: VecDeque<(Arc<Task>, Arc<[LogLine]>)>,
     bytes: usize,
     /// Of each task that lost lines: how many, and the last of them.
@@ -168,11 +168,11 @@ struct Untold {
     closed: bool,
 }
 
-impl Untold {
+impl Undelivered {
     fn push(&mut self, task: Arc<Task>, lines: Arc<[LogLine]>) {
         self.bytes += line_bytes(&lines);
         self.notes.push_back((task, lines));
-        while (self.notes.len() > LOGS_UNTOLD_MAX || self.bytes > LOGS_UNTOLD_BYTES_MAX)
+        while (self.notes.len() > NOTES_LEN_MAX || self.bytes > NOTES_BYTES_MAX)
             && self.notes.len() > 1
             && let Some((task, lines)) = self.pop_note()
             && let Some(last) = lines.last()
@@ -182,7 +182,7 @@ impl Untold {
         }
     }
 
-    /// What is to be told next: what stands for lines that were lost comes before those that follow them.
+    /// What is to be delivered next: what stands for lines that were lost comes before those that follow them.
     fn pop(&mut self) -> Option<(Arc<Task>, Arc<[LogLine]>)> {
         let next = self.notes.front().map(|(task, _)| task.task_id);
         let lost = next.or_else(|| self.skipped.keys().next().copied()).and_then(|id| self.skipped.remove(&id));
@@ -202,7 +202,7 @@ impl Untold {
 struct LogReader {
     client_id: ClientId,
     sub: SubNumber,
-    cell: Arc<Cell>,
+    delivery: Arc<DeliveryState>,
     filter: Arc<Filter>,
     scope: Scope,
     /// Up to here it has the lines from elsewhere.
@@ -210,12 +210,19 @@ struct LogReader {
 }
 
 impl LogReaders {
-    pub fn add(&self, client_id: ClientId, sub: SubNumber, cell: &Arc<Cell>, filter: &Arc<Filter>, scope: &Scope) {
+    pub fn add(
+        &self,
+        client_id: ClientId,
+        sub: SubNumber,
+        delivery: &Arc<DeliveryState>,
+        filter: &Arc<Filter>,
+        scope: &Scope,
+    ) {
         for task_id in filter.task_id.iter().flatten() {
             self.readers.entry(*task_id).or_default().push(LogReader {
                 client_id,
                 sub,
-                cell: cell.clone(),
+                delivery: delivery.clone(),
                 filter: filter.clone(),
                 scope: scope.clone(),
                 known: 0,
@@ -242,13 +249,13 @@ impl LogReaders {
         }
     }
 
-    /// Notes lines that are to be told, if anyone reads this log; `task` is asked for the record only then. Short, for it is
+    /// Notes lines that are to be delivered, if this log has readers; `task` is asked for the record only then. Short, for it is
     /// called under the lock that keeps the lines of a task in order.
     pub fn note(&self, task_id: TaskId, lines: &Arc<[LogLine]>, task: impl FnOnce() -> Option<Arc<Task>>) {
         if self.readers.contains_key(&task_id)
             && let Some(task) = task()
         {
-            self.untold.lock().push(task, lines.clone());
+            self.undelivered.lock().push(task, lines.clone());
             self.wake.notify_one();
         }
     }
@@ -257,19 +264,19 @@ impl LogReaders {
     pub async fn run(self: Arc<LogReaders>) {
         loop {
             self.wake.notified().await;
-            let mut told = 0;
+            let mut delivered = 0;
             loop {
                 let next = {
-                    let mut untold = self.untold.lock();
-                    if untold.closed {
+                    let mut undelivered = self.undelivered.lock();
+                    if undelivered.closed {
                         return;
                     }
-                    untold.pop()
+                    undelivered.pop()
                 };
                 let Some((task, lines)) = next else { break };
-                self.tell(&task, &lines);
-                told += 1;
-                if told % LOGS_PER_TURN == 0 {
+                self.deliver(&task, &lines);
+                delivered += 1;
+                if delivered % NOTES_AT_ONCE == 0 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -277,24 +284,24 @@ impl LogReaders {
     }
 
     pub fn close(&self) {
-        self.untold.lock().closed = true;
+        self.undelivered.lock().closed = true;
         self.wake.notify_one();
     }
 
-    /// Hands the lines to everyone who reads this log.
-    fn tell(&self, task: &Task, lines: &[LogLine]) {
+    /// Hands the lines to every reader of this log.
+    fn deliver(&self, task: &Task, lines: &[LogLine]) {
         let task_id = task.task_id;
         let Some(readers) = self.readers.get(&task_id) else { return };
         let events = log_events(task_id, lines);
-        let mut told: HashSet<ClientId> = HashSet::new();
+        let mut delivered: HashSet<ClientId> = HashSet::new();
         for reader in readers.iter() {
             let may_read = reader.scope.covers(task) && reader.filter.matches_unchanging(task);
-            if !may_read || !told.insert(reader.client_id) {
+            if !may_read || !delivered.insert(reader.client_id) {
                 continue;
             }
             let news = events.iter().filter(|event| event.last_seq > reader.known);
             if news.clone().next().is_some() {
-                reader.cell.put(|outbox| news.for_each(|event| outbox.log(event.clone())));
+                reader.delivery.put(|outbox| news.for_each(|event| outbox.log(event.clone())));
             }
         }
     }
@@ -334,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_known_from_the_tail_are_not_told_again() {
+    fn lines_known_from_the_tail_are_not_delivered_again() {
         let mut queue = LogQueue::default();
         for seq in 1..=4 {
             queue.push(log_event(id(1), seq, 1, &format!("a{seq}")));
@@ -369,19 +376,19 @@ mod tests {
             level: Level::Info,
             message: "line".into(),
         };
-        let mut untold = Untold::default();
-        untold.push(task(2), [line(1)].into());
-        for seq in 0..LOGS_UNTOLD_MAX as u64 {
-            untold.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
+        let mut undelivered = Undelivered::default();
+        undelivered.push(task(2), [line(1)].into());
+        for seq in 0..NOTES_LEN_MAX as u64 {
+            undelivered.push(task(1), [line(2 * seq + 1), line(2 * seq + 2)].into());
         }
-        untold.push(task(1), [line(9_999)].into());
-        let mut told = Vec::new();
-        while let Some((task, lines)) = untold.pop() {
-            told.push((task.task_id, lines[0].seq, lines[0].message.clone()));
+        undelivered.push(task(1), [line(9_999)].into());
+        let mut delivered = Vec::new();
+        while let Some((task, lines)) = undelivered.pop() {
+            delivered.push((task.task_id, lines[0].seq, lines[0].message.clone()));
         }
-        assert_eq!(told.len(), LOGS_UNTOLD_MAX + 2);
-        assert_eq!(told[0], (id(1), 2, "2 lines skipped".into()));
-        assert_eq!((told[1].1, told[LOGS_UNTOLD_MAX].1), (3, 9_999), "the others follow in order");
-        assert_eq!(told[LOGS_UNTOLD_MAX + 1], (id(2), 1, "1 lines skipped".into()), "of a task that said no more");
+        assert_eq!(delivered.len(), NOTES_LEN_MAX + 2);
+        assert_eq!(delivered[0], (id(1), 2, "2 lines skipped".into()));
+        assert_eq!((delivered[1].1, delivered[NOTES_LEN_MAX].1), (3, 9_999), "the others follow in order");
+        assert_eq!(delivered[NOTES_LEN_MAX + 1], (id(2), 1, "1 lines skipped".into()), "of a task that said no more");
     }
 }

@@ -1,4 +1,4 @@
-//! Any interleaving of steps, ticks, turns, slow readers and full pipes: what a client reads grows, marks are true, and in
+//! Any interleaving of transitions, ticks, sending, slow readers and full pipes: what a client reads grows, marks are true, and in
 //! the end every picture equals the board.
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use futures::FutureExt;
 
-use super::cell::Pipe;
 use super::client::Client;
-use super::handle::Truth;
+use super::delivery::Pipe;
+use super::handle::LatestState;
 use super::outbox::{OutboxLimits, Taken};
 use super::sample::{id, task};
 use super::shard::Pace;
@@ -125,7 +125,7 @@ impl Reader {
         self.client.release(name);
     }
 
-    /// Whoever resumes from a mark is sent what changed after it: all else must be known already.
+    /// A client that resumes from a mark is sent what changed after it: all else must be known already.
     fn check_mark(&mut self, board: &Board) {
         let mark = self.client.mark();
         self.learn_mark(mark, board);
@@ -168,7 +168,7 @@ fn learn(view: &mut BTreeMap<TaskId, Known>, task_id: TaskId, rev: u64, tick: u6
     }
 }
 
-/// Any interleaving of steps, ticks, turns, slow readers and subscriptions that come and go: what a client reads grows,
+/// Any interleaving of transitions, ticks, sending, slow readers and subscriptions that come and go: what a client reads grows,
 /// marks are true, and in the end every picture equals the board.
 #[test]
 fn every_picture_converges() {
@@ -184,7 +184,7 @@ fn every_picture_converges() {
 fn converge(seed: u64) -> (u64, u64, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let on_failure = PrintOnPanic(seed);
-    let pace = Pace { owed_bytes_max: *random.choice(&[1, 150, 1_000, 32_000]).unwrap(), ..PACE };
+    let pace = Pace { pending_bytes_max: *random.choice(&[1, 150, 1_000, 32_000]).unwrap(), ..PACE };
     let mut world = World::with_pace(*random.choice(&[3, 20, 1_000]).unwrap(), pace);
     let ids: Vec<TaskId> = (0..12).map(id).collect();
     let filters: Vec<Arc<Filter>> = [
@@ -246,7 +246,7 @@ fn converge(seed: u64) -> (u64, u64, u64) {
                 reader.client.flow();
             }
             18 if random.u8(..8) == 0 => {
-                // Its seat is free for the next, whatever it was owed.
+                // Its slot is free for the next, whatever it was owed.
                 let next = attach(&mut world, &mut random);
                 left.push(std::mem::replace(reader, next).met());
             }

@@ -1,12 +1,12 @@
-//! What waits for one client.
+//! The messages that wait for one client while the shard cannot write to it.
 //!
 //! Four kinds of lines wait here, and each has its own answer for when there are too many:
 //!
 //! * **Transitions** wait in order. Beyond [`OutboxLimits`] they *collapse*: of each task only the newest line is kept,
 //!   and a `lag` line says how many transitions were merged. A client that lags for good therefore converges to the
 //!   newest records, and holds one line a task however long that takes. Past [`OutboxLimits::collapsed_max`] tasks even
-//!   that is too much to hold: the outbox forgets everything and says so ([`Taken::Overflowed`]), and whoever owns the
-//!   client starts its subscriptions anew.
+//!   that is too much to hold: the outbox forgets everything and says so ([`Taken::Overflowed`]), and the session
+//!   starts the client's subscriptions anew.
 //! * **Progress** has one slot a task, replaced in place. A transition of the task empties its slot, so no tick is ever
 //!   taken after the final record.
 //! * **Log lines** are bounded; the oldest go, and a line in their place says how many.
@@ -45,8 +45,7 @@ pub enum Taken {
     /// Nothing waits, or what waits is held until the next release.
     Nothing,
     Lines,
-    /// More tasks changed than can be kept for this client: what it was owed is forgotten. Its subscriptions need a fresh
-    /// snapshot.
+    /// More tasks changed than can be kept for this client: what waited is forgotten. Its subscriptions need a fresh snapshot.
     Overflowed,
 }
 
@@ -68,8 +67,8 @@ pub(super) struct Outbox {
     progress: Newest,
     /// In a box, as few clients read logs.
     logs: Option<Box<LogQueue>>,
-    /// Every transition up to this `rev` that was meant for the client has been taken.
-    taken_rev: u64,
+    /// Every transition up to here that is for the client was taken, or written past this outbox.
+    written_rev: u64,
 }
 
 #[derive(Debug)]
@@ -80,7 +79,7 @@ struct Transition {
 }
 
 impl Outbox {
-    /// An empty one, for a client that is owed nothing up to `rev`.
+    /// An empty one, for a client that is to be sent nothing up to `rev`.
     pub fn new(limits: OutboxLimits, rev: u64) -> Outbox {
         Outbox {
             limits,
@@ -93,7 +92,7 @@ impl Outbox {
             overflowed: false,
             progress: Newest::default(),
             logs: None,
-            taken_rev: rev,
+            written_rev: rev,
         }
     }
 
@@ -171,7 +170,7 @@ impl Outbox {
     /// A subscription begins: what waits now can still be taken, and is to be sent before its snapshot. All else waits
     /// for as many [`release`](Self::release)s.
     ///
-    /// A line from before must not follow the snapshot: the step after it may concern none of the subscriptions that
+    /// A line from before must not follow the snapshot: the next transition may concern none of the subscriptions that
     /// there were, so that nothing would ever take back what it says.
     pub fn hold(&mut self) {
         self.holds += 1;
@@ -182,9 +181,9 @@ impl Outbox {
         self.holds = self.holds.saturating_sub(1);
     }
 
-    /// Everything up to `rev` was written past this outbox, in which nothing waited.
-    pub fn told(&mut self, rev: u64) {
-        self.taken_rev = self.taken_rev.max(rev);
+    /// The shard wrote every transition up to `rev` directly, while nothing waited here.
+    pub fn set_written(&mut self, rev: u64) {
+        self.written_rev = self.written_rev.max(rev);
     }
 
     /// Whether anything waits, held or not.
@@ -192,10 +191,10 @@ impl Outbox {
         self.holds > 0 || self.is_ready()
     }
 
-    /// The client starts anew: from `rev` on it is owed everything again.
+    /// Ends the overflow: what comes after `rev` is kept again.
     pub fn restart(&mut self, rev: u64) {
         self.overflowed = false;
-        self.taken_rev = self.taken_rev.max(rev);
+        self.written_rev = self.written_rev.max(rev);
     }
 
     /// Whether [`take`](Self::take) would find anything.
@@ -228,7 +227,7 @@ impl Outbox {
             }
             let line = if let Some(transition) = self.transitions.pop_front() {
                 self.transitions_bytes -= transition.line.len();
-                self.taken_rev = self.taken_rev.max(transition.rev - 1);
+                self.written_rev = self.written_rev.max(transition.rev - 1);
                 transition.line
             } else if let Some((_, line)) = self.collapsed.pop() {
                 line
@@ -254,9 +253,9 @@ impl Outbox {
     pub fn mark(&mut self, handed_rev: u64) -> u64 {
         if !self.overflowed && self.collapsed.is_empty() {
             let complete = self.transitions.front().map_or(handed_rev, |first| handed_rev.min(first.rev - 1));
-            self.taken_rev = self.taken_rev.max(complete);
+            self.written_rev = self.written_rev.max(complete);
         }
-        self.taken_rev
+        self.written_rev
     }
 }
 

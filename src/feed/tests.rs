@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::cell::End;
 use super::client::Client;
-use super::handle::{Feed, FeedOptions, Tick, Truth};
+use super::delivery::End;
+use super::handle::{Feed, FeedOptions, LatestState, Tick};
 use super::inbox::Op;
 use super::index::Scope;
 use super::outbox::OutboxLimits;
 use super::sample::id;
-use super::shard::{Pace, TURNS_AT_ONCE};
+use super::shard::{CLIENTS_AT_ONCE, Pace};
 use super::world::{Board, PACE, Room, World, filter, text};
 use crate::task::{Level, LogLine, Status, Task, TaskId, Timestamp};
 
@@ -25,13 +25,13 @@ fn take(client: &mut Client) -> Vec<String> {
 
 fn subscribe(world: &mut World, client: &mut Client, json: &str, max_hz: Option<f64>) {
     let done = client.ask_to_subscribe("a", filter(json), max_hz, false);
-    world.until_told();
+    world.until_delivered();
     assert!(done.now_or_never().is_some(), "answered in the next round");
     client.release("a");
 }
 
 #[test]
-fn progress_is_paced_and_its_last_tick_told() {
+fn progress_is_paced_and_its_last_tick_sent() {
     let mut world = World::new(100);
     let mut client = world.client(OutboxLimits::default());
     let mut slow = world.client(OutboxLimits::default());
@@ -39,29 +39,29 @@ fn progress_is_paced_and_its_last_tick_told() {
     subscribe(&mut world, &mut slow, "{}", Some(2.0));
     world.commit(id(1), Some(Status::Running));
     world.publish();
-    world.until_told();
+    world.until_delivered();
     assert_eq!((take(&mut client).len(), take(&mut slow).len()), (1, 1));
 
-    let (mut told, mut told_slowly) = (Vec::new(), Vec::new());
+    let (mut delivered, mut slowly) = (Vec::new(), Vec::new());
     for _ in 0..1_000 {
         for _ in 0..100 {
             world.tick(id(1));
         }
         world.after_ms(1);
-        told.extend(take(&mut client));
-        told_slowly.extend(take(&mut slow));
+        delivered.extend(take(&mut client));
+        slowly.extend(take(&mut slow));
     }
     world.after_ms(500);
-    told.extend(take(&mut client));
-    told_slowly.extend(take(&mut slow));
-    assert_eq!(told.len(), 11, "one at once, then one every 100 ms");
-    assert_eq!(told_slowly.len(), 3, "one at once, then one every 500 ms");
+    delivered.extend(take(&mut client));
+    slowly.extend(take(&mut slow));
+    assert_eq!(delivered.len(), 11, "one at once, then one every 100 ms");
+    assert_eq!(slowly.len(), 3, "one at once, then one every 500 ms");
     let last = format!("p {} 1 100000", id(1));
-    assert_eq!((told.last(), told_slowly.last()), (Some(&last), Some(&last)));
+    assert_eq!((delivered.last(), slowly.last()), (Some(&last), Some(&last)));
 }
 
-/// Clients with pipes, live, and owed the first transition.
-fn owed<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENTS] {
+/// Clients with pipes that flow, with the first transition pending.
+fn pending<const CLIENTS: usize>(world: &mut World) -> [(Client, Arc<Room>); CLIENTS] {
     let clients = [(); CLIENTS].map(|()| {
         let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
         let mut client = world.piped(OutboxLimits::default(), Some(room.clone()));
@@ -87,7 +87,7 @@ fn marks(lines: Vec<Bytes>) -> Vec<u64> {
 #[test]
 fn a_line_without_a_mark_gets_one_within_a_second() {
     let mut world = World::with_pace(100, HARDLY_PINGED);
-    let [(client, room)] = owed(&mut world);
+    let [(client, room)] = pending(&mut world);
     world.after_ms(1_000);
     assert_eq!(marks(room.lines(b"")), [1]);
     world.commit(id(2), Some(Status::Pending));
@@ -96,7 +96,7 @@ fn a_line_without_a_mark_gets_one_within_a_second() {
     assert_eq!(room.lines(b"").len(), 1, "too soon for another mark");
     world.after_ms(300);
     assert!(room.lines(b"").is_empty());
-    assert!(client.stop().is_empty(), "somebody else writes when it is due");
+    assert!(client.stop().is_empty(), "the client's future writes when it is due");
     world.after_ms(100);
     assert!(room.lines(b"").is_empty());
     assert!(client.flow());
@@ -106,11 +106,11 @@ fn a_line_without_a_mark_gets_one_within_a_second() {
     assert!(room.lines(b"").is_empty());
 }
 
-/// A mark that is owed follows 400 ms after the line, though a later line had one in the meantime.
+/// Regression: a scheduled mark is dropped if a later frame had one in the meantime.
 #[test]
 fn a_mark_that_came_with_a_later_line_is_not_said_again() {
     let mut world = World::with_pace(100, HARDLY_PINGED);
-    let [(_client, room)] = owed(&mut world);
+    let [(_client, room)] = pending(&mut world);
     world.after_ms(100);
     for ms in [200, 200, 200] {
         world.commit(id(2), Some(Status::Pending));
@@ -120,17 +120,17 @@ fn a_mark_that_came_with_a_later_line_is_not_said_again() {
         world.publish();
         world.after_ms(ms / 2);
     }
-    let told = room.lines(b"");
-    assert_eq!((told.len(), marks(told)), (10, vec![2, 4, 6]));
+    let delivered = room.lines(b"");
+    assert_eq!((delivered.len(), marks(delivered)), (10, vec![2, 4, 6]));
 }
 
-/// In the middle of merged tasks there is no place to resume from. A client that was told of the first of them had its mark
-/// then, which was that of before, and the next one with a ping.
+/// Regression: a client that was sent the first of merged tasks is marked once it was sent all of them, and not only with
+/// its next ping. In the middle of them there is no rev to resume from.
 #[test]
 fn merged_tasks_are_marked_together() {
-    let mut world = World::with_pace(3, Pace { owed_bytes_max: 1, ..HARDLY_PINGED });
-    let [(_client, room)] = owed(&mut world);
-    world.until_told();
+    let mut world = World::with_pace(3, Pace { pending_bytes_max: 1, ..HARDLY_PINGED });
+    let [(_client, room)] = pending(&mut world);
+    world.until_delivered();
     room.lines(b"");
     for task in 1..=5 {
         world.commit(id(task), Some(Status::Scheduled));
@@ -142,10 +142,10 @@ fn merged_tasks_are_marked_together() {
     assert_eq!(marks(room.lines(b"")), [6]);
 }
 
-/// A ping has the mark of before with it, and the one that was owed was forgotten.
+/// Regression: a ping among merged tasks has the mark of before with it, so the scheduled one still follows.
 #[test]
 fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
-    let every_s = Pace { owed_bytes_max: 1, ping: Duration::from_secs(125), ..PACE };
+    let every_s = Pace { pending_bytes_max: 1, ping: Duration::from_secs(125), ..PACE };
     let mut world = World::with_pace(3, every_s);
     let room = Arc::new(Room { bytes: (1_000, Vec::new()).into() });
     let mut client = world.piped(OutboxLimits::default(), Some(room.clone()));
@@ -158,31 +158,31 @@ fn a_ping_among_merged_tasks_is_not_the_mark_that_is_owed() {
         world.commit(id(task), Some(Status::Pending));
     }
     world.publish();
-    world.go_on(TURNS_AT_ONCE);
+    world.go_on(CLIENTS_AT_ONCE);
     assert_eq!(room.lines(b"").len(), 2, "lag, and the task");
     world.now += Duration::from_millis(20);
-    world.go_on(TURNS_AT_ONCE);
+    world.go_on(CLIENTS_AT_ONCE);
     assert_eq!(marks(room.lines(b"")), [0], "a ping");
-    world.until_told();
+    world.until_delivered();
     world.after_ms(400);
     assert_eq!(marks(room.lines(b"")), [5]);
 }
 
-/// Goodbyes are said out of turn, and the last record of a task was left behind.
+/// Regression: what is pending for a client is delivered before its goodbye.
 #[test]
-fn who_is_dismissed_is_told_first_what_it_is_owed() {
+fn what_is_pending_is_delivered_before_a_goodbye() {
     let mut world = World::new(100);
-    let [(client, room)] = owed(&mut world);
+    let [(client, room)] = pending(&mut world);
     world.inbox.ask(Op::Dismiss(Duration::ZERO));
     world.go_on(0);
     assert_eq!((client.end(), room.lines(b"").len()), (Some(End::Dismissed), 1));
 }
 
-/// Otherwise it would have more turns than others, as long as somebody is always owed something.
+/// A client that was sent to out of order enters the queue at the end: else it would be sent to more often than others.
 #[test]
-fn who_was_told_early_waits_for_another_turn() {
+fn a_client_that_was_sent_to_early_is_next_at_the_end() {
     let mut world = World::new(100);
-    let [(_first, _), (mut second, room)] = owed(&mut world);
+    let [(_first, _), (mut second, room)] = pending(&mut world);
     let _done = second.ask_to_subscribe("b", filter("{}"), None, false);
     world.go_on(0);
     assert_eq!(room.lines(b"").len(), 1);
@@ -196,9 +196,9 @@ fn who_was_told_early_waits_for_another_turn() {
 }
 
 #[test]
-fn the_lag_is_that_of_the_last_who_is_told() {
+fn the_lag_is_that_of_the_last_client() {
     let mut world = World::new(100);
-    let _clients = owed::<2>(&mut world);
+    let _clients = pending::<2>(&mut world);
     world.go_on(1);
     assert_ne!(world.inbox.lag(), Duration::ZERO);
     assert_eq!(world.inbox.handed_rev(), 0);
@@ -206,28 +206,28 @@ fn the_lag_is_that_of_the_last_who_is_told() {
     assert_eq!((world.inbox.lag(), world.inbox.handed_rev()), (Duration::ZERO, 1));
 }
 
-/// Where transitions left no room, the ticks of clients that asked for a lower rate were never told.
+/// Regression: ticks of clients that asked for a lower rate are sent, also where transitions never leave room.
 #[test]
-fn slow_ticks_are_told_where_there_is_never_room() {
-    let mut world = World::with_pace(100, Pace { owed_bytes_max: 1, ..PACE });
+fn slow_ticks_are_sent_where_there_is_never_room() {
+    let mut world = World::with_pace(100, Pace { pending_bytes_max: 1, ..PACE });
     world.commit(id(3), Some(Status::Running));
     world.publish();
     let mut client = world.client(OutboxLimits::default());
     subscribe(&mut world, &mut client, &format!(r#"{{"task_id":["{}"]}}"#, id(3)), Some(2.0));
-    let [_other] = owed(&mut world);
+    let [_other] = pending(&mut world);
     assert_eq!(take(&mut client).len(), 1, "the record");
-    let mut told = 0;
+    let mut delivered = 0;
     for _ in 0..20 {
         world.now += Duration::from_millis(100);
         world.tick(id(3));
         for _ in 0..10 {
             world.commit(id(2), Some(Status::Pending));
             world.publish();
-            world.go_on(TURNS_AT_ONCE);
+            world.go_on(CLIENTS_AT_ONCE);
         }
-        told += take(&mut client).len();
+        delivered += take(&mut client).len();
     }
-    assert_eq!(told, 4, "two a second");
+    assert_eq!(delivered, 4, "two a second");
 }
 
 #[test]
@@ -249,10 +249,10 @@ fn a_tick_never_overtakes_the_transition_it_follows() {
     subscribe(&mut world, &mut client, "{}", None);
     world.commit(id(1), Some(Status::Running));
     world.tick(id(1));
-    world.until_told();
+    world.until_delivered();
     assert_eq!(take(&mut client), [""; 0], "the board is ahead of the feed");
     world.publish();
-    world.until_told();
+    world.until_delivered();
     assert_eq!(take(&mut client), [format!("t {} 1 running", id(1)), format!("p {} 1 1", id(1))]);
 }
 
@@ -278,7 +278,7 @@ fn no_progress_follows_a_final_record() {
         assert_eq!(lines.last().unwrap(), &format!("t {} 2 completed", id(1)));
         assert_eq!(lines.iter().filter(|line| line.starts_with('p')).count(), 0, "{lines:?}");
     }
-    assert_eq!(world.pulses.len(), 0, "nothing is kept of a task that ended");
+    assert_eq!(world.dirty.len(), 0, "nothing is kept of a task that ended");
     assert_eq!(world.shard.next_at(), None);
 }
 
@@ -291,15 +291,15 @@ fn nothing_is_left_of_a_client_that_went() {
     world.publish();
     world.tick(id(1));
     world.tick(id(1));
-    world.until_told();
+    world.until_delivered();
     drop(client);
     world.after_ms(100);
     let mut next = world.client(OutboxLimits::default());
     world.after_ms(5_000);
     world.commit(id(1), Some(Status::Completed));
     world.publish();
-    world.until_told();
-    assert_eq!(take(&mut next), [""; 0], "the next one in this seat has no subscription");
+    world.until_delivered();
+    assert_eq!(take(&mut next), [""; 0], "the next one in this slot has no subscription");
     drop(next);
     assert!(!world.inbox.has_clients());
 }
@@ -331,10 +331,10 @@ async fn the_futures_deliver_what_a_plain_thread_publishes() {
     }
     let mut watch = feed.watch(id(1));
     let publisher = feed.clone();
-    let truth = board.clone();
+    let latest = board.clone();
     std::thread::spawn(move || {
-        publisher.publish([truth.step(1, id(1), Some(Status::Running))].into());
-        truth.tick(id(1));
+        publisher.publish([latest.step(1, id(1), Some(Status::Running))].into());
+        latest.tick(id(1));
         publisher.tick(id(1));
     })
     .join()
@@ -408,7 +408,7 @@ async fn logs_go_to_those_who_may_read_them() {
 /// A board that cannot be asked about one task.
 struct Trap;
 
-impl Truth for Trap {
+impl LatestState for Trap {
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
         assert_ne!(task_id, id(13), "this is the failure that the test is about");
         None
@@ -426,7 +426,7 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     client.subscribe("a", filter("{}"), None, false).await;
     client.release("a");
     feed.tick(id(13));
-    tokio::time::timeout(Duration::from_secs(60), client.ready()).await.expect("it is told");
+    tokio::time::timeout(Duration::from_secs(60), client.ready()).await.expect("it ends");
     assert_eq!(client.end(), Some(End::Lost));
     drop(client);
     let mut next = feed.attach(Scope::All, None);
@@ -437,17 +437,17 @@ async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     assert_eq!((next.mark(), next.end()), (1, None));
 }
 
-/// It had the marks to say that the one before it owed, to seats that were not there, and failed as well.
+/// Regression: a shard that replaces a failed one has no marks scheduled for the clients of the failed one.
 #[test]
-fn a_shard_in_the_place_of_one_that_failed_owes_nobody() {
+fn a_shard_that_replaces_a_failed_one_has_no_marks_scheduled() {
     let mut world = World::new(100);
-    let [(client, room)] = owed(&mut world);
-    world.until_told();
+    let [(client, room)] = pending(&mut world);
+    world.until_delivered();
     assert_eq!(room.lines(b"").len(), 1, "without a mark");
     world.shard = world.shard.anew(1);
     assert_eq!(client.end(), Some(End::Lost));
     world.after_ms(1_000);
-    let [(_next, room)] = owed(&mut world);
+    let [(_next, room)] = pending(&mut world);
     world.after_ms(1_000);
     assert_eq!(marks(room.lines(b"")), [2]);
 }

@@ -1,4 +1,4 @@
-//! How often something may be told: the first at once, then one per interval, the last always.
+//! A rate limit for values of which only the newest counts: the first passes at once, then one per interval, the last always.
 //!
 //! No clock in here, `now` is an argument. A key costs memory only while its newest interval lasts.
 
@@ -7,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Paces the values of many keys, each on its own; between two tellings the newest value wins.
+/// Paces the values of many keys, each on its own; within an interval the newest value wins.
 #[derive(Debug)]
 pub(super) struct Throttle<K, V> {
     paces: HashMap<K, Pace<V>>,
@@ -20,10 +20,10 @@ struct Pace<V> {
     interval: Duration,
     /// When it ends. An older end in the heap is not this one's.
     end: Instant,
-    /// Told when the interval ends.
+    /// Delivered when the interval ends.
     waiting: Option<V>,
-    /// `(rev, tick)` of what was told last.
-    told: (u64, u64),
+    /// `(rev, tick)` of what passed last.
+    delivered: (u64, u64),
 }
 
 impl<K, V> Default for Throttle<K, V>
@@ -36,7 +36,7 @@ where
 }
 
 impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
-    /// Gives the value back if it may be told now; else keeps it, in place of one that was kept before. A shorter interval
+    /// Gives the value back if it may pass now; else keeps it, in place of one that was kept before. A shorter interval
     /// than the last one holds at once.
     pub fn offer(&mut self, key: K, value: V, interval: Duration, now: Instant) -> Option<V> {
         match self.paces.get_mut(&key) {
@@ -51,7 +51,7 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
             }
             None => {
                 let end = now + interval;
-                self.paces.insert(key, Pace { interval, end, waiting: None, told: (0, 0) });
+                self.paces.insert(key, Pace { interval, end, waiting: None, delivered: (0, 0) });
                 self.ends.push(Reverse((end, key)));
                 Some(value)
             }
@@ -63,7 +63,7 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
         self.ends.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// A value whose turn has come; `None` when there is no more at `now`.
+    /// A value whose interval has ended; `None` when there is no more at `now`.
     pub fn due(&mut self, now: Instant) -> Option<(K, V)> {
         while let Some(Reverse((at, key))) = self.ends.peek().copied()
             && at <= now
@@ -84,13 +84,13 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
         None
     }
 
-    /// Whether `(rev, tick)` is above what was told of this key. If so it is told now, from where on the next interval counts.
+    /// Whether `(rev, tick)` is above what passed last of this key. If so it passes now, and the next interval begins.
     pub fn is_news(&mut self, key: K, at: (u64, u64), now: Instant) -> bool {
         let Some(pace) = self.paces.get_mut(&key) else { return true };
-        if at <= pace.told {
+        if at <= pace.delivered {
             return false;
         }
-        pace.told = at;
+        pace.delivered = at;
         let end = now + pace.interval;
         if pace.end < end {
             pace.end = end;
@@ -109,11 +109,11 @@ impl<K: Copy + Eq + Hash + Ord, V> Throttle<K, V> {
     }
 }
 
-/// The longest time between two tellings. A key is kept for as long, also when nobody wants it any more: clients come and
-/// go, and what they leave behind must not pile up.
+/// The longest interval. A key is kept for as long, also when no client wants it any more: clients come and go, and what they
+/// leave behind must not pile up.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 
-/// The time between two tellings at `hz` a second; at most a minute.
+/// The interval at `hz` a second; at most a minute.
 pub(super) fn interval(hz: f64) -> Duration {
     Duration::try_from_secs_f64(1.0 / hz).map_or(INTERVAL_MAX, |interval| interval.min(INTERVAL_MAX))
 }
@@ -148,18 +148,18 @@ mod tests {
     fn a_second_holds_no_more_than_its_rate() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         for ms in 0..1_000u64 {
             let now = start + Duration::from_millis(ms);
-            told.extend(throttle.due(now).map(|(_, v)| v));
+            delivered.extend(throttle.due(now).map(|(_, v)| v));
             for tick in 0..100 {
-                told.extend(throttle.offer((), ms * 100 + tick, EVERY, now));
+                delivered.extend(throttle.offer((), ms * 100 + tick, EVERY, now));
             }
         }
-        told.extend(throttle.due(start + Duration::from_millis(1_000)).map(|(_, v)| v));
-        assert_eq!(told.len(), 11);
-        assert!(told.is_sorted());
-        assert_eq!(told.last(), Some(&99_999));
+        delivered.extend(throttle.due(start + Duration::from_millis(1_000)).map(|(_, v)| v));
+        assert_eq!(delivered.len(), 11);
+        assert!(delivered.is_sorted());
+        assert_eq!(delivered.last(), Some(&99_999));
     }
 
     /// A client that raised its rate was paced by the old one until its interval ended.
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_not_told() {
+    fn what_was_forgotten_does_not_pass() {
         let now = Instant::now();
         let mut throttle = Throttle::default();
         throttle.offer(1, 'a', EVERY, now);
@@ -199,9 +199,9 @@ mod tests {
         assert!(!throttle.is_news(1, (5, 9), now));
     }
 
-    /// What was told later than it might have been was forgotten with an interval that had not counted from there.
+    /// Regression: the interval counts from when a value passed, also where that was later than it might have been.
     #[test]
-    fn the_interval_counts_from_when_it_is_told() {
+    fn the_interval_counts_from_when_it_passed() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut throttle = Throttle::default();

@@ -1,4 +1,4 @@
-//! Waiting for one task to change: no subscription, no outbox, no lines. A counter that moves.
+//! Waiting for one task to change: no subscription, no outbox, no messages. A counter that moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::task::TaskId;
 
-/// Everyone who waits for one task, by task.
+/// The futures that wait for one task, by task.
 #[derive(Default)]
 pub(super) struct Watches {
     revs: DashMap<TaskId, watch::Sender<u64>>,
@@ -23,7 +23,7 @@ impl Watches {
         Watch { task_id, rev, watches: self.clone() }
     }
 
-    pub fn tell(&self, task_id: TaskId, rev: u64) {
+    pub fn notify(&self, task_id: TaskId, rev: u64) {
         if self.len.load(Ordering::Acquire) > 0
             && let Some(sender) = self.revs.get(&task_id)
         {
@@ -33,8 +33,8 @@ impl Watches {
 }
 
 impl Watches {
-    /// Somebody lost track of what was told: everyone is to look again.
-    pub fn tell_all(&self) {
+    /// The shard that notifies failed: all watches are to look again.
+    pub fn notify_all(&self) {
         self.revs.iter().for_each(|sender| sender.send_modify(|_| ()));
     }
 }
@@ -74,13 +74,13 @@ mod tests {
         let watches = Arc::new(Watches::default());
         let (mut a, mut b) = (watches.watch(id(1)), watches.watch(id(1)));
         assert!(a.changed().now_or_never().is_none());
-        watches.tell(id(2), 5);
+        watches.notify(id(2), 5);
         assert!(a.changed().now_or_never().is_none());
-        watches.tell(id(1), 6);
+        watches.notify(id(1), 6);
         assert!(a.changed().now_or_never().is_some() && b.changed().now_or_never().is_some());
         assert!(a.changed().now_or_never().is_none());
         drop(a);
-        watches.tell(id(1), 7);
+        watches.notify(id(1), 7);
         assert!(b.changed().now_or_never().is_some());
         drop(b);
         assert!(watches.revs.is_empty() && watches.len.load(Ordering::Relaxed) == 0);

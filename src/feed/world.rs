@@ -8,26 +8,26 @@ use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
 
-use super::cell::Pipe;
 use super::client::Client;
-use super::handle::{Published, Tick, Truth};
+use super::delivery::Pipe;
+use super::handle::{LatestState, Published, Tick};
 use super::inbox::Inbox;
 use super::index::Scope;
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
-use super::pulses::Pulses;
+use super::pacing::DirtyTicks;
 use super::sample::task;
-use super::shard::{Pace, Shard, TURNS_AT_ONCE};
-use super::turns::OWED_BYTES_MAX;
+use super::send_queue::PENDING_BYTES_MAX;
+use super::shard::{CLIENTS_AT_ONCE, Pace, Shard};
 use crate::task::{ChangeKind, Event, Filter, FilterSpec, Status, Task, TaskId};
 
-/// The board: what is committed, ahead of what the feed has told.
+/// The board: what is committed, ahead of what the feed has matched.
 #[derive(Default)]
 pub struct Board {
     pub tasks: Mutex<BTreeMap<TaskId, (Arc<Task>, u64)>>,
 }
 
-impl Truth for Board {
+impl LatestState for Board {
     fn task(&self, task_id: TaskId) -> Option<Arc<Task>> {
         Some(self.tasks.lock().get(&task_id)?.0.clone())
     }
@@ -112,13 +112,13 @@ pub fn filter(json: &str) -> Arc<Filter> {
     Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
 }
 
-pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25), owed_bytes_max: OWED_BYTES_MAX };
+pub const PACE: Pace = Pace { max_hz: 10.0, ping: Duration::from_secs(25), pending_bytes_max: PENDING_BYTES_MAX };
 
 /// A shard and all around it, driven by hand.
 pub struct World {
     pub board: Arc<Board>,
     pub inbox: Arc<Inbox>,
-    pub pulses: Arc<Pulses>,
+    pub dirty: Arc<DirtyTicks>,
     pub shard: Shard,
     pub log_readers: Arc<LogReaders>,
     pub now: Instant,
@@ -134,12 +134,12 @@ impl World {
     }
 
     pub fn with_pace(inbox_len_max: usize, pace: Pace) -> World {
-        let (board, pulses) = (Arc::<Board>::default(), Arc::<Pulses>::default());
+        let (board, dirty) = (Arc::<Board>::default(), Arc::<DirtyTicks>::default());
         World {
             inbox: Arc::new(Inbox::new(inbox_len_max, inbox_len_max == 20, 0)),
-            shard: Shard::new(0, 0, pace, board.clone(), Arc::new(()), pulses.clone(), Some(Arc::default())),
+            shard: Shard::new(0, 0, pace, board.clone(), Arc::new(()), dirty.clone(), Some(Arc::default())),
             board,
-            pulses,
+            dirty,
             log_readers: Arc::default(),
             now: Instant::now(),
             rev: 0,
@@ -170,12 +170,12 @@ impl World {
 
     pub fn tick(&mut self, task_id: TaskId) {
         self.board.tick(task_id);
-        if self.pulses.set(task_id, 1) != 0 {
+        if self.dirty.set(task_id, 1) != 0 {
             self.inbox.tick(task_id);
         }
     }
 
-    /// What [`run`](super::shard::run) does each time, with so many clients told.
+    /// What [`run`](super::shard::run) does each time, with so many clients sent to.
     pub fn go_on(&mut self, clients: usize) {
         let mut waiting = self.shard.take(self.now, &self.inbox).unwrap();
         let mut going = std::pin::pin!(self.shard.go_on(&mut waiting, clients, self.now, &self.inbox));
@@ -183,16 +183,16 @@ impl World {
     }
 
     /// Until there is nothing to do.
-    pub fn until_told(&mut self) {
-        self.go_on(TURNS_AT_ONCE);
+    pub fn until_delivered(&mut self) {
+        self.go_on(CLIENTS_AT_ONCE);
         while self.shard.is_busy() {
-            self.go_on(TURNS_AT_ONCE);
+            self.go_on(CLIENTS_AT_ONCE);
         }
     }
 
     pub fn after_ms(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
-        self.until_told();
+        self.until_delivered();
     }
 }
 

@@ -203,7 +203,7 @@ fn messages_are_documented_field_by_field() {
             let text = example["payload"].to_string();
             if key.starts_with("client") {
                 let op: LiveOp = serde_json::from_str(&text).unwrap_or_else(|why| panic!("{text}: {why}"));
-                super::live_op::ask(op, &super::LiveLimits::default())
+                super::live_op::checked(op, &super::LiveLimits::default())
                     .unwrap_or_else(|problem| panic!("{text}: {}", problem.detail));
             } else if key.starts_with("worker") {
                 let says: WorkerSays = serde_json::from_str(&text).unwrap_or_else(|why| panic!("{text}: {why}"));

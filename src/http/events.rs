@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::caller::CountedBy;
-use super::live_op::{Subject, Tasks};
+use super::live_op::{TaskSubscription, Topic};
 use super::query::Params;
 use super::session::{Carrier, Ending, Session};
 use super::state::{App, SocketKind};
@@ -84,7 +84,7 @@ fn stream_of(body: Body) -> Response {
 }
 
 /// What the query and the id of the last event ask for.
-fn asked(query: Option<&str>, last: Option<&str>) -> Result<Tasks, Problem> {
+fn asked(query: Option<&str>, last: Option<&str>) -> Result<TaskSubscription, Problem> {
     let mut params = Params::of(query)?;
     let filter = params.filter()?;
     let max_hz = match params.text("max_hz") {
@@ -105,7 +105,7 @@ fn asked(query: Option<&str>, last: Option<&str>) -> Result<Tasks, Problem> {
         Some(Since { epoch: epoch.to_owned(), rev: rev.parse().ok()? })
     });
     let logs = tail.map(|tail| LogsSpec { tail: Some(tail as u32) });
-    Tasks::checked(filter, SnapshotSpec { limit, order }, since, max_hz, logs).map_err(|mut problem| {
+    TaskSubscription::checked(filter, SnapshotSpec { limit, order }, since, max_hz, logs).map_err(|mut problem| {
         problem.field = problem.field.map(|field| field.replace("snapshot.", ""));
         problem
     })
@@ -177,11 +177,11 @@ fn write_bye(out: &mut Vec<u8>, code: CloseCode, clients: usize) {
 }
 
 /// Serves a client until one side has enough. Never returns `Ok`.
-async fn serve(stream: &mut Stream, app: Arc<App>, tasks: Tasks) -> Result<(), Ending> {
+async fn serve(stream: &mut Stream, app: Arc<App>, tasks: TaskSubscription) -> Result<(), Ending> {
     let closed = stream.sender.clone();
     let mut session = Session::new(app, None);
     session.greet(None, stream).await?;
-    session.subscribe(None, SUB.into(), Subject::Tasks(tasks), stream).await?;
+    session.subscribe(None, SUB.into(), Topic::Tasks(tasks), stream).await?;
     if !session.is_subscribed() {
         // The question was checked before, so it is the hub that cannot answer it now.
         return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));

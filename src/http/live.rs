@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::caller::CountedBy;
 use super::frames::Heard;
-use super::live_op::{Ask, ask, first};
+use super::live_op::{LiveRequest, checked, first};
 use super::query::NoQuery;
 use super::refusal::accept_and_close;
 use super::session::{Ending, Session};
@@ -133,15 +133,15 @@ async fn hear(text: &str, session: &mut Session, socket: &mut Socket) -> Result<
         if rest.len() < text.len() {
             socket.count()?;
         }
-        let Some(said) = first(&mut rest) else {
+        let Some(parsed) = first(&mut rest) else {
             return Err(Ending::Close(CloseCode::BadMessage, "not JSON"));
         };
-        let id = said.id;
-        match said.op.and_then(|op| ask(op, session.limits())) {
-            Ok(Ask::Hello) => session.greet(id, socket).await?,
-            Ok(Ask::Ping) => session.pong(id, socket).await?,
-            Ok(Ask::Subscribe(name, subject)) => session.subscribe(id, name, subject, socket).await?,
-            Ok(Ask::Unsubscribe(name)) => session.unsubscribe(id, &name, socket).await?,
+        let id = parsed.id;
+        match parsed.op.and_then(|op| checked(op, session.limits())) {
+            Ok(LiveRequest::Hello) => session.greet(id, socket).await?,
+            Ok(LiveRequest::Ping) => session.pong(id, socket).await?,
+            Ok(LiveRequest::Subscribe(name, topic)) => session.subscribe(id, name, topic, socket).await?,
+            Ok(LiveRequest::Unsubscribe(name)) => session.unsubscribe(id, &name, socket).await?,
             Err(problem) => session.refuse(id, &problem, socket).await?,
         }
     }

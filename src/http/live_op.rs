@@ -1,4 +1,4 @@
-//! What a live client asks for: read, checked, and said back in words where it is wrong. No I/O.
+//! The requests of live clients: parsed and checked, with a problem for what is wrong. No I/O.
 
 use std::sync::Arc;
 
@@ -12,34 +12,34 @@ use crate::wire::{Code, LiveOp, LogsSpec, Problem, Since, SnapshotOrder, Snapsho
 
 /// The longest name of a subscription, in characters.
 pub(super) const SUB_CHARS_MAX: usize = 64;
-/// Tasks in a snapshot where nothing is said.
+/// Tasks in a snapshot by default.
 const SNAPSHOT_LEN: usize = 200;
 /// The most tasks in a snapshot: more is a list, and lists have pages.
 pub(super) const SNAPSHOT_LEN_MAX: usize = 1_000;
-/// Log lines that come first where nothing is said.
+/// Log lines that come first by default.
 const LOG_TAIL: usize = 100;
 
 /// What a live client asks for, checked.
 #[derive(Debug, PartialEq)]
-pub(super) enum Ask {
-    /// To be greeted again. An open hub asks nobody for a token.
+pub(super) enum LiveRequest {
+    /// To be sent the hub's hello again. An open hub needs no token.
     Hello,
-    Subscribe(String, Subject),
+    Subscribe(String, Topic),
     Unsubscribe(String),
     Ping,
 }
 
 /// What a subscription is about.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Subject {
-    Tasks(Tasks),
+pub(super) enum Topic {
+    Tasks(TaskSubscription),
     /// Counts and rates, once a second.
     Stats,
 }
 
 /// Which tasks, and what of them.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tasks {
+pub(super) struct TaskSubscription {
     pub(super) filter: Arc<Filter>,
     /// The most tasks in the snapshot.
     pub(super) limit: usize,
@@ -50,15 +50,15 @@ pub(super) struct Tasks {
     pub(super) log_tail: Option<usize>,
 }
 
-impl Tasks {
-    /// Checks what is said beside the filter.
+impl TaskSubscription {
+    /// Checks what is given beside the filter.
     pub(super) fn checked(
         filter: Filter,
         snapshot: SnapshotSpec,
         since: Option<Since>,
         max_hz: Option<f64>,
         logs: Option<LogsSpec>,
-    ) -> Result<Tasks, Problem> {
+    ) -> Result<TaskSubscription, Problem> {
         let limit = snapshot.limit.map_or(SNAPSHOT_LEN, |limit| limit as usize);
         if limit > SNAPSHOT_LEN_MAX {
             return Err(Problem::over("snapshot.limit", SNAPSHOT_LEN_MAX as u64, "tasks"));
@@ -80,14 +80,14 @@ impl Tasks {
             SnapshotOrder::Desc => Order::NewestFirst,
             SnapshotOrder::Asc => Order::OldestFirst,
         };
-        Ok(Tasks { filter: Arc::new(filter), limit, order, since, max_hz, log_tail })
+        Ok(TaskSubscription { filter: Arc::new(filter), limit, order, since, max_hz, log_tail })
     }
 }
 
 /// Checks an operation.
-pub(super) fn ask(op: LiveOp, limits: &LiveLimits) -> Result<Ask, Problem> {
+pub(super) fn checked(op: LiveOp, limits: &LiveLimits) -> Result<LiveRequest, Problem> {
     let LiveOp { op: word, id: _, token, sub, filter, snapshot, since, max_hz, logs, stats } = op;
-    // What belongs to another operation is as wrong as what is not known at all: nobody would act on it.
+    // A field of another operation is refused like an unknown one: it would have no effect.
     let about_tasks = [
         ("filter", filter.is_some()),
         ("snapshot", snapshot.is_some()),
@@ -105,15 +105,15 @@ pub(super) fn ask(op: LiveOp, limits: &LiveLimits) -> Result<Ask, Problem> {
         }
     };
     match word.as_str() {
-        "hello" | "refresh" => beside(&["token"]).map(|()| Ask::Hello),
-        "ping" => beside(&[]).map(|()| Ask::Ping),
+        "hello" | "refresh" => beside(&["token"]).map(|()| LiveRequest::Hello),
+        "ping" => beside(&[]).map(|()| LiveRequest::Ping),
         "unsubscribe" => {
             beside(&["sub"])?;
-            Ok(Ask::Unsubscribe(sub_name(sub)?))
+            Ok(LiveRequest::Unsubscribe(sub_name(sub)?))
         }
         "subscribe" if stats == Some(true) => {
             beside(&["sub", "stats"])?;
-            Ok(Ask::Subscribe(sub_name(sub)?, Subject::Stats))
+            Ok(LiveRequest::Subscribe(sub_name(sub)?, Topic::Stats))
         }
         "subscribe" => {
             beside(&["sub", "stats", "filter", "snapshot", "since", "max_hz", "logs"])?;
@@ -123,8 +123,8 @@ pub(super) fn ask(op: LiveOp, limits: &LiveLimits) -> Result<Ask, Problem> {
                 return Err(Problem::over("filter", limits.filter_values_max as u64, "values"));
             }
             let filter = filter.checked().map_err(|invalid| Problem::from(invalid).in_filter())?;
-            let tasks = Tasks::checked(filter, snapshot.unwrap_or_default(), since, max_hz, logs)?;
-            Ok(Ask::Subscribe(name, Subject::Tasks(tasks)))
+            let tasks = TaskSubscription::checked(filter, snapshot.unwrap_or_default(), since, max_hz, logs)?;
+            Ok(LiveRequest::Subscribe(name, Topic::Tasks(tasks)))
         }
         _ => Err(Problem::wrong("op", "must be hello, subscribe, unsubscribe, refresh or ping")),
     }
@@ -141,7 +141,7 @@ fn sub_name(sub: Option<String>) -> Result<String, Problem> {
     }
 }
 
-/// The bounds that a client is told in the hub's hello.
+/// The bounds that stand in the hub's hello.
 pub(super) fn limits(limits: &LiveLimits, max_hz: f64) -> String {
     let LiveLimits { subscriptions_max, filter_values_max, message_bytes_max, messages_per_s_max, .. } = limits;
     format!(
@@ -150,21 +150,21 @@ pub(super) fn limits(limits: &LiveLimits, max_hz: f64) -> String {
 }
 
 /// An operation of a message that holds several.
-pub(super) struct Said<T> {
+pub(super) struct Parsed<T> {
     /// The number to answer with, as far as it can be read.
     pub(super) id: Option<u64>,
     pub(super) op: Result<T, Problem>,
 }
 
 /// Takes the first operation from a text. `None` when what follows is no JSON.
-pub(super) fn first(text: &mut &str) -> Option<Said<LiveOp>> {
+pub(super) fn first(text: &mut &str) -> Option<Parsed<LiveOp>> {
     let before = *text;
     let op = json::first::<LiveOp>(text)?;
     let id = match &op {
         Ok(op) => op.id,
         Err(_) => numbered(before),
     };
-    Some(Said { id, op })
+    Some(Parsed { id, op })
 }
 
 /// The number of an operation that is wrong, where it has one.
@@ -180,27 +180,27 @@ fn numbered(mut text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn check(text: &str) -> Result<Ask, (Code, Option<String>)> {
+    fn check(text: &str) -> Result<LiveRequest, (Code, Option<String>)> {
         let mut text = text;
-        let said = first(&mut text).unwrap();
-        said.op.and_then(|op| ask(op, &LiveLimits::default())).map_err(|problem| (problem.code, problem.field))
+        let parsed = first(&mut text).unwrap();
+        parsed.op.and_then(|op| checked(op, &LiveLimits::default())).map_err(|problem| (problem.code, problem.field))
     }
 
-    fn tasks(text: &str) -> Tasks {
+    fn tasks(text: &str) -> TaskSubscription {
         match check(text) {
-            Ok(Ask::Subscribe(_, Subject::Tasks(tasks))) => tasks,
+            Ok(LiveRequest::Subscribe(_, Topic::Tasks(tasks))) => tasks,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn good_operations() {
-        assert_eq!(check(r#"{"op":"hello","id":1,"token":"t"}"#), Ok(Ask::Hello));
-        assert_eq!(check(r#"{"op":"refresh","id":5,"token":"t"}"#), Ok(Ask::Hello));
-        assert_eq!(check(r#"{"op":"ping"}"#), Ok(Ask::Ping));
-        assert_eq!(check(r#"{"op":"unsubscribe","sub":"a"}"#), Ok(Ask::Unsubscribe("a".into())));
+        assert_eq!(check(r#"{"op":"hello","id":1,"token":"t"}"#), Ok(LiveRequest::Hello));
+        assert_eq!(check(r#"{"op":"refresh","id":5,"token":"t"}"#), Ok(LiveRequest::Hello));
+        assert_eq!(check(r#"{"op":"ping"}"#), Ok(LiveRequest::Ping));
+        assert_eq!(check(r#"{"op":"unsubscribe","sub":"a"}"#), Ok(LiveRequest::Unsubscribe("a".into())));
         let stats = r#"{"op":"subscribe","id":3,"sub":"s","stats":true}"#;
-        assert_eq!(check(stats), Ok(Ask::Subscribe("s".into(), Subject::Stats)));
+        assert_eq!(check(stats), Ok(LiveRequest::Subscribe("s".into(), Topic::Stats)));
 
         let plain = tasks(r#"{"op":"subscribe","sub":"a","filter":{}}"#);
         assert_eq!((plain.limit, plain.order, plain.log_tail), (200, Order::NewestFirst, None));
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_message_may_hold_several() {
         let mut text = "{\"op\":\"ping\",\"id\":1}\n {\"op\":\"pong\",\"id\":2}\n7 nonsense";
-        let mut next = || first(&mut text).map(|said| (said.id, said.op.is_ok()));
+        let mut next = || first(&mut text).map(|parsed| (parsed.id, parsed.op.is_ok()));
         assert_eq!(next(), Some((Some(1), true)));
         assert_eq!(next(), Some((Some(2), true)));
         assert_eq!(next(), Some((None, false)));

@@ -84,13 +84,13 @@ pub(super) async fn one(
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     let mut params = Params::of(query.as_deref())?;
-    let patience = params.wait()?;
+    let timeout = params.wait()?;
     let until = match params.number("since_rev", 0, 1 << 53)? {
         Some(rev) => Until::RevAbove(rev),
         None => Until::Final,
     };
     params.finish()?;
-    let stored = look(&app, id, until, patience).await?;
+    let stored = look(&app, id, until, timeout).await?;
     let mut text = Vec::new();
     splice::whole(&mut text, &stored);
     splice::with(&mut text, "waits_for", waits_for(&app, id, &stored).await.as_ref());
@@ -106,12 +106,12 @@ async fn waits_for(app: &App, id: TaskId, stored: &Stored) -> Option<Json> {
 }
 
 /// The task, once `until` holds or time is up. A hub that goes down answers at once: nothing will change any more.
-async fn look(app: &App, id: TaskId, until: Until, patience: Duration) -> Result<Stored, Problem> {
-    let stored = if patience.is_zero() {
+async fn look(app: &App, id: TaskId, until: Until, timeout: Duration) -> Result<Stored, Problem> {
+    let stored = if timeout.is_zero() {
         app.hub.task(id).await
     } else {
         tokio::select! {
-            stored = app.hub.wait_for(id, until, patience) => stored,
+            stored = app.hub.wait_for(id, until, timeout) => stored,
             () = app.hub.goodbye() => app.hub.task(id).await,
         }
     };
@@ -127,9 +127,9 @@ pub(super) async fn result(
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     let mut params = Params::of(query.as_deref())?;
-    let patience = params.wait()?;
+    let timeout = params.wait()?;
     params.finish()?;
-    let stored = look(&app, id, Until::Final, patience).await?;
+    let stored = look(&app, id, Until::Final, timeout).await?;
     let text = result_text(&stored).ok_or_else(|| Problem::new(Code::Internal, "the record cannot be read"))??;
     Ok(splice::json(StatusCode::OK, text))
 }

@@ -1,10 +1,10 @@
 //! A live client, whatever carries it: a WebSocket or an event stream.
 //!
 //! A session turns what was asked for into lines, in the order that the contract promises: `subscribed`, the snapshot or
-//! what was missed, `mark`, and then what happens. It holds one reader of the feed. Where a client falls behind is the
+//! what changed since a mark, `mark`, and then what happens. It holds one reader of the feed. Where a client falls behind is the
 //! feed's business; here it only matters that no more is taken from the feed than the carrier takes from us.
 //!
-//! A mark says that everything up to its `rev` was sent. It is the feed's word, and it holds for the snapshot as well: a
+//! A mark says that everything up to its `rev` was sent. The feed's client says which, and it holds for the snapshot as well: a
 //! snapshot is read after the subscription stands, so what is older than the mark is in it, and what is younger follows.
 
 use std::future::Future;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::live_op::{self, Subject, Tasks};
+use super::live_op::{self, TaskSubscription, Topic};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
 use crate::hub::{HubError, LogRange, Missed, Page, Query};
@@ -37,7 +37,7 @@ const STATS_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Ending {
     /// The other side is gone already.
     Gone,
-    /// To be told why.
+    /// By us, with a reason.
     Close(CloseCode, &'static str),
     /// The other side said that it closes, with this code.
     Answer(Option<u16>),
@@ -54,18 +54,18 @@ pub(super) struct Session {
     app: Arc<App>,
     client: feed::Client,
     /// By name; few.
-    subs: Vec<(Box<str>, Subject)>,
+    subs: Vec<(Box<str>, Topic)>,
     /// Lines on their way to the carrier; empty between two calls.
     lines: Vec<Bytes>,
-    /// When a mark was said last, and when it is said next.
+    /// When a mark was sent last, and when the next one is.
     marked_at: Instant,
     mark_at: Instant,
-    /// When counts are said next, if anybody asked.
+    /// When counts are sent next, if a subscription asks for them.
     stats_at: Option<Instant>,
     /// Transitions were merged, and the client has not caught up yet.
     lags: bool,
-    /// Something was said after the last mark.
-    owes_mark: bool,
+    /// Something was sent after the last mark.
+    needs_mark: bool,
 }
 
 impl Session {
@@ -75,10 +75,10 @@ impl Session {
         let marked_at = Instant::now();
         let mark_at = marked_at + app.hub.options().feed.ping;
         let (subs, lines) = (Vec::new(), Vec::new());
-        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, owes_mark: false }
+        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, needs_mark: false }
     }
 
-    /// Whether there is anything that the client is told of.
+    /// Whether there is a subscription.
     pub(super) fn is_subscribed(&self) -> bool {
         !self.subs.is_empty()
     }
@@ -119,7 +119,7 @@ impl Session {
             Taken::Lines => {
                 self.count_lines();
                 out.send(&mut self.lines).await?;
-                self.owes_mark = true;
+                self.needs_mark = true;
                 self.mark_at = self.mark_at.min(Instant::now() + MARK_AFTER);
             }
             Taken::Overflowed => self.start_over(out).await?,
@@ -129,7 +129,7 @@ impl Session {
 
     /// Lets the feed write to the pipe by itself, if all was said. Answers whether it does.
     pub(super) async fn flow(&mut self, out: &mut impl Carrier) -> Result<bool, Ending> {
-        if self.owes_mark {
+        if self.needs_mark {
             self.mark();
             self.flush(out).await?;
         }
@@ -155,7 +155,7 @@ impl Session {
         }
     }
 
-    /// When counts are to be said, if anybody asked.
+    /// When counts are to be sent, if a subscription asks for them.
     pub(super) fn stats_at(&self) -> Option<Instant> {
         self.stats_at
     }
@@ -170,7 +170,7 @@ impl Session {
         if !self.client.is_ready() {
             self.set_lags(false);
         }
-        // Clients take a mark for having caught up, so one that lags hears it only as often as it must.
+        // Clients take a mark for having caught up, so one that lags is sent marks only as often as the contract asks.
         if self.lags && now < self.marked_at + self.ping() {
             self.mark_at = self.mark_at.max(now + MARK_AFTER);
         } else if now >= self.mark_at {
@@ -182,12 +182,12 @@ impl Session {
         self.flush(out).await
     }
 
-    /// Begins a subscription. What is wrong with it is told, and the session stays.
+    /// Begins a subscription. If something is wrong with it, the client gets an error and the session stays.
     pub(super) async fn subscribe(
         &mut self,
         id: Option<u64>,
         name: String,
-        subject: Subject,
+        topic: Topic,
         out: &mut impl Carrier,
     ) -> Result<(), Ending> {
         self.forget(&name);
@@ -196,13 +196,13 @@ impl Session {
             let problem = Problem::over("subscriptions", subscriptions_max as u64, "of one connection");
             return self.refuse(id, &problem, out).await;
         }
-        let refusal = match &subject {
-            Subject::Stats => {
+        let refusal = match &topic {
+            Topic::Stats => {
                 self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
                 self.stats();
                 None
             }
-            Subject::Tasks(tasks) => self.begin(id, &name, tasks, out).await?,
+            Topic::Tasks(tasks) => self.begin(id, &name, tasks, out).await?,
         };
         match refusal {
             Some(problem) => {
@@ -212,7 +212,7 @@ impl Session {
             None => {
                 // Most clients have one, and ten thousand of them are many.
                 self.subs.reserve_exact(1);
-                self.subs.push((name.into(), subject));
+                self.subs.push((name.into(), topic));
                 self.app.hub.metrics().subscribed(1);
                 self.flush(out).await
             }
@@ -223,7 +223,7 @@ impl Session {
         &mut self,
         id: Option<u64>,
         name: &str,
-        tasks: &Tasks,
+        tasks: &TaskSubscription,
         out: &mut impl Carrier,
     ) -> Result<Option<Problem>, Ending> {
         self.client.subscribe(name, tasks.filter.clone(), tasks.max_hz, tasks.log_tail.is_some()).await;
@@ -240,12 +240,12 @@ impl Session {
             Some(since) if since.rev > rev || !self.app.hub.includes(&since.epoch, since.rev) => {
                 Ok(CatchUp::Snapshot(Some("epoch")))
             }
-            Some(since) => self.missed(since.rev).await,
+            Some(since) => self.changed_since(since.rev).await,
         };
         match catch_up {
-            Ok(CatchUp::Missed(missed)) => {
+            Ok(CatchUp::Changed(changed)) => {
                 self.lines.push(subscribed(id, name, Mode::Resumed, rev));
-                if !self.resume(tasks, missed, rev, out).await? {
+                if !self.resume(tasks, changed, rev, out).await? {
                     self.reset(name, tasks, out).await?;
                 }
             }
@@ -268,7 +268,7 @@ impl Session {
     }
 
     /// The first page of what changed after `rev`; or that a snapshot is the shorter way, or the only one.
-    async fn missed(&self, rev: u64) -> Result<CatchUp, HubError> {
+    async fn changed_since(&self, rev: u64) -> Result<CatchUp, HubError> {
         let hub = &self.app.hub;
         let len_max = self.limits().resume_len_max;
         // A task that changed has at least one `rev` of its own, so mostly there is nothing to count.
@@ -284,35 +284,35 @@ impl Session {
                 }
             }
         }
-        let missed = hub.missed_since(rev).await?;
-        Ok(match *missed {
+        let changed = hub.missed_since(rev).await?;
+        Ok(match *changed {
             Missed::TooOld => CatchUp::Snapshot(Some("too_old")),
-            Missed::Known { .. } => CatchUp::Missed(missed),
+            Missed::Known { .. } => CatchUp::Changed(changed),
         })
     }
 
-    /// Sends what was missed, a page at a time, and the newest tick of what runs; not of records after `known`, which the
+    /// Sends the records that changed, a page at a time, and the newest tick of what runs; not of records after `known`, which the
     /// feed still holds for this client. Answers whether that was all: in the meantime the hub may have forgotten what was
     /// deleted, and more may have changed than a client is told of.
     async fn resume(
         &mut self,
-        asked: &Tasks,
-        mut missed: Arc<Missed>,
+        asked: &TaskSubscription,
+        mut changed: Arc<Missed>,
         known: u64,
         out: &mut impl Carrier,
     ) -> Result<bool, Ending> {
         let mut read = 0;
         loop {
-            let Missed::Known { tasks, rev, more } = &*missed else { return Ok(false) };
+            let Missed::Known { tasks, rev, more } = &*changed else { return Ok(false) };
             let (rev, more) = (*rev, *more);
             read += tasks.len();
             if read > self.limits().resume_len_max {
                 return Ok(false);
             }
-            let meant = tasks.iter().filter(|missed| asked.filter.matches_unchanging(&missed.task));
-            let lines: Vec<Bytes> = meant.map(|missed| missed.line.clone()).collect();
-            // Others may still send it; whoever is slow keeps only what is meant.
-            drop(missed);
+            let meant = tasks.iter().filter(|changed| asked.filter.matches_unchanging(&changed.task));
+            let lines: Vec<Bytes> = meant.map(|changed| changed.line.clone()).collect();
+            // The read is shared with other sessions: a slow one keeps only the lines that its filter covers, not all of it.
+            drop(changed);
             for line in lines {
                 self.lines.push(line);
                 self.flush_full(out).await?;
@@ -320,7 +320,7 @@ impl Session {
             if !more {
                 break;
             }
-            missed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
+            changed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
         }
         for line in self.app.hub.progress_lines(&asked.filter, known) {
             self.lines.push(line);
@@ -330,14 +330,14 @@ impl Session {
         Ok(true)
     }
 
-    /// What was told of this subscription is void: a fresh snapshot.
-    async fn reset(&mut self, name: &str, tasks: &Tasks, out: &mut impl Carrier) -> Result<(), Ending> {
+    /// Voids what was sent of this subscription, and sends a fresh snapshot.
+    async fn reset(&mut self, name: &str, tasks: &TaskSubscription, out: &mut impl Carrier) -> Result<(), Ending> {
         let page = self.find(tasks).await.map_err(cannot_go_on)?;
         self.lines.push(reset_line(name, "too_old"));
         self.snapshot(name, &page, out).await
     }
 
-    async fn find(&self, tasks: &Tasks) -> Result<Arc<Page>, HubError> {
+    async fn find(&self, tasks: &TaskSubscription) -> Result<Arc<Page>, HubError> {
         let query = Query {
             filter: (*tasks.filter).clone(),
             text: None,
@@ -364,7 +364,7 @@ impl Session {
 
     /// Where the log of each task that the filter names is cut, if logs were asked for: up to here a line belongs to the
     /// tail, of which so many are sent; every line after it is sent.
-    async fn log_cuts(&self, tasks: &Tasks) -> Result<Vec<(TaskId, u64)>, HubError> {
+    async fn log_cuts(&self, tasks: &TaskSubscription) -> Result<Vec<(TaskId, u64)>, HubError> {
         let ids = tasks.filter.task_id.iter().flatten().copied();
         let ids: Vec<TaskId> = tasks.log_tail.map(|_| ids.collect()).unwrap_or_default();
         if ids.is_empty() {
@@ -378,7 +378,7 @@ impl Session {
     /// meanwhile are among them, and so are those that it had to skip.
     async fn log_tail(
         &mut self,
-        tasks: &Tasks,
+        tasks: &TaskSubscription,
         task_id: TaskId,
         cut: u64,
         out: &mut impl Carrier,
@@ -404,12 +404,12 @@ impl Session {
     /// More changed than could be kept for this client: each subscription starts anew.
     async fn start_over(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
         self.client.restart();
-        let subs: Vec<(String, Tasks)> = self
+        let subs: Vec<(String, TaskSubscription)> = self
             .subs
             .iter()
-            .filter_map(|(name, subject)| match subject {
-                Subject::Tasks(tasks) => Some((name.to_string(), tasks.clone())),
-                Subject::Stats => None,
+            .filter_map(|(name, topic)| match topic {
+                Topic::Tasks(tasks) => Some((name.to_string(), tasks.clone())),
+                Topic::Stats => None,
             })
             .collect();
         // While the first subscription only begins, nothing was sent that a mark could stand for.
@@ -445,7 +445,7 @@ impl Session {
             self.client.unsubscribe(name);
             self.app.hub.metrics().subscribed(-1);
         }
-        if !self.subs.iter().any(|(_, subject)| *subject == Subject::Stats) {
+        if !self.subs.iter().any(|(_, topic)| *topic == Topic::Stats) {
             self.stats_at = None;
         }
         at.is_some()
@@ -472,7 +472,7 @@ impl Session {
         self.lines.push(format!(r#"{{"type":"mark","rev":{rev}}}"#).into());
         self.marked_at = Instant::now();
         self.mark_at = self.marked_at + self.ping();
-        self.owes_mark = false;
+        self.needs_mark = false;
     }
 
     fn stats(&mut self) {
@@ -544,8 +544,8 @@ impl Drop for Session {
 
 /// How a subscription catches up.
 enum CatchUp {
-    /// With what was missed, of which this is the first page.
-    Missed(Arc<Missed>),
+    /// With what changed since its mark, of which this is the first page.
+    Changed(Arc<Missed>),
     /// With a snapshot; and why, where the client had hoped for less.
     Snapshot(Option<&'static str>),
 }
@@ -555,7 +555,7 @@ enum Mode {
     Resumed,
 }
 
-/// What is told when the hub could not read. A hub that has stopped says goodbye.
+/// What the client gets when the hub could not read: an error, or the goodbye of a hub that has stopped.
 fn refusal(error: HubError) -> Result<Problem, Ending> {
     match error {
         HubError::Stopped => Err(Ending::Close(CloseCode::Restarting, "restarting")),

@@ -13,11 +13,11 @@ use super::frames::{Broken, Heard, Inbound, close_frame, pong_frame};
 use super::session::{Carrier, Ending};
 use super::state::{FRAME_FACTOR, LiveLimits};
 use super::upgrade::Wire;
-use crate::feed::text_message;
+use crate::feed::text_frame;
 use crate::lived;
 use crate::wire::{CloseCode, bye_line};
 
-/// The close code of somebody who is just done. RFC 6455, section 7.4.1.
+/// The close code of a client that is done, and nothing is wrong. RFC 6455, section 7.4.1.
 const NORMAL: u16 = 1000;
 /// How long the other side may take to close, once it was told.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -132,7 +132,7 @@ impl Socket {
             Ending::Gone => return,
             Ending::Close(code, reason) => {
                 if code == CloseCode::Restarting {
-                    last.extend_from_slice(&text_message([bye_line(code, clients)].iter()));
+                    last.extend_from_slice(&text_frame([bye_line(code, clients)].iter()));
                 }
                 last.extend_from_slice(&close_frame(code as u16, reason));
                 // What was left of the message that broke a rule is none.
@@ -197,9 +197,9 @@ impl Socket {
 
 impl Carrier for Socket {
     async fn send(&mut self, lines: &mut Vec<Bytes>) -> Result<(), Ending> {
-        let message = text_message(lines.iter());
+        let frame = text_frame(lines.iter());
         lines.clear();
-        self.write(&message).await
+        self.write(&frame).await
     }
 }
 

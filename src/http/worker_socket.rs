@@ -115,63 +115,63 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
     let watch_every = (lease / 3).max(Duration::from_millis(1));
     let mut watch = std::pin::pin!(tokio::time::sleep(watch_every));
-    let mut desk = Desk {
+    let mut connection = WorkerConnection {
         socket,
         outbox: VecDeque::from([Say::Text(welcome)]),
         unflushed: false,
         unanswered: 0,
         stops: Vec::new(),
-        told_to_stop: Vec::new(),
+        stops_flushed: Vec::new(),
     };
     let silence = lease * SILENCE_LEASES_MAX;
     let mut silent = Deadline::after(silence);
     let mut pushes = Vec::new();
-    if let Err(ending) = desk.take(&rest, &link) {
+    if let Err(ending) = connection.take(&rest, &link) {
         return ending;
     }
     loop {
-        // While too much waits for the writer, this socket is written and not read: its worker waits, and nobody else.
+        // Backpressure: while too much waits for the writer, this socket is written and not read, so only its worker waits.
         let (listens, room) = (link.has_room(), link.room());
-        let step = tokio::select! {
-            turn = desk.turn(listens) => Step::Turn(turn),
-            () = room, if !listens => Step::Room,
-            pushed = link.next(&mut pushes), if desk.outbox.is_empty() => Step::Pushes(pushed),
-            () = &mut watch => Step::Watch,
+        let wake = tokio::select! {
+            received = connection.receive(listens) => Wake::Received(received),
+            () = room, if !listens => Wake::Room,
+            pushed = link.next(&mut pushes), if connection.outbox.is_empty() => Wake::Pushes(pushed),
+            () = &mut watch => Wake::Watch,
         };
-        match step {
-            Step::Turn(Turn::Heard(text)) => {
+        match wake {
+            Wake::Received(Received::Heard(text)) => {
                 silent = Deadline::after(silence);
                 link.heard();
-                if let Err(ending) = desk.take(&text, &link) {
+                if let Err(ending) = connection.take(&text, &link) {
                     return ending;
                 }
             }
-            Step::Turn(Turn::Other) => {
-                for Held { task_id, attempt } in desk.told_to_stop.drain(..) {
+            Wake::Received(Received::Other) => {
+                for Held { task_id, attempt } in connection.stops_flushed.drain(..) {
                     link.told_to_stop(task_id, attempt);
                 }
             }
-            Step::Turn(Turn::Ended(ending)) => return ending,
-            Step::Pushes(Err(HubError::Stopped)) => return restarting(),
-            // It comes back with what it holds; what could not be handed to it is given to others.
-            Step::Pushes(Err(_)) => return Ending::Close(CloseCode::Overloaded, "overloaded"),
-            Step::Pushes(Ok(())) => {
+            Wake::Received(Received::Ended(ending)) => return ending,
+            Wake::Pushes(Err(HubError::Stopped)) => return restarting(),
+            // The worker reconnects with what it holds; what could not be handed to it goes to others.
+            Wake::Pushes(Err(_)) => return Ending::Close(CloseCode::Overloaded, "overloaded"),
+            Wake::Pushes(Ok(())) => {
                 for push in pushes.drain(..) {
                     match push {
                         Pushed::Replaced => {
                             return Ending::Close(CloseCode::Replaced, "replaced by a newer connection");
                         }
                         Pushed::Goodbye => return restarting(),
-                        push => desk.outbox.push_back(Say::Push(push)),
+                        push => connection.outbox.push_back(Say::Push(push)),
                     }
                 }
             }
-            // It is not silent, it is not listened to.
-            Step::Room => {
+            // The worker was not read from, so its silence counts only from now on.
+            Wake::Room => {
                 silent = Deadline::after(silence);
                 link.heard();
             }
-            Step::Watch => {
+            Wake::Watch => {
                 let now = Instant::now();
                 if !listens {
                     silent = Deadline::after(silence);
@@ -185,8 +185,9 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     }
 }
 
-enum Step {
-    Turn(Turn),
+/// Why the future of a connection goes on.
+enum Wake {
+    Received(Received),
     Room,
     Pushes(Result<(), HubError>),
     Watch,
@@ -254,18 +255,18 @@ fn welcome(lease_ms: u64, keep: &[(TaskId, u32)], drop: &[(TaskId, u32)]) -> Str
     format!(r#"{{"type":"welcome","lease_ms":{lease_ms},"heartbeat_ms":{heartbeat_ms},"keep":{keep},"drop":{drop}}}"#)
 }
 
-/// The socket, and what still goes out over it.
-struct Desk<'a> {
+/// The socket of a worker, and what is still to be written to it.
+struct WorkerConnection<'a> {
     socket: &'a mut WebSocket,
     outbox: VecDeque<Say>,
     /// Whether something was written that is not flushed.
     unflushed: bool,
     /// Operations taken since everything was last out.
     unanswered: usize,
-    /// Attempts that the worker is told to stop by what is not flushed.
+    /// Attempts of which a `stop` was written, and not flushed yet.
     stops: Vec<Held>,
-    /// By what is.
-    told_to_stop: Vec<Held>,
+    /// Attempts of which a `stop` was flushed, and the hub does not know that yet.
+    stops_flushed: Vec<Held>,
 }
 
 /// Something to say to the worker. What the hub pushed is encoded only when it can be written.
@@ -274,36 +275,36 @@ enum Say {
     Text(String),
 }
 
-/// What a turn brought.
-enum Turn {
+/// What came from the worker, or became of the socket.
+enum Received {
     Heard(Utf8Bytes),
     /// A ping, which the library answers, or the outbox became empty.
     Other,
     Ended(Ending),
 }
 
-impl Desk<'_> {
+impl WorkerConnection<'_> {
     /// Writes as much as goes, and waits for the next message where it `listens`.
-    async fn turn(&mut self, listens: bool) -> Turn {
-        std::future::poll_fn(|cx| self.poll_turn(listens, cx)).await
+    async fn receive(&mut self, listens: bool) -> Received {
+        std::future::poll_fn(|cx| self.poll_receive(listens, cx)).await
     }
 
-    fn poll_turn(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_receive(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<Received> {
         match self.poll_write(cx) {
-            Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Other),
+            Poll::Ready(Ok(true)) => return Poll::Ready(Received::Other),
             Poll::Ready(Ok(false)) | Poll::Pending => {}
-            Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended(Ending::Gone)),
+            Poll::Ready(Err(_)) => return Poll::Ready(Received::Ended(Ending::Gone)),
         }
         let unheard = (self.unflushed || !self.outbox.is_empty()) && self.unanswered > UNANSWERED_MAX;
         if !listens || unheard {
             return Poll::Pending;
         }
         Pin::new(&mut *self.socket).poll_next(cx).map(|message| match message {
-            Some(Ok(Message::Text(text))) => Turn::Heard(text),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Turn::Other,
-            Some(Ok(Message::Binary(_))) => Turn::Ended(binary()),
-            Some(Ok(Message::Close(_))) | None => Turn::Ended(Ending::Gone),
-            Some(Err(error)) => Turn::Ended(broken(&error)),
+            Some(Ok(Message::Text(text))) => Received::Heard(text),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Other,
+            Some(Ok(Message::Binary(_))) => Received::Ended(binary()),
+            Some(Ok(Message::Close(_))) | None => Received::Ended(Ending::Gone),
+            Some(Err(error)) => Received::Ended(broken(&error)),
         })
     }
 
@@ -326,7 +327,7 @@ impl Desk<'_> {
         std::task::ready!(Pin::new(&mut *self.socket).poll_flush(cx))?;
         self.unflushed = false;
         self.unanswered = 0;
-        self.told_to_stop.append(&mut self.stops);
+        self.stops_flushed.append(&mut self.stops);
         Poll::Ready(Ok(true))
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::feed::{Meter, Told};
+use crate::feed::{Delivered, Meter};
 use crate::telemetry::{Delivery, Metrics};
 
 impl Meter for Metrics {
-    fn told(&self, told: Told) {
-        let Told { transitions, progress, bytes, lags, collapsed } = told;
+    fn written(&self, delivered: Delivered) {
+        let Delivered { transitions, progress, bytes, lags, collapsed } = delivered;
         for (delivery, lines) in [(Delivery::Transition, transitions), (Delivery::Progress, progress)] {
             if lines > 0 {
                 self.delivered(delivery, lines, 0);
@@ -21,7 +21,7 @@ impl Meter for Metrics {
         }
     }
 
-    fn told_after(&self, shard: usize, lag: Duration) {
+    fn delivered_after(&self, shard: usize, lag: Duration) {
         self.feed_told(shard, lag);
     }
 }

@@ -102,7 +102,7 @@ pub trait Store: Send {
 
     /// Brings the view up to date for at most `tasks_max` tasks, oldest change first, and tells which records are now
     /// in it: `(task, rev)`, with the `rev` of the deletion where that was the newest. Tasks of which only asides waited
-    /// are not among them, so whoever settles until nothing waits asks [`unsettled`](Self::unsettled). When it fails,
+    /// are not among them, so a caller that settles until nothing waits asks [`unsettled`](Self::unsettled). When it fails,
     /// everything waits as before.
     fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError>;
 

@@ -776,7 +776,7 @@ fn readers_and_the_writer_do_not_keep_each_other_out() {
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Create,
-    Step,
+    Transition,
     Delete,
     Checkpoint,
     Progress,
@@ -791,7 +791,7 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         4 => Just(Op::Create),
-        6 => Just(Op::Step),
+        6 => Just(Op::Transition),
         2 => Just(Op::Delete),
         1 => Just(Op::Checkpoint),
         1 => Just(Op::Progress),
@@ -820,7 +820,7 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
             Op::Create => {
                 world.create(&mut commit);
             }
-            Op::Step => {
+            Op::Transition => {
                 let Some(task_id) = world.any(|known| known.task.status != Status::Completed) else { continue };
                 let (status, event) = match world.tasks[&task_id].task.status {
                     Status::Pending => (Status::Running, Event::Running),

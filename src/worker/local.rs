@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::attempt::{Attempt, Slot};
 use super::outbox::{News, Outbox};
 use super::roster::{Refused, Report, Roster, State, Stop};
-use super::session::{Word, handler_of, run};
+use super::session::{CompletionGuard, handler_of, run};
 use super::{Context, Handler, TaskFailure, Worker, WorkerError};
 use crate::engine::{Accepts, Report as Reported};
 use crate::hub::{HandedOut, Hub, HubError, HubOptions, Principal, Pushed, Until, WorkerLink};
@@ -292,8 +292,8 @@ impl Local {
         let held = Held { task_id: task.task_id, attempt: task.attempt };
         let attempt = Attempt::new(held, Box::new(view(&task, payload)), checkpoint, self.outbox.clone());
         let handler = handler_of(&self.handlers, task.task_type.as_str());
-        let word = Word { outbox: self.outbox.clone(), held, ending: None };
-        let running = tokio::spawn(run(word, handler, attempt.clone()));
+        let guard = CompletionGuard { outbox: self.outbox.clone(), held, ending: None };
+        let running = tokio::spawn(run(guard, handler, attempt.clone()));
         self.roster.add(attempt, AbortOnDropHandle::new(running));
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Settings {
 
 pub(super) struct Session {
     settings: Settings,
-    line: Line,
+    connection: Connection,
     output: Output,
     /// Texts were given to the socket and not all of them have left.
     unflushed: bool,
@@ -89,7 +89,7 @@ struct Clock {
     hurry_at: Option<Instant>,
 }
 
-enum Line {
+enum Connection {
     Down,
     Dialling(BoxFuture<'static, Result<Socket, DialError>>),
     /// There is a socket. `welcomed` once the hub has said what is ours.
@@ -114,7 +114,7 @@ impl Session {
         let now = Instant::now();
         Session {
             settings,
-            line: Line::Down,
+            connection: Connection::Down,
             output: Output::default(),
             unflushed: false,
             roster: Roster::new(),
@@ -188,14 +188,14 @@ impl Session {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        match &mut self.line {
-            Line::Down => {}
-            Line::Dialling(dial) => {
+        match &mut self.connection {
+            Connection::Down => {}
+            Connection::Dialling(dial) => {
                 if let Poll::Ready(outcome) = dial.poll_unpin(cx) {
                     return Poll::Ready(Wake::Dialled(outcome.map(Box::new)));
                 }
             }
-            Line::Up { socket, .. } => {
+            Connection::Up { socket, .. } => {
                 if self.reads < READS_IN_A_ROW
                     && let Poll::Ready(message) = socket.poll_next_unpin(cx)
                 {
@@ -217,7 +217,7 @@ impl Session {
         }
         let rested = self.reads < READS_IN_A_ROW;
         self.reads = 0;
-        if let Line::Up { socket, .. } = &mut self.line {
+        if let Connection::Up { socket, .. } = &mut self.connection {
             if let Err(why) = poll_write(socket, &mut self.output, &mut self.unflushed, cx) {
                 return Poll::Ready(Wake::Lost(None, why));
             }
@@ -243,16 +243,16 @@ impl Session {
     /// When the timer is needed next.
     fn due(&self) -> Instant {
         let Clock { retry_at, round_at, graces, release_at, give_up_at, .. } = &self.clock;
-        let of_line = match self.line {
-            Line::Up { welcomed: true, .. } => {
+        let of_connection = match self.connection {
+            Connection::Up { welcomed: true, .. } => {
                 let silent_at = self.clock.heard_at + self.silence();
                 Some(silent_at.min(self.clock.spoke_at + self.heartbeat))
             }
-            Line::Up { welcomed: false, .. } => Some(self.clock.heard_at + WELCOME_MAX),
-            Line::Down | Line::Dialling(_) => *retry_at,
+            Connection::Up { welcomed: false, .. } => Some(self.clock.heard_at + WELCOME_MAX),
+            Connection::Down | Connection::Dialling(_) => *retry_at,
         };
         let grace = graces.iter().map(|(at, _)| *at).min();
-        let all = [of_line, *round_at, grace, *release_at, *give_up_at];
+        let all = [of_connection, *round_at, grace, *release_at, *give_up_at];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))
     }
 
@@ -267,13 +267,16 @@ impl Session {
         if self.clock.retry_at.is_some_and(|at| at <= now) {
             self.clock.retry_at = None;
             let url = self.settings.url.clone();
-            self.line = Line::Dialling(async move { url.dial("api/v1/worker/ws", WORKER_PROTOCOL).await }.boxed());
+            self.connection =
+                Connection::Dialling(async move { url.dial("api/v1/worker/ws", WORKER_PROTOCOL).await }.boxed());
         }
         let (quiet, silence) = (now - self.clock.heard_at, self.silence());
-        match &mut self.line {
-            Line::Up { welcomed: false, .. } if quiet >= WELCOME_MAX => self.lost(None, "it did not welcome us")?,
-            Line::Up { welcomed: true, .. } if quiet >= silence => self.lost(None, "silent")?,
-            Line::Up { welcomed: true, socket } if now - self.clock.spoke_at >= self.heartbeat => {
+        match &mut self.connection {
+            Connection::Up { welcomed: false, .. } if quiet >= WELCOME_MAX => {
+                self.lost(None, "it did not welcome us")?
+            }
+            Connection::Up { welcomed: true, .. } if quiet >= silence => self.lost(None, "silent")?,
+            Connection::Up { welcomed: true, socket } if now - self.clock.spoke_at >= self.heartbeat => {
                 self.output.heartbeat();
                 self.clock.spoke_at = now;
                 // A hub need not answer a heartbeat; whatever stands between us answers this.
@@ -307,7 +310,7 @@ impl Session {
     fn greet(&mut self, socket: Box<Socket>) {
         let now = Instant::now();
         (self.clock.heard_at, self.clock.spoke_at) = (now, now);
-        self.line = Line::Up { socket, welcomed: false };
+        self.connection = Connection::Up { socket, welcomed: false };
         // A hub that never welcomed this process knows nothing that it could hold.
         let holding = self.was_welcomed.then(|| self.roster.holding());
         let hello = WorkerHello { holding, ..self.settings.hello.clone() };
@@ -316,7 +319,7 @@ impl Session {
 
     /// The hub has said what is ours: now it may be told what happened while it was away.
     fn welcomed(&mut self, says: &HubSays) {
-        let Line::Up { welcomed, .. } = &mut self.line else { return };
+        let Connection::Up { welcomed, .. } = &mut self.connection else { return };
         if std::mem::replace(welcomed, true) {
             return;
         }
@@ -350,11 +353,11 @@ impl Session {
 
     fn lost(&mut self, close_code: Option<u16>, reason: &str) -> Result<(), WorkerError> {
         let now = Instant::now();
-        let held = match self.line {
-            Line::Up { welcomed: true, .. } => now - self.clock.welcomed_at,
+        let held = match self.connection {
+            Connection::Up { welcomed: true, .. } => now - self.clock.welcomed_at,
             _ => Duration::ZERO,
         };
-        self.line = Line::Down;
+        self.connection = Connection::Down;
         self.output.clear();
         self.unflushed = false;
         self.outbox.set_up(false);
@@ -363,10 +366,10 @@ impl Session {
         if let Some(code) = code.or(close_code).filter(|code| is_refusal(*code)) {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
         }
-        // Who holds something has a lease to lose, and few such come back at once.
+        // A worker that holds attempts has leases to lose, and few such reconnect at once.
         let asked = asked.filter(|_| self.roster.is_empty());
         let wait_ms = self.backoff.next_ms(held.as_millis() as u64, asked, fastrand::f64());
-        // Once is enough for people: how often it was tried is of use only to who looks for it.
+        // Logged once at a level that people read: further tries are of use only when debugging.
         if std::mem::replace(&mut self.told_away, true) {
             tracing::debug!(hub = %self.settings.url, reason, wait_ms, "not connected, trying again");
         } else {
@@ -378,7 +381,7 @@ impl Session {
 
     /// Says goodbye, so that the hub need not find out.
     async fn part(&mut self) {
-        if let Line::Up { socket, .. } = &mut self.line {
+        if let Connection::Up { socket, .. } = &mut self.connection {
             let goodbye = async {
                 while let Some(text) = self.output.next() {
                     socket.feed(Message::text(text)).await?;
@@ -396,10 +399,10 @@ impl Session {
         self.clock.release_at = Some(release_at);
         self.clock.give_up_at = Some(release_at + self.settings.cancel_grace + FAREWELL_MAX);
         self.clock.hurry_at = Some(release_at);
-        match self.line {
-            Line::Up { welcomed: true, .. } => self.output.drain(),
+        match self.connection {
+            Connection::Up { welcomed: true, .. } => self.output.drain(),
             // There is not much time left to tell the hub how things ended: whatever wait it asked for is over.
-            Line::Down => self.clock.retry_at = Some(now),
+            Connection::Down => self.clock.retry_at = Some(now),
             _ => {}
         }
         tracing::info!(running = self.roster.running().len(), "stopping: no new work is taken");
@@ -464,7 +467,7 @@ impl Session {
             Refused::Over => self.stop(&held, Stop::Over, "the hub has ended the attempt"),
             Refused::Report => self.tell(&held),
             Refused::Nothing => {
-                // A word of a task that goes on was not taken; whoever reads its log should know.
+                // The hub refused a report of a task that goes on: noted in the task's log, where its readers see it.
                 if let Some(entry) = self.roster.get(&held)
                     && matches!(entry.state, State::Running { .. })
                 {
@@ -487,8 +490,8 @@ impl Session {
         }
         let handler = handler_of(&self.settings.handlers, task.task_type.as_str());
         let attempt = Attempt::new(held, task, checkpoint, self.outbox.clone());
-        let word = Word { outbox: self.outbox.clone(), held, ending: None };
-        let run = tokio::spawn(run(word, handler, attempt.clone()));
+        let guard = CompletionGuard { outbox: self.outbox.clone(), held, ending: None };
+        let run = tokio::spawn(run(guard, handler, attempt.clone()));
         self.roster.add(attempt, AbortOnDropHandle::new(run));
         if self.draining {
             // It was on its way when we said that we take no more.
@@ -514,7 +517,7 @@ impl Session {
     }
 
     fn is_welcomed(&self) -> bool {
-        matches!(self.line, Line::Up { welcomed: true, .. })
+        matches!(self.connection, Connection::Up { welcomed: true, .. })
     }
 
     fn take_news(&mut self) {
@@ -616,22 +619,23 @@ pub(super) fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) 
     matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, handler)| handler.clone())
 }
 
-/// Leaves word of how a function ended, also when it is dropped where it awaits, or before it began.
-pub(super) struct Word {
+/// When dropped, reports to the session how a function ended: as `ending` says, or as dropped, where the function's future
+/// was dropped while it awaited, or before it began.
+pub(super) struct CompletionGuard {
     pub(super) outbox: Arc<Outbox>,
     pub(super) held: Held,
     pub(super) ending: Option<Ending>,
 }
 
-impl Drop for Word {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
         self.outbox.push(News::Ended(self.held, self.ending.take().unwrap_or(Ending::Dropped)));
     }
 }
 
-/// Runs a task's function to its end, whatever that is. `word` comes first, so that it is dropped last: when word is
-/// left, nothing of the function is left.
-pub(super) async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<Attempt>) {
+/// Runs a task's function to its end, whatever that is. `guard` is the first argument, so that it is dropped last: when it reports
+/// the ending, nothing of the function is left.
+pub(super) async fn run(mut guard: CompletionGuard, handler: Option<Handler>, attempt: Arc<Attempt>) {
     let ctx = attempt.context();
     let outcome = AssertUnwindSafe(async move {
         match handler {
@@ -643,7 +647,7 @@ pub(super) async fn run(mut word: Word, handler: Option<Handler>, attempt: Arc<A
         }
     });
     let outcome = outcome.catch_unwind().await;
-    word.ending = Some(match outcome {
+    guard.ending = Some(match outcome {
         Ok(outcome) => Ending::Returned(outcome),
         Err(panic) => Ending::Panicked(words_of(&*panic)),
     });

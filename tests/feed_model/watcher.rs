@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use serde_json::Value;
-use taskhub::client::{Follower, Step, SubId, Subscribe};
+use taskhub::client::{Action, Follower, SubId, Subscribe};
 use taskhub::task::{Filter, FilterSpec, TaskId};
 
 use super::ledger::Belief;
@@ -238,13 +238,13 @@ impl Watcher {
         while follower.event().is_some() {}
         while let Some(step) = follower.step() {
             match step {
-                Step::Open => self.wants_to_open = true,
-                Step::Send(text) => {
+                Action::Open => self.wants_to_open = true,
+                Action::Send(text) => {
                     if let Some(connection) = &mut self.connection {
                         connection.out.extend(frame(&text));
                     }
                 }
-                Step::Close => self.connection = None,
+                Action::Close => self.connection = None,
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use super::super::live_op::{Subject, Tasks};
+use super::super::live_op::{TaskSubscription, Topic};
 use super::super::session::{Carrier, Ending, Session};
 use super::*;
 use crate::hub::Order;
@@ -69,7 +69,7 @@ async fn every_line_after_subscribed_is_sent() {
         let mut session = session(&test);
         let mut out = Interrupting { hub: test.hub.clone(), task, lines_len: after, sent: Vec::new() };
         let filter = Filter { task_id: Some([task.0].into()), ..Filter::default() };
-        let asked = Tasks {
+        let asked = TaskSubscription {
             filter: filter.into(),
             limit: 10,
             order: Order::NewestFirst,
@@ -77,7 +77,7 @@ async fn every_line_after_subscribed_is_sent() {
             max_hz: None,
             log_tail: Some(tail),
         };
-        session.subscribe(None, "a".into(), Subject::Tasks(asked), &mut out).await.unwrap();
+        session.subscribe(None, "a".into(), Topic::Tasks(asked), &mut out).await.unwrap();
         test.hub.log(task.0, task.1, vec![line("last")]).unwrap();
         let end = before + after + 1;
         while seqs(&out.sent).last() != Some(&end) {
@@ -99,8 +99,8 @@ async fn what_was_not_kept_is_said() {
     let mut out = Interrupting { hub: test.hub.clone(), task, lines_len: 10_250, sent: Vec::new() };
     let filter = Filter { task_id: Some([task.0].into()), ..Filter::default() };
     let (limit, order, log_tail) = (10, Order::NewestFirst, Some(5));
-    let asked = Tasks { filter: filter.into(), limit, order, since: None, max_hz: None, log_tail };
-    session.subscribe(None, "a".into(), Subject::Tasks(asked), &mut out).await.unwrap();
+    let asked = TaskSubscription { filter: filter.into(), limit, order, since: None, max_hz: None, log_tail };
+    session.subscribe(None, "a".into(), Topic::Tasks(asked), &mut out).await.unwrap();
     let log = out.sent.iter().find(|message| message["type"] == "log").unwrap();
     assert_eq!((&log["lines"][0]["seq"], &log["lines"][0]["message"]), (&json!(250), &json!("250 lines skipped")));
     assert_eq!(seqs(&out.sent), (250..=10_250).collect::<Vec<_>>());

@@ -6,7 +6,7 @@
 //! and read to its end before it gets its name.
 //!
 //! What is put back is another history than the one it was copied from, from the first moment on: its openings are
-//! forgotten and it has a new name, so everybody who watches begins anew.
+//! forgotten and it has a new name, so every watching client begins anew.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,11 +16,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
 
 use super::body;
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use super::names::lock;
 use super::opening::{self, Ground};
 use super::pages;
-use super::pool::Place;
+use super::pool::Location;
 use super::schema;
 use super::witness::{self, HEAD_NAME, Head, WalEnd, Witness};
 use super::{FILE_NAME, LOCK_NAME, sync_folder};
@@ -70,7 +70,7 @@ pub fn check(path: &Path) -> Result<Findings, StoreError> {
             }
         }
         // Before the database, which may go on meanwhile.
-        witness = witness::read(path).step("read the witness")?.head().cloned();
+        witness = witness::read(path).context("read the witness")?.head().cloned();
         if !findings.in_use {
             let ground = Ground::look(path)?;
             is_ours = ground.is_ours;
@@ -82,7 +82,7 @@ pub fn check(path: &Path) -> Result<Findings, StoreError> {
             }
         }
     }
-    if std::fs::metadata(&file).step("open the database")?.len() == 0 {
+    if std::fs::metadata(&file).context("open the database")?.len() == 0 {
         return Err(damaged("open the database", format!("{} is empty", file.display())));
     }
     match look_through(&file, is_ours, in_folder, &mut findings) {
@@ -106,44 +106,45 @@ fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Find
     const STEP: &str = "check the database";
     let mark = application(file);
     let has_sums = is_ours && (in_folder || mark == Some(COPY));
-    let conn = if has_sums { Place::File(file.to_owned()).reader() } else { plain(file) }.step("open the database")?;
-    let conn = conn.unchecked_transaction().step(STEP)?;
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step(STEP)?;
+    let conn =
+        if has_sums { Location::File(file.to_owned()).reader() } else { plain(file) }.context("open the database")?;
+    let conn = conn.unchecked_transaction().context(STEP)?;
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).context(STEP)?;
     if !(1..=schema::VERSION).contains(&found) {
         return Err(damaged(STEP, format!("it is no database of a hub, or of a newer one: version {found}")));
     }
     let pages = pages::scan(&conn, || true)?;
-    findings.pages = conn.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).step(STEP)? as u64;
+    findings.pages = conn.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).context(STEP)? as u64;
     findings.summed = pages.summed;
     if let Err(error) = pages.check() {
         findings.problems.push(error.cause);
     }
     let (rev, row) = if found == 1 {
-        let rev = conn.query_row("SELECT rev FROM state", [], |row| row.get::<_, i64>(0)).step(STEP)?;
-        findings.epoch = conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).step(STEP)?;
+        let rev = conn.query_row("SELECT rev FROM state", [], |row| row.get::<_, i64>(0)).context(STEP)?;
+        findings.epoch = conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).context(STEP)?;
         (rev, 0)
     } else {
         let openings = opening::read(&conn)?;
         (findings.epoch, findings.openings) = (openings.epoch().to_owned(), openings.count());
-        conn.query_row("SELECT rev, row FROM state", [], |row| Ok((row.get(0)?, row.get(1)?))).step(STEP)?
+        conn.query_row("SELECT rev, row FROM state", [], |row| Ok((row.get(0)?, row.get(1)?))).context(STEP)?
     };
     findings.rev = rev as u64;
     let mut row = row as u64;
     let mut counts = BTreeMap::new();
-    let mut statement = conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(STEP)?;
-    let mut rows = statement.query([]).step(STEP)?;
-    while let Some(found) = rows.next().step(STEP)? {
-        let (code, count): (u8, i64) = (found.get(0).step(STEP)?, found.get(1).step(STEP)?);
+    let mut statement = conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").context(STEP)?;
+    let mut rows = statement.query([]).context(STEP)?;
+    while let Some(found) = rows.next().context(STEP)? {
+        let (code, count): (u8, i64) = (found.get(0).context(STEP)?, found.get(1).context(STEP)?);
         let status = Status::from_code(code).ok_or_else(|| damaged(STEP, format!("unknown status {code}")))?;
         counts.insert(status, count as u64);
     }
     drop(rows);
-    let mut statement = conn.prepare("SELECT row, body FROM log ORDER BY row").step(STEP)?;
-    let mut rows = statement.query([]).step(STEP)?;
+    let mut statement = conn.prepare("SELECT row, body FROM log ORDER BY row").context(STEP)?;
+    let mut rows = statement.query([]).context(STEP)?;
     // What is not settled yet is told of as it will be.
     let mut newest: BTreeMap<_, Option<Status>> = BTreeMap::new();
-    while let Some(found) = rows.next().step(STEP)? {
-        let (at, bytes): (i64, Vec<u8>) = (found.get(0).step(STEP)?, found.get(1).step(STEP)?);
+    while let Some(found) = rows.next().context(STEP)? {
+        let (at, bytes): (i64, Vec<u8>) = (found.get(0).context(STEP)?, found.get(1).context(STEP)?);
         let items =
             body::decode(bytes.into()).map_err(|damage| damaged(STEP, format!("row {at} of the log: {damage}")))?;
         row = row.max(at as u64);
@@ -160,7 +161,7 @@ fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Find
         let before: Option<u8> = conn
             .query_row("SELECT status FROM tasks WHERE task_id = ?1", [task_id.as_bytes().as_slice()], |row| row.get(0))
             .optional()
-            .step(STEP)?;
+            .context(STEP)?;
         if let Some(before) = before.and_then(Status::from_code) {
             counts.entry(before).and_modify(|count| *count -= 1);
         }
@@ -170,10 +171,10 @@ fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Find
     }
     counts.retain(|_, count| *count > 0);
     findings.tasks = counts;
-    let mut statement = conn.prepare(&format!("PRAGMA integrity_check({COMPLAINTS_MAX})")).step(STEP)?;
-    let mut rows = statement.query([]).step(STEP)?;
-    while let Some(found) = rows.next().step(STEP)? {
-        let complaint: String = found.get(0).step(STEP)?;
+    let mut statement = conn.prepare(&format!("PRAGMA integrity_check({COMPLAINTS_MAX})")).context(STEP)?;
+    let mut rows = statement.query([]).context(STEP)?;
+    while let Some(found) = rows.next().context(STEP)? {
+        let complaint: String = found.get(0).context(STEP)?;
         if complaint != "ok" {
             findings.problems.push(complaint);
         }
@@ -231,8 +232,8 @@ pub fn backup(folder: &Path, target: &Path) -> Result<Findings, StoreError> {
     })?;
     let partial = beside(&file, ".partial");
     let made = copy(&folder.join(FILE_NAME), &partial, true).and_then(|()| {
-        let writer = Place::File(partial.clone()).writer().step("mark the backup")?;
-        writer.pragma_update(None, "application_id", COPY).step("mark the backup")?;
+        let writer = Location::File(partial.clone()).writer().context("mark the backup")?;
+        writer.pragma_update(None, "application_id", COPY).context("mark the backup")?;
         drop(writer);
         let mut copied = check(&partial)?;
         refuse_problems("back up", &copied)?;
@@ -243,7 +244,7 @@ pub fn backup(folder: &Path, target: &Path) -> Result<Findings, StoreError> {
             ));
         }
         sync(&partial)?;
-        std::fs::rename(&partial, &file).step("name the backup")?;
+        std::fs::rename(&partial, &file).context("name the backup")?;
         sync_folder(file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
         copied.file = file.clone();
         Ok(copied)
@@ -272,23 +273,23 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
 fn copy(from: &Path, to: &Path, has_sums: bool) -> Result<(), StoreError> {
     const STEP: &str = "copy the database";
     let _ = std::fs::remove_file(to);
-    let conn = if has_sums { Place::File(from.to_owned()).reader() } else { plain(from) }.step(STEP)?;
-    conn.pragma_update(None, "query_only", false).step(STEP)?;
-    pages::make_room(&conn).step(STEP)?;
+    let conn = if has_sums { Location::File(from.to_owned()).reader() } else { plain(from) }.context(STEP)?;
+    conn.pragma_update(None, "query_only", false).context(STEP)?;
+    pages::make_room(&conn).context(STEP)?;
     let name = to.to_str().ok_or_else(|| StoreError {
         step: STEP,
         cause: format!("the name {} is not UTF-8", to.display()),
         lasting: false,
     })?;
-    conn.execute("VACUUM INTO ?1", [name]).step(STEP)?;
+    conn.execute("VACUUM INTO ?1", [name]).context(STEP)?;
     if !has_sums {
-        pages::seal_all(to).step(STEP)?;
+        pages::seal_all(to).context(STEP)?;
     }
     Ok(())
 }
 
 fn sync(file: &Path) -> Result<(), StoreError> {
-    File::open(file).and_then(|file| file.sync_all()).step("sync the file")
+    File::open(file).and_then(|file| file.sync_all()).context("sync the file")
 }
 
 /// Puts a copy, or the store of another folder, into `folder`, as the beginning of a history of its own. What is there already
@@ -301,9 +302,9 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<(Findings, O
         return Err(StoreError { step: STEP, cause, lasting: false });
     }
     refuse_problems(STEP, &found)?;
-    std::fs::create_dir_all(folder).step("create the data folder")?;
+    std::fs::create_dir_all(folder).context("create the data folder")?;
     let _lock = lock(folder)?;
-    let there = std::fs::read_dir(folder).step(STEP)?;
+    let there = std::fs::read_dir(folder).context(STEP)?;
     let there: Vec<_> =
         there.filter_map(|file| Some(file.ok()?.file_name())).filter(|name| name != LOCK_NAME).collect();
     if !there.is_empty() && !replace {
@@ -316,7 +317,7 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<(Findings, O
     let row = begin_history(&fresh)?;
     sync(&fresh)?;
     let aside = if there.is_empty() { None } else { Some(move_aside(folder)?) };
-    std::fs::rename(&fresh, folder.join(FILE_NAME)).step(STEP)?;
+    std::fs::rename(&fresh, folder.join(FILE_NAME)).context(STEP)?;
     write_head(folder, row, found.rev)?;
     found.file = folder.join(FILE_NAME);
     found.epoch = epoch_of(&found.file)?;
@@ -326,35 +327,35 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<(Findings, O
 /// Has a database begin a history of a new name. Answers the last row of its log.
 fn begin_history(file: &Path) -> Result<u64, StoreError> {
     const STEP: &str = "begin a history";
-    let mut conn = Place::File(file.to_owned()).writer().step(STEP)?;
+    let mut conn = Location::File(file.to_owned()).writer().context(STEP)?;
     let base = Uuid::now_v7().simple().to_string();
     schema::migrate(&mut conn, &base)?;
-    conn.pragma_update(None, "application_id", 0).step(STEP)?;
-    let tx = conn.unchecked_transaction().step(STEP)?;
-    tx.execute("DELETE FROM openings", []).step(STEP)?;
-    tx.execute("INSERT INTO openings VALUES (1, ?1, 0)", [&base]).step(STEP)?;
-    tx.execute("UPDATE state SET epoch = ?1", [&base]).step(STEP)?;
-    tx.commit().step(STEP)?;
+    conn.pragma_update(None, "application_id", 0).context(STEP)?;
+    let tx = conn.unchecked_transaction().context(STEP)?;
+    tx.execute("DELETE FROM openings", []).context(STEP)?;
+    tx.execute("INSERT INTO openings VALUES (1, ?1, 0)", [&base]).context(STEP)?;
+    tx.execute("UPDATE state SET epoch = ?1", [&base]).context(STEP)?;
+    tx.commit().context(STEP)?;
     last_row(&conn)
 }
 
 fn last_row(conn: &Connection) -> Result<u64, StoreError> {
     let last =
         conn.query_row("SELECT max(row, (SELECT ifnull(max(row), 0) FROM log)) FROM state", [], |row| row.get(0));
-    last.map(|row: i64| row as u64).step("read the state")
+    last.map(|row: i64| row as u64).context("read the state")
 }
 
 fn epoch_of(file: &Path) -> Result<String, StoreError> {
-    let conn = Place::File(file.to_owned()).reader().step("read the state")?;
-    conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).step("read the state")
+    let conn = Location::File(file.to_owned()).reader().context("read the state")?;
+    conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).context("read the state")
 }
 
 fn write_head(folder: &Path, row: u64, rev: u64) -> Result<(), StoreError> {
     let opening = epoch_of(&folder.join(FILE_NAME))?;
     let _ = std::fs::remove_file(folder.join(HEAD_NAME));
-    let mut witness = Witness::open(folder).step("write the witness")?;
-    witness.write(&Head { opening, rev, row, wal: WalEnd::Closed }).step("write the witness")?;
-    witness.sync().step("write the witness")?;
+    let mut witness = Witness::open(folder).context("write the witness")?;
+    witness.write(&Head { opening, rev, row, wal: WalEnd::Closed }).context("write the witness")?;
+    witness.sync().context("write the witness")?;
     sync_folder(folder)
 }
 
@@ -362,11 +363,11 @@ fn write_head(folder: &Path, row: u64, rev: u64) -> Result<(), StoreError> {
 fn move_aside(folder: &Path) -> Result<PathBuf, StoreError> {
     const STEP: &str = "move the old files aside";
     let aside = folder.join(format!("replaced-{}", crate::task::Timestamp::now().as_millis()));
-    std::fs::create_dir(&aside).step(STEP)?;
+    std::fs::create_dir(&aside).context(STEP)?;
     // The witness last: while it stands, the others are missed.
     for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal"), format!("{FILE_NAME}-shm"), HEAD_NAME.to_owned()] {
         match std::fs::rename(folder.join(&name), aside.join(&name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).step(STEP),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(STEP),
             _ => {}
         }
     }
@@ -390,7 +391,7 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
     for (from, to) in [(file.clone(), fresh.clone()), (log(&file), log(&fresh))] {
         match std::fs::copy(&from, &to) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            copied => drop(copied.step(STEP)?),
+            copied => drop(copied.context(STEP)?),
         }
     }
     let mended = mend(&fresh);
@@ -401,9 +402,9 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
     }
     let (row, given_up) = mended?;
     let aside = move_aside(folder)?;
-    std::fs::rename(&fresh, &file).step(STEP)?;
-    let conn = Place::File(file.clone()).reader().step(STEP)?;
-    let rev: i64 = conn.query_row("SELECT rev FROM state", [], |row| row.get(0)).step(STEP)?;
+    std::fs::rename(&fresh, &file).context(STEP)?;
+    let conn = Location::File(file.clone()).reader().context(STEP)?;
+    let rev: i64 = conn.query_row("SELECT rev FROM state", [], |row| row.get(0)).context(STEP)?;
     drop(conn);
     write_head(folder, row, rev as u64)?;
     drop(_lock);
@@ -413,22 +414,22 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
 /// Makes a file whole by itself, if its tables can be read, with checksums of what is in it now and a history of its own.
 fn mend(file: &Path) -> Result<(u64, Vec<String>), StoreError> {
     const STEP: &str = "accept the loss";
-    let conn = Connection::open(file).step(STEP)?;
-    let mode: String = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).step(STEP)?;
+    let conn = Connection::open(file).context(STEP)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).context(STEP)?;
     if mode != "delete" {
         return Err(damaged(STEP, format!("the journal mode stays {mode}")));
     }
-    let sound = || conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0)).step(STEP);
+    let sound = || conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0)).context(STEP);
     if sound()? != "ok" {
         // What is wrong with an index is made up from the table.
-        conn.execute_batch("REINDEX").step(STEP)?;
+        conn.execute_batch("REINDEX").context(STEP)?;
         let complaint = sound()?;
         if complaint != "ok" {
             return Err(damaged(STEP, format!("the tables cannot be read any more, restore a backup: {complaint}")));
         }
     }
     drop(conn);
-    pages::seal_all(file).step(STEP)?;
+    pages::seal_all(file).context(STEP)?;
     let mut given_up = mend_log(file)?;
     given_up.extend(mend_tasks(file)?);
     Ok((begin_history(file)?, given_up))
@@ -437,25 +438,25 @@ fn mend(file: &Path) -> Result<(u64, Vec<String>), StoreError> {
 /// Gives up tasks whose records cannot be read.
 fn mend_tasks(file: &Path) -> Result<Vec<String>, StoreError> {
     const STEP: &str = "accept the loss";
-    let conn = Place::File(file.to_owned()).writer().step(STEP)?;
+    let conn = Location::File(file.to_owned()).writer().context(STEP)?;
     let mut unreadable = Vec::new();
     {
-        let mut statement = conn.prepare("SELECT task_id, record, history FROM tasks").step(STEP)?;
-        let mut rows = statement.query([]).step(STEP)?;
-        while let Some(row) = rows.next().step(STEP)? {
-            let record = row.get_ref(1).step(STEP)?.as_blob().ok();
+        let mut statement = conn.prepare("SELECT task_id, record, history FROM tasks").context(STEP)?;
+        let mut rows = statement.query([]).context(STEP)?;
+        while let Some(row) = rows.next().context(STEP)? {
+            let record = row.get_ref(1).context(STEP)?.as_blob().ok();
             if record.is_none_or(|record| crate::task::Task::parse(record).is_err()) {
-                unreadable.push(row.get::<_, Vec<u8>>(0).step(STEP)?);
+                unreadable.push(row.get::<_, Vec<u8>>(0).context(STEP)?);
             }
         }
     }
-    let tx = conn.unchecked_transaction().step(STEP)?;
+    let tx = conn.unchecked_transaction().context(STEP)?;
     for id in &unreadable {
         for table in ["tasks", "labels", "parts", "logs"] {
-            tx.execute(&format!("DELETE FROM {table} WHERE task_id = ?1"), [id]).step(STEP)?;
+            tx.execute(&format!("DELETE FROM {table} WHERE task_id = ?1"), [id]).context(STEP)?;
         }
     }
-    tx.commit().step(STEP)?;
+    tx.commit().context(STEP)?;
     let name = |id: Vec<u8>| <[u8; 16]>::try_from(id).map(crate::task::TaskId::from_bytes);
     Ok(unreadable
         .into_iter()
@@ -469,24 +470,24 @@ fn mend_tasks(file: &Path) -> Result<Vec<String>, StoreError> {
 /// Leaves out of the log of commits what cannot be read; the rest follows each other again.
 fn mend_log(file: &Path) -> Result<Vec<String>, StoreError> {
     const STEP: &str = "accept the loss";
-    let conn = Place::File(file.to_owned()).writer().step(STEP)?;
+    let conn = Location::File(file.to_owned()).writer().context(STEP)?;
     let known: i64 = match conn.query_row("SELECT row FROM state", [], |row| row.get(0)) {
         // An older hub numbered the rows anew each time.
         Err(_) => return Ok(Vec::new()),
-        row => row.step(STEP)?,
+        row => row.context(STEP)?,
     };
-    let tx = conn.unchecked_transaction().step(STEP)?;
-    let mut statement = tx.prepare("SELECT body FROM log ORDER BY row").step(STEP)?;
-    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).step(STEP)?;
-    let rows: Vec<_> = rows.collect::<Result<_, _>>().step(STEP)?;
+    let tx = conn.unchecked_transaction().context(STEP)?;
+    let mut statement = tx.prepare("SELECT body FROM log ORDER BY row").context(STEP)?;
+    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).context(STEP)?;
+    let rows: Vec<_> = rows.collect::<Result<_, _>>().context(STEP)?;
     drop(statement);
-    tx.execute("DELETE FROM log", []).step(STEP)?;
+    tx.execute("DELETE FROM log", []).context(STEP)?;
     let all = rows.len();
     let whole: Vec<_> = rows.into_iter().filter(|body| body::decode(body.clone().into()).is_ok()).collect();
     let lost = all - whole.len();
     for (row, body) in (known + 1..).zip(whole) {
-        tx.execute("INSERT INTO log VALUES (?1, ?2)", (row, body)).step(STEP)?;
+        tx.execute("INSERT INTO log VALUES (?1, ?2)", (row, body)).context(STEP)?;
     }
-    tx.commit().step(STEP)?;
+    tx.commit().context(STEP)?;
     Ok(if lost == 0 { Vec::new() } else { vec![format!("{lost} commits that cannot be read")] })
 }

@@ -6,13 +6,13 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::store::StoreError;
 
-/// Names the step that failed.
-pub(super) trait Step<T> {
-    fn step(self, step: &'static str) -> Result<T, StoreError>;
+/// Says what was being done when it failed, as the error's `step`.
+pub(super) trait ErrorContext<T> {
+    fn context(self, step: &'static str) -> Result<T, StoreError>;
 }
 
-impl<T> Step<T> for rusqlite::Result<T> {
-    fn step(self, step: &'static str) -> Result<T, StoreError> {
+impl<T> ErrorContext<T> for rusqlite::Result<T> {
+    fn context(self, step: &'static str) -> Result<T, StoreError> {
         self.map_err(|error| StoreError { step, lasting: is_lasting(&error), cause: cause(&error) })
     }
 }
@@ -26,8 +26,8 @@ fn cause(error: &rusqlite::Error) -> String {
     }
 }
 
-impl<T> Step<T> for std::io::Result<T> {
-    fn step(self, step: &'static str) -> Result<T, StoreError> {
+impl<T> ErrorContext<T> for std::io::Result<T> {
+    fn context(self, step: &'static str) -> Result<T, StoreError> {
         self.map_err(|error| StoreError { step, cause: error.to_string(), lasting: false })
     }
 }

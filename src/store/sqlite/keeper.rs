@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::FILE_NAME;
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use super::names::{Look, Names};
 use super::wal;
 use super::witness::{Carried, Head, WalEnd, Witness};
@@ -67,11 +67,11 @@ impl Keeper {
     pub fn begin(folder: &Path, conn: &Connection, head: Head) -> Result<Keeper, StoreError> {
         const STEP: &str = "write the witness";
         // Makes the write-ahead log and its index where they are missing.
-        conn.query_row("SELECT count(*) FROM probe", [], |_| Ok(())).step(STEP)?;
-        let mut witness = Witness::open(folder).step(STEP)?;
-        witness.write(&head).step(STEP)?;
-        witness.sync().step(STEP)?;
-        let log = File::open(folder.join(format!("{FILE_NAME}-wal"))).step("open the write-ahead log")?;
+        conn.query_row("SELECT count(*) FROM probe", [], |_| Ok(())).context(STEP)?;
+        let mut witness = Witness::open(folder).context(STEP)?;
+        witness.write(&head).context(STEP)?;
+        witness.sync().context(STEP)?;
+        let log = File::open(folder.join(format!("{FILE_NAME}-wal"))).context("open the write-ahead log")?;
         let names = Arc::new(Mutex::new(Names::of(folder)?));
         let data_version = data_version(conn)?;
         Ok(Keeper { names, witness, log, head, data_version, witness_fails: false })
@@ -138,5 +138,5 @@ impl Keeper {
 }
 
 fn data_version(conn: &Connection) -> Result<i64, StoreError> {
-    conn.query_row("PRAGMA data_version", [], |row| row.get(0)).step("find the data folder")
+    conn.query_row("PRAGMA data_version", [], |row| row.get(0)).context("find the data folder")
 }

@@ -62,11 +62,11 @@ use uuid::Uuid;
 pub use self::care::{Findings, accept, backup, check, restore};
 
 use self::body::{ChangeItem, Encoder, Item};
-use self::failure::{Step as _, damaged};
+use self::failure::{ErrorContext as _, damaged};
 use self::keeper::{Damage, Keeper};
 use self::names::{FolderLock, lock};
 use self::opening::Ground;
-use self::pool::{Place, Pool};
+use self::pool::{Location, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, Staging};
 use self::view::View;
@@ -85,7 +85,7 @@ const PAGE_BYTES: usize = 8 << 10;
 /// again and again are carried over once, small enough to take well under a tenth of a second.
 const CHECKPOINT_PAGES: usize = 2_000;
 
-/// An append checkpoints by itself only where nobody has settled for this many pages.
+/// An append checkpoints by itself only where nothing was settled for this many pages.
 const CHECKPOINT_PAGES_MAX: usize = 4 * CHECKPOINT_PAGES;
 
 /// After a burst the write-ahead log is cut back to this.
@@ -139,20 +139,20 @@ impl SqliteStore {
     /// open, or a newer hub has written it, or nothing in it can be read. Where some of it is missing or damaged, it opens and
     /// takes no writes; [`Recovered::damage`] says why.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<SqliteStore, StoreError> {
-        std::fs::create_dir_all(folder).step("create the data folder")?;
+        std::fs::create_dir_all(folder).context("create the data folder")?;
         let lock = lock(folder)?;
         let ground = Ground::look(folder)?;
         let path = folder.join(FILE_NAME);
         if ground.lost.is_none() {
             schema::have_checksums(&path, ground.is_ours)?;
         }
-        let place = Place::File(path);
-        let mut store = SqliteStore::start(place.clone(), options, Some(lock), Some(&ground))?;
+        let location = Location::File(path);
+        let mut store = SqliteStore::start(location.clone(), options, Some(lock), Some(&ground))?;
         let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
         if let Some(lost) = ground.check_end(&last, store.rev, row) {
             store.shared.damage.found(opening::sentence(&lost));
         }
-        opening::scan(&place, &store.conn, &store.shared.damage)?;
+        opening::scan(&location, &store.conn, &store.shared.damage)?;
         if store.shared.damage.get().is_some() {
             store.leave_alone()?;
             return Ok(store);
@@ -171,42 +171,42 @@ impl SqliteStore {
 
     /// A new store in memory.
     pub(super) fn in_memory(options: SqliteOptions) -> Result<SqliteStore, StoreError> {
-        let mut store = SqliteStore::start(Place::new_memory(), options, None, None)?;
+        let mut store = SqliteStore::start(Location::new_memory(), options, None, None)?;
         store.begin()?;
         Ok(store)
     }
 
     /// Opens the database and stages what its log holds. Writes nothing but a new database, or the tables of a newer hub.
     fn start(
-        place: Place,
+        location: Location,
         options: SqliteOptions,
         lock: Option<FolderLock>,
         ground: Option<&Ground>,
     ) -> Result<SqliteStore, StoreError> {
         const STEP: &str = "open the database";
-        let mut conn = place.writer().step(STEP)?;
-        // Else SQLite would carry over, or take away, what somebody may want to look at.
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).step(STEP)?;
-        conn.pragma_update(None, "page_size", PAGE_BYTES as i64).step(STEP)?;
-        if matches!(place, Place::File(_)) {
-            pages::make_room(&conn).step(STEP)?;
+        let mut conn = location.writer().context(STEP)?;
+        // Else SQLite would checkpoint, or delete, a log that an operator may want to look at.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).context(STEP)?;
+        conn.pragma_update(None, "page_size", PAGE_BYTES as i64).context(STEP)?;
+        if matches!(location, Location::File(_)) {
+            pages::make_room(&conn).context(STEP)?;
         }
-        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).step(STEP)?;
+        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).context(STEP)?;
         if pages == 0 {
             // Only now, since it writes the header of the file, and only here, since it writes to files that have one, too.
-            vacuum::prepare(&conn).step(STEP)?;
+            vacuum::prepare(&conn).context(STEP)?;
         }
-        conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).step(STEP)?;
-        conn.pragma_update(None, "synchronous", "full").step(STEP)?;
-        conn.pragma_update(None, "temp_store", "memory").step(STEP)?;
-        conn.pragma_update(None, "cell_size_check", true).step(STEP)?;
-        if matches!(place, Place::File(_)) {
-            let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).step(STEP)?;
+        conn.pragma_update(None, "cache_size", -((options.cache_bytes >> 10) as i64)).context(STEP)?;
+        conn.pragma_update(None, "synchronous", "full").context(STEP)?;
+        conn.pragma_update(None, "temp_store", "memory").context(STEP)?;
+        conn.pragma_update(None, "cell_size_check", true).context(STEP)?;
+        if matches!(location, Location::File(_)) {
+            let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).context(STEP)?;
             if mode != "wal" {
                 return Err(StoreError { step: STEP, cause: format!("the journal mode stays {mode}"), lasting: true });
             }
             let kept = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
-            conn.query_row(&kept, [], |_| Ok(())).step(STEP)?;
+            conn.query_row(&kept, [], |_| Ok(())).context(STEP)?;
         }
         schema::known_version(&conn)?;
         let lost = ground.and_then(|ground| ground.lost.as_deref());
@@ -224,7 +224,7 @@ impl SqliteStore {
             seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))
-        .step(STEP)?;
+        .context(STEP)?;
 
         let (rev, last_id, row) = conn
             .query_row("SELECT rev, last_id, row FROM state", [], |row| {
@@ -232,9 +232,9 @@ impl SqliteStore {
                 let last_id = row.get_ref(1)?.as_blob_or_null()?.map(|_| id_of(row, 1)).transpose()?;
                 Ok((rev as u64, last_id, row.get::<_, i64>(2)?))
             })
-            .step("read the state")?;
+            .context("read the state")?;
         let openings = opening::read(&conn)?;
-        let pool = Pool::new(place, options.readers_max, options.cache_bytes >> 11);
+        let pool = Pool::new(location, options.readers_max, options.cache_bytes >> 11);
         let mut store = SqliteStore {
             conn,
             shared: Arc::new(Shared { staging: RwLock::default(), pool, damage: Damage::default() }),
@@ -267,7 +267,7 @@ impl SqliteStore {
     /// Makes an opening of its own, and settles what was staged.
     fn begin(&mut self) -> Result<(), StoreError> {
         let base: String =
-            self.conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).step("read the state")?;
+            self.conn.query_row("SELECT epoch FROM state", [], |row| row.get(0)).context("read the state")?;
         self.openings = opening::write(&self.conn, &base, self.rev)?;
         self.witness();
         self.settle_all()
@@ -275,7 +275,7 @@ impl SqliteStore {
 
     /// Keeps the files as they are: they are read, and not written.
     fn leave_alone(&mut self) -> Result<(), StoreError> {
-        self.conn.pragma_update(None, "query_only", true).step("open the database")?;
+        self.conn.pragma_update(None, "query_only", true).context("open the database")?;
         // What clients hear of a history that is not whole is part of no other.
         let name = opening::new_name("damaged");
         self.openings = self.openings.clone().with(Opening { epoch: name, began: self.rev });
@@ -337,7 +337,7 @@ impl SqliteStore {
             .and_then(|mut statement| {
                 statement.query_row([row], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into()))).optional()
             })
-            .step("read the log")
+            .context("read the log")
     }
 
     fn replay_item(&mut self, staging: &mut Staging, row: i64, item: Item) -> Result<(), StoreError> {
@@ -380,7 +380,7 @@ impl SqliteStore {
             .conn
             .prepare_cached("SELECT rev FROM tasks WHERE task_id = ?1")
             .and_then(|mut statement| statement.query_row([task_id.as_bytes().as_slice()], |row| row.get(0)).optional())
-            .step("read a task")?;
+            .context("read a task")?;
         Ok(rev.map(|rev| rev as u64))
     }
 
@@ -403,7 +403,7 @@ impl SqliteStore {
     /// Says whether all of it was.
     fn carry_over(&mut self, how: &str) -> Result<bool, StoreError> {
         let counts = self.conn.query_row(how, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
-        let (frames, carried) = counts.step("checkpoint")?;
+        let (frames, carried) = counts.context("checkpoint")?;
         if let Some(keeper) = self.keeper.as_mut().filter(|_| frames > 0) {
             keeper.carried_over(frames as u64, carried as u64);
         }
@@ -415,14 +415,14 @@ impl SqliteStore {
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 impl Drop for SqliteStore {
-    /// Leaves everything in the one file, whoever else still reads it: SQLite itself does this only for the last
+    /// Leaves everything in the one file, also while other connections read it: SQLite itself does this only for the last
     /// connection, and that may be one that cannot write. Files that were replaced or damaged are left alone.
     fn drop(&mut self) {
         if self.keeper.is_none() || self.writable().is_err() {
             return;
         }
         // Where it fails, all is in the log beside the file, and found there.
-        let closed = self.conn.busy_timeout(CLOSE_WAIT).step("close").and_then(|()| {
+        let closed = self.conn.busy_timeout(CLOSE_WAIT).context("close").and_then(|()| {
             let carried = self.carry_over("PRAGMA wal_checkpoint(FULL)")?;
             Ok(carried && self.carry_over("PRAGMA wal_checkpoint(TRUNCATE)")?)
         });
@@ -462,11 +462,11 @@ impl Store for SqliteStore {
         let count = rows.len() as i64;
         if count == 1 {
             // A statement outside of a transaction is its own, and taken back whole when its commit fails.
-            insert_rows(&self.conn, self.next_row, rows).step(STEP)?;
+            insert_rows(&self.conn, self.next_row, rows).context(STEP)?;
         } else {
-            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
-            insert_rows(&tx, self.next_row, rows).step(STEP)?;
-            tx.commit().step(STEP)?;
+            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).context(STEP)?;
+            insert_rows(&tx, self.next_row, rows).context(STEP)?;
+            tx.commit().context(STEP)?;
         }
 
         // On disk. Nothing below can fail.
@@ -513,32 +513,32 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         let shared = self.shared.clone();
-        // Nobody but this thread changes the staging, so readers are let in meanwhile.
+        // Only this thread changes the staging, so readers are let in meanwhile.
         let staging = shared.staging.read();
-        let step = staging.step(tasks_max);
-        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
+        let batch = staging.next_batch(tasks_max);
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).context(STEP)?;
         let mut view = View::new(&tx)?;
-        for staged in &step.tasks {
+        for staged in &batch.tasks {
             view.task(staged)?;
         }
-        for entry in &step.keys {
+        for entry in &batch.keys {
             view.key(entry)?;
         }
         drop(view);
         tx.prepare_cached("DELETE FROM log WHERE row < ?1")
-            .and_then(|mut statement| statement.execute([step.rows_below]))
-            .step(STEP)?;
+            .and_then(|mut statement| statement.execute([batch.rows_below]))
+            .context(STEP)?;
         tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2, row = ?3")
             .and_then(|mut statement| {
                 let last_id = self.last_id.as_ref().map(|id| id.as_bytes().as_slice());
                 statement.execute(params![self.rev as i64, last_id, self.next_row - 1])
             })
-            .step(STEP)?;
-        tx.commit().step(STEP)?;
+            .context(STEP)?;
+        tx.commit().context(STEP)?;
 
         let record = |staged: &&Staged| Some((staged.task_id, staged.record.as_ref()?.rev));
-        let settled = step.tasks.iter().filter_map(record).collect();
-        let done = step.done();
+        let settled = batch.tasks.iter().filter_map(record).collect();
+        let done = batch.done();
         drop(staging);
         shared.staging.write().settled(done);
         Ok(settled)
@@ -560,7 +560,7 @@ impl Store for SqliteStore {
                 let parse = |row: &Row<'_>| Ok(Task::parse(row.get_ref(0)?.as_blob()?));
                 statement.query_row([task_id.as_bytes().as_slice()], parse).optional()
             })
-            .step(STEP)?;
+            .context(STEP)?;
         found.transpose().map_err(|error| damaged(STEP, format!("task {task_id}: {error}")))
     }
 
@@ -579,7 +579,7 @@ impl Store for SqliteStore {
                 .conn
                 .prepare_cached("SELECT body, expires_at, tasks FROM keys WHERE key = ?1")
                 .and_then(|mut statement| statement.query_row([key.to_be_bytes()], |row| key_of(key, row)).optional())
-                .step("read an idempotency key")?,
+                .context("read an idempotency key")?,
         };
         Ok(found.filter(|entry| now <= entry.expires_at))
     }
@@ -587,20 +587,21 @@ impl Store for SqliteStore {
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         const STEP: &str = "sweep";
         self.writable()?;
-        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).step(STEP)?;
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).context(STEP)?;
         let keys = tx
             .prepare_cached(
                 "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
             )
             .and_then(|mut statement| statement.execute(params![now.as_millis(), integer(rows_max)]))
-            .step(STEP)?;
+            .context(STEP)?;
         // From the oldest on, up to the first that is kept: those that know from when on all is known.
         let mut last = None;
         {
-            let mut statement = tx.prepare_cached("SELECT rev, at FROM tombstones ORDER BY rev LIMIT ?1").step(STEP)?;
-            let mut rows = statement.query([integer(rows_max)]).step(STEP)?;
-            while let Some(row) = rows.next().step(STEP)? {
-                let (rev, at): (i64, i64) = (row.get(0).step(STEP)?, row.get(1).step(STEP)?);
+            let mut statement =
+                tx.prepare_cached("SELECT rev, at FROM tombstones ORDER BY rev LIMIT ?1").context(STEP)?;
+            let mut rows = statement.query([integer(rows_max)]).context(STEP)?;
+            while let Some(row) = rows.next().context(STEP)? {
+                let (rev, at): (i64, i64) = (row.get(0).context(STEP)?, row.get(1).context(STEP)?);
                 if at >= tombstones_before.as_millis() {
                     break;
                 }
@@ -609,10 +610,10 @@ impl Store for SqliteStore {
         }
         let mut tombstones = 0;
         if let Some(rev) = last {
-            tombstones = tx.execute("DELETE FROM tombstones WHERE rev <= ?1", [rev]).step(STEP)?;
-            tx.execute("UPDATE state SET known_from = max(known_from, ?1)", [rev]).step(STEP)?;
+            tombstones = tx.execute("DELETE FROM tombstones WHERE rev <= ?1", [rev]).context(STEP)?;
+            tx.execute("UPDATE state SET known_from = max(known_from, ?1)", [rev]).context(STEP)?;
         }
-        tx.commit().step(STEP)?;
+        tx.commit().context(STEP)?;
         Ok(keys + tombstones)
     }
 
@@ -622,7 +623,7 @@ impl Store for SqliteStore {
 
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.writable()?;
-        let vacuum::Step { cut, more } = vacuum::step(&self.conn)?;
+        let vacuum::Cut { cut, more } = vacuum::cut_some(&self.conn)?;
         self.cut |= cut;
         // The end of the file goes with a checkpoint, which settling may not make for a while.
         if self.cut {
@@ -634,8 +635,8 @@ impl Store for SqliteStore {
     fn probe(&mut self) -> Result<(), StoreError> {
         const STEP: &str = "probe";
         self.writable()?;
-        self.conn.execute("INSERT INTO probe VALUES (zeroblob(?1))", [PROBE_BYTES as i64]).step(STEP)?;
-        self.conn.execute("DELETE FROM probe", []).step(STEP)?;
+        self.conn.execute("INSERT INTO probe VALUES (zeroblob(?1))", [PROBE_BYTES as i64]).context(STEP)?;
+        self.conn.execute("DELETE FROM probe", []).context(STEP)?;
         Ok(())
     }
 
@@ -656,8 +657,8 @@ fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     const STEP: &str = "sync the data folder";
-    File::open(folder).and_then(|folder| folder.sync_all()).step(STEP)?;
-    match folder.canonicalize().step(STEP)?.parent() {
+    File::open(folder).and_then(|folder| folder.sync_all()).context(STEP)?;
+    match folder.canonicalize().context(STEP)?.parent() {
         // Of a parent that may not be read, the name was there before.
         Some(parent) => File::open(parent).and_then(|parent| parent.sync_all()).or(Ok(())),
         None => Ok(()),

@@ -2,14 +2,14 @@
 //!
 //! What was acknowledged is found again under a name: the folder's, the database's, its log's. An open file goes on taking
 //! writes after its name was given to another, or to none: `rm -rf`, a mount that went over the folder, a backup that was put
-//! back under a running hub. And a lock holds nobody off once another file has its name. So the hub looks now and then
+//! back under a running hub. And a lock keeps no other process out once another file has its name. So the hub looks now and then
 //! whether each name still means the file that it has open, and takes no writes while one does not.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use super::witness::HEAD_NAME;
 use super::{FILE_NAME, LOCK_NAME};
 use crate::store::StoreError;
@@ -37,7 +37,7 @@ pub(super) fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
         .truncate(false)
         .write(true)
         .open(folder.join(LOCK_NAME))
-        .step("open the lock file")?;
+        .context("open the lock file")?;
     lock.try_lock().map_err(|error| StoreError {
         step: "lock the data folder",
         cause: match error {
@@ -85,7 +85,7 @@ impl Names {
         let files = [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal"), format!("{FILE_NAME}-shm")];
         let files = files.iter().map(String::as_str).chain([LOCK_NAME, HEAD_NAME]);
         let paths = std::iter::once(folder.to_owned()).chain(files.map(|name| folder.join(name)));
-        let list = paths.map(|path| Ok((path.clone(), identity(&std::fs::metadata(&path).step(STEP)?))));
+        let list = paths.map(|path| Ok((path.clone(), identity(&std::fs::metadata(&path).context(STEP)?))));
         let list = list.collect::<Result<_, StoreError>>()?;
         Ok(Names { list, looked_at: Instant::now(), is_away: false })
     }

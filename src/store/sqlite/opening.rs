@@ -5,17 +5,17 @@
 //! is read once and its checksum looked at, a small file at once, a large one in a thread beside the hub's work.
 //!
 //! Where something is missing or damaged, the store opens all the same, so that people can read what is left; but it takes
-//! no writes, changes none of the files, and says what it found, until somebody decides. Where there is nothing that could
+//! no writes, changes none of the files, and says what it found, until the operator decides. Where there is nothing that could
 //! be read, it does not open.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use super::keeper::Damage;
 use super::pages;
-use super::pool::Place;
+use super::pool::Location;
 use super::wal::{self, Log};
 use super::witness::{self, Carried, Found, Head, WalEnd};
 use super::{FILE_NAME, PAGE_BYTES};
@@ -48,9 +48,9 @@ impl Ground {
     pub fn look(folder: &Path) -> Result<Ground, StoreError> {
         const STEP: &str = "look at the data folder";
         let path = folder.join(FILE_NAME);
-        let found = witness::read(folder).step(STEP)?;
+        let found = witness::read(folder).context(STEP)?;
         let log_path = log_path(folder);
-        let log = wal::read(&log_path).step("read the write-ahead log")?;
+        let log = wal::read(&log_path).context("read the write-ahead log")?;
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
         if bytes == 0 {
             let what = if path.exists() { "is empty" } else { "is missing" };
@@ -174,12 +174,12 @@ fn too_short(path: &Path, bytes: u64, log: Option<&Log>) -> Option<String> {
 /// The openings that a store remembers.
 pub(super) fn read(conn: &Connection) -> Result<Openings, StoreError> {
     const STEP: &str = "read the openings";
-    let mut statement = conn.prepare("SELECT epoch, began FROM openings ORDER BY number").step(STEP)?;
+    let mut statement = conn.prepare("SELECT epoch, began FROM openings ORDER BY number").context(STEP)?;
     let rows = statement.query_map([], |row| {
         let began: i64 = row.get(1)?;
         Ok(Opening { epoch: row.get(0)?, began: began as u64 })
     });
-    let list: Vec<_> = rows.and_then(|rows| rows.collect()).step(STEP)?;
+    let list: Vec<_> = rows.and_then(|rows| rows.collect()).context(STEP)?;
     if list.is_empty() { Err(damaged(STEP, "there are none")) } else { Ok(Openings::new(list)) }
 }
 
@@ -188,29 +188,29 @@ pub(super) fn new_name(base: &str) -> String {
     format!("{base}.{:016x}", fastrand::u64(..))
 }
 
-/// Writes a new opening down, and forgets those from which nobody can resume.
+/// Writes a new opening down, and forgets those from which no client can resume.
 pub(super) fn write(conn: &Connection, base: &str, rev: u64) -> Result<Openings, StoreError> {
     const STEP: &str = "write the opening";
-    let tx = conn.unchecked_transaction().step(STEP)?;
-    tx.execute("INSERT INTO openings (epoch, began) VALUES (?1, ?2)", (new_name(base), rev as i64)).step(STEP)?;
+    let tx = conn.unchecked_transaction().context(STEP)?;
+    tx.execute("INSERT INTO openings (epoch, began) VALUES (?1, ?2)", (new_name(base), rev as i64)).context(STEP)?;
     tx.execute(
         "DELETE FROM openings WHERE number <= (SELECT max(number) FROM openings) - ?1 OR number < (
          SELECT max(number) FROM openings WHERE began < (SELECT known_from FROM state))",
         [OPENINGS_MAX],
     )
-    .step(STEP)?;
-    tx.commit().step(STEP)?;
+    .context(STEP)?;
+    tx.commit().context(STEP)?;
     read(conn)
 }
 
 /// Reads all pages of a store and tells `damage` what it finds: at once, or, of a large file, in a thread of its own.
-pub(super) fn scan(place: &Place, conn: &Connection, damage: &Damage) -> Result<(), StoreError> {
-    let Place::File(path) = place else { return Ok(()) };
+pub(super) fn scan(location: &Location, conn: &Connection, damage: &Damage) -> Result<(), StoreError> {
+    let Location::File(path) = location else { return Ok(()) };
     if std::fs::metadata(path).map_or(0, |file| file.len()) <= SCAN_AT_ONCE_BYTES {
         tell(pages::scan(conn, || true).and_then(|pages| pages.check()), damage);
         return Ok(());
     }
-    let (conn, damage) = (place.reader().step("open a connection for reading")?, damage.downgrade());
+    let (conn, damage) = (location.reader().context("open a connection for reading")?, damage.downgrade());
     let scan = move || {
         // Not for longer than there is a store.
         let goes_on = || {
@@ -222,7 +222,7 @@ pub(super) fn scan(place: &Place, conn: &Connection, damage: &Damage) -> Result<
             tell(found, &damage);
         }
     };
-    std::thread::Builder::new().name("scan".into()).spawn(scan).step("read the pages")?;
+    std::thread::Builder::new().name("scan".into()).spawn(scan).context("read the pages")?;
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 //! SQLite notices a damaged page only where its structure breaks; a flipped byte in a record is read as if it had been
 //! written. So the last eight bytes of each page of the database are a checksum of the rest and of the page's number. SQLite
 //! is told to leave them free ("reserved bytes"), and a layer between it and the operating system, a VFS, fills them in when
-//! a page is written to the file and checks them when one is read from it: rows, indexes and free pages alike, whoever
-//! reads. A wrong one is an I/O error, [`SQLITE_IOERR_DATA`](ffi::SQLITE_IOERR_DATA), which no waiting mends.
+//! a page is written to the file and checks them when one is read from it: rows, indexes and free pages alike, on every
+//! connection. A wrong one is an I/O error, [`SQLITE_IOERR_DATA`](ffi::SQLITE_IOERR_DATA), which no waiting mends.
 //!
 //! The write-ahead log needs nothing of the kind: its frames have checksums of SQLite's own, which end it at the first that
 //! is wrong. That such an end came too early is seen by the [witness](super::witness).
@@ -25,7 +25,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ffi};
 
 use super::PAGE_BYTES;
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use crate::store::StoreError;
 
 /// What the layer is called where a connection is opened.
@@ -115,7 +115,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
         return Ok(pages);
     }
     // Where nothing was read yet the header was not looked at either.
-    conn.query_row("PRAGMA schema_version", [], |_| Ok(())).step(STEP)?;
+    conn.query_row("PRAGMA schema_version", [], |_| Ok(())).context(STEP)?;
     // SAFETY: the file was opened by this layer.
     pages.summed = unsafe { (*file.cast::<PageFile>()).summed };
     if !pages.summed {
@@ -123,7 +123,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
     }
     let mut bytes: ffi::sqlite3_int64 = 0;
     // SAFETY: an open file of this layer, and a place for the size.
-    code(unsafe { file_size(file, &mut bytes) }).step(STEP)?;
+    code(unsafe { file_size(file, &mut bytes) }).context(STEP)?;
     pages.count = (bytes.max(0) as u64).div_ceil(PAGE_BYTES as u64);
     let mut page = vec![0; PAGE_BYTES];
     let mut empty = Vec::new();
@@ -145,7 +145,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
                     tries += 1;
                     std::thread::sleep(READ_AGAIN_AFTER);
                     // SAFETY: as above.
-                    code(unsafe { file_size(file, &mut bytes) }).step(STEP)?;
+                    code(unsafe { file_size(file, &mut bytes) }).context(STEP)?;
                     if offset >= bytes.max(0) as u64 {
                         // The file was made smaller meanwhile.
                         break 'pages;
@@ -159,7 +159,7 @@ pub(super) fn scan(conn: &Connection, mut goes_on: impl FnMut() -> bool) -> Resu
                     pages.found(at + 1);
                     break;
                 }
-                other => return Err(code(other).step(STEP).expect_err("it is no success")),
+                other => return Err(code(other).context(STEP).expect_err("it is no success")),
             }
         }
     }
@@ -384,8 +384,8 @@ fn seal(page: u64, bytes: &mut [u8]) {
     place.copy_from_slice(&sum(page, body));
 }
 
-/// Gives every page of a database the checksum of what stands in it. For a file that has room and no checksums yet, which
-/// nobody has open.
+/// Gives every page of a database the checksum of what stands in it. For a file that has room and no checksums yet, and
+/// is not open elsewhere.
 pub(super) fn seal_all(path: &std::path::Path) -> std::io::Result<()> {
     use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
     let mut file = std::fs::File::options().read(true).write(true).open(path)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use super::names::Names;
 use super::pages;
 use crate::store::StoreError;
@@ -18,30 +18,30 @@ use crate::store::StoreError;
 const STATEMENTS_MAX: usize = 64;
 
 /// The longest wait for another connection of this process. Writers of the write-ahead log do not keep readers out, so
-/// on disk nobody waits but for a checkpoint that starts the log anew; in memory a commit keeps readers out, and they it.
+/// on disk a connection waits only for a checkpoint that starts the log anew; in memory commits and reads exclude each other.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
-/// What the database lives in.
+/// Where the database is kept.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum Location {
     File(PathBuf),
-    /// A name; the database lives as long as somebody is connected to it.
+    /// A name; the database lives as long as there is a connection to it.
     Memory(String),
 }
 
-impl Place {
+impl Location {
     /// A database of its own in memory.
-    pub fn new_memory() -> Place {
+    pub fn new_memory() -> Location {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Place::Memory(format!("file:/taskhub-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed)))
+        Location::Memory(format!("file:/taskhub-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// The connection that writes. Makes the database where there is none.
     pub fn writer(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = match self {
-            Place::File(path) => Connection::open_with_flags_and_vfs(path, flags, pages::vfs())?,
-            Place::Memory(name) => Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?,
+            Location::File(path) => Connection::open_with_flags_and_vfs(path, flags, pages::vfs())?,
+            Location::Memory(name) => Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?,
         };
         self.set_up(conn)
     }
@@ -49,11 +49,11 @@ impl Place {
     /// A connection that only reads.
     pub fn reader(&self) -> rusqlite::Result<Connection> {
         let conn = match self {
-            Place::File(path) => {
+            Location::File(path) => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 Connection::open_with_flags_and_vfs(path, flags, pages::vfs())?
             }
-            Place::Memory(name) => {
+            Location::Memory(name) => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?
             }
@@ -64,9 +64,9 @@ impl Place {
 
     fn set_up(&self, mut conn: Connection) -> rusqlite::Result<Connection> {
         match self {
-            Place::File(_) => conn.busy_timeout(BUSY_WAIT)?,
+            Location::File(_) => conn.busy_timeout(BUSY_WAIT)?,
             // SQLite's own waiting starts at a millisecond, and a commit in memory takes microseconds.
-            Place::Memory(_) => conn.busy_handler(Some(|tries: i32| {
+            Location::Memory(_) => conn.busy_handler(Some(|tries: i32| {
                 let pause = Duration::from_micros(20);
                 std::thread::sleep(pause);
                 pause * (tries.max(0) as u32) < BUSY_WAIT
@@ -79,7 +79,7 @@ impl Place {
 
 /// Connections for readers: opened as they are needed, at most so many, and kept.
 pub(super) struct Pool {
-    place: Place,
+    location: Location,
     cache_kib: usize,
     readers_max: usize,
     state: Mutex<State>,
@@ -95,9 +95,16 @@ struct State {
 }
 
 impl Pool {
-    pub fn new(place: Place, readers_max: usize, cache_kib: usize) -> Pool {
+    pub fn new(location: Location, readers_max: usize, cache_kib: usize) -> Pool {
         let readers_max = readers_max.max(1);
-        Pool { place, cache_kib, readers_max, state: Mutex::default(), freed: Condvar::new(), names: OnceLock::new() }
+        Pool {
+            location,
+            cache_kib,
+            readers_max,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+            names: OnceLock::new(),
+        }
     }
 
     /// From here on a connection is to the database that these names mean.
@@ -121,8 +128,8 @@ impl Pool {
         drop(state);
         // Given back as a free place if opening fails.
         let mut reading = Reading { pool: self, conn: None };
-        let conn = self.place.reader().step("open a connection for reading")?;
-        conn.pragma_update(None, "cache_size", -(self.cache_kib as i64)).step("open a connection for reading")?;
+        let conn = self.location.reader().context("open a connection for reading")?;
+        conn.pragma_update(None, "cache_size", -(self.cache_kib as i64)).context("open a connection for reading")?;
         if let Some(names) = self.names.get() {
             names.lock().check_database()?;
         }

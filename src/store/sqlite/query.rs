@@ -29,14 +29,14 @@ pub(super) fn fresh(staging: &Staging, query: &Query) -> Fresh<u128, (TaskId, By
         query.limit,
         |record| {
             let meant = !record.gone && query.matches(&record.task, text.as_deref());
-            meant.then(|| place(query.order, record.task.task_id))
+            meant.then(|| sort_key(query.order, record.task.task_id))
         },
         |record| (record.task.task_id, record.bytes.clone()),
     )
 }
 
-/// Where a task stands in a page.
-fn place(order: Order, task_id: TaskId) -> u128 {
+/// What the tasks of a page are sorted by.
+fn sort_key(order: Order, task_id: TaskId) -> u128 {
     match order {
         Order::OldestFirst => task_id.as_u128(),
         Order::NewestFirst => !task_id.as_u128(),
@@ -62,7 +62,7 @@ pub(super) fn find(conn: &Connection, query: &Query, fresh: Fresh<u128, (TaskId,
                 continue;
             }
             let record = Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?);
-            return Ok(Some((place(query.order, task_id), (task_id, record))));
+            return Ok(Some((sort_key(query.order, task_id), (task_id, record))));
         }
         Ok(None)
     };
@@ -240,11 +240,11 @@ fn first_id(millis: i64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::pool::Place;
+    use crate::store::sqlite::pool::Location;
     use crate::store::sqlite::schema;
 
     fn plan(query: &Query) -> String {
-        let mut conn = Place::new_memory().writer().unwrap();
+        let mut conn = Location::new_memory().writer().unwrap();
         schema::migrate(&mut conn, "epoch").unwrap();
         let built = Built::new(query, 0);
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", built.sql)).unwrap();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use super::fresh::{Fresh, Newer};
 use super::keeper::Damage;
 use super::pool::Pool;
@@ -74,13 +74,13 @@ impl Reader for Shared {
                 "SELECT record, (SELECT json FROM parts WHERE task_id = ?1 AND part = ?2),
                  (SELECT json FROM parts WHERE task_id = ?1 AND part = ?3) FROM tasks WHERE task_id = ?1",
             )
-            .step(STEP)?;
+            .context(STEP)?;
         let found = statement
             .query_row(params![task_id.as_bytes().as_slice(), Part::Payload as u8, Part::Result as u8], |row| {
                 Ok(Stored { record: bytes_of(row, 0)?, payload: json_of(row, 1)?, result: json_of(row, 2)? })
             })
             .optional()
-            .step(STEP)?;
+            .context(STEP)?;
         Ok(match (found, newer) {
             // Deleted between the two looks, where there was a newer one.
             (None, _) => None,
@@ -123,17 +123,18 @@ impl Reader for Shared {
             return Ok(found);
         }
         let conn = self.pool.checkout()?;
-        let mut statement =
-            conn.prepare_cached("SELECT part, json FROM parts WHERE task_id = ?1 AND part IN (?2, ?3)").step(STEP)?;
+        let mut statement = conn
+            .prepare_cached("SELECT part, json FROM parts WHERE task_id = ?1 AND part IN (?2, ?3)")
+            .context(STEP)?;
         for at in to_look_up {
             let id = task_ids[at].as_bytes().as_slice();
-            let mut rows = statement.query(params![id, Part::Payload as u8, Part::Checkpoint as u8]).step(STEP)?;
-            while let Some(row) = rows.next().step(STEP)? {
-                let part: u8 = row.get(0).step(STEP)?;
-                let json = json_of(row, 1).step(STEP)?;
-                let place = if part == Part::Payload as u8 { &mut found[at].0 } else { &mut found[at].1 };
-                if place.is_none() {
-                    *place = json;
+            let mut rows = statement.query(params![id, Part::Payload as u8, Part::Checkpoint as u8]).context(STEP)?;
+            while let Some(row) = rows.next().context(STEP)? {
+                let part: u8 = row.get(0).context(STEP)?;
+                let json = json_of(row, 1).context(STEP)?;
+                let slot = if part == Part::Payload as u8 { &mut found[at].0 } else { &mut found[at].1 };
+                if slot.is_none() {
+                    *slot = json;
                 }
             }
         }
@@ -142,7 +143,7 @@ impl Reader for Shared {
 
     fn find(&self, query: &Query) -> Result<Page, StoreError> {
         let fresh = query::fresh(&self.staging.read(), query);
-        query::find(&*self.pool.checkout()?, query, fresh).step("find tasks")
+        query::find(&*self.pool.checkout()?, query, fresh).context("find tasks")
     }
 
     fn changed_since(&self, rev: u64, limit: usize) -> Result<ChangedSince, StoreError> {
@@ -161,9 +162,9 @@ impl Reader for Shared {
                 "SELECT rev, task_id, record, FALSE FROM tasks INDEXED BY tasks_rev WHERE rev > ?1
                  UNION ALL SELECT rev, task_id, record, TRUE FROM tombstones WHERE rev > ?1 ORDER BY rev LIMIT ?2",
             )
-            .step(STEP)?;
+            .context(STEP)?;
         let rows_max = limit.saturating_add(1).saturating_add(fresh.len());
-        let mut rows = statement.query(params![integer(rev), integer(rows_max)]).step(STEP)?;
+        let mut rows = statement.query(params![integer(rev), integer(rows_max)]).context(STEP)?;
         let next = |newer: &Newer| {
             while let Some(row) = rows.next()? {
                 if !newer.contains(&id_of(row, 1)?) {
@@ -172,13 +173,13 @@ impl Reader for Shared {
             }
             Ok(None)
         };
-        let (changes, more) = fresh.merge(limit, next).step(STEP)?;
+        let (changes, more) = fresh.merge(limit, next).context(STEP)?;
         drop(rows);
         // Asked for last: had tombstones been swept in the meantime, it would say so.
         let known_from: i64 = conn
             .prepare_cached("SELECT known_from FROM state")
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .step(STEP)?;
+            .context(STEP)?;
         Ok(if integer(rev) < known_from { ChangedSince::TooOld } else { ChangedSince::Known { changes, more } })
     }
 
@@ -195,7 +196,7 @@ impl Reader for Shared {
         let stored: Option<Vec<u8>> = conn
             .prepare_cached("SELECT history FROM tasks WHERE task_id = ?1")
             .and_then(|mut statement| statement.query_row([task_id.as_bytes().as_slice()], |row| row.get(0)).optional())
-            .step(STEP)?;
+            .context(STEP)?;
         let mut history: Vec<Transition> = lines(stored.as_deref().unwrap_or_default(), STEP)?;
         history.retain(|line| line.rev < newer.1);
         history.extend(lines::<Transition>(&newer.0, STEP)?);
@@ -215,12 +216,12 @@ impl Reader for Shared {
         let conn = self.pool.checkout()?;
         let mut statement = conn
             .prepare_cached("SELECT lines FROM logs WHERE task_id = ?1 AND last_seq > ?2 ORDER BY first_seq DESC")
-            .step(STEP)?;
-        let mut rows = statement.query(params![task_id.as_bytes().as_slice(), integer(newest.after)]).step(STEP)?;
+            .context(STEP)?;
+        let mut rows = statement.query(params![task_id.as_bytes().as_slice(), integer(newest.after)]).context(STEP)?;
         while !newest.done
-            && let Some(row) = rows.next().step(STEP)?
+            && let Some(row) = rows.next().context(STEP)?
         {
-            let text = row.get_ref(0).and_then(|text| Ok(text.as_blob()?)).step(STEP)?;
+            let text = row.get_ref(0).and_then(|text| Ok(text.as_blob()?)).context(STEP)?;
             lines::<LogLine>(text, STEP)?.iter().rev().for_each(|line| newest.take(line));
         }
         let mut lines = newest.lines;
@@ -257,9 +258,9 @@ impl Reader for Shared {
                 "SELECT task_id, finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at < ?1
                  ORDER BY finished_at, task_id LIMIT ?2",
             )
-            .step(STEP)?;
+            .context(STEP)?;
         let rows_max = limit.saturating_add(fresh.len());
-        let mut rows = statement.query(params![before.as_millis(), integer(rows_max)]).step(STEP)?;
+        let mut rows = statement.query(params![before.as_millis(), integer(rows_max)]).context(STEP)?;
         let next = |newer: &Newer| {
             while let Some(row) = rows.next()? {
                 let task_id = id_of(row, 0)?;
@@ -269,7 +270,7 @@ impl Reader for Shared {
             }
             Ok(None)
         };
-        fresh.merge(limit, next).map(|(task_ids, _)| task_ids).step(STEP)
+        fresh.merge(limit, next).map(|(task_ids, _)| task_ids).context(STEP)
     }
 
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError> {
@@ -290,10 +291,10 @@ impl Reader for Shared {
             return Ok(found);
         }
         let conn = self.pool.checkout()?;
-        let mut statement = conn.prepare_cached("SELECT record FROM tasks WHERE task_id = ?1").step(STEP)?;
+        let mut statement = conn.prepare_cached("SELECT record FROM tasks WHERE task_id = ?1").context(STEP)?;
         for at in to_look_up {
             let id = task_ids[at].as_bytes().as_slice();
-            found[at] = statement.query_row([id], |row| bytes_of(row, 0)).optional().step(STEP)?;
+            found[at] = statement.query_row([id], |row| bytes_of(row, 0)).optional().context(STEP)?;
         }
         Ok(found)
     }
@@ -311,7 +312,7 @@ pub(super) fn log_end(conn: &Connection, task_id: TaskId) -> Result<u64, StoreEr
     let end: Option<i64> = conn
         .prepare_cached("SELECT last_seq FROM logs WHERE task_id = ?1 ORDER BY first_seq DESC LIMIT 1")
         .and_then(|mut statement| statement.query_row([task_id.as_bytes().as_slice()], |row| row.get(0)).optional())
-        .step("read the end of a log")?;
+        .context("read the end of a log")?;
     Ok(end.and_then(|end| u64::try_from(end).ok()).unwrap_or(0))
 }
 

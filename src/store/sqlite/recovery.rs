@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::OptionalExtension as _;
 
-use super::failure::{Step as _, damaged};
+use super::failure::{ErrorContext as _, damaged};
 use super::{SqliteStore, id_of, json_of};
 use crate::store::{LogRange, Reader as _, Recovered, StoreError};
 use crate::task::{Run, Status, Task, TaskId, Timestamp};
@@ -26,10 +26,10 @@ impl SqliteStore {
     }
 
     fn read_counts(&self, counts: &mut BTreeMap<Status, u64>) -> Result<(), StoreError> {
-        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").step(RECOVER)?;
-        let mut rows = statement.query([]).step(RECOVER)?;
-        while let Some(row) = rows.next().step(RECOVER)? {
-            let (code, count): (i64, i64) = (row.get(0).step(RECOVER)?, row.get(1).step(RECOVER)?);
+        let mut statement = self.conn.prepare("SELECT status, count(*) FROM tasks GROUP BY status").context(RECOVER)?;
+        let mut rows = statement.query([]).context(RECOVER)?;
+        while let Some(row) = rows.next().context(RECOVER)? {
+            let (code, count): (i64, i64) = (row.get(0).context(RECOVER)?, row.get(1).context(RECOVER)?);
             let status = u8::try_from(code).ok().and_then(Status::from_code);
             let status = status.ok_or_else(|| damaged(RECOVER, format!("unknown status {code}")))?;
             counts.insert(status, count as u64);
@@ -40,15 +40,15 @@ impl SqliteStore {
     fn read_unfinished(&self, status: Status, unfinished: &mut Vec<Task>) -> Result<(), StoreError> {
         const TASKS: &str =
             "SELECT record, progress, task_id FROM tasks INDEXED BY tasks_status WHERE status = ?1 ORDER BY task_id";
-        let mut statement = self.conn.prepare(TASKS).step(RECOVER)?;
-        let mut rows = statement.query([status as u8]).step(RECOVER)?;
-        while let Some(row) = rows.next().step(RECOVER)? {
-            let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).step(RECOVER)?;
+        let mut statement = self.conn.prepare(TASKS).context(RECOVER)?;
+        let mut rows = statement.query([status as u8]).context(RECOVER)?;
+        while let Some(row) = rows.next().context(RECOVER)? {
+            let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).context(RECOVER)?;
             let mut task = Task::parse(record).map_err(|error| {
                 let task_id = id_of(row, 2).map(|id| id.to_string()).unwrap_or_default();
                 damaged(RECOVER, format!("task {task_id}: {error}"))
             })?;
-            if let Some(progress) = json_of(row, 1).step(RECOVER)? {
+            if let Some(progress) = json_of(row, 1).context(RECOVER)? {
                 task.run.get_or_insert_with(|| Box::new(Run::default())).progress = Some(progress);
             }
             unfinished.push(task);
@@ -108,7 +108,7 @@ impl SqliteStore {
         let deleted = "SELECT at FROM tombstones ORDER BY rev DESC LIMIT 1";
         let mut times: Vec<Timestamp> = Vec::new();
         for query in [ended, deleted] {
-            let millis = self.conn.query_row(query, [], |row| row.get(0)).optional().step(STEP)?;
+            let millis = self.conn.query_row(query, [], |row| row.get(0)).optional().context(STEP)?;
             times.extend(millis.map(Timestamp::from_millis));
         }
         times.extend(self.last_id.map(TaskId::made_at));

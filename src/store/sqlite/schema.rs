@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use super::{pages, vacuum};
 use crate::store::StoreError;
 
@@ -102,7 +102,7 @@ const WITNESSED: i64 = 2;
 
 /// Refuses a file that no hub with a witness has written, where there is one, which knows `rev`.
 pub(super) fn check(conn: &Connection, rev: u64) -> Result<(), StoreError> {
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).context("read the schema version")?;
     if found >= WITNESSED {
         return Ok(());
     }
@@ -119,7 +119,7 @@ pub(super) fn check(conn: &Connection, rev: u64) -> Result<(), StoreError> {
 
 /// How many steps the file has seen. A file of a newer hub is refused untouched.
 pub(super) fn known_version(conn: &Connection) -> Result<usize, StoreError> {
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema version")?;
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).context("read the schema version")?;
     usize::try_from(found).ok().filter(|_| found <= VERSION).ok_or_else(|| refused(found))
 }
 
@@ -127,13 +127,13 @@ pub(super) fn known_version(conn: &Connection) -> Result<usize, StoreError> {
 pub(super) fn migrate(conn: &mut Connection, new_epoch: &str) -> Result<(), StoreError> {
     let from = known_version(conn)?;
     for (at, step) in MIGRATIONS.iter().enumerate().skip(from) {
-        let tx = conn.transaction().step("migrate the schema")?;
-        tx.execute_batch(step).step("migrate the schema")?;
+        let tx = conn.transaction().context("migrate the schema")?;
+        tx.execute_batch(step).context("migrate the schema")?;
         if at == 0 {
-            tx.execute("INSERT INTO state VALUES (1, ?1, 0, NULL, 0)", [new_epoch]).step("migrate the schema")?;
+            tx.execute("INSERT INTO state VALUES (1, ?1, 0, NULL, 0)", [new_epoch]).context("migrate the schema")?;
         }
-        tx.pragma_update(None, "user_version", at as i64 + 1).step("migrate the schema")?;
-        tx.commit().step("migrate the schema")?;
+        tx.pragma_update(None, "user_version", at as i64 + 1).context("migrate the schema")?;
+        tx.commit().context("migrate the schema")?;
     }
     Ok(())
 }
@@ -181,11 +181,11 @@ pub(super) fn have_checksums(path: &Path, is_ours: bool) -> Result<(), StoreErro
     };
     match rewrite() {
         Ok(()) => {
-            pages::seal_all(path).step(STEP)?;
+            pages::seal_all(path).context(STEP)?;
             let took_ms = begun.elapsed().as_millis() as u64;
             tracing::info!(took_ms, "the pages of the database were given checksums");
         }
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => return Err(error).step(STEP),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => return Err(error).context(STEP),
         // What is wrong with the file itself is said when it is opened.
         Err(error) => {
             tracing::warn!(%error, "the pages of the database have no checksums: it could not be written anew")

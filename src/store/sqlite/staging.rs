@@ -5,7 +5,7 @@
 //! here first and in the view second. In that order nothing is missed: what leaves the staging is in the view already.
 //! What both know (history lines, log lines) is told apart by `rev` and `seq`.
 //!
-//! It is bounded by the writer, who settles; see [`Store::unsettled`](crate::store::Store::unsettled).
+//! It is bounded by the writer, which settles; see [`Store::unsettled`](crate::store::Store::unsettled).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,9 +15,8 @@ use bytes::Bytes;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
 
-/// A step of settling takes no further task once it has so many bytes beside the records: a disk writes them in some
-/// milliseconds.
-const STEP_BYTES: usize = 4 << 20;
+/// A batch takes no further task once it has so many bytes beside the records: a disk writes them in some milliseconds.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Room for so many tasks is kept when all are settled: some 300 KiB.
 const TASKS_KEPT: usize = 1_024;
@@ -27,9 +26,9 @@ const TASKS_KEPT: usize = 1_024;
 pub(super) struct Staging {
     /// In the order of their oldest row.
     tasks: VecDeque<Staged>,
-    /// Where each of them stands, counted from the first that ever was.
-    places: HashMap<TaskId, u64, IdHasher>,
-    /// The place of the first in `tasks`.
+    /// The position of each of them, counted from the first that ever was.
+    positions: HashMap<TaskId, u64, IdHasher>,
+    /// The position of the first in `tasks`.
     first: u64,
     keys: HashMap<Digest, KeyEntry>,
     /// The keys above and their rows, oldest first; a key that was given twice stands here twice.
@@ -87,17 +86,17 @@ pub(super) struct NewRecord<'a> {
     pub result: Option<&'a Json>,
 }
 
-/// What one step of settling covers.
-pub(super) struct Step<'a> {
+/// What is settled in one transaction.
+pub(super) struct SettleBatch<'a> {
     pub tasks: Vec<&'a Staged>,
     pub keys: Vec<&'a KeyEntry>,
-    /// Rows of the log below this hold nothing any more, once the step is done.
+    /// Rows of the log below this hold nothing any more, once the batch is settled.
     pub rows_below: i64,
     keys_len: usize,
 }
 
-/// How much of a [`Step`] there was.
-pub(super) struct StepDone {
+/// How much of the staging a [`SettleBatch`] was, once it is in the view.
+pub(super) struct SettledBatch {
     tasks: usize,
     keys: usize,
     rows_below: i64,
@@ -165,16 +164,16 @@ impl Staging {
 
     fn entry(&mut self, row: i64, task_id: TaskId) -> &mut Staged {
         let next = self.first + self.tasks.len() as u64;
-        let place = *self.places.entry(task_id).or_insert(next);
-        if place == next {
+        let position = *self.positions.entry(task_id).or_insert(next);
+        if position == next {
             self.tasks.push_back(Staged::new(task_id, row));
         }
-        &mut self.tasks[(place - self.first) as usize]
+        &mut self.tasks[(position - self.first) as usize]
     }
 
     pub fn get(&self, task_id: TaskId) -> Option<&Staged> {
-        let place = self.places.get(&task_id)?;
-        self.tasks.get((place - self.first) as usize)
+        let position = self.positions.get(&task_id)?;
+        self.tasks.get((position - self.first) as usize)
     }
 
     /// The newest record of each task that waits, in no order that means anything.
@@ -196,12 +195,12 @@ impl Staging {
         self.rows.is_empty()
     }
 
-    /// The next step: the tasks that have waited longest, fewer where they are large, and the keys of the rows that become
+    /// The next batch: the tasks that have waited longest, fewer where they are large, and the keys of the rows that become
     /// free with them.
-    pub fn step(&self, tasks_max: usize) -> Step<'_> {
+    pub fn next_batch(&self, tasks_max: usize) -> SettleBatch<'_> {
         let mut bytes = 0;
         let fits = self.tasks.iter().take(tasks_max).take_while(|staged| {
-            let room = bytes < STEP_BYTES;
+            let room = bytes < BATCH_BYTES;
             bytes += staged.bytes();
             room
         });
@@ -209,20 +208,20 @@ impl Staging {
         let rows_below = self.tasks.get(tasks.len()).map_or(i64::MAX, |next| next.row);
         let keys_len = self.key_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let keys = self.key_order.iter().take(keys_len).filter_map(|(_, key)| self.keys.get(key)).collect();
-        Step { tasks, keys, rows_below, keys_len }
+        SettleBatch { tasks, keys, rows_below, keys_len }
     }
 
-    /// The step is in the view.
-    pub fn settled(&mut self, step: StepDone) {
-        for staged in self.tasks.drain(..step.tasks) {
-            self.places.remove(&staged.task_id);
+    /// The batch is in the view.
+    pub fn settled(&mut self, batch: SettledBatch) {
+        for staged in self.tasks.drain(..batch.tasks) {
+            self.positions.remove(&staged.task_id);
         }
-        self.first += step.tasks as u64;
-        for (_, key) in self.key_order.drain(..step.keys) {
+        self.first += batch.tasks as u64;
+        for (_, key) in self.key_order.drain(..batch.keys) {
             self.keys.remove(&key);
         }
         while let Some((row, bytes)) = self.rows.front().copied()
-            && row < step.rows_below
+            && row < batch.rows_below
         {
             self.rows.pop_front();
             self.bytes -= bytes;
@@ -230,14 +229,14 @@ impl Staging {
         // After a burst the room goes back.
         if self.tasks.is_empty() && self.tasks.capacity() > TASKS_KEPT {
             self.tasks = VecDeque::new();
-            self.places = HashMap::default();
+            self.positions = HashMap::default();
         }
     }
 }
 
-impl Step<'_> {
-    pub fn done(&self) -> StepDone {
-        StepDone { tasks: self.tasks.len(), keys: self.keys_len, rows_below: self.rows_below }
+impl SettleBatch<'_> {
+    pub fn done(&self) -> SettledBatch {
+        SettledBatch { tasks: self.tasks.len(), keys: self.keys_len, rows_below: self.rows_below }
     }
 }
 

@@ -71,7 +71,7 @@ fn a_file_of_a_newer_hub_is_refused_and_left_as_it_is() {
         assert!(error.lasting);
         assert!(error.to_string().contains("run the newer hub"), "{error}");
     }
-    let conn = Place::File(folder.path().join(FILE_NAME)).writer().unwrap();
+    let conn = Location::File(folder.path().join(FILE_NAME)).writer().unwrap();
     conn.pragma_update(None, "user_version", schema::VERSION).unwrap();
     drop(conn);
     open(folder.path());
@@ -276,7 +276,7 @@ fn a_damaged_log_is_read_up_to_there_and_says_where() {
     let ids = append_tasks(&mut world, &mut store, 5).unwrap();
     append_tasks(&mut world, &mut store, 5).unwrap();
     let image = killed(folder.path());
-    let conn = Place::File(image.path().join(FILE_NAME)).writer().unwrap();
+    let conn = Location::File(image.path().join(FILE_NAME)).writer().unwrap();
     conn.execute("UPDATE log SET body = CAST(substr(body, 1, 500) || x'00' AS BLOB) WHERE row = 2", []).unwrap();
     drop(conn);
     let mut store = open(image.path());
@@ -368,7 +368,7 @@ fn the_write_ahead_log_is_carried_over() {
     let mut world = World::new(1);
     let mut store = open(folder.path());
     let payload = noise();
-    // An append carries it over by itself only where nobody settles.
+    // An append carries it over by itself only where nothing is settled.
     for (settles, pages_max) in [(true, 2 * CHECKPOINT_PAGES), (false, CHECKPOINT_PAGES_MAX)] {
         for _ in 0..10 {
             let mut commit = Commit::default();

@@ -9,14 +9,14 @@
 
 use rusqlite::Connection;
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use crate::store::StoreError;
 
 /// Free pages that are left for new rows: a part of the file, and at least so many (4 MiB).
 const FREE_PART: i64 = 8;
 const FREE_PAGES: i64 = 512;
 /// Pages moved in one step: about as much work as settling some tasks.
-const STEP_PAGES: i64 = 64;
+const CUT_PAGES: i64 = 64;
 
 const STEP: &str = "give space back";
 
@@ -29,8 +29,8 @@ pub(super) fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "auto_vacuum", INCREMENTAL)
 }
 
-/// What a step did.
-pub(super) struct Step {
+/// What one call did.
+pub(super) struct Cut {
     /// It cut some pages off.
     pub cut: bool,
     /// More could go.
@@ -38,17 +38,17 @@ pub(super) struct Step {
 }
 
 /// Cuts some pages off, where more are free than are left for new rows.
-pub(super) fn step(conn: &Connection) -> Result<Step, StoreError> {
+pub(super) fn cut_some(conn: &Connection) -> Result<Cut, StoreError> {
     let left = |conn: &Connection| -> Result<i64, StoreError> {
         let (all, free) = (pragma(conn, "page_count")?, pragma(conn, "freelist_count")?);
         Ok(free - FREE_PAGES.max(all / FREE_PART))
     };
     let excess = left(conn)?;
     if excess <= 0 || !keeps_maps(conn)? {
-        return Ok(Step { cut: false, more: false });
+        return Ok(Cut { cut: false, more: false });
     }
-    cut(conn, excess.min(STEP_PAGES)).step(STEP)?;
-    Ok(Step { cut: true, more: left(conn)? > 0 })
+    cut(conn, excess.min(CUT_PAGES)).context(STEP)?;
+    Ok(Cut { cut: true, more: left(conn)? > 0 })
 }
 
 /// SQLite cuts a page each time it is asked for the next row.
@@ -64,5 +64,5 @@ fn keeps_maps(conn: &Connection) -> Result<bool, StoreError> {
 }
 
 fn pragma(conn: &Connection, name: &str) -> Result<i64, StoreError> {
-    conn.pragma_query_value(None, name, |row| row.get(0)).step(STEP)
+    conn.pragma_query_value(None, name, |row| row.get(0)).context(STEP)
 }

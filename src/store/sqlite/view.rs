@@ -2,7 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
-use super::failure::Step as _;
+use super::failure::ErrorContext as _;
 use super::staging::{Staged, StagedRecord};
 use crate::store::{KeyEntry, StoreError};
 use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine};
@@ -50,7 +50,7 @@ pub(super) struct View<'c> {
 
 impl<'c> View<'c> {
     pub fn new(conn: &'c Connection) -> Result<View<'c>, StoreError> {
-        let prepare = |sql: &str| conn.prepare_cached(sql).step(STEP);
+        let prepare = |sql: &str| conn.prepare_cached(sql).context(STEP);
         Ok(View {
             insert: prepare(
                 "INSERT INTO tasks (task_id, rev, status, created_at, finished_at, task_type, queue, user_id, title,
@@ -88,13 +88,13 @@ impl<'c> View<'c> {
     pub fn task(&mut self, staged: &Staged) -> Result<(), StoreError> {
         let id = staged.task_id.as_bytes().as_slice();
         match &staged.record {
-            Some(record) if record.gone => return self.gone(id, record).step(STEP),
-            Some(record) => self.record(id, record, staged).step(STEP)?,
+            Some(record) if record.gone => return self.gone(id, record).context(STEP),
+            Some(record) => self.record(id, record, staged).context(STEP)?,
             // The hub writes asides of tasks it knows, so this is about a task that was deleted since.
-            None if !self.exists.exists([id]).step(STEP)? => return Ok(()),
+            None if !self.exists.exists([id]).context(STEP)? => return Ok(()),
             None => {
                 if let Some((rev, progress)) = &staged.progress {
-                    self.progress.execute(params![id, *rev as i64, &progress.bytes()[..]]).step(STEP)?;
+                    self.progress.execute(params![id, *rev as i64, &progress.bytes()[..]]).context(STEP)?;
                 }
             }
         }
@@ -102,7 +102,7 @@ impl<'c> View<'c> {
             [(Part::Payload, &staged.payload), (Part::Result, &staged.result), (Part::Checkpoint, &staged.checkpoint)];
         for (part, json) in parts {
             if let Some(json) = json {
-                self.part.execute(params![id, part as u8, &json.bytes()[..]]).step(STEP)?;
+                self.part.execute(params![id, part as u8, &json.bytes()[..]]).context(STEP)?;
             }
         }
         if staged.log_end().is_some() {
@@ -162,7 +162,7 @@ impl<'c> View<'c> {
             let lines: Vec<u8> = row.get(3)?;
             Ok(LogRow { first_seq: row.get(0)?, last_seq: row.get(1)?, bytes: row.get(2)?, lines })
         });
-        let mut row = newest.optional().step(STEP)?.filter(|row| row.lines.len() < LOG_ROW_BYTES);
+        let mut row = newest.optional().context(STEP)?.filter(|row| row.lines.len() < LOG_ROW_BYTES);
         for line in lines {
             let open = row.get_or_insert_with(|| LogRow::from(line.seq as i64));
             open.push(line);
@@ -171,12 +171,12 @@ impl<'c> View<'c> {
             }
         }
         self.log_row(id, row)?;
-        self.trim(id).step(STEP)
+        self.trim(id).context(STEP)
     }
 
     fn log_row(&mut self, id: &[u8], row: Option<LogRow>) -> Result<(), StoreError> {
         if let Some(row) = row {
-            self.log_row.execute(params![id, row.first_seq, row.last_seq, row.bytes, row.lines]).step(STEP)?;
+            self.log_row.execute(params![id, row.first_seq, row.last_seq, row.bytes, row.lines]).context(STEP)?;
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl<'c> View<'c> {
         self.ids.clear();
         entry.tasks.iter().for_each(|task_id| self.ids.extend_from_slice(task_id.as_bytes()));
         let (key, body) = (entry.key.to_be_bytes(), entry.body.to_be_bytes());
-        self.key.execute(params![key, body, entry.expires_at.as_millis(), self.ids]).step(STEP)?;
+        self.key.execute(params![key, body, entry.expires_at.as_millis(), self.ids]).context(STEP)?;
         Ok(())
     }
 }

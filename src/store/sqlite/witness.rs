@@ -260,7 +260,7 @@ mod tests {
             );
             witness.write(&head).unwrap();
             assert_eq!(read(folder.path()).unwrap(), Found::Head(head));
-            // Whoever opens it next goes on in turn.
+            // The next opening goes on from there.
             witness = Witness::open(folder.path()).unwrap();
         }
         let path = folder.path().join(HEAD_NAME);
