@@ -276,7 +276,7 @@ impl Local {
                 let held = Held { task_id, attempt };
                 let code = if refusal == crate::engine::Refusal::LeaseLost { "lease_lost" } else { "refused" };
                 match self.roster.refused(&held, code, &refusal.to_string()) {
-                    Refused::Lost => self.stop(held, Stop::Lost, "the attempt is over"),
+                    Refused::Over => self.stop(held, Stop::Over, "the hub has ended the attempt"),
                     Refused::Report => self.tell(held),
                     Refused::Nothing => {}
                 }
@@ -299,7 +299,8 @@ impl Local {
 
     fn stop(&mut self, held: Held, why: Stop, reason: &str) {
         let Some(entry) = self.roster.stop(&held, why, reason) else { return };
-        if entry.attempt.stop(reason, why == Stop::Lost) && why != Stop::Lost {
+        let lost = why >= Stop::Over;
+        if entry.attempt.stop(reason, lost) && !lost {
             self.graces.push((Instant::now() + self.cancel_grace, held));
         } else {
             self.abort(&held);

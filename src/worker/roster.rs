@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::TaskFailure;
 use super::attempt::Attempt;
 use super::outbox::Ending;
-use crate::task::{Failure, Json};
+use crate::task::{Failure, Json, RetryPolicy};
 use crate::wire::Held;
 
 /// What was decided for an attempt that is to stop, from the weakest to the strongest.
@@ -17,7 +17,9 @@ pub(super) enum Stop {
     Release,
     /// The hub asked for it.
     Cancel,
-    /// It is not ours any more: nothing is said of it.
+    /// The hub has ended it: nothing that is done counts, but its slot is taken until the hub hears that it is let go.
+    Over,
+    /// It is not ours any more, and may be another's: nothing is said of it.
     Lost,
 }
 
@@ -117,6 +119,7 @@ impl<R> Roster<R> {
                 self.entries.remove(held);
                 return false;
             }
+            (_, Some(Stop::Over)) => Report::Cancelled,
             // Work that was done counts, whatever was asked meanwhile.
             (Ending::Returned(Ok(result)), _) => Report::Complete(result),
             (_, Some(Stop::Cancel)) => Report::Cancelled,
@@ -138,11 +141,11 @@ impl<R> Roster<R> {
     /// The hub refused something we said of the attempt. Returns what follows.
     pub(super) fn refused(&mut self, held: &Held, code: &str, detail: &str) -> Refused {
         let Some(entry) = self.entries.get_mut(held) else { return Refused::Nothing };
-        let lost = matches!(code, "lease_lost" | "task_finished" | "task_not_found");
+        let over = matches!(code, "lease_lost" | "task_finished" | "task_not_found");
         match &entry.state {
-            State::Running { .. } if lost => Refused::Lost,
+            State::Running { .. } if over => Refused::Over,
             State::Running { .. } => Refused::Nothing,
-            State::Reported(_) if lost || entry.corrected => {
+            State::Reported(_) if over || entry.corrected => {
                 self.entries.remove(held);
                 Refused::Nothing
             }
@@ -160,7 +163,8 @@ impl<R> Roster<R> {
                     Report::Fail(failure) => {
                         let Failure { kind, message, .. } = failure.failure.clone().cut();
                         let kind = kind.chars().take(Failure::KIND_CHARS_MAX).collect::<String>();
-                        TaskFailure { failure: Failure::new(kind, message), ..failure.clone() }
+                        let retry_after_ms = failure.retry_after_ms.map(|ms| ms.min(RetryPolicy::MAX_MS_MAX));
+                        TaskFailure { failure: Failure::new(kind, message), retry_after_ms, ..*failure }
                     }
                     Report::Release => TaskFailure::new("released", "the worker went down"),
                 };
@@ -182,8 +186,8 @@ impl<R> Roster<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Nothing,
-    /// The attempt is not ours any more.
-    Lost,
+    /// The hub has ended the attempt: it is to be stopped as [`Stop::Over`].
+    Over,
     /// There is another report to send.
     Report,
 }

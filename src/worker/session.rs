@@ -461,7 +461,7 @@ impl Session {
         let (code, detail) = (says.code.as_deref().unwrap_or_default(), says.detail.as_deref().unwrap_or_default());
         tracing::debug!(task.id = %held.task_id, attempt = held.attempt, code, detail, "refused");
         match self.roster.refused(&held, code, detail) {
-            Refused::Lost => self.stop(&held, Stop::Lost, "the attempt is not this worker's any more"),
+            Refused::Over => self.stop(&held, Stop::Over, "the hub has ended the attempt"),
             Refused::Report => self.tell(&held),
             Refused::Nothing => {
                 // A word of a task that goes on was not taken; whoever reads its log should know.
@@ -483,7 +483,7 @@ impl Session {
         }
         for older in self.roster.older(held) {
             self.roster.acknowledged(&older);
-            self.stop(&older, Stop::Lost, "the attempt is not this worker's any more");
+            self.stop(&older, Stop::Over, "the hub has ended the attempt");
         }
         let handler = handler_of(&self.settings.handlers, task.task_type.as_str());
         let attempt = Attempt::new(held, task, checkpoint, self.outbox.clone());
@@ -499,8 +499,8 @@ impl Session {
 
     fn stop(&mut self, held: &Held, why: Stop, reason: &str) {
         let Some(entry) = self.roster.stop(held, why, reason) else { return };
-        let looks = entry.attempt.stop(reason, why == Stop::Lost);
-        if looks && why != Stop::Lost {
+        let lost = why >= Stop::Over;
+        if entry.attempt.stop(reason, lost) && !lost {
             self.clock.graces.push((Instant::now() + self.settings.cancel_grace, *held));
         } else {
             self.abort(held);

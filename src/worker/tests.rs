@@ -324,6 +324,51 @@ async fn what_is_lost_is_dropped_and_not_told() {
     assert_eq!(hello["holding"], json!([{"task_id": ID_2, "attempt": 1}]));
 }
 
+/// Regression: an attempt that the hub had ended, and that was dropped for it, was never spoken of again; its slot stayed
+/// taken for as long as the worker was connected.
+#[tokio::test]
+async fn a_hub_that_ended_an_attempt_hears_once_it_is_let_go() {
+    let hub = Hub::new().await;
+    let worker = hub.worker().concurrency(2).register("t", |ctx: Context| async move {
+        ctx.log(Level::Info, "begun");
+        ctx.cancelled().await;
+        std::future::pending::<Result<(), TaskFailure>>().await
+    });
+    let _working = work(worker);
+    let mut line = hub.welcome().await;
+    let let_go = |id: &str, attempt: u32| json!({"op": "cancelled", "task_id": id, "attempt": attempt});
+    // It is told to stop, takes its time, and something that it still said is refused.
+    line.run(ID_1, 1, json!(null)).await;
+    line.until("log").await;
+    line.cancel(ID_1, "timeout").await;
+    line.say(json!({"type": "refused", "task_id": ID_1, "attempt": 1, "code": "lease_lost"})).await;
+    assert_eq!(line.next().await, let_go(ID_1, 1));
+    line.say(json!({"type": "refused", "task_id": ID_1, "attempt": 1, "code": "lease_lost"})).await;
+    // Or the next attempt of the task comes here too.
+    line.run(ID_2, 1, json!(null)).await;
+    line.until("log").await;
+    line.cancel(ID_2, "silent").await;
+    line.run(ID_2, 2, json!(null)).await;
+    let (one, two) = (line.next().await, line.next().await);
+    let said = if one["op"] == "cancelled" { one } else { two };
+    assert_eq!(said, let_go(ID_2, 1));
+}
+
+/// Regression: a wait that the hub refuses was said again as it was, and then nothing more of the attempt.
+#[tokio::test]
+async fn a_wait_that_is_refused_is_cut() {
+    let hub = Hub::new().await;
+    let worker = hub.worker().register("t", |_: Context| async move {
+        Err::<(), _>(TaskFailure { retry_after_ms: Some(u64::MAX), ..TaskFailure::new("busy", "come back") })
+    });
+    let _working = work(worker);
+    let mut line = hub.welcome().await;
+    line.run(ID_1, 1, json!(null)).await;
+    line.until("fail").await;
+    line.say(json!({"type": "refused", "task_id": ID_1, "attempt": 1, "code": "limit_exceeded"})).await;
+    assert_eq!(line.next().await["retry_after_ms"], 30 * 86_400_000_u64);
+}
+
 #[tokio::test]
 async fn a_worker_that_is_to_stop_finishes_what_it_can_and_gives_the_rest_back() {
     let hub = Hub::new().await;
@@ -615,6 +660,7 @@ async fn a_lost_command_is_ended_too() {
     let pid = line.until("progress").await["checkpoint"].as_u64().unwrap();
     line.say(json!({"type": "refused", "task_id": ID_1, "attempt": 1, "code": "lease_lost"})).await;
     dies(pid).await;
+    assert_eq!(line.next().await, json!({"op": "cancelled", "task_id": ID_1, "attempt": 1}));
 }
 
 #[tokio::test]
