@@ -257,6 +257,9 @@ fn a_worker_that_does_not_stop_is_fenced_and_keeps_its_slot_taken() {
     let told = rig.round();
     assert_eq!((rig.status(task_id), reasons(&told)), (Status::Cancelled, vec!["cancelled"]));
     assert!(runs(&told).is_empty() && rig.status(next) == Status::Pending, "its slot is stuck");
+    // Regression: a sign of life was taken for a word of its end.
+    assert_eq!(rig.report(task_id, 1, Report::Heartbeat).unwrap_err(), Refusal::LeaseLost);
+    assert!(runs(&rig.round()).is_empty(), "it is still at it");
     assert_eq!(rig.report(task_id, 1, complete()).unwrap_err(), Refusal::LeaseLost);
     let told = rig.round();
     assert_eq!(runs(&told), [(next, "w".to_owned())], "and free once it has let go");

@@ -495,7 +495,7 @@ impl Engine {
         }
     }
 
-    /// The worker spoke of an attempt that is over: now it is over for both.
+    /// The worker told the end of an attempt that is over: now it is over for both.
     pub(super) fn attempt_over(&mut self, task_id: TaskId, attempt: u32) {
         if let Some(worker_id) = self.endings.remove(&(task_id, attempt))
             && let Some(worker) = self.workers.get_mut(&worker_id)

@@ -1,5 +1,7 @@
 //! What workers say of their attempts, and how an attempt ends when they say nothing.
 
+use std::sync::Arc;
+
 use crate::task::{
     Cancel, Event, Failure, Invalid, Json, Outcome, RESULT_BYTES_MAX, RESULT_INLINE_BYTES, RetryPolicy, Status, Task,
     TaskId,
@@ -45,15 +47,19 @@ impl Engine {
         report: Report,
         cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
-        let Some(task) = self.tasks.get(&task_id) else {
-            self.attempt_over(task_id, attempt);
-            return Err(Refusal::TaskNotFound);
+        let running = |task: &&Arc<Task>| task.status == Status::Running && task.attempt == attempt;
+        let Some(task) = self.tasks.get(&task_id).filter(running) else {
+            let repeated = self.tasks.get(&task_id).map(|task| repeats(task, attempt, &report));
+            // A worker that says it is alive has not let go.
+            if !matches!(report, Report::Heartbeat) {
+                self.attempt_over(task_id, attempt);
+            }
+            return match repeated {
+                Some(true) => Ok(Answer::Reported { cancel_requested: false }),
+                Some(false) => Err(Refusal::LeaseLost),
+                None => Err(Refusal::TaskNotFound),
+            };
         };
-        if task.status != Status::Running || task.attempt != attempt {
-            let repeated = repeats(task, attempt, &report);
-            self.attempt_over(task_id, attempt);
-            return if repeated { Ok(Answer::Reported { cancel_requested: false }) } else { Err(Refusal::LeaseLost) };
-        }
         check(&report).map_err(Refusal::Invalid)?;
         let cancel_requested = task.cancel_requested();
         if matches!(report, Report::Cancelled) && !cancel_requested {

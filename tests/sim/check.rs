@@ -619,7 +619,8 @@ impl Checker {
     ) {
         assert!(notices.is_empty(), "a report made {notices:?}");
         let before = self.tasks.get(&task_id).cloned();
-        if before.as_ref().is_none_or(|before| before.status != Status::Running || before.attempt != attempt) {
+        let over = before.as_ref().is_none_or(|before| before.status != Status::Running || before.attempt != attempt);
+        if over && !matches!(report, Report::Heartbeat) {
             for station in self.stations.values_mut() {
                 station.ending.remove(&(task_id, attempt));
             }
