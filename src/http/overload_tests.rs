@@ -13,9 +13,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::{App, router};
 use crate::config::ServeConfig;
-use crate::hub::{Accepts, Hub, HubError, LogRange, Missed, Principal, Pushed, Refusal, Report};
+use crate::hub::{Accepts, Hub, HubError, LogRange, Missed, Principal, Pushed, Refusal, Report, Until};
 use crate::store::{Commit, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
-use crate::task::{Digest, Filter, Json, KeyEntry, Level, Name, NewTask, PatternSet, Status, Task, TaskId, Timestamp};
+use crate::task::{
+    Cancel, Digest, Filter, Json, KeyEntry, Level, Name, NewTask, PatternSet, Status, Task, TaskId, Timestamp,
+};
 
 /// The bound of a test that hangs. Nothing should take as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -328,5 +330,30 @@ async fn what_a_broken_store_left_is_written_in_commits_of_a_bounded_size() {
     assert!(pushed.iter().all(|push| matches!(push, Pushed::Ack { .. })), "{pushed:?}");
     let largest = gate.largest.load(Ordering::SeqCst);
     assert!(largest <= 8 * MIB, "{largest} bytes in one commit");
+    hub.stop().await;
+}
+
+/// Regression: that a worker was told to stop was lost where the store did not take it, and never said again.
+#[tokio::test]
+async fn that_a_worker_was_told_to_stop_is_written_once_the_store_takes_it() {
+    let gate = Arc::new(Gate::default());
+    let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
+    let hub = Hub::start(Box::new(store), ServeConfig::for_trial().hub_options()).unwrap();
+    let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+    let attached = hub.attach_worker(Name::new("w"), accepts, 1, None).await;
+    let mut link = attached.unwrap_or_else(|error| panic!("{error}")).link;
+    let task_id = hub.submit(NewTask::new("t")).await.unwrap();
+    let mut pushed = Vec::new();
+    tokio::time::timeout(PATIENCE, link.next(&mut pushed)).await.expect("it is handed out").unwrap();
+    hub.cancel(task_id).await.unwrap();
+    gate.broken.store(true, Ordering::SeqCst);
+    link.told_to_stop(task_id, 1);
+    // When this is answered, what was said before has been tried.
+    let refused = hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await;
+    assert_eq!(refused.unwrap_err(), HubError::StorageUnavailable);
+    gate.broken.store(false, Ordering::SeqCst);
+    let rev = hub.shown(task_id).unwrap().rev;
+    let told = hub.wait_for(task_id, Until::RevAbove(rev), PATIENCE).await.unwrap().unwrap().view();
+    assert_eq!((told.status, told.cancel), (Status::Running, Some(Cancel::Delivered)));
     hub.stop().await;
 }

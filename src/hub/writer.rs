@@ -291,10 +291,11 @@ impl Writer {
             }
             return None;
         }
-        // What nobody can repeat is tried again: reports over sockets, and tasks given back. A clone shares its bytes.
+        // What nobody can repeat is tried again: reports over sockets, tasks given back, and that a worker was told to
+        // stop. A clone shares its bytes.
         let repeats = match &reply {
             Reply::Link { .. } => true,
-            Reply::Nobody => matches!(command, Command::Report { .. }),
+            Reply::Nobody => matches!(command, Command::Report { .. } | Command::CancelDelivered { .. }),
             Reply::Caller(_) | Reply::Submitter(_) => false,
         };
         let retry = repeats.then(|| command.clone());
