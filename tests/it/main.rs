@@ -9,6 +9,7 @@ mod command_worker;
 mod connections;
 mod crash_poison;
 mod dashboard;
+mod deadlines;
 mod demo;
 mod docs;
 mod door;
