@@ -299,7 +299,8 @@ impl From<TaskView> for Task {
             worker_id: view.worker_id,
             lease_ms: view.lease_ms,
             cancel_requested_at: view.cancel_requested_at,
-            cancel: view.cancel,
+            // Records of older hubs do not say how far that has come.
+            cancel: view.cancel.or(view.cancel_requested_at.map(|_| Cancel::Requested)),
             progress: view.progress.as_ref().and_then(|progress: &Progress| Json::of(progress).ok()),
             outcome,
             last_error: view.last_error,
@@ -450,6 +451,16 @@ mod tests {
         task.detail = None;
         task.run = None;
         assert_eq!(Task::parse(&task.to_json()).unwrap(), task);
+    }
+
+    #[test]
+    fn a_request_of_before_it_was_followed_is_followed_from_now_on() {
+        let mut task = full();
+        task.run.as_mut().unwrap().cancel = None;
+        let cancel = |task: &Task| Task::parse(&task.to_json()).unwrap().run.unwrap().cancel;
+        assert_eq!(cancel(&task), Some(Cancel::Requested));
+        task.run.as_mut().unwrap().cancel_requested_at = None;
+        assert_eq!(cancel(&task), None);
     }
 
     #[test]
