@@ -69,7 +69,7 @@ pub struct Engine {
     pub(super) lanes: Lanes,
     pub(super) groups: WorkerGroups,
     pub(super) timers: Timers,
-    journal: Journal,
+    pub(super) journal: Journal,
     pub(super) workers: HashMap<Name, Worker>,
     /// Who may still be at an attempt that is over for the hub.
     pub(super) endings: HashMap<(TaskId, u32), Name, IdHasher>,

@@ -1,6 +1,6 @@
 //! Deadlines, silence, and requests to stop.
 
-use crate::task::{Cancel, NewTask, Outcome, RetryPolicy, Status, Task, TaskId};
+use crate::task::{Cancel, NewTask, Outcome, RetryPolicy, Status, Task, TaskId, Timestamp};
 
 use super::rig::{EngineRig, runs};
 use super::tests::{complete, fail};
@@ -74,6 +74,68 @@ fn a_length_is_a_length_and_a_moment_a_moment() {
         }
         rig.round();
         assert_eq!(rig.status(task_id).is_final(), ends, "by_length: {by_length}, the clock was set by {set_wall}");
+    }
+}
+
+#[test]
+fn a_length_goes_on_from_one_record_to_the_next_whatever_the_clock_shows() {
+    for (with, over) in [
+        (NewTask { deadline_ms: Some(5_000), ..NewTask::new("t") }, "deadline"),
+        (NewTask { start_by_ms: Some(5_000), ..NewTask::new("t") }, "expired"),
+    ] {
+        let mut rig = EngineRig::new();
+        let task_id = rig.submit(NewTask { delay_ms: Some(1_000), ..with });
+        rig.round();
+        rig.set_wall(3_600_000);
+        rig.pass(1_000);
+        rig.go();
+        assert_eq!(rig.status(task_id), Status::Pending);
+        rig.take_back();
+        assert_eq!(rig.status(task_id), Status::Scheduled);
+        rig.round();
+        assert_eq!(rig.status(task_id), Status::Pending);
+        rig.pass(3_999);
+        rig.round();
+        assert_eq!(rig.status(task_id), Status::Pending, "{over}");
+        rig.pass(1);
+        rig.round();
+        assert_eq!((rig.status(task_id), kind(rig.task(task_id))), (Status::Failed, over));
+    }
+}
+
+/// However a task ends, no alarm of it stays set.
+#[test]
+fn what_has_ended_leaves_nothing_behind() {
+    const HOUR: u64 = 3_600_000;
+    let with = || NewTask {
+        timeout_ms: Some(HOUR),
+        silence_ms: Some(HOUR),
+        cancel_grace_ms: Some(HOUR),
+        deadline_ms: Some(HOUR),
+        start_by_at: Some(Timestamp::from_millis(4_000_000_000_000)),
+        unserved_ms: Some(HOUR),
+        ..NewTask::new("t")
+    };
+    for cancelled in [false, true] {
+        for report in [complete(), fail(false), Report::Cancelled] {
+            if matches!(report, Report::Cancelled) && !cancelled {
+                continue;
+            }
+            let mut rig = EngineRig::new();
+            let task_id = rig.submit(with());
+            rig.hello("w", 1, &[]);
+            rig.round();
+            if cancelled {
+                cancel(&mut rig, task_id);
+            }
+            rig.round();
+            rig.report(task_id, 1, report).unwrap();
+            rig.round();
+            rig.left("w");
+            rig.round();
+            assert_eq!(rig.engine.next_in(rig.now), None, "cancelled: {cancelled}");
+            assert!(rig.engine.journal.is_empty(), "a batch that is written is not taken back");
+        }
     }
 }
 
@@ -218,6 +280,8 @@ fn a_request_to_stop_is_followed_to_its_end() {
         cancel(&mut rig, task_id);
         rig.round();
         assert_eq!(cancel_of(&rig, task_id), Some(Cancel::Requested));
+        rig.decide(Command::CancelDelivered { task_id, attempt: 2 }).unwrap();
+        assert!(rig.changes().is_empty(), "another attempt is no matter of this one");
         let delivered = |rig: &mut EngineRig| {
             rig.decide(Command::CancelDelivered { task_id, attempt: 1 }).unwrap();
             let steps = rig.changes().len();
@@ -296,6 +360,81 @@ fn a_workers_list_says_which_slots_are_stuck() {
     rig.round();
     rig.pass(1_000);
     rig.round();
-    let Ok(Answer::Workers(workers)) = rig.decide(Command::Workers) else { panic!() };
-    assert_eq!((workers[0].running.len(), &workers[0].stuck[..]), (0, &[(task_id, 1)][..]));
+    let stuck = |rig: &mut EngineRig| match rig.decide(Command::Workers) {
+        Ok(Answer::Workers(workers)) => workers.into_iter().flat_map(|worker| worker.stuck).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stuck(&mut rig), [(task_id, 1)]);
+    rig.left("w");
+    assert!(
+        stuck(&mut rig).is_empty() && rig.engine.endings.is_empty(),
+        "what it did then is over with its connection"
+    );
+    rig.commit();
+    // Over HTTP nobody knows of slots.
+    rig.claim("h", 1, 7);
+    rig.submit(NewTask { timeout_ms: Some(1_000), ..NewTask::new("t") });
+    rig.round();
+    rig.pass(1_000);
+    rig.round();
+    assert!(stuck(&mut rig).is_empty() && rig.engine.endings.is_empty());
+}
+
+#[test]
+fn with_a_cancel_requested_every_end_is_cancelled() {
+    let with = || NewTask { cancel_grace_ms: Some(60_000), max_attempts: Some(9), ..NewTask::new("t") };
+    for new in [
+        NewTask { deadline_ms: Some(5_000), ..with() },
+        NewTask { silence_ms: Some(5_000), ..with() },
+        NewTask { timeout_ms: Some(5_000), ..with() },
+        NewTask { deadline_ms: Some(5_000), silence_ms: Some(5_000), timeout_ms: Some(5_000), ..with() },
+    ] {
+        let mut rig = EngineRig::new();
+        let task_id = rig.submit(new);
+        rig.hello("w", 1, &[]);
+        rig.round();
+        cancel(&mut rig, task_id);
+        rig.round();
+        rig.pass(5_000);
+        rig.heard("w");
+        let told = rig.round();
+        assert_eq!(reasons(&told).len(), 1, "it is fenced once");
+        let task = rig.task(task_id);
+        let run = task.run().unwrap();
+        assert_eq!((task.status, run.cancel, &run.outcome), (Status::Cancelled, Some(Cancel::Requested), &None));
+    }
+}
+
+#[test]
+fn what_was_started_in_time_may_be_retried_after_it() {
+    let mut rig = EngineRig::new();
+    let start_by = rig.now.wall.plus_millis(1_000);
+    let task_id = rig.submit(NewTask { start_by_at: Some(start_by), ..NewTask::new("t") });
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.report(task_id, 1, fail(false)).unwrap();
+    rig.pass(1_000);
+    rig.decide(Command::Retry { task_id, payload: None }).unwrap();
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Running);
+}
+
+#[test]
+fn after_a_restart_a_worker_has_time_to_come_back_before_it_is_silent() {
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask { silence_ms: Some(3_000), ..NewTask::new("t") });
+    rig.hello("w", 1, &[]);
+    rig.round();
+    rig.pass(2_999);
+    rig.restart();
+    rig.hello("w", 1, &[(task_id, 1)]);
+    for _ in 0..17 {
+        rig.pass(1_000);
+        rig.heard("w");
+        rig.round();
+    }
+    assert_eq!(rig.status(task_id), Status::Running);
+    rig.pass(1_000);
+    rig.round();
+    assert_eq!((rig.status(task_id), kind(rig.task(task_id))), (Status::Failed, "silent"));
 }

@@ -57,6 +57,11 @@ impl Journal {
         self.0.remove(&rev)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The batch is over: nothing of it can come back.
     pub(super) fn clear(&mut self) {
         self.0.clear();
