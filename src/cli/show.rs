@@ -62,6 +62,15 @@ pub(super) fn short_id(task: &TaskView) -> String {
     id[id.len() - 8..].to_owned()
 }
 
+/// What its worker made of a request to stop, where that says more than the status.
+pub(super) fn stopping(task: &TaskView) -> Option<&'static str> {
+    match task.cancel {
+        Some(Cancel::Delivered) if !task.status.is_final() => Some("its worker was told"),
+        Some(Cancel::Ignored) => Some("its worker did not stop"),
+        _ => None,
+    }
+}
+
 /// Why a task failed, or its last try did: the kind and the last line, which in a traceback says most.
 pub(super) fn failure(failure: &Failure) -> String {
     let line = failure.message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -310,10 +319,8 @@ pub(super) fn task(task: &TaskView, now: Timestamp, colours: bool) -> String {
         if let Some(at) = task.cancel_requested_at {
             let _ = write!(words, ", asked to stop {} ago", span(now.millis_since(at)));
         }
-        match task.cancel {
-            Some(Cancel::Delivered) if !task.status.is_final() => words.push_str(", its worker was told"),
-            Some(Cancel::Ignored) => words.push_str(", its worker did not stop"),
-            _ => {}
+        if let Some(how) = stopping(task) {
+            let _ = write!(words, ", {how}");
         }
         words
     });
@@ -375,6 +382,24 @@ mod tests {
         let now = Timestamp::from_millis(1_000_000_000);
         assert_eq!(age(Timestamp::from_millis(999_988_000), now), "12s");
         assert_eq!(age(now, now), "now");
+    }
+
+    #[test]
+    fn what_became_of_a_request_to_stop_is_said_where_the_status_does_not() {
+        let said = |status: &str, cancel: &str| {
+            let at = "2026-01-01T00:00:00.000Z";
+            let task = serde_json::json!({
+                "task_id": "01890000-0000-7000-8000-00000000002a", "task_type": "t", "queue": "q", "priority": 0, "attempt": 1,
+                "tries": 1, "max_attempts": 1, "crashes": 0, "max_crashes": 3, "created_at": at, "updated_at": at, "rev": 7,
+                "status": status, "cancel": cancel,
+            });
+            stopping(&serde_json::from_value(task).unwrap())
+        };
+        assert_eq!(said("running", "requested"), None);
+        assert_eq!(said("running", "delivered"), Some("its worker was told"));
+        assert_eq!(said("completed", "delivered"), None);
+        assert_eq!(said("cancelled", "acknowledged"), None);
+        assert_eq!(said("cancelled", "ignored"), Some("its worker did not stop"));
     }
 
     #[test]

@@ -319,6 +319,7 @@ fn line(at: Timestamp, word: &str, task: &TaskView) -> String {
     words.extend(task.progress.as_ref().filter(|_| running).map(|tick| show::progress(tick, true)));
     let last_error = task.last_error.as_ref().filter(|_| !running && !task.status.is_final());
     words.extend(task.error.as_ref().or(last_error).map(show::failure));
+    words.extend(show::stopping(task).map(str::to_owned));
     words.retain(|word| !word.is_empty());
     format!("{at}  {word:<16} {}  {}\n", task.task_id, words.join(" · "))
 }

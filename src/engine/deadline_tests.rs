@@ -330,6 +330,26 @@ fn a_worker_that_does_not_stop_is_fenced_and_keeps_its_slot_taken() {
 }
 
 #[test]
+fn a_grace_is_as_long_as_it_is_whatever_the_clock_shows() {
+    let mut rig = EngineRig::new();
+    let task_id = rig.submit(NewTask { cancel_grace_ms: Some(5_000), ..NewTask::new("t") });
+    rig.hello("w", 1, &[]);
+    rig.round();
+    cancel(&mut rig, task_id);
+    rig.round();
+    rig.set_wall(3_600_000);
+    // Another record of the attempt does not count it anew.
+    rig.decide(Command::CancelDelivered { task_id, attempt: 1 }).unwrap();
+    rig.pass(4_999);
+    rig.heard("w");
+    rig.round();
+    assert_eq!(cancel_of(&rig, task_id), Some(Cancel::Delivered));
+    rig.pass(1);
+    rig.round();
+    assert_eq!(cancel_of(&rig, task_id), Some(Cancel::Ignored));
+}
+
+#[test]
 fn a_grace_goes_on_over_a_restart() {
     let mut rig = EngineRig::new();
     let task_id = rig.submit(NewTask { cancel_grace_ms: Some(60_000), ..NewTask::new("t") });
