@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::engine::{Now, Refusal, Ticks};
-use crate::feed::{Tick, Truth};
+use crate::feed::{LatestState, Tick};
 use crate::store::Entry;
 use crate::task::{
     Cancel, ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, cut_line,
@@ -459,7 +459,7 @@ impl Ticks for Board {
     }
 }
 
-impl Truth for Board {
+impl LatestState for Board {
     fn progress(&self, task_id: TaskId) -> Option<Tick> {
         let mut live = self.live.get_mut(&task_id)?;
         if live.tick == 0 {
