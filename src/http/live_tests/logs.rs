@@ -114,13 +114,16 @@ async fn whoever_comes_while_lines_come_misses_none() {
     let test = std::sync::Arc::new(TestHub::start().await);
     test.submit("t").await;
     let task = test.claim().await;
+    // Lines that the hub has surely, and lines that it may have.
     let said = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let saying = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let says = {
-        let (test, said) = (test.clone(), said.clone());
+        let (test, said, saying) = (test.clone(), said.clone(), saying.clone());
         tokio::spawn(async move {
             let mut next = 0;
             while next < LINES {
                 let some = fastrand::u64(1..=7).min(LINES - next);
+                saying.store(next + some, std::sync::atomic::Ordering::SeqCst);
                 test.hub.log(task.0, task.1, (0..some).map(line).collect()).unwrap();
                 next += some;
                 said.store(next, std::sync::atomic::Ordering::SeqCst);
@@ -133,7 +136,7 @@ async fn whoever_comes_while_lines_come_misses_none() {
         })
     };
     let readers = (0..24u64).map(|n| {
-        let (test, said) = (test.clone(), said.clone());
+        let (test, said, saying) = (test.clone(), said.clone(), saying.clone());
         tokio::spawn(async move {
             let begins_at = n * LINES / 24;
             while said.load(std::sync::atomic::Ordering::SeqCst) < begins_at {
@@ -142,8 +145,8 @@ async fn whoever_comes_while_lines_come_misses_none() {
             let tail = fastrand::u64(0..20);
             let before = said.load(std::sync::atomic::Ordering::SeqCst);
             let (seqs, at_subscribed) = match n % 2 {
-                0 => read_socket(&test, task.0, tail, &said).await,
-                _ => read_events(&test, task.0, tail, &said).await,
+                0 => read_socket(&test, task.0, tail, &saying).await,
+                _ => read_events(&test, task.0, tail, &saying).await,
             };
             let first = seqs.first().copied().expect("lines");
             assert!(first + tail > before, "a tail of {tail} after {before} lines began at {first}");
@@ -158,13 +161,13 @@ async fn whoever_comes_while_lines_come_misses_none() {
         test: &TestHub,
         task_id: TaskId,
         tail: u64,
-        said: &std::sync::atomic::AtomicU64,
+        saying: &std::sync::atomic::AtomicU64,
     ) -> (Vec<u64>, u64) {
         let mut socket = test.socket().await;
         let filter = json!({"task_id": [task_id]});
         socket.say(json!({"op": "subscribe", "sub": "a", "filter": filter, "logs": {"tail": tail}})).await;
         socket.until("subscribed").await;
-        let at_subscribed = said.load(std::sync::atomic::Ordering::SeqCst);
+        let at_subscribed = saying.load(std::sync::atomic::Ordering::SeqCst);
         let mut got = Vec::new();
         while got.last() != Some(&LINES) {
             got.extend(seqs([&socket.next().await]));
@@ -176,7 +179,7 @@ async fn whoever_comes_while_lines_come_misses_none() {
         test: &TestHub,
         task_id: TaskId,
         tail: u64,
-        said: &std::sync::atomic::AtomicU64,
+        saying: &std::sync::atomic::AtomicU64,
     ) -> (Vec<u64>, u64) {
         let url = format!("http://{}/api/v1/events?task_id={task_id}&logs={tail}", test.address);
         let mut body = reqwest::get(url).await.unwrap();
@@ -188,7 +191,7 @@ async fn whoever_comes_while_lines_come_misses_none() {
                 let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or("{}");
                 let message: Value = serde_json::from_str(data).unwrap();
                 if message["type"] == "subscribed" {
-                    at_subscribed = Some(said.load(std::sync::atomic::Ordering::SeqCst));
+                    at_subscribed = Some(saying.load(std::sync::atomic::Ordering::SeqCst));
                 }
                 got.extend(seqs([&message]));
                 text = rest.to_owned();
