@@ -189,12 +189,26 @@ impl Pages {
         let is_used = |page: u64, in_use: &std::collections::BTreeSet<u64>| {
             in_use.contains(&page) || mapped_by(page).is_some_and(|mapped| in_use.range(mapped).next().is_some())
         };
+        let mut free = Vec::new();
         for page in empty {
-            if in_use.as_ref().is_none_or(|in_use| is_used(*page, in_use)) {
-                self.found(*page);
+            match in_use.as_ref().is_none_or(|in_use| is_used(*page, in_use)) {
+                true => self.found(*page),
+                false => free.push(*page),
             }
         }
+        // The pages that list the free ones are free themselves, and written all the same.
+        if let Some(page) = free.first()
+            && !lists_free_pages(conn)
+        {
+            self.found(*page);
+        }
     }
+}
+
+/// Whether the list of free pages is whole. SQLite reads it only once it needs one of them.
+fn lists_free_pages(conn: &Connection) -> bool {
+    let said: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+    said.is_ok_and(|said| said == "ok")
 }
 
 /// The pages that a pointer map speaks of, where this page is one; no table knows of it. Each has five bytes there, and the
