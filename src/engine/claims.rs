@@ -24,10 +24,6 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    pub(super) fn group(&self) -> GroupId {
-        self.group
-    }
-
     /// How many more it takes.
     pub(super) fn open(&self) -> u32 {
         self.wanted - self.given.len() as u32
@@ -64,12 +60,16 @@ impl Engine {
     }
 
     pub(super) fn unclaim(&mut self, ticket: u64) {
-        if let Some(claim) = self.claims.remove(&ticket) {
-            self.groups.remove_slot(claim.group, &claim.free);
-            self.groups.leave(claim.group, &mut self.lanes);
-            // It may have been all that was left of its worker.
-            self.leaving.push(claim.worker_id);
-        }
+        self.take_claim(ticket);
+    }
+
+    /// Takes a claim out of the engine. It may have been all that was left of its worker.
+    fn take_claim(&mut self, ticket: u64) -> Option<Claim> {
+        let claim = self.claims.remove(&ticket)?;
+        self.groups.remove_slot(claim.group, &claim.free);
+        self.groups.leave(claim.group, &mut self.lanes);
+        self.leaving.push(claim.worker_id.clone());
+        Some(claim)
     }
 
     pub(super) fn give_to_claim(&mut self, ticket: u64, task: Arc<Task>, now: Now) {
@@ -97,11 +97,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn close_claim(&mut self, ticket: u64, cx: &mut Cx<'_>) {
-        if let Some(claim) = self.claims.remove(&ticket) {
-            self.groups.remove_slot(claim.group, &claim.free);
-            self.groups.leave(claim.group, &mut self.lanes);
-            self.leaving.push(claim.worker_id);
+    fn close_claim(&mut self, ticket: u64, cx: &mut Cx<'_>) {
+        if let Some(claim) = self.take_claim(ticket) {
             cx.batch.notices.push(Notice::Claimed { ticket, tasks: claim.given });
         }
     }

@@ -469,10 +469,7 @@ impl Engine {
     }
 
     fn unschedule(&mut self, task: &Task) -> Option<u64> {
-        match self.timers.clear(&Alarm::Due(task.task_id)) {
-            Some(At::Mono(ends)) => Some(ends),
-            _ => None,
-        }
+        self.timers.clear(&Alarm::Due(task.task_id)).and_then(At::wait_ends)
     }
 
     fn running(&self) -> usize {

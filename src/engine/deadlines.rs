@@ -32,10 +32,7 @@ impl Engine {
 
     /// It leaves the engine.
     pub(super) fn clear_deadlines(&mut self, task: &Task, private: &mut Private) {
-        let mut clear = |alarm: Alarm| match self.timers.clear(&alarm) {
-            Some(At::Mono(ends)) => Some(ends),
-            _ => None,
-        };
+        let mut clear = |alarm: Alarm| self.timers.clear(&alarm).and_then(At::wait_ends);
         if task.deadline().is_some() {
             private.deadline_ends = clear(Alarm::Deadline(task.task_id));
         }

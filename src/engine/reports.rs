@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::task::{
     Cancel, Event, Failure, Invalid, Json, Outcome, RESULT_BYTES_MAX, RESULT_INLINE_BYTES, RetryPolicy, Status, Task,
-    TaskId,
+    TaskId, Timestamp,
 };
 
 use super::core::{Engine, Step, full_progress, keep_progress};
@@ -112,10 +112,7 @@ impl Engine {
             task.run.get_or_insert_default().last_error = Some(error);
             Event::Retrying
         } else {
-            task.status = Status::Failed;
-            let run = task.run.get_or_insert_default();
-            run.finished_at = Some(cx.now.at);
-            run.outcome = Some(Outcome::Error(error));
+            set_failed(&mut task, error, cx.now.at);
             Event::Failed
         };
         self.step(Some(task_id), Step { note, ..Step::new(task, event) }, cx);
@@ -140,11 +137,8 @@ impl Engine {
         task.tries -= 1;
         task.crashes += u32::from(lost == Lost::Crash);
         let event = if task.crashes >= task.max_crashes && lost == Lost::Crash {
-            task.status = Status::Failed;
             let message = format!("lost with its worker {} times", task.crashes);
-            let run = task.run.get_or_insert_default();
-            run.finished_at = Some(cx.now.at);
-            run.outcome = Some(Outcome::Error(Failure::new("poison", message)));
+            set_failed(&mut task, Failure::new("poison", message), cx.now.at);
             Event::Failed
         } else {
             task.status = Status::Pending;
@@ -179,12 +173,9 @@ impl Engine {
         if task.status == Status::Running {
             self.end_attempt(&mut task, EndedBy::Hub, cx.ticks);
         }
-        task.status = Status::Failed;
         task.run_at = None;
         task.delayed = false;
-        let run = task.run.get_or_insert_default();
-        run.finished_at = Some(cx.now.at);
-        run.outcome = Some(Outcome::Error(error));
+        set_failed(&mut task, error, cx.now.at);
         self.step(Some(task_id), Step::new(task, Event::Failed).note(note), cx);
     }
 
@@ -197,6 +188,13 @@ impl Engine {
         run.cancel_requested_at = None;
         run.ended_by_hub = by == EndedBy::Hub;
     }
+}
+
+fn set_failed(task: &mut Task, error: Failure, at: Timestamp) {
+    task.status = Status::Failed;
+    let run = task.run.get_or_insert_default();
+    run.finished_at = Some(at);
+    run.outcome = Some(Outcome::Error(error));
 }
 
 fn check(report: &Report) -> Result<(), Invalid> {

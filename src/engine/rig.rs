@@ -162,7 +162,7 @@ impl EngineRig {
 
     /// The newest connection of a worker closes.
     pub(super) fn left(&mut self, worker_id: &str) {
-        let session = self.engine.workers[worker_id].session();
+        let session = self.engine.workers[worker_id].session;
         self.decide(Command::Left { worker_id: Name::new(worker_id), session }).expect("it may leave");
     }
 

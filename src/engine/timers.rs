@@ -38,6 +38,13 @@ pub(super) enum At {
     Lived(u64),
 }
 
+impl At {
+    /// When a wait is over, where it is one: no record knows.
+    pub(super) fn wait_ends(self) -> Option<u64> {
+        if let At::Mono(ends) = self { Some(ends) } else { None }
+    }
+}
+
 /// All alarms that are set.
 #[derive(Default)]
 pub(super) struct Timers {

@@ -35,8 +35,11 @@ impl Engine {
         let (queue, task_type) = (task.queue.as_str(), task.task_type.as_str());
         // Groups are few and workers many: look at these only where there may be one.
         self.groups.has_member_for(queue, task_type)
-            && (self.claims.values().any(|claim| self.groups.takes(claim.group(), queue, task_type))
-                || self.workers.values().any(|worker| worker.link() != Link::Away && worker.takes(queue, task_type)))
+            && (self.claims.values().any(|claim| self.groups.takes(claim.group, queue, task_type))
+                || self
+                    .workers
+                    .values()
+                    .any(|worker| worker.link != Link::Away && worker.accepts.takes(queue, task_type)))
     }
 }
 

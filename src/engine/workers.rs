@@ -58,19 +58,6 @@ impl Worker {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn session(&self) -> u64 {
-        self.session
-    }
-
-    pub(super) fn link(&self) -> Link {
-        self.link
-    }
-
-    pub(super) fn takes(&self, queue: &str, task_type: &str) -> bool {
-        self.accepts.takes(queue, task_type)
-    }
-
     pub(super) fn load(&self) -> u32 {
         (self.running.len() + self.ending.len()) as u32
     }
