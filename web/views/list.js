@@ -48,6 +48,7 @@ export function listView({ hub, announce, now }) {
   const rows = new Map(); // task_id → Row, of those in the document
   let row_px; // the height of a row with its line, which style.css decides
   let order = []; // the tasks of all rows, in their order
+  let more = false; // beyond those rows the hub has others that match
   const changed = new Set(); // task_ids
   let filters = readFilters('');
   let subscription;
@@ -62,6 +63,7 @@ export function listView({ hub, announce, now }) {
   let cursor_before; // created before this
   let searched_all = false; // all that have the text were found
   let older_n = 0; // of those that were asked for
+  let lists_n = 0; // how often the list of older ones began anew: an answer to what was asked before is of no use
   let live_at; // when the page was last known to be right
   let ready = false; // there was a picture once
   let reorder = false;
@@ -111,6 +113,7 @@ export function listView({ hub, announce, now }) {
     waiting_n = transitions_n = 0;
     const focused = list.contains(document.activeElement) && document.activeElement;
     order = refused ? [] : select(tasks.values(), { filter: subscriptionFilter(filters), text: filters.q, order: filters.order }).tasks;
+    more = answered && truncated && !(filters.q && searched_all);
     reveal(at);
     if (focused?.isConnected && document.activeElement !== focused) refocus(focused);
     news.hidden = true;
@@ -164,7 +167,6 @@ export function listView({ hub, announce, now }) {
     if (why !== blank_for) blank.replaceChildren(...why());
     blank_for = why;
     head.hidden = !n;
-    const more = answered && truncated && !(filters.q && searched_all);
     const is_full = older_n >= OLDER_MAX;
     foot.textContent = failed || shownWords({ n, more, is_full, total: total(), searched: !!filters.q, answered, live_at: is_live ? undefined : live_at && time(live_at) });
     older.hidden = !more || is_full;
@@ -208,6 +210,7 @@ export function listView({ hub, announce, now }) {
       truncated = event.truncated;
       edge = truncated ? Math.min(...event.tasks.map(createdAt)) : -Infinity;
       cursor = undefined;
+      lists_n++;
       older_n = 0;
       hub.tasks_max = TASKS_MAX;
       answered = ready = reorder = true;
@@ -238,6 +241,7 @@ export function listView({ hub, announce, now }) {
     if (createdAt(task) < edge) return;
     edge = createdAt(task);
     cursor = undefined;
+    lists_n++;
   }
 
   /** Of the running tasks only what the other subscription does not tell: those beyond its snapshot. */
@@ -304,18 +308,20 @@ export function listView({ hub, announce, now }) {
   /** Asks for more than the snapshot had: what is found joins the list, and is kept up to date with it. */
   async function fetchMore(query) {
     const asked_for = filtersAddress(filters);
+    const list_n = lists_n;
+    const isWanted = () => asked_for === filtersAddress(filters) && list_n === lists_n;
     fetching = true;
     failed = '';
     try {
       const page = await hub.list({ ...asQuery(), limit: PAGE, ...query });
-      if (asked_for !== filtersAddress(filters)) return;
+      if (!isWanted()) return;
       older_n += page.tasks.length;
       hub.tasks_max = TASKS_MAX + older_n;
       subscription.include(page.tasks);
       for (const task of page.tasks) tasks.apply(task);
       return page;
     } catch (error) {
-      if (asked_for === filtersAddress(filters)) failed = `Older tasks could not be asked for: ${complaint(error)}`;
+      if (isWanted()) failed = `Older tasks could not be asked for: ${complaint(error)}`;
     } finally {
       fetching = false;
       reorder = true;
