@@ -17,8 +17,9 @@
 //! | module | what | knows |
 //! |---|---|---|
 //! | [`task`] | the record of a task, its states, filters, ids | nothing of ours |
-//! | [`engine`] | every decision, without clock, I/O or runtime | task |
-//! | [`store`] | a log of commits and a view behind it, on SQLite | task |
+//! | [`settings`] | what people set while it runs: queues, limits | task |
+//! | [`engine`] | every decision, without clock, I/O or runtime | task, settings |
+//! | [`store`] | a log of commits and a view behind it, on SQLite | task, settings |
 //! | [`feed`] | who hears of what, and how fast | task |
 //! | [`hub`] | the one writer, the board, the handle | engine, store, feed |
 //! | [`wire`] | every public JSON shape and code | task |
@@ -42,6 +43,7 @@ pub mod hub;
 pub mod lived;
 mod seldom;
 pub mod server;
+pub mod settings;
 pub mod signals;
 pub mod store;
 pub mod task;

@@ -1,10 +1,11 @@
-// The dashboard: one connection, three views, and the address that says which of them is shown.
+// The dashboard: one connection, four views, and the address that says which of them is shown.
 
 import { keepSource } from './source.js';
 import { connect } from './taskhub.js';
 import { connectionView } from './views/connection.js';
 import { icon } from './views/dom.js';
 import { listView } from './views/list.js';
+import { queuesView } from './views/queues.js';
 import { taskView } from './views/task.js';
 import { count } from './views/words.js';
 import { workersView } from './views/workers.js';
@@ -87,14 +88,16 @@ hub.stats((stats) => {
 
 const list = listView({ hub, announce, now });
 const workers = workersView({ hub, now });
-main.replaceChildren(list.element, workers.element);
+const queues = queuesView({ hub, announce, now });
+main.replaceChildren(list.element, workers.element, queues.element);
 
 function route() {
   const [path, query = ''] = location.hash.slice(1).split('?');
   const [, view, id] = path.split('/');
   const onTask = view === 'task' && id;
-  if (onTask || view === 'workers') list.hide();
+  if (onTask || view === 'workers' || view === 'queues') list.hide();
   workers.hide();
+  queues.hide();
   task = task?.close();
   if (onTask) {
     task = taskView({ hub, task_id: decoded(id), back: list.address(), announce, retitle, now });
@@ -103,12 +106,14 @@ function route() {
     task.focus();
   } else if (view === 'workers') {
     workers.show();
+  } else if (view === 'queues') {
+    queues.show();
   } else {
     list.show(query);
   }
   retitle();
   for (const link of document.querySelectorAll('nav a')) {
-    const current = link.dataset.view === (view === 'workers' ? 'workers' : 'tasks');
+    const current = link.dataset.view === (['queues', 'workers'].includes(view) ? view : 'tasks');
     if (current) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }

@@ -66,6 +66,36 @@ export class Rest {
     return (await this.call('GET', `tasks/${encodeURIComponent(task_id)}/history`)).transitions;
   }
 
+  /** The queues, each with what is set of it and what stands in it. */
+  async queues() {
+    return (await this.call('GET', 'queues')).queues;
+  }
+
+  /** One queue. */
+  queue(name) {
+    return this.call('GET', `queues/${encodeURIComponent(name)}`);
+  }
+
+  /** Sets a queue, all of it: `concurrency`, `key_concurrency`, `user_concurrency`, `fair_by`, `ageing_ms`. */
+  setQueue(name, settings) {
+    return this.call('PUT', `queues/${encodeURIComponent(name)}`, { body: settings });
+  }
+
+  /** Hands out nothing of a queue any more, until it is resumed. */
+  pauseQueue(name) {
+    return this.call('POST', `queues/${encodeURIComponent(name)}/pause`);
+  }
+
+  /** Lets a paused queue go on. */
+  resumeQueue(name) {
+    return this.call('POST', `queues/${encodeURIComponent(name)}/resume`);
+  }
+
+  /** Cancels what does not run of a queue: `{matched, changed}`. */
+  purgeQueue(name) {
+    return this.call('POST', `queues/${encodeURIComponent(name)}/purge`);
+  }
+
   /** The connected workers. */
   async workers() {
     return (await this.call('GET', 'workers')).workers;

@@ -14,6 +14,7 @@ mod ids;
 mod outcome;
 mod page;
 mod papers;
+mod queues;
 mod run;
 mod serve;
 mod show;
@@ -78,6 +79,11 @@ enum Command {
     Stats(tasks::HubOnly),
     /// List the workers
     Workers(tasks::HubOnly),
+    /// Set queues, pause them, and look at what stands in them
+    #[command(subcommand)]
+    Queue(queues::QueueCommand),
+    /// Show or set what users may have at once
+    Limits(queues::LimitsArgs),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -153,6 +159,8 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Retry(args) => block_on(tasks::retry(args)),
         Command::Stats(args) => block_on(tasks::stats(args)),
         Command::Workers(args) => block_on(tasks::workers(args)),
+        Command::Queue(command) => block_on(queues::queue(command)),
+        Command::Limits(args) => block_on(queues::limits(args)),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

@@ -269,7 +269,6 @@ pub(super) fn terminal_size(descriptor: i32) -> Option<(usize, usize)> {
     (answer == 0 && size.ws_col > 0).then_some((usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
-/// Everything about one task.
 /// Why a task waits, a line for each reason; or that it does not wait.
 pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
     let mut out = String::new();
@@ -277,6 +276,18 @@ pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
         let words = match reason {
             WaitsFor::Time { until } => {
                 format!("it waits until {}, in {}", moment(*until), span(until.millis_since(now)))
+            }
+            WaitsFor::QueuePaused => format!("its queue {} is paused", task.queue),
+            WaitsFor::QueueLimit { limit, running } => {
+                format!("{running} tasks of queue {} run, and {limit} may at a time", task.queue)
+            }
+            WaitsFor::KeyLimit { limit, running } => {
+                let key = task.concurrency_key.as_ref().map_or("", |key| key.as_str());
+                format!("{running} with the key {key:?} run, and {limit} may at a time")
+            }
+            WaitsFor::UserLimit { limit, running } => {
+                let user = task.user_id.as_ref().map_or("", |user| user.as_str());
+                format!("{running} of user {user:?} run, and {limit} may at a time")
             }
             WaitsFor::NoWorker => {
                 format!("no worker is connected that takes tasks of type {} in queue {}", task.task_type, task.queue)
@@ -302,6 +313,7 @@ pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
     out
 }
 
+/// Everything about one task.
 pub(super) fn task(task: &TaskView, now: Timestamp, colours: bool) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {

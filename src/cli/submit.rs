@@ -10,7 +10,7 @@ use clap::Args;
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
-use crate::task::{FilterSpec, Json, NewTask, RetryPolicy, Status, TaskId, TaskView, Timestamp};
+use crate::task::{FilterSpec, Json, NewTask, OnConflict, RetryPolicy, Status, TaskId, TaskView, Timestamp};
 use crate::wire::SnapshotSpec;
 
 #[derive(Debug, Args)]
@@ -57,6 +57,12 @@ pub(super) struct SubmitArgs {
     /// At how many lost attempts it fails
     #[arg(long, value_name = "N")]
     max_crashes: Option<u32>,
+    /// Tasks of its queue with the same key run one after the other, or as many at once as the queue is set to
+    #[arg(long, value_name = "KEY")]
+    concurrency_key: Option<String>,
+    /// Where such tasks are unfinished: queue, reject, replace-waiting or cancel-running
+    #[arg(long, value_name = "WHAT", value_parser = on_conflict, requires = "concurrency_key")]
+    on_conflict: Option<OnConflict>,
     /// The same key and task again, within 24 hours, give the first task
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -109,6 +115,16 @@ fn by(text: &str) -> Result<By, String> {
     Timestamp::parse(text).map(By::At).or_else(|_| time()).map_err(wrong)
 }
 
+fn on_conflict(text: &str) -> Result<OnConflict, String> {
+    match text {
+        "queue" => Ok(OnConflict::Queue),
+        "reject" => Ok(OnConflict::Reject),
+        "replace-waiting" => Ok(OnConflict::ReplaceWaiting),
+        "cancel-running" => Ok(OnConflict::CancelRunning),
+        _ => Err("it is queue, reject, replace-waiting or cancel-running".into()),
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -126,6 +142,8 @@ impl SubmitArgs {
             user_id: self.words.user.clone(),
             labels: labels(&self.words.labels)?,
             priority: self.priority,
+            concurrency_key: self.concurrency_key.clone(),
+            on_conflict: self.on_conflict,
             run_at: self.run_at,
             delay_ms: self.delay.map(millis),
             timeout_ms: self.timeout.map(millis),

@@ -1,8 +1,9 @@
 //! What the commands that ask once print for people: whole texts, from what the hub answered and the time it is.
 
 use super::show::{self, Table};
+use crate::settings::{FairBy, Limits, UserLimits};
 use crate::task::{Status, TaskView, Timestamp, Transition};
-use crate::wire::{QueueStats, Stats, WorkerView};
+use crate::wire::{QueueStats, QueueView, Stats, WorkerView};
 
 /// What a text is made for.
 #[derive(Clone, Copy)]
@@ -125,6 +126,50 @@ pub(super) fn stats(stats: &Stats, look: Look) -> String {
         text.push_str(&table.text(None));
     }
     text
+}
+
+/// `queue`: a line a queue.
+pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
+    let heads =
+        ["QUEUE", "RUNNING", "READY", "SCHEDULED", "WAITING", "AT ONCE", "A USER", "A KEY", "FAIR BY", "AGEING", ""];
+    let mut table = Table::new(&heads, &[1, 2, 3, 4, 5, 6, 7]);
+    let number = |limit: Option<u32>| limit.map(|limit| limit.to_string()).unwrap_or_default();
+    for QueueView { name, settings, tasks, .. } in queues {
+        table.row([
+            name.to_string(),
+            tasks.running.to_string(),
+            tasks.pending.to_string(),
+            tasks.scheduled.to_string(),
+            tasks.waiting.to_string(),
+            number(settings.concurrency),
+            number(settings.user_concurrency),
+            settings.key_concurrency.to_string(),
+            match settings.fair_by {
+                FairBy::None => "",
+                FairBy::User => "user",
+                FairBy::Key => "key",
+            }
+            .to_owned(),
+            settings.ageing_ms.map(show::span).unwrap_or_default(),
+            if settings.paused { "paused" } else { "" }.to_owned(),
+        ]);
+    }
+    table.text(look.width)
+}
+
+/// `limits`: a line for all, and one for each user of whom something else is set.
+pub(super) fn limits(limits: &Limits, look: Look) -> String {
+    let mut table = Table::new(&["USER", "RUNNING", "WAITING", "SUBMITS A MINUTE"], &[1, 2, 3]);
+    let number = |limit: Option<u32>, or: &str| limit.map_or_else(|| or.to_owned(), |limit| limit.to_string());
+    let mut row = |user: &str, limits: &UserLimits, or: &str| {
+        let UserLimits { running, waiting, submits_per_min } = limits;
+        table.row([user.to_owned(), number(*running, or), number(*waiting, or), number(*submits_per_min, or)]);
+    };
+    row("(each)", &limits.user, "no limit");
+    for (user, of_user) in &limits.users {
+        row(user, of_user, "");
+    }
+    table.text(look.width)
 }
 
 /// `workers`: a line a worker.

@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
+use crate::settings::{Limits, QueueSettings};
 use crate::task::{Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
-use crate::wire::{CancelBody, Code, History, LogList, Problem, RetryBody, Stats, TaskList, WorkerList, WorkerView};
+use crate::wire::{
+    CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, Stats, TaskList, WorkerList,
+    WorkerView,
+};
 
 /// How long a hub may take for an answer it is not asked to hold back.
 const ANSWER_MS_MAX: u64 = 30_000;
@@ -217,6 +221,57 @@ impl Client {
     /// The workers the hub knows of.
     pub async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
         Ok(self.call::<WorkerList>(self.request(Method::GET, "workers")).await?.workers)
+    }
+
+    /// The queues: those that are set, and of the others the ones with the most unfinished tasks.
+    pub async fn queues(&self) -> Result<Vec<QueueView>, ClientError> {
+        Ok(self.call::<QueueList>(self.request(Method::GET, "queues")).await?.queues)
+    }
+
+    /// One queue.
+    pub async fn queue(&self, name: &str) -> Result<QueueView, ClientError> {
+        self.call(self.of_queue(Method::GET, name, "")).await
+    }
+
+    /// Sets a queue, all of it; whether it is paused stays as it is.
+    pub async fn set_queue(&self, name: &str, settings: &QueueSettings) -> Result<QueueView, ClientError> {
+        self.call(self.of_queue(Method::PUT, name, "").json(settings)).await
+    }
+
+    /// Sets a queue back to the defaults. It is not paused then.
+    pub async fn unset_queue(&self, name: &str) -> Result<(), ClientError> {
+        self.send(self.of_queue(Method::DELETE, name, "")).await.map(|_| ())
+    }
+
+    /// Hands out nothing of a queue any more, until it is resumed.
+    pub async fn pause_queue(&self, name: &str) -> Result<QueueView, ClientError> {
+        self.call(self.of_queue(Method::POST, name, "/pause")).await
+    }
+
+    /// Lets a paused queue go on.
+    pub async fn resume_queue(&self, name: &str) -> Result<QueueView, ClientError> {
+        self.call(self.of_queue(Method::POST, name, "/resume")).await
+    }
+
+    /// Cancels what does not run of a queue.
+    pub async fn purge_queue(&self, name: &str) -> Result<Changed, ClientError> {
+        self.call(self.of_queue(Method::POST, name, "/purge")).await
+    }
+
+    /// What users may have at once.
+    pub async fn limits(&self) -> Result<Limits, ClientError> {
+        self.call(self.request(Method::GET, "limits")).await
+    }
+
+    /// Sets what users may have at once, all of it.
+    pub async fn set_limits(&self, limits: &Limits) -> Result<Limits, ClientError> {
+        self.call(self.request(Method::PUT, "limits").json(limits)).await
+    }
+
+    /// A name that is no name of a queue must not become another path.
+    fn of_queue(&self, method: Method, name: &str, what: &str) -> RequestBuilder {
+        let escaped: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+        self.request(method, &format!("queues/{escaped}{what}"))
     }
 
     /// The live stream. It connects when it is first polled.

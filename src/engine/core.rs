@@ -3,15 +3,19 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use crate::settings::{Setting, SettingChange, SettingId};
 use crate::task::{
     Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
 };
 
 use super::claims::Claim;
+use super::conflicts::Keyed;
 use super::groups::{Slot, WorkerGroups};
 use super::keys::Keys;
 use super::lanes::Lanes;
+use super::leases::Ending;
 use super::private::{Journal, Private};
+use super::quotas::Quotas;
 use super::timers::{Alarm, At, Timers};
 use super::workers::Worker;
 use super::{Answer, Batch, Command, Cx, Notice, Now, Refusal, Ticks, WorkerState};
@@ -60,7 +64,7 @@ pub struct Engine {
     pub(super) options: Options,
     pub(super) random: fastrand::Rng,
     pub(super) ids: IdSource,
-    rev: u64,
+    pub(super) rev: u64,
     pub(super) tasks: HashMap<TaskId, Arc<Task>, IdHasher>,
     unfinished: usize,
     /// Final tasks in `tasks`, in the order they came.
@@ -73,7 +77,7 @@ pub struct Engine {
     pub(super) journal: Journal,
     pub(super) workers: HashMap<Name, Worker>,
     /// Who may still be at an attempt that is over for the hub.
-    pub(super) endings: HashMap<(TaskId, u32), Name, IdHasher>,
+    pub(super) endings: HashMap<(TaskId, u32), Ending, IdHasher>,
     /// Workers that seem to be gone for good. They are forgotten between batches, since a revert may give them back what
     /// they held.
     pub(super) leaving: Vec<Name>,
@@ -81,6 +85,9 @@ pub struct Engine {
     /// When ready tasks that do not wait for ever were last served, in lived time.
     pub(super) served_at: HashMap<TaskId, u64, IdHasher>,
     pub(super) keys: Keys,
+    pub(super) settings: HashMap<SettingId, Arc<Setting>>,
+    pub(super) keyed: Keyed,
+    pub(super) quotas: Quotas,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
     pub(super) recovering: bool,
@@ -128,6 +135,9 @@ impl Engine {
             claims: HashMap::new(),
             served_at: HashMap::default(),
             keys: Keys::default(),
+            settings: HashMap::new(),
+            keyed: Keyed::default(),
+            quotas: Quotas::default(),
             draining: false,
             recovering: false,
         }
@@ -168,6 +178,7 @@ impl Engine {
     pub fn absent(&self, command: &Command) -> Vec<TaskId> {
         let ids: &[TaskId] = match command {
             Command::Cancel { task_id, .. }
+            | Command::CancelWaiting { task_id, .. }
             | Command::Retry { task_id, .. }
             | Command::Delete { task_id }
             | Command::Report { task_id, .. } => std::slice::from_ref(task_id),
@@ -195,6 +206,7 @@ impl Engine {
     pub fn shed(&mut self) {
         self.gone.clear();
         self.journal.clear();
+        self.quotas.round_over();
         self.forget_leaving();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
@@ -209,6 +221,12 @@ impl Engine {
         match command {
             Command::Submit { tasks, key } => self.submit(tasks, key, cx),
             Command::Cancel { task_id, reason } => self.cancel(task_id, reason, cx),
+            Command::CancelWaiting { task_id, reason } => {
+                match self.tasks.get(&task_id).is_some_and(|task| task.status == Status::Running) {
+                    true => Err(Refusal::TaskRunning),
+                    false => self.cancel(task_id, Some(reason), cx),
+                }
+            }
             Command::CancelDelivered { task_id, attempt } => {
                 self.cancel_delivered(task_id, attempt, cx);
                 Ok(Answer::Done)
@@ -240,6 +258,13 @@ impl Engine {
                 Ok(Answer::Done)
             }
             Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, cx),
+            Command::SetQueue { name, settings } => Ok(self.set_queue(name, settings, cx)),
+            Command::UnsetQueue { name } => {
+                self.unset_queue(name, cx);
+                Ok(Answer::Done)
+            }
+            Command::PauseQueue { name, paused } => Ok(self.pause_queue(name, paused, cx)),
+            Command::SetLimits { limits } => Ok(self.set_limits(limits, cx)),
             Command::Drain => {
                 self.draining = true;
                 self.dismiss_claims(cx);
@@ -305,8 +330,8 @@ impl Engine {
     }
 
     fn assign_one(&mut self, cx: &mut Cx<'_>) -> bool {
-        let Some((rank, slot)) = self.groups.next() else { return false };
-        let (task_id, slot) = (rank.task_id, slot.clone());
+        let Some((task_id, slot)) = self.groups.next() else { return false };
+        let slot = slot.clone();
         let (worker_id, lease_ms) = match &slot {
             Slot::Worker(worker_id) => (worker_id.clone(), None),
             Slot::Claim(ticket) => (self.claims[ticket].worker_id.clone(), self.claims[ticket].lease_ms),
@@ -322,6 +347,7 @@ impl Engine {
             ..Run::default()
         }));
         let task = self.step(Some(task_id), Step::new(task, Event::Running), cx);
+        self.lanes.serve(&task, &mut self.groups);
         match slot {
             Slot::Worker(worker_id) => cx.batch.notices.push(Notice::Run { worker_id, task }),
             Slot::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),
@@ -381,15 +407,36 @@ impl Engine {
     /// Takes back everything a batch changed, because it could not be made durable. Claims that it answered stay
     /// answered: whoever waits for them is told.
     pub fn revert(&mut self, batch: Batch, now: Now) {
-        for change in batch.changes.into_iter().rev() {
-            let next = (change.kind != ChangeKind::Gone).then_some(&change.task);
-            self.replace(next, change.prev.as_ref(), now);
-            self.rev = change.rev - 1;
-        }
-        // The numbers of what was taken back are given again.
-        self.journal.clear();
+        self.take_back(&mut { batch.changes }, &mut { batch.settings }, (0, 0), now);
+        self.quotas.take_back(0);
         for key in &batch.keys {
             self.keys.forget(key.key);
+        }
+    }
+
+    /// Takes back what follows the first so many changes of tasks and of settings, the newest first.
+    pub(super) fn take_back(
+        &mut self,
+        changes: &mut Vec<Change>,
+        settings: &mut Vec<SettingChange>,
+        (keep_changes, keep_settings): (usize, usize),
+        now: Now,
+    ) {
+        loop {
+            let change = changes.get(keep_changes..).and_then(|rest| rest.last()).map(|change| change.rev);
+            let setting = settings.get(keep_settings..).and_then(|rest| rest.last()).map(|change| change.rev);
+            let Some(rev) = change.max(setting) else { break };
+            if change == Some(rev)
+                && let Some(change) = changes.pop()
+            {
+                let next = (change.kind != ChangeKind::Gone).then_some(&change.task);
+                self.replace(next, change.prev.as_ref(), now);
+                // Its number is given again.
+                self.journal.take(rev);
+            } else if let Some(SettingChange { id, prev, .. }) = settings.pop() {
+                self.put_setting(id, prev);
+            }
+            self.rev = rev - 1;
         }
     }
 
@@ -416,14 +463,19 @@ impl Engine {
             return self.finals.push_back(task.task_id);
         }
         self.unfinished += 1;
+        self.keyed.insert(task);
+        self.quotas.insert(task);
         self.set_deadlines(task, &private, now);
         match task.status {
             Status::Pending => {
-                self.lanes.insert(task, &mut self.groups);
-                self.expect_service(task, now);
+                self.lanes.insert(task, private.turn, &mut self.groups);
+                self.expect_service(task, private.served_at, now);
             }
             Status::Scheduled => self.schedule(task, private.wait_ends, now),
-            Status::Running => self.lease(task, private.lease, now),
+            Status::Running => {
+                self.lanes.begin(task, &mut self.groups);
+                self.lease(task, private.lease, now);
+            }
             Status::Waiting => {}
             Status::Completed | Status::Failed | Status::Cancelled => unreachable!("it is not final"),
         }
@@ -435,14 +487,19 @@ impl Engine {
             return private;
         }
         self.unfinished -= 1;
+        self.keyed.remove(task);
+        self.quotas.remove(task);
         self.clear_deadlines(task, &mut private);
         match task.status {
             Status::Pending => {
-                self.lanes.remove(task, &mut self.groups);
-                self.end_service(task);
+                private.turn = self.lanes.remove(task, &mut self.groups);
+                private.served_at = self.end_service(task);
             }
             Status::Scheduled => private.wait_ends = self.unschedule(task),
-            Status::Running => private.lease = self.unlease(task),
+            Status::Running => {
+                private.lease = self.unlease(task);
+                self.lanes.end(task, &mut self.groups);
+            }
             Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
         }
         private

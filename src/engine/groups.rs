@@ -1,18 +1,20 @@
 //! Which worker takes which task next: worker groups, and the free slots in them.
 //!
 //! Workers and open claims that accept the same queues and types form a *group*. A group keeps the heads of the lanes it
-//! takes, best first, and the free *slots* of its members: the least loaded first, then the one that waits longest.
+//! takes: those of one queue in the order of that queue, and of each open queue the best, by priority and then age. And it
+//! keeps the free *slots* of its members: the least loaded first, then the one that waits longest.
 //!
 //! Groups overlap: a worker for everything and a worker for one type both wait for that type. So the next slot is chosen
 //! among all groups that have a ready task, by the same rule as within one. Served group by group, the first would take
 //! all there is for as long as it has room.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::task::Name;
+use crate::task::{Name, TaskId};
 
 use super::Accepts;
-use super::lanes::{Lane, LaneId, Lanes, Rank};
+use super::buckets::{Head, LaneId, QueueId};
+use super::lanes::Lanes;
 
 /// Groups without members that are kept for the next claim. Beyond this, the one that was left first is dropped.
 const EMPTY_GROUPS_MAX: usize = 64;
@@ -39,14 +41,19 @@ pub(super) struct FreeSlot {
 
 struct Group {
     accepts: Accepts,
-    /// The head of each lane that this group takes and that is not empty.
-    heads: BTreeSet<(Rank, LaneId)>,
+    /// The head of each lane that this group takes, by queue.
+    lanes: HashMap<QueueId, BTreeSet<(Head, LaneId)>>,
+    /// The first of each of these, where the queue is open.
+    heads: BTreeSet<(AmongQueues, QueueId)>,
     free: BTreeSet<FreeSlot>,
     /// Its key in [`WorkerGroups::matchable`], while it is there.
     key: Option<MatchKey>,
     members: usize,
     empty_since: u64,
 }
+
+/// The place of a head among those of other queues.
+type AmongQueues = (u8, TaskId);
 
 /// The load and the `since` of a group's first free slot.
 type MatchKey = (u32, u64);
@@ -59,6 +66,7 @@ pub(super) struct WorkerGroups {
     groups: Vec<Option<Group>>,
     /// Groups that have both a ready task and a free slot, in the order of those slots.
     matchable: BTreeSet<(MatchKey, GroupId)>,
+    closed: HashSet<QueueId>,
     /// Counts events, to tell which was earlier.
     events: u64,
 }
@@ -72,6 +80,7 @@ impl WorkerGroups {
         }
         let group = Group {
             accepts: accepts.clone(),
+            lanes: HashMap::new(),
             heads: BTreeSet::new(),
             free: BTreeSet::new(),
             key: None,
@@ -126,11 +135,12 @@ impl WorkerGroups {
         self.update_match(id);
     }
 
-    /// The next pair of a ready task and a slot: the best task for the emptiest slot that there is one for.
-    pub(super) fn next(&self) -> Option<(Rank, &Slot)> {
+    /// The next pair of a task and a slot: the best task for the emptiest slot that there is one for.
+    pub(super) fn next(&self) -> Option<(TaskId, &Slot)> {
         let (_, id) = self.matchable.first()?;
         let group = self.groups[id.0 as usize].as_ref()?;
-        Some((group.heads.first()?.0, &group.free.first()?.slot))
+        let ((_, task_id), _) = group.heads.first()?;
+        Some((*task_id, &group.free.first()?.slot))
     }
 
     /// Puts a group among those that can be served, or out of them, as its heads and slots say.
@@ -149,10 +159,6 @@ impl WorkerGroups {
         }
     }
 
-    pub(super) fn accepts(&self, id: GroupId, lane: &Lane) -> bool {
-        self.takes(id, lane.queue.as_str(), lane.task_type.as_str())
-    }
-
     /// Whether a worker is known, or a claim open, that takes tasks of this type in this queue.
     pub(super) fn has_member_for(&self, queue: &str, task_type: &str) -> bool {
         self.groups.iter().flatten().any(|group| group.members > 0 && group.accepts.takes(queue, task_type))
@@ -167,29 +173,71 @@ impl WorkerGroups {
         self.groups[id.0 as usize].as_ref().is_some_and(|group| group.members > 0)
     }
 
-    pub(super) fn accepting(&self, lane: &Lane) -> Vec<GroupId> {
-        (0..self.groups.len() as u32).map(GroupId).filter(|id| self.accepts(*id, lane)).collect()
+    pub(super) fn accepting(&self, queue: &str, task_type: &str) -> Vec<GroupId> {
+        (0..self.groups.len() as u32).map(GroupId).filter(|id| self.takes(*id, queue, task_type)).collect()
     }
 
     /// Tells these groups that the head of a lane changed.
-    pub(super) fn head_changed(&mut self, groups: &[GroupId], lane: LaneId, before: Option<Rank>, after: Option<Rank>) {
-        if before == after {
-            return;
-        }
+    pub(super) fn head_changed(
+        &mut self,
+        groups: &[GroupId],
+        queue: QueueId,
+        lane: LaneId,
+        before: Option<Head>,
+        after: Option<Head>,
+    ) {
+        let open = !self.closed.contains(&queue);
         for id in groups {
             let group = self.group(*id);
+            let lanes = group.lanes.entry(queue).or_default();
+            let first = lanes.first().copied();
             if let Some(before) = before {
-                group.heads.remove(&(before, lane));
+                lanes.remove(&(before, lane));
             }
             if let Some(after) = after {
-                group.heads.insert((after, lane));
+                lanes.insert((after, lane));
             }
-            self.update_match(*id);
+            let now_first = lanes.first().copied();
+            if now_first.is_none() {
+                group.lanes.remove(&queue);
+            }
+            if open && first != now_first {
+                group.heads_changed(queue, first, now_first);
+                self.update_match(*id);
+            }
+        }
+    }
+
+    /// A queue was opened or closed.
+    pub(super) fn queue_changed(&mut self, queue: QueueId, open: bool) {
+        match open {
+            true => _ = self.closed.remove(&queue),
+            false => _ = self.closed.insert(queue),
+        }
+        for at in 0..self.groups.len() {
+            let Some(group) = &mut self.groups[at] else { continue };
+            let Some(first) = group.lanes.get(&queue).and_then(|lanes| lanes.first()).copied() else { continue };
+            match open {
+                true => group.heads_changed(queue, None, Some(first)),
+                false => group.heads_changed(queue, Some(first), None),
+            }
+            self.update_match(GroupId(at as u32));
         }
     }
 
     fn group(&mut self, id: GroupId) -> &mut Group {
         self.groups[id.0 as usize].as_mut().expect("ids are held only by members and lanes of a living group")
+    }
+}
+
+impl Group {
+    fn heads_changed(&mut self, queue: QueueId, before: Option<(Head, LaneId)>, after: Option<(Head, LaneId)>) {
+        if let Some((before, _)) = before {
+            self.heads.remove(&(before.rank.among_queues(), queue));
+        }
+        if let Some((after, _)) = after {
+            self.heads.insert((after.rank.among_queues(), queue));
+        }
     }
 }
 

@@ -30,7 +30,7 @@
 //!
 //! **Taken away** is an attempt that took too long, was silent, ignored a cancel or outlived its deadline: it is *fenced*.
 //! What its worker says of it later is refused; the worker is told to stop, and one of its slots stays taken until it has
-//! let go.
+//! let go. So does its `concurrency_key`: another task with that key might else run beside it.
 //!
 //! Leases are counted in time that the hub lived through ([`Clock`](super::Clock)), and judged only once all that was said
 //! before is decided ([`Engine::judge`]). After a revert an attempt has the lease that it had
@@ -58,6 +58,13 @@ pub(super) struct Lease {
     pub(super) asked_ms: Option<u64>,
     /// It is from before a restart of the hub, and its worker has not spoken of it yet: perhaps it was never handed out.
     pub(super) restored: bool,
+}
+
+/// An attempt that is over for the hub and perhaps not for its worker.
+pub(super) struct Ending {
+    worker_id: Name,
+    /// The queue and key that it holds until then.
+    key: Option<(Name, Name)>,
 }
 
 impl Engine {
@@ -111,8 +118,11 @@ impl Engine {
         let worker = self.workers.get_mut(worker_id).expect("it was found or just restored");
         // If its end was taken back, it takes one place again, not two.
         let attempt = (task.task_id, task.attempt);
-        if self.endings.remove(&attempt).is_some() {
+        if let Some(Ending { key, .. }) = self.endings.remove(&attempt) {
             worker.ending.retain(|ending| *ending != attempt);
+            if let Some(key) = key {
+                self.lanes.release_key(&key, &mut self.groups);
+            }
         }
         // If the alarm went off, and what came of it was taken back, it goes off again at once.
         let ends_at = worker.ends_at(&lease, lease_ms);
@@ -154,23 +164,40 @@ impl Engine {
     pub(super) fn fence(&mut self, task: &Task, reason: &str, cx: &mut Cx<'_>) {
         let Some(worker_id) = task.worker_id().cloned() else { return };
         let (task_id, attempt) = (task.task_id, task.attempt);
-        self.occupy(&worker_id, task_id, attempt);
+        self.occupy(&worker_id, task);
         cx.batch.notices.push(Notice::Stop { worker_id, task_id, attempt, reason: Some(reason.into()) });
     }
 
     /// The attempt is over for the hub, but the worker may still be at it.
-    pub(super) fn occupy(&mut self, worker_id: &Name, task_id: TaskId, attempt: u32) {
-        if let Some(worker) = self.workers.get_mut(worker_id)
-            && worker.link == Link::Socket
-        {
-            worker.ending.push((task_id, attempt));
-            self.endings.insert((task_id, attempt), worker_id.clone());
+    fn occupy(&mut self, worker_id: &Name, task: &Task) {
+        let Some(worker) = self.workers.get_mut(worker_id).filter(|worker| worker.link == Link::Socket) else { return };
+        let attempt = (task.task_id, task.attempt);
+        worker.ending.push(attempt);
+        let key = task.concurrency_key().map(|key| (task.queue.clone(), key.clone()));
+        if let Some(key) = &key {
+            self.lanes.hold_key(key, &mut self.groups);
         }
+        self.endings.insert(attempt, Ending { worker_id: worker_id.clone(), key });
+    }
+
+    /// The keys of a queue, or of all, that attempts hold which are over for the hub.
+    pub(super) fn held_keys(&self, queue: Option<&Name>) -> Vec<(Name, Name)> {
+        let keys = self.endings.values().filter_map(|ending| ending.key.clone());
+        keys.filter(|(of_queue, _)| queue.is_none_or(|queue| of_queue == queue)).collect()
+    }
+
+    /// Nothing is known of an attempt any more that its worker may have been at. Answers who that was.
+    pub(super) fn forget_ending(&mut self, attempt: (TaskId, u32)) -> Option<Name> {
+        let Ending { worker_id, key } = self.endings.remove(&attempt)?;
+        if let Some(key) = key {
+            self.lanes.release_key(&key, &mut self.groups);
+        }
+        Some(worker_id)
     }
 
     /// The worker told the end of an attempt that is over: now it is over for both.
     pub(super) fn attempt_over(&mut self, task_id: TaskId, attempt: u32) {
-        if let Some(worker_id) = self.endings.remove(&(task_id, attempt))
+        if let Some(worker_id) = self.forget_ending((task_id, attempt))
             && let Some(worker) = self.workers.get_mut(&worker_id)
         {
             worker.ending.retain(|ending| *ending != (task_id, attempt));

@@ -20,14 +20,17 @@
 //!
 //! # Who gets what
 //!
-//! Ready tasks stand in *lanes*, one for each queue and type, ordered by priority and then age. Workers that accept the
-//! same types and queues form a *group*; a group keeps the heads of the lanes it takes in order, so that the next task for
-//! it is found without a look at other lanes. A worker with room, or an open claim over HTTP, is a free *slot*; of all
+//! Ready tasks stand in *lanes*, one for each queue and type, ordered as the queue is set: by priority and then age, or in
+//! turn between users or keys. Workers that accept the same types and queues form a *group*; a group keeps the heads of the
+//! lanes it takes in order, so that the next task for it is found without a look at other lanes; a lane whose queue is closed
+//! has none, and what a limit of a user or key keeps from running is not among them. A worker with room, or an open claim over HTTP, is a free *slot*; of all
 //! slots that there is a task for, the least loaded comes first, then the one that waits longest.
 
+mod buckets;
 mod cancel;
 mod claims;
 mod clock;
+mod conflicts;
 mod core;
 #[cfg(test)]
 mod deadline_tests;
@@ -36,12 +39,18 @@ mod groups;
 mod keys;
 mod lanes;
 mod leases;
+mod limits;
 mod private;
+#[cfg(test)]
+mod queue_tests;
+mod quotas;
 mod recover;
 mod reports;
 #[cfg(test)]
 mod rig;
 mod service;
+mod settings;
+mod slab;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -54,6 +63,7 @@ mod workers;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::settings::{Limits, QueueSettings, Setting, SettingChange};
 use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp, WaitsFor};
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
@@ -85,6 +95,11 @@ pub enum Command {
     Cancel {
         task_id: TaskId,
         reason: Option<String>,
+    },
+    /// The same, unless it runs by now.
+    CancelWaiting {
+        task_id: TaskId,
+        reason: String,
     },
     /// What a running attempt was asked to do has reached its worker.
     CancelDelivered {
@@ -137,6 +152,22 @@ pub enum Command {
         task_id: TaskId,
         attempt: u32,
         report: Report,
+    },
+    /// Set a queue, all of it but whether it is paused; what is like the default is kept too.
+    SetQueue {
+        name: Name,
+        settings: QueueSettings,
+    },
+    /// Nothing is set of a queue any more.
+    UnsetQueue {
+        name: Name,
+    },
+    PauseQueue {
+        name: Name,
+        paused: bool,
+    },
+    SetLimits {
+        limits: Limits,
     },
     /// No new work for anybody: the hub is going down.
     Drain,
@@ -211,6 +242,11 @@ pub enum Answer {
     Workers(Vec<WorkerState>),
     /// The nearest first; none where it does not wait.
     Waits(Vec<WaitsFor>),
+    /// What is set now, and whether nothing was before.
+    Set {
+        setting: Arc<Setting>,
+        is_new: bool,
+    },
     Done,
 }
 
@@ -231,6 +267,20 @@ pub enum Refusal {
     Full,
     /// The moment by which it had to be final is over, or the one by which it had to be started.
     DeadlineOver,
+    QueueNotFound,
+    /// As many tasks of the same `concurrency_key` are unfinished as may run, and it does not want to wait for them.
+    KeyTaken,
+    /// A limit of its user is reached.
+    Quota(Quota),
+}
+
+/// A limit of a user that a submission would pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quota {
+    /// The most unfinished tasks that do not run.
+    Waiting { limit: u32 },
+    /// The most tasks submitted within a minute; so many milliseconds later there is room again.
+    SubmitsPerMin { limit: u32, retry_after_ms: u64 },
 }
 
 impl fmt::Display for Refusal {
@@ -247,6 +297,14 @@ impl fmt::Display for Refusal {
             Refusal::Draining => "the hub is going down",
             Refusal::Full => "the hub holds as many unfinished tasks as it may",
             Refusal::DeadlineOver => "the task's deadline_at or start_by_at is over",
+            Refusal::QueueNotFound => "the queue is neither set nor has tasks",
+            Refusal::KeyTaken => "unfinished tasks with this concurrency_key are there already",
+            Refusal::Quota(Quota::Waiting { limit }) => {
+                return write!(f, "the user may have {limit} unfinished tasks that do not run");
+            }
+            Refusal::Quota(Quota::SubmitsPerMin { limit, .. }) => {
+                return write!(f, "the user may submit {limit} tasks a minute");
+            }
         })
     }
 }
@@ -267,7 +325,9 @@ pub enum Notice {
 /// What one round of deciding brought forth.
 #[derive(Default)]
 pub struct Batch {
+    /// Of tasks and of settings, each in order of `rev`; together they have no holes.
     pub changes: Vec<Change>,
+    pub settings: Vec<SettingChange>,
     pub notices: Vec<Notice>,
     pub keys: Vec<KeyEntry>,
 }

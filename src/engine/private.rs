@@ -1,8 +1,8 @@
 //! What the engine knows of a task beyond its record.
 //!
 //! Almost all of the engine's state follows from the records, so a revert only has to put the old record in the place of
-//! the new one. The exceptions are times of clocks that no record knows: when a lease was renewed, when a wait ends. They
-//! belong to one record, named by its `rev`. When a later record takes its place within a batch, they are kept in the
+//! the new one. The exceptions are times of clocks that no record knows, when a lease was renewed, when a wait ends; and
+//! whose turn it was. They belong to one record, named by its `rev`. When a later record takes its place within a batch, they are kept in the
 //! [`Journal`] until the batch is over, and a revert finds them there.
 
 use std::collections::HashMap;
@@ -21,6 +21,10 @@ pub(super) struct Private {
     /// … and those that go on from one record to the next.
     pub(super) deadline_ends: Option<u64>,
     pub(super) start_by_ends: Option<u64>,
+    /// Of a ready task in a queue that is shared out: the turn of its party.
+    pub(super) turn: Option<u64>,
+    /// Of a ready task with `unserved_ms`: when it was last served, in lived time.
+    pub(super) served_at: Option<u64>,
 }
 
 impl Private {

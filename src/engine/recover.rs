@@ -2,23 +2,28 @@
 
 use std::sync::Arc;
 
+use crate::settings::Setting;
 use crate::task::{Task, TaskId};
 
 use super::core::{Engine, Options};
 use super::{Batch, Cx, Now};
 
 impl Engine {
-    /// Takes up where a store left off, with its unfinished tasks. The batch confirms the leases of running tasks and must
+    /// Takes up where a store left off, with what was set and its unfinished tasks. The batch confirms the leases of running tasks and must
     /// be committed before anybody is answered. Their workers have a lease and a grace to come back.
     pub fn recover(
         options: Options,
         rev: u64,
         last_id: Option<TaskId>,
+        settings: Vec<Setting>,
         unfinished: Vec<Task>,
         seed: u64,
         now: Now,
     ) -> (Engine, Batch) {
         let mut engine = Engine::new(options, rev, last_id, seed);
+        for setting in settings {
+            engine.put_setting(setting.id(), Some(Arc::new(setting)));
+        }
         engine.tasks.reserve(unfinished.len());
         engine.recovering = true;
         for task in unfinished {

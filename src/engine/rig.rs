@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::settings::Setting;
 use crate::task::{Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Task, TaskId, Timestamp};
 
 use super::{Accepts, Answer, Batch, Clock, Command, Cx, Engine, Hello, Notice, Now, Options, Refusal, Report};
@@ -102,7 +103,8 @@ impl EngineRig {
         self.now = self.clock.look(self.now.wall.plus_millis(1_000), 0);
         let last_id = unfinished.last().map(|task| task.task_id);
         let (options, rev) = (*self.engine.options(), self.engine.rev());
-        (self.engine, self.batch) = Engine::recover(options, rev, last_id, unfinished, 1, self.now);
+        let settings = self.engine.settings().map(|setting| Setting::clone(setting)).collect();
+        (self.engine, self.batch) = Engine::recover(options, rev, last_id, settings, unfinished, 1, self.now);
         self.commit();
     }
 

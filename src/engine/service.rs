@@ -6,7 +6,8 @@
 //! and when there was none for so long, it fails as `lost`. A worker that is away in its grace counts as there; how busy
 //! it is does not matter.
 //!
-//! The time is lived time, and begins anew with each hub and with each revert: it needs no place in the journal.
+//! The time is lived time, and begins anew with each hub. After a revert it goes on as it was
+//! ([`private`](super::private)).
 
 use crate::task::{Failure, Task, TaskId};
 
@@ -19,18 +20,17 @@ const LOOKS: u64 = 4;
 
 impl Engine {
     /// A task is ready, and should be served.
-    pub(super) fn expect_service(&mut self, task: &Task, now: Now) {
+    pub(super) fn expect_service(&mut self, task: &Task, served_at: Option<u64>, now: Now) {
         if let Some(unserved_ms) = task.unserved_ms() {
-            self.look_again(task.task_id, unserved_ms, now.lived, now);
+            self.look_again(task.task_id, unserved_ms, served_at.unwrap_or(now.lived), now);
         }
     }
 
-    /// It is not ready any more.
-    pub(super) fn end_service(&mut self, task: &Task) {
-        if task.unserved_ms().is_some() {
-            self.timers.clear(&Alarm::Unserved(task.task_id));
-            self.served_at.remove(&task.task_id);
-        }
+    /// It is not ready any more. Answers when it was last served.
+    pub(super) fn end_service(&mut self, task: &Task) -> Option<u64> {
+        task.unserved_ms()?;
+        self.timers.clear(&Alarm::Unserved(task.task_id));
+        self.served_at.remove(&task.task_id)
     }
 
     fn look_again(&mut self, task_id: TaskId, unserved_ms: u64, served_at: u64, now: Now) {

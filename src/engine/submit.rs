@@ -6,7 +6,7 @@ use crate::task::{By, Detail, Event, Json, KeyEntry, Name, NewTask, Run, Status,
 
 use super::core::{Engine, Step};
 use super::keys::SubmitKey;
-use super::{Answer, Cx, Refusal};
+use super::{Answer, Batch, Cx, Refusal};
 
 /// Checks what can be checked of a submission without knowing anything else. [`Command::Submit`](super::Command::Submit)
 /// relies on it.
@@ -41,7 +41,29 @@ impl Engine {
         if self.unfinished() + tasks.len() > self.options.tasks_max {
             return Err(Refusal::Full);
         }
-        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(|new| self.create(new, cx)).collect();
+        let (changes, settings, notices) = (cx.batch.changes.len(), cx.batch.settings.len(), cx.batch.notices.len());
+        let counted = self.quotas.counted();
+        let alone = tasks.len() == 1;
+        let mut created = Vec::with_capacity(tasks.len());
+        for (at, new) in tasks.into_iter().enumerate() {
+            match self.create(new, cx) {
+                Ok(task) => created.push(task),
+                Err(refusal) => {
+                    // All or nothing.
+                    let Batch { changes: decided, settings: set, .. } = cx.batch;
+                    self.take_back(decided, set, (changes, settings), cx.now);
+                    cx.batch.notices.truncate(notices);
+                    self.quotas.take_back(counted);
+                    return Err(match refusal {
+                        Refusal::Invalid(invalid) if !alone => {
+                            Refusal::Invalid(invalid.within(format_args!("tasks[{at}]")))
+                        }
+                        refusal => refusal,
+                    });
+                }
+            }
+        }
+        let tasks: Vec<Arc<Task>> = created;
         if let Some(SubmitKey { key, body }) = key {
             let entry = KeyEntry {
                 key,
@@ -55,7 +77,14 @@ impl Engine {
         Ok(Answer::Submitted { tasks })
     }
 
-    fn create(&mut self, new: NewTask, cx: &mut Cx<'_>) -> Arc<Task> {
+    fn create(&mut self, new: NewTask, cx: &mut Cx<'_>) -> Result<Arc<Task>, Refusal> {
+        let queue = Name::new(new.queue.as_deref().unwrap_or("default"));
+        let user_id = new.user_id.as_deref().map(Name::new);
+        let concurrency_key = new.concurrency_key.as_deref().map(Name::new);
+        if let Some(key) = &concurrency_key {
+            self.make_way(new.on_conflict.unwrap_or_default(), &queue, key, user_id.as_ref(), cx)?;
+        }
+        self.check_quota(user_id.as_ref(), cx.now)?;
         let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none());
         let run_at = new.run_at.or(delay_ms.map(|delay| cx.now.at.plus_millis(delay)));
         let waits = match delay_ms {
@@ -73,13 +102,14 @@ impl Engine {
             start_by: By::asked(new.start_by_at, new.start_by_ms, cx.now.at),
             silence_ms: new.silence_ms,
             cancel_grace_ms: new.cancel_grace_ms,
+            concurrency_key,
             parent_id: new.parent_id,
         };
         let task = Task {
             task_id: self.ids.next(cx.now.at, &mut self.random),
             task_type: Name::new(&new.task_type),
-            queue: Name::new(new.queue.as_deref().unwrap_or("default")),
-            user_id: new.user_id.as_deref().map(Name::new),
+            queue,
+            user_id,
             rev: 0,
             created_at: cx.now.at,
             updated_at: cx.now.at,
@@ -95,7 +125,7 @@ impl Engine {
             detail: (detail != Detail::default()).then(|| Box::new(detail)),
             run: None,
         };
-        self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx)
+        Ok(self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx))
     }
 
     pub(super) fn retry(&mut self, task_id: TaskId, payload: Option<Json>, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {

@@ -260,5 +260,6 @@ fn a_task_that_only_one_process_can_do_ends_when_that_is_gone() {
     assert_eq!(rig.status(task_id), Status::Failed);
     rig.take_back();
     assert_eq!(rig.status(task_id), Status::Pending);
-    ends(&mut rig, task_id);
+    rig.round();
+    assert_eq!(rig.status(task_id), Status::Failed, "what was due then is due now");
 }

@@ -3,13 +3,15 @@
 //! Nothing is kept for it: what a lane, a group and a record say is put into words when somebody asks. The nearest reason
 //! comes first: what must happen before anything else does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::task::{AHEAD_MAX, Status, Task, TaskId, WaitsFor};
 
+use super::buckets::{Lane, Party, Rank};
 use super::core::Engine;
 use super::groups::WorkerGroups;
-use super::lanes::{Lanes, Rank};
+use super::lanes::Lanes;
+use super::limits::LimitId;
 use super::{Link, Now};
 
 impl Engine {
@@ -20,14 +22,16 @@ impl Engine {
             Status::Pending => None,
             _ => return Vec::new(),
         };
+        let closed = if time.is_some() { Vec::new() } else { self.lanes.closed_by(task) };
         let then = match self.is_taken(task) {
             false => Some(WaitsFor::NoWorker),
-            true if task.status == Status::Pending => {
+            // Where it stands counts once nothing else is in its way.
+            true if time.is_none() && closed.is_empty() => {
                 Some(WaitsFor::Turn { ahead: self.lanes.ahead(task, &self.groups) })
             }
             true => None,
         };
-        time.into_iter().chain(then).collect()
+        time.into_iter().chain(closed).chain(then).collect()
     }
 
     /// Whether a worker is connected or claims that takes this task, busy or not.
@@ -44,15 +48,80 @@ impl Engine {
 }
 
 impl Lanes {
-    /// How many ready tasks come before this one for the workers that take it, at most [`AHEAD_MAX`].
-    fn ahead(&self, task: &Task, groups: &WorkerGroups) -> usize {
-        let Some(own) = self.lane_of(task) else { return 0 };
-        let taking: BTreeSet<_> = own.groups().iter().copied().filter(|id| groups.has_members(*id)).collect();
-        let rank = Rank::of(task);
-        let mut ahead = 0;
-        for lane in self.iter().filter(|lane| lane.groups().iter().any(|id| taking.contains(id))) {
-            ahead += lane.before(rank).take(AHEAD_MAX - ahead).count();
+    /// What closes a task's way beside its turn, the widest first.
+    fn closed_by(&self, task: &Task) -> Vec<WaitsFor> {
+        let Some(&queue_id) = self.queue_ids.get(&task.queue) else { return Vec::new() };
+        let queue = &self.queues[queue_id.0];
+        let mut closed = Vec::new();
+        if queue.settings.paused {
+            closed.push(WaitsFor::QueuePaused);
         }
-        ahead
+        if let Some(limit) = queue.settings.concurrency.filter(|max| queue.running >= *max) {
+            closed.push(WaitsFor::QueueLimit { limit, running: queue.running });
+        }
+        for (id, limit) in self.limits_of(queue_id, task.user_id.as_ref(), task.concurrency_key()) {
+            if self.limits.is_open(&id) {
+                continue;
+            }
+            let running = self.limits.running(&id);
+            closed.push(match id {
+                LimitId::QueueKey(..) => WaitsFor::KeyLimit { limit, running },
+                LimitId::User(_) | LimitId::QueueUser(..) => WaitsFor::UserLimit { limit, running },
+            });
+        }
+        closed
+    }
+
+    /// How many ready tasks come before this one for the workers that take it, at most [`AHEAD_MAX`]. In a queue that is
+    /// shared out these are, of its own party, those of better rank, and of each other one as many as have their turn before.
+    fn ahead(&self, task: &Task, groups: &WorkerGroups) -> usize {
+        let Some(own_id) = self.lane_ids.get(&(task.queue.clone(), task.task_type.clone())) else { return 0 };
+        let own = &self.lanes[own_id.0];
+        let taking: BTreeSet<_> = own.groups.iter().copied().filter(|id| groups.has_members(*id)).collect();
+        let queue = &self.queues[own.queue.0];
+        let rank = Rank::of(task, queue.settings.ageing_ms);
+        let competes = |lane: &&Lane| lane.groups.iter().any(|id| taking.contains(id));
+        let mut ahead = 0;
+        let mut parties: BTreeMap<Party, usize> = BTreeMap::new();
+        for lane in self.lane_ids.values().map(|id| &self.lanes[id.0]).filter(competes) {
+            if lane.queue != own.queue {
+                let (urgency, task_id) = rank.among_queues();
+                let ageing = self.queues[lane.queue.0].settings.ageing_ms.is_some();
+                let before = |other: &Rank| other.among_queues() < (urgency, task_id);
+                ahead += match ageing {
+                    false => lane.before(Rank { order: i64::from(urgency), task_id }, AHEAD_MAX - ahead),
+                    true => lane
+                        .buckets
+                        .iter()
+                        .flat_map(|it| it.ready.iter())
+                        .filter(before)
+                        .take(AHEAD_MAX - ahead)
+                        .count(),
+                };
+            } else if queue.is_shared() {
+                for bucket in lane.buckets.iter() {
+                    let count = parties.entry(bucket.party.clone()).or_default();
+                    *count += match bucket.party == queue.party_of(task) {
+                        true => bucket.ready.before(rank, AHEAD_MAX),
+                        false => bucket.ready.len(),
+                    };
+                }
+            } else {
+                ahead += lane.before(rank, AHEAD_MAX - ahead);
+            }
+        }
+        if queue.is_shared() {
+            let own = queue.party_of(task);
+            let turn = |party: &Party| queue.parties.get(party).map_or(u64::MAX, |turn| turn.number);
+            let mine = parties.get(&own).copied().unwrap_or(0);
+            ahead += mine;
+            for (party, ready) in parties.iter().filter(|(party, _)| **party != own) {
+                ahead += (*ready).min(mine + usize::from(turn(party) < turn(&own)));
+                if ahead >= AHEAD_MAX {
+                    break;
+                }
+            }
+        }
+        ahead.min(AHEAD_MAX)
     }
 }

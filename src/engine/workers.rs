@@ -134,9 +134,7 @@ impl Engine {
         worker.retiring = false;
         worker.silent = false;
         worker.connected_at = cx.now.at;
-        for ending in worker.ending.drain(..) {
-            self.endings.remove(&ending);
-        }
+        let over = std::mem::take(&mut worker.ending);
 
         let is_new = holding.is_none();
         let holding = holding.unwrap_or_default();
@@ -145,6 +143,9 @@ impl Engine {
         mine.sort();
         let (keep, lost): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(id, attempt)| held(id, *attempt));
         let drop = holding.iter().filter(|held| !keep.contains(held)).copied().collect();
+        for attempt in over {
+            self.forget_ending(attempt);
+        }
         self.present(&worker_id, cx.now);
         for (task_id, attempt) in &keep {
             self.renew(&worker_id, *task_id, cx.now);
@@ -175,11 +176,12 @@ impl Engine {
         }
         worker.link = Link::Away;
         worker.away_until = now.lived + grace_ms;
-        for ending in worker.ending.drain(..) {
-            self.endings.remove(&ending);
-        }
+        let over = std::mem::take(&mut worker.ending);
         if worker.running.is_empty() {
             self.leaving.push(worker_id.clone());
+        }
+        for attempt in over {
+            self.forget_ending(attempt);
         }
         self.set_worker_alarm(worker_id, now.lived + grace_ms);
         self.update_slot(worker_id);

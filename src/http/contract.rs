@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
+use crate::settings::UserLimits;
 use crate::task::{FilterSpec, NewTask, Progress, RetryPolicy, Status};
 use crate::wire::{
-    BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LiveOp, LiveSays, LogBody,
-    LogLineBody, NoBody, OtherStats, ProgressBody, RetryBody, Stats, WorkerSays,
+    BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp, LiveSays,
+    LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, Stats, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -133,6 +134,9 @@ fn bodies_are_documented_field_by_field() {
         ("CancelBody", fields::<CancelBody>()),
         ("NoBody", fields::<NoBody>()),
         ("RetryBody", fields::<RetryBody>()),
+        ("QueueBody", fields::<QueueBody>()),
+        ("Limits", fields::<LimitsBody>()),
+        ("UserLimits", fields::<UserLimits>()),
         ("ClaimBody", fields::<ClaimBody>()),
         ("ProgressBody", fields::<ProgressBody>()),
         ("LogBody", fields::<LogBody>()),
@@ -180,6 +184,8 @@ fn examples_of_bodies_are_taken() {
                 "CancelBody" => check::<CancelBody>(example),
                 "NoBody" => check::<NoBody>(example),
                 "RetryBody" => check::<RetryBody>(example),
+                "QueueBody" => check::<QueueBody>(example),
+                "Limits" => check::<LimitsBody>(example),
                 "ClaimBody" => check::<ClaimBody>(example),
                 "ProgressBody" => check::<ProgressBody>(example),
                 "LogBody" => check::<LogBody>(example),

@@ -37,6 +37,7 @@ mod read;
 mod refusal;
 mod routes;
 mod session;
+mod settings;
 mod socket;
 mod splice;
 mod state;

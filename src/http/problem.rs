@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::hub::{HubError, Refusal};
+use crate::hub::{HubError, Quota, Refusal};
 use crate::task::{Invalid, InvalidKind};
 use crate::wire::{Code, Problem};
 
@@ -15,8 +15,9 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).expect("a problem is plain values with string keys");
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
-        if let Some(seconds) = retry_after(self.code) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        let known = self.retry_after_s.map(HeaderValue::from);
+        if let Some(seconds) = known.or(retry_after(self.code).map(HeaderValue::from_static)) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
     }
@@ -66,6 +67,21 @@ impl From<Refusal> for Problem {
             Refusal::Draining => (Code::Draining, "the hub is going down and takes no new work"),
             Refusal::DeadlineOver => (Code::Conflict, "the time by which it had to be done or started is over"),
             Refusal::Full => (Code::Overloaded, "the hub holds as many unfinished tasks as it may"),
+            Refusal::QueueNotFound => (Code::QueueNotFound, "the queue is neither set nor has unfinished tasks"),
+            Refusal::KeyTaken => {
+                let detail = "as many tasks with this concurrency_key as may run are there already";
+                return Problem::new(Code::Conflict, detail).at("concurrency_key");
+            }
+            Refusal::Quota(quota) => {
+                let detail = format!("{}; nothing was taken", Refusal::Quota(quota));
+                let (limit, retry_after_ms) = match quota {
+                    Quota::Waiting { limit } => (limit, None),
+                    Quota::SubmitsPerMin { limit, retry_after_ms } => (limit, Some(retry_after_ms)),
+                };
+                let retry_after_s = retry_after_ms.map(|ms| ms.div_ceil(1_000).max(1));
+                let limit = Some(u64::from(limit));
+                return Problem { limit, retry_after_s, ..Problem::new(Code::QuotaExceeded, detail) };
+            }
         };
         Problem::new(code, detail)
     }
@@ -140,11 +156,16 @@ mod tests {
             (LeaseLost, 409, "lease_lost"),
             (CancelNotRequested, 409, "cancel_not_requested"),
             (IdempotencyConflict, 409, "idempotency_conflict"),
+            (QueueNotFound, 404, "queue_not_found"),
+            (KeyTaken, 409, "conflict"),
         ] {
             check(HubError::Refused(refusal), status, code, None);
         }
         check(HubError::Refused(Draining), 503, "draining", Some("5"));
         check(HubError::Refused(Full), 503, "overloaded", Some("1"));
+        check(HubError::Refused(Quota(super::Quota::Waiting { limit: 3 })), 429, "quota_exceeded", Some("1"));
+        let submits = super::Quota::SubmitsPerMin { limit: 3, retry_after_ms: 41_001 };
+        check(HubError::Refused(Quota(submits)), 429, "quota_exceeded", Some("42"));
         check(HubError::StorageUnavailable, 503, "storage_unavailable", Some("2"));
         check(HubError::Overloaded, 503, "overloaded", Some("1"));
         check(HubError::Stopped, 503, "draining", Some("5"));

@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::door::DoorLayer;
 use super::state::App;
-use super::{change, dashboard, docs, events, live, ops, read, submit, worker_http, worker_socket};
+use super::{change, dashboard, docs, events, live, ops, read, settings, submit, worker_http, worker_socket};
 use crate::wire::{Code, Problem};
 
 /// Where the two WebSockets are.
@@ -60,6 +60,16 @@ table! {
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/cancelled" worker_http::cancelled,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/release"   worker_http::release,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/heartbeat" worker_http::heartbeat,
+
+    GET    "/api/v1/queues"                                 settings::queues,
+    GET    "/api/v1/queues/{name}"                          settings::queue,
+    PUT    "/api/v1/queues/{name}"                          settings::set_queue,
+    DELETE "/api/v1/queues/{name}"                          settings::unset_queue,
+    POST   "/api/v1/queues/{name}/pause"                    settings::pause,
+    POST   "/api/v1/queues/{name}/resume"                   settings::resume,
+    POST   "/api/v1/queues/{name}/purge"                    settings::purge,
+    GET    "/api/v1/limits"                                 settings::limits,
+    PUT    "/api/v1/limits"                                 settings::set_limits,
 
     GET    "/api/v1/stats"                                  ops::stats,
     GET    "/api/v1/workers"                                ops::workers,

@@ -17,13 +17,15 @@ use tokio::sync::watch;
 
 use crate::engine::{Now, Refusal, Ticks};
 use crate::feed::{LatestState, Tick};
+use crate::settings::Setting;
 use crate::store::Entry;
 use crate::task::{
-    Cancel, ChangeKind, Filter, IdHasher, Json, Level, LogLine, Progress, Status, Task, TaskId, cut_line,
+    Cancel, ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, cut_line,
 };
 
 use super::HubError;
 use super::clock::Clock;
+use super::settings::SettingsBoard;
 use super::stats::{NameCounts, Rates, UnfinishedCounts};
 
 /// The longest time left that is worth telling: a year.
@@ -44,6 +46,7 @@ pub(super) struct Board {
     rev: AtomicU64,
     counts: Mutex<Counts>,
     running: watch::Sender<usize>,
+    pub(super) settings: SettingsBoard,
     clock: Arc<Clock>,
 }
 
@@ -95,7 +98,7 @@ pub(super) struct Heard {
 
 impl Board {
     /// A board that shows what a store held.
-    pub(super) fn new(rev: u64, counts: BTreeMap<Status, u64>, clock: Arc<Clock>) -> Board {
+    pub(super) fn new(rev: u64, counts: BTreeMap<Status, u64>, settings: Vec<Setting>, clock: Arc<Clock>) -> Board {
         Board {
             tasks: DashMap::default(),
             live: DashMap::default(),
@@ -104,6 +107,7 @@ impl Board {
             rev: AtomicU64::new(rev),
             counts: Mutex::new(Counts { by_status: counts, ..Counts::default() }),
             running: watch::Sender::new(0),
+            settings: SettingsBoard::new(settings),
             clock,
         }
     }
@@ -146,7 +150,7 @@ impl Board {
         }
         drop(counts);
         if let Some(last) = entries.last() {
-            self.rev.store(last.change.rev, Ordering::Release);
+            self.advance(last.change.rev);
         }
         let running = self.live.len();
         self.running.send_if_modified(|known| std::mem::replace(known, running) != running);
@@ -233,6 +237,16 @@ impl Board {
     /// Lets go of a final task that the store's view shows by now.
     pub(super) fn evict(&self, task_id: TaskId, rev: u64) {
         self.tasks.remove_if(&task_id, |_, task| task.rev == rev && task.status.is_final());
+    }
+
+    /// Everything up to this `rev` is shown, here or beside.
+    pub(super) fn advance(&self, rev: u64) {
+        self.rev.fetch_max(rev, Ordering::AcqRel);
+    }
+
+    /// How many unfinished tasks a queue has of each status.
+    pub(super) fn queue_counts(&self, queue: &Name) -> crate::wire::QueueStats {
+        self.counts.lock().by_queue.of(queue)
     }
 
     /// The last `rev` that is shown.

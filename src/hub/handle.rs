@@ -46,11 +46,12 @@ impl Hub {
         let recovered = store.recover()?;
         let clock = Arc::new(Clock::start(recovered.last_at, options.engine.lease_ms));
         let unfinished = recovered.unfinished.len();
-        let board = Arc::new(Board::new(recovered.rev, recovered.counts, clock.clone()));
+        let board = Arc::new(Board::new(recovered.rev, recovered.counts, recovered.settings.clone(), clock.clone()));
         let (mut engine, batch) = Engine::recover(
             options.engine,
             recovered.rev,
             recovered.last_id,
+            recovered.settings,
             recovered.unfinished,
             fastrand::u64(..),
             clock.look(),

@@ -16,6 +16,7 @@ mod meter;
 mod missed;
 mod pace;
 mod payloads;
+mod settings;
 mod shared;
 mod single_flight;
 mod stats;
@@ -32,10 +33,11 @@ pub use crate::feed::FeedOptions;
 use crate::task::{Name, TaskId};
 
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
-pub use crate::engine::{Accepts, Link, Refusal, Report, SubmitKey, WorkerState};
+pub use crate::engine::{Accepts, Link, Quota, Refusal, Report, SubmitKey, WorkerState};
 pub use crate::store::{LogRange, Order, Page, Query, Stored};
 pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
+pub use settings::{Purged, SettingLines};
 pub use shared::Ended;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 

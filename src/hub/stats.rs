@@ -108,6 +108,11 @@ impl NameCounts {
         }
     }
 
+    /// Of one name.
+    pub(super) fn of(&self, name: &Name) -> wire::QueueStats {
+        self.counts.get(name).copied().unwrap_or_default().stats()
+    }
+
     /// What is told; `all` is the sum of all names. The counts are of now, whenever their names were chosen.
     pub(super) fn told(&mut self, all: UnfinishedCounts, now: Instant) -> Told {
         if self.counts.len() <= NAMES_MAX {

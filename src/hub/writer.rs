@@ -28,7 +28,8 @@ use bytes::Bytes;
 
 use crate::engine::{Answer, Batch, Command, Cx, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
-use crate::store::{Aside, Commit, Entry, Store, StoreError};
+use crate::settings::deleted_json;
+use crate::store::{Aside, Commit, Entry, SettingEntry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
 use crate::wire::{gone_line, open_task_line};
 
@@ -135,7 +136,7 @@ impl Writer {
     /// Commits what recovery decided, before anybody is answered.
     pub(super) fn begin(&mut self, mut batch: Batch) -> Result<(), StoreError> {
         let (commit, lines) = encode(&mut batch, Vec::new());
-        if !commit.changes.is_empty() {
+        if !commit.is_empty() {
             self.store.append(&commit)?;
             self.publish(&commit, lines);
         }
@@ -333,7 +334,7 @@ impl Writer {
         if let Storage::Damaged(error) = &self.storage {
             return Err(error.clone());
         }
-        if commit.changes.is_empty() && commit.keys.is_empty() && commit.asides.is_empty() {
+        if commit.is_empty() {
             // Nothing to write. If the store was broken, find out whether it still is.
             if matches!(self.storage, Storage::Failing(at) if Instant::now() >= at) {
                 self.store.probe()?;
@@ -351,6 +352,10 @@ impl Writer {
 
     /// Shows a commit on the board and tells the feed.
     fn publish(&mut self, commit: &Commit, lines: Vec<Bytes>) {
+        if let Some(last) = commit.settings.last() {
+            self.shared.board.settings.apply(&commit.settings);
+            self.shared.board.advance(last.change.rev);
+        }
         if commit.changes.is_empty() {
             return;
         }
@@ -463,6 +468,7 @@ impl Writer {
             }
         }
         batch.changes = commit.changes.into_iter().map(|entry| entry.change).collect();
+        batch.settings = commit.settings.into_iter().map(|entry| entry.change).collect();
         batch.keys = commit.keys;
         self.engine.revert(batch, now);
         self.shared.unwritten.take_back(&commit.asides);
@@ -573,15 +579,20 @@ fn ended(changes: &[Change]) -> impl Iterator<Item = TaskId> {
 }
 
 /// The answer to a submission. What a key brought back is read by whoever asked, not here.
-fn submitted(result: Result<Answer, Refusal>, created: &[Entry]) -> Result<Submitted, HubError> {
+fn submitted(result: Result<Answer, Refusal>, decided: &[Entry]) -> Result<Submitted, HubError> {
     match result {
         Err(refusal) => Err(HubError::Refused(refusal)),
         Ok(Answer::Replayed { task_ids }) => Ok(Submitted { task_ids, records: Vec::new(), replayed: true }),
-        Ok(_) => Ok(Submitted {
-            task_ids: created.iter().map(|entry| entry.change.task.task_id).collect(),
-            records: created.iter().map(|entry| entry.record.clone()).collect(),
-            replayed: false,
-        }),
+        Ok(_) => {
+            // Others may have had to make way.
+            let is_new = |entry: &&Entry| entry.change.kind == ChangeKind::Transition(Event::Created);
+            let created = decided.iter().filter(is_new);
+            Ok(Submitted {
+                task_ids: created.clone().map(|entry| entry.change.task.task_id).collect(),
+                records: created.map(|entry| entry.record.clone()).collect(),
+                replayed: false,
+            })
+        }
     }
 }
 
@@ -600,8 +611,19 @@ fn fail(reply: Reply) -> Option<Reply> {
 fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Bytes>) {
     let changes = std::mem::take(&mut batch.changes);
     let mut lines = Vec::with_capacity(changes.len());
-    let mut commit =
-        Commit { changes: Vec::with_capacity(changes.len()), keys: std::mem::take(&mut batch.keys), asides };
+    let settings = std::mem::take(&mut batch.settings).into_iter().map(|change| {
+        let record = match &change.next {
+            Some(setting) => setting.to_json(),
+            None => deleted_json(&change.id, change.rev),
+        };
+        SettingEntry { change, record: record.into() }
+    });
+    let mut commit = Commit {
+        changes: Vec::with_capacity(changes.len()),
+        settings: settings.collect(),
+        keys: std::mem::take(&mut batch.keys),
+        asides,
+    };
     let mut buffer = Vec::with_capacity((changes.len() * 640).min(EVENT_BUFFER_BYTES + 8_192));
     let mut waiting: Vec<(Change, Range<usize>, Range<usize>)> = Vec::new();
     let mut left = changes.len();

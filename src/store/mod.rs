@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::settings::{Setting, SettingChange};
 use crate::task::{
     Change, Digest, Filter, Json, KeyEntry, LogLine, Status, Task, TaskId, TaskView, Timestamp, Transition,
 };
@@ -39,8 +40,10 @@ pub use sqlite::{Findings, SqliteOptions, SqliteStore, accept, backup, check, re
 /// What becomes durable together, or not at all.
 #[derive(Default)]
 pub struct Commit {
-    /// In order of `rev`, without holes; the first follows the last of the commit before.
+    /// Of tasks, in order of `rev`; the first follows the last of the commit before.
     pub changes: Vec<Entry>,
+    /// The same of settings: together with those of tasks they have no holes.
+    pub settings: Vec<SettingEntry>,
     /// Idempotency keys that now stand for tasks.
     pub keys: Vec<KeyEntry>,
     /// What is kept beside the records.
@@ -50,7 +53,20 @@ pub struct Commit {
 impl Commit {
     /// Whether there is nothing to write down.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.keys.is_empty() && self.asides.is_empty()
+        self.changes.is_empty() && self.settings.is_empty() && self.keys.is_empty() && self.asides.is_empty()
+    }
+
+    /// The first change that does not follow the one before, and the number that would have. `first` is the one after the
+    /// last commit's.
+    fn hole(&self, first: u64) -> Option<(u64, u64)> {
+        let mut settings = self.settings.iter().map(|entry| entry.change.rev).peekable();
+        let mut changes = self.changes.iter().map(|entry| entry.change.rev).peekable();
+        for expected in first.. {
+            if settings.next_if_eq(&expected).or_else(|| changes.next_if_eq(&expected)).is_none() {
+                return settings.peek().or(changes.peek()).map(|rev| (*rev, expected));
+            }
+        }
+        None
     }
 }
 
@@ -58,6 +74,13 @@ impl Commit {
 #[derive(Clone)]
 pub struct Entry {
     pub change: Change,
+    pub record: Bytes,
+}
+
+/// A change to a setting, with its record as text, or the text that says that it is not set any more.
+#[derive(Clone)]
+pub struct SettingEntry {
+    pub change: SettingChange,
     pub record: Bytes,
 }
 
@@ -83,6 +106,8 @@ pub struct Recovered {
     pub last_id: Option<TaskId>,
     /// The newest time that is written down, as far as it can be told without a look at everything.
     pub last_at: Timestamp,
+    /// What is set, in no order.
+    pub settings: Vec<Setting>,
     /// Every unfinished task, oldest first, with its newest kept tick in `run.progress`.
     pub unfinished: Vec<Task>,
     /// How many tasks there are of each status, final ones too.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::settings::{QueueSettings, SettingId, SettingKind, SettingValue, deleted_json};
 use crate::task::{
     ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Name, Outcome, Pattern,
     PatternSet, Run,
@@ -25,6 +26,7 @@ pub(super) struct World {
     pub tasks: BTreeMap<TaskId, Known>,
     pub gone: Vec<ChangedTask>,
     pub keys: BTreeMap<Digest, KeyEntry>,
+    pub settings: BTreeMap<SettingId, Arc<Setting>>,
 }
 
 /// What should be stored of a task.
@@ -50,6 +52,7 @@ impl World {
             tasks: BTreeMap::new(),
             gone: Vec::new(),
             keys: BTreeMap::new(),
+            settings: BTreeMap::new(),
         }
     }
 
@@ -177,6 +180,28 @@ impl World {
         };
         commit.changes.push(Entry { change, record: known.record.clone() });
         self.gone.push(ChangedTask { task_id, rev: self.rev, record: known.record, gone: true });
+    }
+
+    /// Somebody sets a queue, or takes that back.
+    pub fn set_queue(&mut self, commit: &mut Commit, name: &str, concurrency: Option<u32>) {
+        self.rev += 1;
+        self.now = self.now.plus_millis(1);
+        let (rev, at, name) = (self.rev, self.now, Name::new(name));
+        let id = (SettingKind::Queue, name.clone());
+        let prev = self.settings.get(&id).cloned();
+        let next = concurrency.map(|concurrency| {
+            let settings = QueueSettings { concurrency: Some(concurrency), ..QueueSettings::default() };
+            Arc::new(Setting { name, rev, updated_at: at, value: SettingValue::Queue(settings) })
+        });
+        let record = match &next {
+            Some(setting) => setting.to_json(),
+            None => deleted_json(&id, rev),
+        };
+        match next.clone() {
+            Some(setting) => _ = self.settings.insert(id.clone(), setting),
+            None => _ = self.settings.remove(&id),
+        }
+        commit.settings.push(SettingEntry { change: SettingChange { rev, at, id, prev, next }, record: record.into() });
     }
 
     pub fn checkpoint(&mut self, commit: &mut Commit, task_id: TaskId) {
@@ -376,6 +401,9 @@ impl World {
         assert_eq!(recovered.counts, counts);
         let given = self.tasks.keys().copied().chain(self.gone.iter().map(|gone| gone.task_id)).max();
         assert_eq!(recovered.last_id, given);
+        let mut settings = recovered.settings;
+        settings.sort_by_key(Setting::id);
+        assert!(settings.iter().eq(self.settings.values().map(|setting| &**setting)), "{settings:?}");
     }
 }
 
@@ -782,6 +810,7 @@ enum Op {
     Progress,
     Log,
     Key,
+    Set,
     Append,
     Settle(usize),
     Reopen,
@@ -797,6 +826,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Progress),
         1 => Just(Op::Log),
         1 => Just(Op::Key),
+        1 => Just(Op::Set),
         4 => Just(Op::Append),
         2 => (0usize..6).prop_map(Op::Settle),
         1 => Just(Op::Reopen),
@@ -855,6 +885,11 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
             Op::Key => {
                 let key = u128::from(world.random.u8(0..4));
                 world.key(&mut commit, key);
+            }
+            Op::Set => {
+                // Between changes to tasks, with a number of the same order.
+                let (name, concurrency) = (["a", "b"][world.random.usize(..2)], world.random.u32(0..4));
+                world.set_queue(&mut commit, name, (concurrency > 0).then_some(concurrency));
             }
             Op::Append => append(&mut store, &mut commit),
             Op::Settle(tasks_max) => {

@@ -30,7 +30,7 @@ mod view;
 mod waits_for;
 
 pub use bounds::OverBound;
-pub(crate) use bounds::{list, optional_list, or_default, saturated};
+pub(crate) use bounds::{list, optional_list, optional_map, or_default, saturated};
 pub use change::{Change, ChangeKind, Transition};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
@@ -43,8 +43,9 @@ pub use log::{
 };
 pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
 pub use new_task::{
-    ATTEMPTS_MAX, CRASHES_MAX, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid, InvalidKind, LABEL_KEY_CHARS_MAX,
-    LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX, TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
+    ATTEMPTS_MAX, CONCURRENCY_KEY_CHARS_MAX, CRASHES_MAX, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid, InvalidKind,
+    LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, OnConflict, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX,
+    TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
 };
 pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
 pub use record::{By, Cancel, Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};

@@ -32,6 +32,8 @@ pub const CRASHES_MAX: u32 = 100;
 pub const TIMEOUT_MS_MAX: u64 = 30 * 86_400_000;
 /// How long a worker may take to stop, unless the task says otherwise.
 pub const CANCEL_GRACE_MS: u64 = 30_000;
+/// The longest `concurrency_key`, in characters.
+pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
 /// The longest delay of a task: ten years.
 pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 
@@ -100,6 +102,27 @@ pub struct NewTask {
     /// cancelled. Default 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub cancel_grace_ms: Option<u64>,
+    /// Tasks of its queue with the same key run at most `key_concurrency` of the queue at a time, which is 1 unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// What happens where as many tasks with its key are unfinished as may run. Only with `concurrency_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<OnConflict>,
+}
+
+/// What becomes of a submission, and of those before it, where tasks with its `concurrency_key` are unfinished already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// It waits for them.
+    #[default]
+    Queue,
+    /// It is refused, where those are of the same user.
+    Reject,
+    /// Those of the same user that do not run are cancelled.
+    ReplaceWaiting,
+    /// The same, and those that run are asked to stop.
+    CancelRunning,
 }
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -148,7 +171,7 @@ impl Invalid {
         Invalid {
             kind: InvalidKind::Limit(limit),
             field: field.into(),
-            detail: format!("must be at most {limit} {unit}"),
+            detail: format!("must be at most {limit} {unit}").trim_end().to_owned(),
         }
     }
 
@@ -248,6 +271,13 @@ impl NewTask {
         }
         range("silence_ms", self.silence_ms, 1, TIMEOUT_MS_MAX)?;
         range("cancel_grace_ms", self.cancel_grace_ms, 0, TIMEOUT_MS_MAX)?;
+        chars("concurrency_key", self.concurrency_key.as_deref(), CONCURRENCY_KEY_CHARS_MAX)?;
+        if self.concurrency_key.as_deref() == Some("") {
+            return Err(Invalid::value("concurrency_key", "must not be empty"));
+        }
+        if self.on_conflict.is_some() && self.concurrency_key.is_none() {
+            return Err(Invalid::value("on_conflict", "must not stand without concurrency_key"));
+        }
         self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
         self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;
         Ok(())
@@ -286,10 +316,7 @@ fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<()
 
 fn range(field: &'static str, number: Option<u64>, min: u64, max: u64) -> Result<(), Invalid> {
     match number {
-        Some(n) if n > max => Err(Invalid::limit(field, max, "")).map_err(|mut invalid| {
-            invalid.detail.truncate(invalid.detail.trim_end().len());
-            invalid
-        }),
+        Some(n) if n > max => Err(Invalid::limit(field, max, "")),
         Some(n) if n < min => Err(Invalid::value(field, format!("must be at least {min}"))),
         _ => Ok(()),
     }
@@ -335,6 +362,11 @@ mod tests {
         check(&with(r#""timeout_ms":0"#), value("timeout_ms"));
         check(&with(r#""silence_ms":0"#), value("silence_ms"));
         check(&with(r#""cancel_grace_ms":0"#), Ok(()));
+        check(&with(r#""concurrency_key":"""#), value("concurrency_key"));
+        check(&with(&format!(r#""concurrency_key":"{}""#, "é".repeat(256))), Ok(()));
+        check(&with(&format!(r#""concurrency_key":"{}""#, "é".repeat(257))), limit("concurrency_key", 256));
+        check(&with(r#""on_conflict":"reject""#), value("on_conflict"));
+        check(&with(r#""on_conflict":"reject","concurrency_key":"k""#), Ok(()));
         check(&with(r#""cancel_grace_ms":1e30"#), limit("cancel_grace_ms", TIMEOUT_MS_MAX));
         let at = |field: &str, at: &str| with(&format!(r#""{field}":"{at}","run_at":"2030-01-01T00:00:00Z""#));
         for (at_field, ms_field) in [("deadline_at", "deadline_ms"), ("start_by_at", "start_by_ms")] {

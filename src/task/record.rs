@@ -60,6 +60,7 @@ pub struct Detail {
     pub start_by: Option<By>,
     pub silence_ms: Option<u64>,
     pub cancel_grace_ms: Option<u64>,
+    pub concurrency_key: Option<Name>,
     pub parent_id: Option<TaskId>,
 }
 
@@ -188,6 +189,11 @@ impl Task {
         self.detail().and_then(|detail| detail.cancel_grace_ms).unwrap_or(CANCEL_GRACE_MS)
     }
 
+    /// What keeps it from running beside others of its queue, where something does.
+    pub fn concurrency_key(&self) -> Option<&Name> {
+        self.detail()?.concurrency_key.as_ref()
+    }
+
     /// The labels, where there are any.
     pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
         self.detail().map(|detail| &detail.labels)
@@ -226,6 +232,7 @@ impl Task {
         object.some("start_by_ms", start_by.and_then(|by| by.ms));
         object.some("silence_ms", self.silence_ms());
         object.some("cancel_grace_ms", detail.and_then(|d| d.cancel_grace_ms));
+        object.some("concurrency_key", self.concurrency_key());
         object.some("parent_id", detail.and_then(|d| d.parent_id));
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
@@ -286,6 +293,7 @@ impl From<TaskView> for Task {
             start_by: view.start_by_at.map(|at| By { at, ms: view.start_by_ms }),
             silence_ms: view.silence_ms,
             cancel_grace_ms: view.cancel_grace_ms,
+            concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
         };
         let outcome = match (view.result, view.error) {
@@ -414,6 +422,7 @@ mod tests {
                 start_by: Some(By { at: now, ms: Some(5) }),
                 silence_ms: Some(3_000),
                 cancel_grace_ms: Some(4_000),
+                concurrency_key: Some(Name::new("k \"1\"")),
                 parent_id: Some(ids.next(now, &mut random)),
             })),
             run: Some(Box::new(Run {

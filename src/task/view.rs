@@ -56,6 +56,9 @@ pub struct TaskView {
     pub silence_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_grace_ms: Option<u64>,
+    /// Tasks of its queue with the same key do not run beside each other, or only as many as the queue allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// What a completed task left; absent with `result_omitted` where lists and events leave out a large one.

@@ -13,6 +13,14 @@ pub const AHEAD_MAX: usize = 1_000;
 pub enum WaitsFor {
     /// A moment, or the end of a wait.
     Time { until: Timestamp },
+    /// Its queue is paused.
+    QueuePaused,
+    /// As many tasks of its queue run as may.
+    QueueLimit { limit: u32, running: u32 },
+    /// As many tasks of its `concurrency_key` run as may.
+    KeyLimit { limit: u32, running: u32 },
+    /// As many tasks of its user run as may, in its queue or over all.
+    UserLimit { limit: u32, running: u32 },
     /// No worker is connected, and no claim open, that takes its queue and type.
     NoWorker,
     /// Its turn: so many ready tasks go to the same workers before it, exact up to [`AHEAD_MAX`].

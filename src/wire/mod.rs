@@ -14,8 +14,9 @@ pub use live::{
 };
 pub use problem::{Code, Problem};
 pub use rest::{
-    AttemptAnswer, BATCH_LEN_MAX, BatchBody, CancelBody, ClaimBody, Claimed, History, LogList, OtherStats, QueueStats,
-    Rates, RetryBody, Stats, TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView,
+    AttemptAnswer, BATCH_LEN_MAX, BatchBody, CancelBody, ClaimBody, Claimed, History, LimitsBody, LogList, OtherStats,
+    Purged, QueueBody, QueueList, QueueStats, QueueView, Rates, RetryBody, Stats, TaskCounts, TaskList, TaskResult,
+    WorkerList, WorkerRunning, WorkerView,
 };
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,

@@ -18,6 +18,9 @@ pub struct Problem {
     /// The limit that was passed, where one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// When to come back, in seconds, where that is known; it goes into the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -31,6 +34,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             limit: None,
+            retry_after_s: None,
         }
     }
 }
@@ -75,6 +79,7 @@ codes! {
     NotFound "not_found" 404 "There is nothing at this path",
     MethodNotAllowed "method_not_allowed" 405 "The path does not take this method",
     TaskNotFound "task_not_found" 404 "There is no such task",
+    QueueNotFound "queue_not_found" 404 "There is no such queue",
     TaskNotFinished "task_not_finished" 409 "The task is not finished",
     TaskFinished "task_finished" 409 "The task is finished",
     TaskRunning "task_running" 409 "The task is running",

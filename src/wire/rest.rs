@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::task::{self, Failure, Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+use crate::settings::{FairBy, LIMITED_USERS_MAX, QueueSettings, UserLimits};
+use crate::task::{self, Failure, Json, LogLine, Name, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
 
 use super::worker::patterns;
 use super::{HandOut, Held};
@@ -167,6 +169,89 @@ pub struct Stats {
     /// How long the oldest transition has waited that was not handed to every live client; 0 when all were told all.
     #[serde(default)]
     pub feed_lag_ms: u64,
+}
+
+/// `GET /queues`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueList {
+    pub queues: Vec<QueueView>,
+}
+
+/// A queue: what is set of it, or the defaults, and how many unfinished tasks stand in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueView {
+    pub name: Name,
+    /// Of the change that set it; absent where nothing is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rev: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
+    #[serde(flatten)]
+    pub settings: QueueSettings,
+    pub tasks: QueueStats,
+}
+
+/// `PUT /queues/{name}`: all that can be set. What a queue is read with besides is passed over, so that it can be put back.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueBody {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub concurrency: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub key_concurrency: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub user_concurrency: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fair_by: Option<FairBy>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub ageing_ms: Option<u64>,
+    #[serde(default, skip_serializing)]
+    pub r#type: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    pub name: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    pub rev: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    pub updated_at: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    pub paused: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    pub tasks: Option<IgnoredAny>,
+}
+
+impl From<QueueBody> for QueueSettings {
+    fn from(body: QueueBody) -> QueueSettings {
+        let usual = QueueSettings::default();
+        QueueSettings {
+            concurrency: body.concurrency,
+            key_concurrency: body.key_concurrency.unwrap_or(usual.key_concurrency),
+            user_concurrency: body.user_concurrency,
+            fair_by: body.fair_by.unwrap_or(usual.fair_by),
+            ageing_ms: body.ageing_ms,
+            paused: usual.paused,
+        }
+    }
+}
+
+/// `PUT /limits`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsBody {
+    #[serde(default)]
+    pub user: UserLimits,
+    #[serde(default, deserialize_with = "users")]
+    pub users: BTreeMap<String, UserLimits>,
+}
+
+fn users<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, UserLimits>, D::Error> {
+    task::optional_map(deserializer, LIMITED_USERS_MAX, "users").map(Option::unwrap_or_default)
+}
+
+/// The answer to `POST /queues/{name}/purge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    pub matched: u64,
+    pub changed: u64,
 }
 
 /// `GET /workers`.

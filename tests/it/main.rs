@@ -33,6 +33,7 @@ mod page_task;
 mod priority;
 mod progress;
 mod proxy;
+mod queues;
 mod result;
 mod retention;
 mod retry_backoff;

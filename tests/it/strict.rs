@@ -56,7 +56,8 @@ async fn an_array_is_no_object() {
         }
         bodies += 1;
         for array in ["[]", r#"["t"]"#, r#"[["t"]]"#, r#"[null,null]"#] {
-            let answer = post_text(&hub, &path, array).await;
+            let request = hub.request(method.clone(), &path).header("content-type", "application/json");
+            let answer = Answer::of(request.body(array)).await;
             assert_eq!(answer.problem(), "422 invalid_field", "{method} {path} {array}");
             assert_eq!(answer.body["detail"], "the whole must be an object, not an array");
         }

@@ -2,7 +2,8 @@
 
 use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey, check_submission};
-use taskhub::task::{NewTask, RetryPolicy, TaskId, Timestamp};
+use taskhub::settings::{FairBy, Limits, QueueSettings, UserLimits};
+use taskhub::task::{Name, NewTask, OnConflict, RetryPolicy, TaskId, Timestamp};
 
 use super::mix::Mix;
 use super::world::{From, Reply, World};
@@ -56,6 +57,11 @@ impl World {
             }
             45 => self.push(Command::Workers, From::App),
             46 | 47 => self.ask_why(),
+            48 | 49 if self.mix.rules => self.set_something(),
+            50 => {
+                let Some(task_id) = self.some_task() else { return };
+                self.push(Command::CancelWaiting { task_id, reason: "purged".into() }, From::App);
+            }
             _ => {}
         }
     }
@@ -73,6 +79,44 @@ impl World {
     fn ask_why(&mut self) {
         if let Some(task_id) = self.some_task() {
             self.push(Command::WaitsFor { task_id }, From::App);
+        }
+    }
+
+    /// Somebody sets a queue, or what users may.
+    fn set_something(&mut self) {
+        let name = Name::new(QUEUES[self.random.usize(0..QUEUES.len())]);
+        let mut some = |max: u32| self.random.bool().then(|| self.random.u32(1..=max));
+        let (concurrency, user_concurrency) = (some(4), some(2));
+        let user = |some: &mut dyn FnMut(u32) -> Option<u32>| UserLimits {
+            running: some(3),
+            waiting: some(6),
+            submits_per_min: some(60),
+        };
+        let (all, one) = (user(&mut some), user(&mut some));
+        let command = match self.random.u8(0..10) {
+            0 => Command::UnsetQueue { name },
+            1 | 2 => Command::PauseQueue { name, paused: self.random.bool() },
+            3 => Command::SetLimits { limits: Limits { user: all, users: [("u1".to_owned(), one)].into() } },
+            4 => Command::SetLimits { limits: Limits::default() },
+            _ => {
+                let settings = QueueSettings {
+                    concurrency,
+                    key_concurrency: self.random.u32(1..3),
+                    user_concurrency,
+                    fair_by: [FairBy::None, FairBy::User, FairBy::Key][self.random.usize(0..3)],
+                    ageing_ms: self.random.bool().then(|| self.random.u64(1..2_000)),
+                    paused: false,
+                };
+                Command::SetQueue { name, settings }
+            }
+        };
+        self.push(command, From::App);
+    }
+
+    /// No queue is paused any more, and no user is kept from anything.
+    pub fn resume_all(&mut self) {
+        for name in QUEUES {
+            self.push(Command::PauseQueue { name: Name::new(name), paused: false }, From::App);
         }
     }
 
@@ -128,6 +172,11 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
         new.title = Some("a title".into());
         new.labels.insert("project_id".into(), "p1".into());
         new.payload = Some(taskhub::task::Json::null());
+    }
+    if mix.keys && random.bool() {
+        new.concurrency_key = Some(format!("k{}", random.u8(0..4)));
+        let strategies = [OnConflict::Queue, OnConflict::Reject, OnConflict::ReplaceWaiting, OnConflict::CancelRunning];
+        new.on_conflict = (random.u8(0..3) == 0).then(|| strategies[random.usize(0..4)]);
     }
     if mix.timeouts && random.u8(0..3) == 0 {
         new.timeout_ms = Some(random.u64(1..1_500));

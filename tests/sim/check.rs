@@ -16,12 +16,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use taskhub::engine::{Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Refusal, Report};
+use taskhub::engine::{
+    Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Quota, Refusal, Report,
+};
+use taskhub::settings::{QueueSettings, Setting, SettingChange, SettingId, SettingKind, SettingValue};
 use taskhub::task::{
-    AHEAD_MAX, By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, Outcome,
+    AHEAD_MAX, By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, OnConflict, Outcome,
     RESULT_INLINE_BYTES, Run, Status, Task, TaskId, Timestamp, WaitsFor,
 };
 
+use super::rules::{Ready, Rules};
 use super::world::{Live, Store};
 
 pub struct Checker {
@@ -31,7 +35,10 @@ pub struct Checker {
     /// Those that are not final.
     open: BTreeMap<TaskId, Arc<Task>>,
     /// Ready tasks of each queue and type: the smaller, the sooner.
-    ready: BTreeMap<(Name, Name), BTreeSet<(i16, TaskId)>>,
+    ready: Ready,
+    /// What is set.
+    rules: Rules,
+    settings: BTreeMap<SettingId, Arc<Setting>>,
     /// Who holds which attempts.
     held: BTreeMap<Name, BTreeMap<TaskId, u32>>,
     rev: u64,
@@ -108,9 +115,17 @@ enum End {
 }
 
 enum Undo {
-    Task(TaskId, Option<Arc<Task>>),
+    Task(TaskId, Option<Arc<Task>>, Stood),
+    Setting(SettingId, Option<Arc<Setting>>),
     Key(u128, Option<KeyEntry>),
     End((TaskId, u32)),
+}
+
+/// How a ready task stood: the turn of its party, and since when no worker was there for it.
+#[derive(Clone, Copy, Default)]
+struct Stood {
+    turn: Option<u64>,
+    unserved: Option<(u64, u64)>,
 }
 
 /// What somebody was told.
@@ -134,6 +149,8 @@ impl Checker {
             tasks: HashMap::default(),
             open: BTreeMap::new(),
             ready: BTreeMap::new(),
+            rules: Rules::default(),
+            settings: BTreeMap::new(),
             held: BTreeMap::new(),
             rev: 0,
             youngest: None,
@@ -172,18 +189,30 @@ impl Checker {
 
     // What is decided.
 
+    #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
     pub fn decided(
         &mut self,
         command: &Command,
         result: &Result<Answer, Refusal>,
         changes: &[Change],
+        settings: &[SettingChange],
         notices: &[Notice],
         now: Now,
         live: &Live,
     ) {
         self.lived = now.lived;
         if result.is_err() {
-            assert!(changes.is_empty() && notices.is_empty(), "a refusal changed something: {command:?} {changes:?}");
+            let nothing = changes.is_empty() && settings.is_empty() && notices.is_empty();
+            assert!(nothing, "a refusal changed something: {command:?} {changes:?}");
+        }
+        if !matches!(
+            command,
+            Command::SetQueue { .. }
+                | Command::UnsetQueue { .. }
+                | Command::PauseQueue { .. }
+                | Command::SetLimits { .. }
+        ) {
+            assert!(settings.is_empty(), "{command:?} set something");
         }
         match command {
             Command::Submit { tasks, key } => {
@@ -198,11 +227,15 @@ impl Checker {
                     (_, Some(_)) => panic!("a key was used again, and the answer is {result:?}"),
                     (Ok(Answer::Submitted { tasks: created }), None) => {
                         assert!(!self.draining && self.open.len() + tasks.len() <= self.options.tasks_max);
-                        assert_eq!((tasks.len(), tasks.len()), (created.len(), changes.len()));
-                        for ((new, task), change) in tasks.iter().zip(created).zip(changes) {
+                        assert_eq!(tasks.len(), created.len());
+                        let (mut changes, mut notices) = (changes, notices);
+                        for (new, task) in tasks.iter().zip(created) {
+                            self.makes_way(new, &mut changes, &mut notices, now, live);
+                            let change = changes.split_off_first().expect("each task is created");
                             assert!(Arc::ptr_eq(task, &change.task));
                             self.created(new, change, now);
                         }
+                        assert!(changes.is_empty() && notices.is_empty(), "more came of it: {changes:?} {notices:?}");
                         if let Some(key) = key {
                             let tasks = created.iter().map(|task| task.task_id).collect();
                             let expires_at = now.at.plus_millis(self.options.key_ms);
@@ -212,12 +245,62 @@ impl Checker {
                         }
                     }
                     (Err(Refusal::Draining), None) => assert!(self.draining),
+                    (Err(Refusal::KeyTaken), None) => match &tasks[..] {
+                        [new] => assert!(self.conflicts(new).is_some_and(|own| own.is_none()), "its key is not taken"),
+                        tasks => assert!(tasks.iter().any(|new| new.on_conflict == Some(OnConflict::Reject))),
+                    },
+                    (Err(Refusal::Quota(quota)), None) => {
+                        let limits = tasks.iter().filter_map(|new| new.user_id.as_deref());
+                        let limits: Vec<_> = limits.map(|user| self.rules.limits().of(user)).collect();
+                        assert!(match quota {
+                            Quota::Waiting { limit } => limits.iter().any(|it| it.waiting == Some(*limit)),
+                            Quota::SubmitsPerMin { limit, retry_after_ms } => {
+                                *retry_after_ms <= 60_100 && limits.iter().any(|it| it.submits_per_min == Some(*limit))
+                            }
+                        });
+                        if let ([new], Quota::Waiting { limit }) = (&tasks[..], quota) {
+                            assert!(self.waiting_of(new.user_id.as_deref()) >= *limit as usize);
+                        }
+                    }
                     (Err(Refusal::Full), None) => assert!(self.open.len() + tasks.len() > self.options.tasks_max),
                     other => panic!("a submission is answered by {other:?}"),
                 }
             }
             Command::Cancel { task_id, reason } => {
                 self.cancelled(*task_id, reason, result, changes, notices, now, live)
+            }
+            Command::CancelWaiting { task_id, reason } => {
+                match self.tasks.get(task_id).is_some_and(|task| task.status == Status::Running) {
+                    true => assert_eq!(result.as_ref().err(), Some(&Refusal::TaskRunning)),
+                    false => {
+                        self.cancelled(*task_id, &Some(reason.clone()), result, changes, notices, now, live);
+                    }
+                }
+            }
+            Command::SetQueue { name, settings: asked } => {
+                let paused = self.rules.queue(name).paused;
+                let value = SettingValue::Queue(QueueSettings { paused, ..asked.clone() });
+                self.is_set((SettingKind::Queue, name.clone()), value, result, settings, now);
+            }
+            Command::PauseQueue { name, paused } => {
+                let value = SettingValue::Queue(QueueSettings { paused: *paused, ..self.rules.queue(name) });
+                self.is_set((SettingKind::Queue, name.clone()), value, result, settings, now);
+            }
+            Command::SetLimits { limits } => {
+                let value = SettingValue::Limits(limits.clone());
+                self.is_set((SettingKind::Limits, Name::new("limits")), value, result, settings, now);
+            }
+            Command::UnsetQueue { name } => {
+                let id = (SettingKind::Queue, name.clone());
+                assert!(changes.is_empty() && matches!(result, Ok(Answer::Done)));
+                match self.settings.contains_key(&id) {
+                    false => assert!(settings.is_empty()),
+                    true => {
+                        let [change] = settings else { panic!("one setting was to go, not {settings:?}") };
+                        assert!(change.next.is_none() && change.id == id);
+                        self.put_setting(change);
+                    }
+                }
             }
             Command::Retry { task_id, payload } => {
                 let expected = match self.tasks.get(task_id).map(|task| task.status) {
@@ -291,6 +374,7 @@ impl Checker {
                     station.link = Link::Away;
                     station.away_until = now.lived + self.options.grace_ms;
                     station.ending.clear();
+                    self.forget_stuck();
                 }
             }
             Command::Heard { worker_id } => {
@@ -381,16 +465,132 @@ impl Checker {
         let together = |queue: &Name, task_type: &Name| {
             taking.iter().any(|accepts| accepts.takes(queue.as_str(), task_type.as_str()))
         };
-        let lanes = self.ready.iter().filter(|((queue, task_type), _)| together(queue, task_type));
-        let before = (-i16::from(task.priority), task_id);
-        let ahead = lanes.map(|(_, lane)| lane.range(..before).count()).sum::<usize>().min(AHEAD_MAX);
-        match (task.status, is_taken, waits) {
-            (Status::Scheduled, false, [WaitsFor::Time { .. }, WaitsFor::NoWorker]) => {}
-            (Status::Scheduled, true, [WaitsFor::Time { .. }]) => {}
-            (Status::Pending, false, [WaitsFor::NoWorker]) => {}
-            (Status::Pending, true, [WaitsFor::Turn { ahead: said }]) => assert_eq!(*said, ahead, "before {task:?}"),
-            other => panic!("{task:?} is said to wait for {other:?}"),
+        if task.status == Status::Scheduled {
+            return match (is_taken, waits) {
+                (false, [WaitsFor::Time { .. }, WaitsFor::NoWorker]) | (true, [WaitsFor::Time { .. }]) => {}
+                other => panic!("{task:?} is said to wait for {other:?}"),
+            };
         }
+        let mut expected = self.rules.closed_by(task, &self.running_tasks());
+        if !is_taken {
+            expected.push(WaitsFor::NoWorker);
+        } else if expected.is_empty() {
+            let lanes = self.ready.iter().filter(|((queue, task_type), _)| together(queue, task_type));
+            let others: Vec<_> = lanes.flat_map(|(_, lane)| lane.iter().map(|(_, id)| &self.tasks[id])).collect();
+            expected.push(WaitsFor::Turn { ahead: self.rules.ahead(task, &others).min(AHEAD_MAX) });
+        }
+        assert_eq!(waits, expected, "{task:?}");
+    }
+
+    fn running_tasks(&self) -> Vec<&Arc<Task>> {
+        self.held.values().flat_map(|held| held.keys().map(|id| &self.tasks[id])).collect()
+    }
+
+    /// Unfinished tasks of a user that do not run.
+    fn waiting_of(&self, user: Option<&str>) -> usize {
+        let waits = |task: &&Arc<Task>| {
+            task.status != Status::Running && user.is_some() && task.user_id.as_ref().map(Name::as_str) == user
+        };
+        self.open.values().filter(waits).count()
+    }
+
+    /// What a submission meets that does not wait for others with its key: those of its user that have to go, or, where
+    /// it is to be refused, none.
+    fn conflicts(&self, new: &NewTask) -> Option<Option<Vec<TaskId>>> {
+        let (strategy, key) = (new.on_conflict.unwrap_or_default(), new.concurrency_key.as_deref()?);
+        let queue = Name::new(new.queue.as_deref().unwrap_or("default"));
+        let same_key = |task: &&Arc<Task>| {
+            task.queue == queue && task.concurrency_key().is_some_and(|of_task| of_task.as_str() == key)
+        };
+        let all: Vec<_> = self.open.values().filter(same_key).collect();
+        let of_user = |task: &&&Arc<Task>| task.user_id.as_ref().map(Name::as_str) == new.user_id.as_deref();
+        let own: Vec<_> = all.iter().filter(of_user).collect();
+        let max = self.rules.queue(&queue).key_concurrency as usize;
+        let ids = |runs: bool| {
+            own.iter().filter(|task| runs || task.status != Status::Running).map(|task| task.task_id).collect()
+        };
+        match strategy {
+            OnConflict::Queue => None,
+            OnConflict::Reject => (own.len() >= max).then_some(None),
+            OnConflict::ReplaceWaiting => (all.len() >= max).then(|| Some(ids(false))),
+            OnConflict::CancelRunning => (all.len() >= max).then(|| Some(ids(true))),
+        }
+    }
+
+    /// Those that are in the way of a new task with its key have gone, or were asked to.
+    fn makes_way(&mut self, new: &NewTask, changes: &mut &[Change], notices: &mut &[Notice], now: Now, live: &Live) {
+        let Some(own) = self.conflicts(new) else { return };
+        let own = own.expect("a task was taken though its key was");
+        for task_id in own {
+            if self.tasks[&task_id].cancel_requested() {
+                continue;
+            }
+            let runs = self.tasks[&task_id].status == Status::Running;
+            let change = std::slice::from_ref(changes.split_off_first().expect("it is cancelled"));
+            let notice = match runs {
+                true => std::slice::from_ref(notices.split_off_first().expect("its worker is told")),
+                false => &[],
+            };
+            let result = Ok(Answer::Task(change[0].task.clone()));
+            let reason = Some("replaced by a newer task".to_owned());
+            self.cancelled(task_id, &reason, &result, change, notice, now, live);
+        }
+    }
+
+    fn is_set(
+        &mut self,
+        id: SettingId,
+        value: SettingValue,
+        result: &Result<Answer, Refusal>,
+        settings: &[SettingChange],
+        now: Now,
+    ) {
+        let Ok(Answer::Set { setting, is_new }) = result else { panic!("setting {id:?} is answered by {result:?}") };
+        let before = self.settings.get(&id).cloned();
+        assert_eq!(*is_new, before.is_none());
+        assert_eq!(setting.value, value);
+        if before.as_ref().is_some_and(|before| before.value == value) {
+            return assert!(settings.is_empty(), "nothing is different");
+        }
+        let [change] = settings else { panic!("one thing was set, not {settings:?}") };
+        assert_eq!((&change.id, change.at, setting.rev, setting.updated_at), (&id, now.at, change.rev, now.at));
+        assert!(change.next.as_ref().is_some_and(|next| Arc::ptr_eq(next, setting)));
+        self.put_setting(change);
+    }
+
+    fn put_setting(&mut self, change: &SettingChange) {
+        assert_eq!(change.rev, self.rev + 1, "a hole in the revs");
+        self.rev += 1;
+        self.last_at = change.at;
+        let before = self.apply_setting(change.id.clone(), change.next.clone());
+        assert_eq!(change.prev, before);
+        self.undecided.push(Undo::Setting(change.id.clone(), before));
+    }
+
+    fn apply_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>) -> Option<Arc<Setting>> {
+        let before = match &next {
+            Some(next) => self.settings.insert(id.clone(), next.clone()),
+            None => self.settings.remove(&id),
+        };
+        let (queue, limits) = (self.rules.queue(&id.1), self.rules.limits().clone());
+        self.rules.put(id.clone(), next.as_deref());
+        let ready = self.open.values().filter(|task| task.status == Status::Pending);
+        match id.0 {
+            SettingKind::Queue if Rules::moves(&queue, &self.rules.queue(&id.1)) => {
+                self.rules.join_anew(Some(&id.1), ready);
+            }
+            SettingKind::Limits if Rules::limits_move(&limits, self.rules.limits()) => {
+                self.rules.join_anew(None, ready);
+            }
+            SettingKind::Queue | SettingKind::Limits => {}
+        }
+        before
+    }
+
+    /// Keys are held only by attempts that workers may be at.
+    fn forget_stuck(&mut self) {
+        let Checker { rules, stations, .. } = self;
+        rules.still_stuck(|attempt| stations.values().any(|station| station.ending.contains(&attempt)));
     }
 
     /// Whether a moment is over by which it had to be final, or started.
@@ -428,6 +628,8 @@ impl Checker {
             None => new.run_at.is_some_and(|at| at > now.wall),
         };
         assert_eq!(task.status, if later { Status::Scheduled } else { Status::Pending });
+        assert_eq!(task.concurrency_key().map(Name::as_str), new.concurrency_key.as_deref());
+        self.rules.submitted(task, self.waiting_of(new.user_id.as_deref()), now.mono);
         self.step(change, now);
         if let Some(delay) = new.delay_ms.filter(|delay| *delay > 0) {
             self.waits(task, delay, now);
@@ -528,6 +730,7 @@ impl Checker {
     ) {
         let Ok(Answer::Welcome { keep, drop }) = result else { panic!("hello is answered by {result:?}") };
         let before = self.stations.remove(&hello.worker_id);
+        self.forget_stuck();
         let replaced = before.as_ref().filter(|station| station.link == Link::Socket).map(|station| station.session);
         let mut station = Station::new(&hello.accepts, Link::Socket);
         station.session = hello.session;
@@ -623,6 +826,8 @@ impl Checker {
         if over && !matches!(report, Report::Heartbeat) {
             for station in self.stations.values_mut() {
                 station.ending.remove(&(task_id, attempt));
+                let Checker { rules, .. } = self;
+                rules.still_stuck(|stuck| stuck != (task_id, attempt));
             }
         }
         let Some(before) = before else {
@@ -756,6 +961,7 @@ impl Checker {
                     let worker_id = before.worker_id().expect("it runs");
                     if let Some(station) = self.stations.get_mut(worker_id).filter(|it| it.link == Link::Socket) {
                         station.ending.insert((task_id, before.attempt));
+                        self.rules.stuck(&before);
                     }
                     stops.push((task_id, before.attempt));
                     self.ended(task_id, before.attempt, End::ByHub);
@@ -774,6 +980,7 @@ impl Checker {
                     let station = self.stations.get_mut(worker_id).expect("who runs something is known");
                     if station.link == Link::Socket {
                         station.ending.insert((task_id, before.attempt));
+                        self.rules.stuck(&before);
                         stops.push((task_id, before.attempt));
                     }
                     self.ended(task_id, before.attempt, End::ByHub);
@@ -853,6 +1060,7 @@ impl Checker {
             let attempt = (before.task_id, before.attempt);
             if let Some(station) = self.stations.get_mut(worker_id).filter(|it| it.link == Link::Socket) {
                 station.ending.insert(attempt);
+                self.rules.stuck(&before);
             }
             stops.push(attempt);
             self.ended(before.task_id, before.attempt, End::ByHub);
@@ -951,7 +1159,13 @@ impl Checker {
                 }
             };
             assert!(takes(&accepts, &before), "{worker_id} does not take {task_id}");
-            assert_eq!(self.best(&accepts), Some(task_id), "another task was next");
+            let best = self.best(&accepts).expect("this one, or a better");
+            let queues = [&self.tasks[&best].queue, &before.queue];
+            let mut ready = self.open.values().filter(|task| task.status == Status::Pending);
+            let is_mixed = ready.any(|task| queues.contains(&&task.queue) && self.rules.is_mixed(task));
+            assert!(best == task_id || is_mixed, "{best} was next, and not {task_id}");
+            let closed = self.rules.closed_by(&before, &self.running_tasks());
+            assert!(closed.is_empty(), "{task_id} runs beyond {closed:?}");
             for (other_id, other) in &self.stations {
                 if takes(&other.accepts, &before) && self.must_take(other_id, now) {
                     assert!(self.load(other_id) >= load, "{other_id} is emptier than {worker_id}");
@@ -971,6 +1185,7 @@ impl Checker {
             assert!(run.cancel_requested_at.is_none() && run.progress.is_none() && run.outcome.is_none());
             assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
             self.step(change, now);
+            self.rules.served(&task);
             self.signs.insert((task_id, task.attempt), Sign { heard: now.lived, restored: false });
             self.timeouts.remove(&(task_id, task.attempt));
             if let Some(timeout) = task.timeout_ms() {
@@ -996,7 +1211,19 @@ impl Checker {
     fn best(&self, accepts: &Accepts) -> Option<TaskId> {
         let lanes =
             self.ready.iter().filter(|((queue, task_type), _)| accepts.takes(queue.as_str(), task_type.as_str()));
-        lanes.filter_map(|(_, lane)| lane.first()).min().map(|(_, task_id)| *task_id)
+        if self.rules.are_plain() && self.open.values().all(|task| task.concurrency_key().is_none()) {
+            return lanes.filter_map(|(_, lane)| lane.first()).min().map(|(_, task_id)| *task_id);
+        }
+        // Of each queue what is first in its own order, and of these the most urgent.
+        let running = self.running_tasks();
+        let mut firsts: BTreeMap<&Name, &Arc<Task>> = BTreeMap::new();
+        for task in lanes.flat_map(|(_, lane)| lane).map(|(_, task_id)| &self.tasks[task_id]) {
+            let is_first = firsts.get(&task.queue).is_none_or(|first| self.rules.order(task) < self.rules.order(first));
+            if is_first && self.rules.closed_by(task, &running).is_empty() {
+                firsts.insert(&task.queue, task);
+            }
+        }
+        firsts.values().map(|task| (-i16::from(task.priority), task.task_id)).min().map(|(_, task_id)| task_id)
     }
 
     fn may_take(&self, worker_id: &Name) -> bool {
@@ -1144,15 +1371,18 @@ impl Checker {
 
     /// The record of a task, in every picture that is drawn from records.
     fn put(&mut self, task_id: TaskId, task: Option<Arc<Task>>) {
-        let before = self.draw(task_id, task);
-        self.undecided.push(Undo::Task(task_id, before));
+        let (before, stood) = self.draw(task_id, task);
+        self.undecided.push(Undo::Task(task_id, before, stood));
     }
 
-    fn draw(&mut self, task_id: TaskId, task: Option<Arc<Task>>) -> Option<Arc<Task>> {
+    /// Answers the record before, and how that stood.
+    fn draw(&mut self, task_id: TaskId, task: Option<Arc<Task>>) -> (Option<Arc<Task>>, Stood) {
+        let mut stood = Stood::default();
         if let Some(before) = self.tasks.get(&task_id) {
             self.open.remove(&task_id);
             if before.status == Status::Pending {
-                self.unserved.remove(&task_id);
+                let turn = self.rules.not_ready(before);
+                stood = Stood { turn, unserved: self.unserved.remove(&task_id) };
                 let lane = (before.queue.clone(), before.task_type.clone());
                 let ready = self.ready.get_mut(&lane).expect("what is ready has a lane");
                 ready.remove(&(-i16::from(before.priority), task_id));
@@ -1168,7 +1398,7 @@ impl Checker {
                 }
             }
         }
-        let Some(task) = task else { return self.tasks.remove(&task_id) };
+        let Some(task) = task else { return (self.tasks.remove(&task_id), stood) };
         if !task.status.is_final() {
             self.open.insert(task_id, task.clone());
         }
@@ -1176,11 +1406,12 @@ impl Checker {
             self.unserved.insert(task_id, (self.lived, self.lived));
             let lane = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
             lane.insert((-i16::from(task.priority), task_id));
+            self.rules.ready(&task);
         }
         if let Some(worker_id) = task.worker_id() {
             self.held.entry(worker_id.clone()).or_default().insert(task_id, task.attempt);
         }
-        self.tasks.insert(task_id, task)
+        (self.tasks.insert(task_id, task), stood)
     }
 
     /// A try failed: another follows, or the task has failed, or it was to be cancelled anyway.
@@ -1268,24 +1499,36 @@ impl Checker {
     /// What was decided is on disk.
     pub fn committed(&mut self) {
         self.undecided.clear();
+        self.rules.round_over(false);
     }
 
     /// A commit failed: what was decided since the last is forgotten.
     pub fn taken_back(&mut self, store: &Store) {
         while let Some(undo) = self.undecided.pop() {
             match undo {
-                Undo::Task(task_id, before) => drop(self.draw(task_id, before)),
+                Undo::Task(task_id, before, Stood { turn, unserved }) => {
+                    self.draw(task_id, before.clone());
+                    if let (Some(before), Some(turn)) = (before, turn) {
+                        self.rules.not_served(&before, turn);
+                    }
+                    if let Some(unserved) = unserved {
+                        self.unserved.insert(task_id, unserved);
+                    }
+                }
+                Undo::Setting(id, before) => _ = self.apply_setting(id, before),
                 Undo::Key(key, None) => drop(self.keys.remove(&key)),
                 Undo::Key(key, Some(before)) => drop(self.keys.insert(key, before)),
                 Undo::End(attempt) => drop(self.ends.remove(&attempt)),
             }
         }
+        self.rules.round_over(true);
         self.rev = store.rev;
         let running: BTreeSet<(TaskId, u32)> =
             self.held.values().flatten().map(|(task_id, attempt)| (*task_id, *attempt)).collect();
         for station in self.stations.values_mut() {
             station.ending.retain(|attempt| !running.contains(attempt));
         }
+        self.forget_stuck();
     }
 
     /// Between two rounds, workers that are gone and hold nothing are forgotten.
@@ -1314,6 +1557,8 @@ impl Checker {
             assert!(same(stored, task), "the engine has {task:?}, the store {stored:?}");
             unfinished += usize::from(!task.status.is_final());
         }
+        let set: BTreeMap<SettingId, &Setting> = engine.settings().map(|it| (it.id(), &**it)).collect();
+        assert!(set.values().copied().eq(store.settings.values()), "the engine's settings are not the store's");
         assert_eq!((unfinished, engine.unfinished()), (self.open.len(), self.open.len()), "unfinished tasks");
         for task_id in self.open.keys() {
             assert!(engine.task(*task_id).is_some(), "{task_id} is not at hand");
@@ -1387,6 +1632,8 @@ impl Checker {
         self.rev = store.rev;
         self.youngest = store.ids.last().copied();
         self.keys = store.keys.clone();
+        self.settings = store.settings.iter().map(|(id, setting)| (id.clone(), Arc::new(setting.clone()))).collect();
+        self.rules = Rules::of(store.settings.values());
         for (task_id, task) in &store.tasks {
             self.draw(*task_id, Some(task.clone()));
             if let Some(worker_id) = task.worker_id() {

@@ -4,6 +4,7 @@
 //! * [`world`] is the hub's process: the rounds of the writer, the committed store, both clocks, and what goes wrong.
 //! * [`apps`] submit, cancel, retry and delete; [`workers`] run tasks, over sockets and over HTTP; [`watchers`] follow.
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
+//! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`mix`] says, from the seed, how much of everything there is.
 //!
 //! Nothing here reads a clock or the operating system, so the same seed makes the same run, step for step.
@@ -15,6 +16,7 @@
 mod apps;
 mod check;
 mod mix;
+mod rules;
 mod trace;
 mod watchers;
 mod workers;

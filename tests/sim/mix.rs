@@ -38,6 +38,9 @@ pub struct Mix {
     /// Whether tasks come in with delays, timeouts, retries.
     pub delays: bool,
     pub timeouts: bool,
+    /// Whether people set queues and limits, and whether tasks have keys.
+    pub rules: bool,
+    pub keys: bool,
     /// Submissions by the hundred, so that final tasks are let go of.
     pub flood: bool,
 }
@@ -82,6 +85,8 @@ impl Mix {
             tight,
             delays: random.bool(),
             timeouts: random.bool(),
+            rules: random.bool(),
+            keys: random.bool(),
             flood,
         }
     }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use taskhub::task::{Change, ChangeKind, TaskId};
+use taskhub::engine::Batch;
+use taskhub::task::{ChangeKind, TaskId};
 
 use super::world::{Live, Store};
 
@@ -50,19 +51,25 @@ impl Watcher {
         }
     }
 
-    pub fn changes(&mut self, changes: &[Change]) {
+    pub fn changes(&mut self, batch: &Batch) {
         if !self.connected {
             return;
         }
-        for change in changes {
+        let mut settings = batch.settings.iter().map(|change| change.rev).peekable();
+        for change in &batch.changes {
             let task_id = change.task.task_id;
             let known = self.known.entry(task_id).or_default();
             assert!((change.rev, 0) > (known.0, known.1), "an event that is no news: {change:?} after {known:?}");
             assert!(!known.2, "an event of a task that is gone: {change:?}");
             *known = (change.rev, 0, change.kind == ChangeKind::Gone);
+            // What is set has numbers of the same order, and goes to those who watch that.
+            while settings.next_if_eq(&(self.mark + 1)).is_some() {
+                self.mark += 1;
+            }
             assert_eq!(change.rev, self.mark + 1, "an event was left out");
             self.mark = change.rev;
         }
+        self.mark = self.mark.max(settings.last().unwrap_or(0));
     }
 
     pub fn tick(&mut self, task_id: TaskId, rev: u64, tick: u64) {

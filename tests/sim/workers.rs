@@ -456,7 +456,8 @@ impl World {
             let gone = twin || self.random.u8(0..4) == 0;
             self.actors[at].stalled_until = 0;
             self.actors[at].dead = gone;
-            if twin {
+            if gone {
+                // Sockets of the dead are found out, and closed.
                 self.cut(at);
             }
         }

@@ -11,7 +11,8 @@ use fastrand::Rng;
 use taskhub::engine::{
     Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
 };
-use taskhub::task::{Change, ChangeKind, Json, KeyEntry, Name, Status, Task, TaskId, Timestamp};
+use taskhub::settings::{Setting, SettingId};
+use taskhub::task::{ChangeKind, Json, KeyEntry, Name, Status, Task, TaskId, Timestamp};
 
 use super::apps::Apps;
 use super::check::Checker;
@@ -30,6 +31,7 @@ const UNBOUNDED: usize = 100_000;
 pub struct Store {
     pub tasks: BTreeMap<TaskId, Arc<Task>>,
     pub keys: HashMap<u128, KeyEntry>,
+    pub settings: BTreeMap<SettingId, Setting>,
     /// The `rev` of each deletion.
     pub gone: BTreeMap<TaskId, u64>,
     pub rev: u64,
@@ -40,11 +42,26 @@ pub struct Store {
 }
 
 impl Store {
-    fn append(&mut self, changes: &[Change], keys: &[KeyEntry]) {
+    fn append(&mut self, batch: &Batch) {
+        let Batch { changes, settings, keys, .. } = batch;
+        let mut revs: Vec<u64> = settings.iter().map(|change| change.rev).collect();
+        revs.extend(changes.iter().map(|change| change.rev));
+        revs.sort_unstable();
+        assert!(revs.iter().copied().eq(self.rev + 1..self.rev + 1 + revs.len() as u64), "a hole in the log: {revs:?}");
+        for change in settings {
+            self.rev = self.rev.max(change.rev);
+            self.last_at = self.last_at.max(change.at);
+            match &change.next {
+                Some(setting) => {
+                    let read = Setting::parse(&setting.to_json()).expect("the hub reads what it wrote");
+                    self.settings.insert(change.id.clone(), read);
+                }
+                None => _ = self.settings.remove(&change.id),
+            }
+        }
         for change in changes {
-            assert_eq!(change.rev, self.rev + 1, "a hole in the log");
-            self.rev = change.rev;
-            self.last_at = change.at;
+            self.rev = self.rev.max(change.rev);
+            self.last_at = self.last_at.max(change.at);
             let task_id = change.task.task_id;
             if change.kind == ChangeKind::Gone {
                 assert!(self.tasks.remove(&task_id).is_some(), "{task_id} was deleted twice");
@@ -458,7 +475,7 @@ impl World {
         self.checker.sleeps_no_longer_than(self.engine.next_in(now), &self.live, now, steps_max == UNBOUNDED);
         self.note_batch(&batch);
 
-        let nothing = batch.changes.is_empty() && batch.keys.is_empty();
+        let nothing = batch.changes.is_empty() && batch.settings.is_empty() && batch.keys.is_empty();
         if !nothing && self.fault(self.mix.stalls) {
             self.stall();
         }
@@ -542,7 +559,7 @@ impl World {
         {
             self.engine.admit_key(entry.clone());
         }
-        let (from, noticed) = (batch.changes.len(), batch.notices.len());
+        let (from, noticed, set) = (batch.changes.len(), batch.notices.len(), batch.settings.len());
         let result = self.engine.decide(request.command.clone(), &mut Cx { now, ticks: &self.live, batch });
         self.trace.note(|| {
             let (asked, answered) = (trace::command(&request.command), trace::result(&result));
@@ -552,7 +569,8 @@ impl World {
             self.sessions.insert(hello.worker_id.clone(), hello.session);
         }
         let (changes, notices) = (&batch.changes[from..], &batch.notices[noticed..]);
-        self.checker.decided(&request.command, &result, changes, notices, now, &self.live);
+        let settings = &batch.settings[set..];
+        self.checker.decided(&request.command, &result, changes, settings, notices, now, &self.live);
         outcomes.push((request, result));
     }
 
@@ -570,7 +588,7 @@ impl World {
     fn append(&mut self, batch: &Batch) {
         self.commits += 1;
         self.changes += batch.changes.len() as u64;
-        self.store.append(&batch.changes, &batch.keys);
+        self.store.append(batch);
         self.checker.committed();
     }
 
@@ -584,7 +602,7 @@ impl World {
         }
         if told {
             for watcher in &mut self.watchers {
-                watcher.changes(&batch.changes);
+                watcher.changes(batch);
             }
         }
     }
@@ -595,6 +613,10 @@ impl World {
             self.trace.mix(change.task.task_id.as_u128() as u64 ^ change.at.as_millis() as u64);
             self.trace.mix(u64::from(change.task.attempt) << 8 | change.task.status as u64);
             self.trace.note(|| format!("{:>8}     {}", self.time, trace::change(change)));
+        }
+        for change in &batch.settings {
+            self.trace.mix(change.rev);
+            self.trace.note(|| format!("{:>8}     rev {} {:?} {:?}", self.time, change.rev, change.id, change.next));
         }
         self.trace.mix(batch.notices.len() as u64);
     }
@@ -752,7 +774,9 @@ impl World {
             }
             let last_id = self.store.ids.last().copied();
             let seed = self.random.u64(..);
-            let (engine, batch) = Engine::recover(self.mix.options, self.store.rev, last_id, unfinished, seed, now);
+            let settings = self.store.settings.values().cloned().collect();
+            let (options, rev) = (self.mix.options, self.store.rev);
+            let (engine, batch) = Engine::recover(options, rev, last_id, settings, unfinished, seed, now);
             self.engine = engine;
             self.checker.restarted(&self.store, now);
             self.checker.confirmed(&batch, now);
@@ -781,6 +805,7 @@ impl World {
         let behind = latest.map_or(0, |at| at.millis_since(self.wall()));
         self.wall_ahead += behind.saturating_sub(5_000) as i64;
         self.actors_calm();
+        self.resume_all();
         let deadline = self.steps + 4_000 + 60 * self.checker.unfinished() as u64;
         while self.checker.unfinished() > 0 || !self.inbox.is_empty() {
             assert!(

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { areSet, filtersAddress, namesOf, readFilters, subscriptionFilter } from '../../web/views/filters.js';
+import { ruleWords, standsWords, summaryOf as queuesSummary } from '../../web/views/queues.js';
 import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
 import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
@@ -139,7 +140,8 @@ test('why a task waits is said in words', () => {
   check([{ kind: 'turn', ahead: 999 }], /^its turn: 999 before it$/);
   check([{ kind: 'turn', ahead: 1_000 }], /1,000 or more before it/);
   check([{ kind: 'time', until: '2026-11-21T14:02:16Z' }, { kind: 'no_worker' }], /, in 5\.0 s; then for a worker that takes it: none is connected$/);
-  check([{ kind: 'queue_paused' }], /^queue paused$/);
+  check([{ kind: 'phase_of_the_moon' }], /^phase of the moon$/);
+  check([{ kind: 'key_limit', limit: 1, running: 1 }], /^others with its key: 1 run, and 1 may at a time$/);
 });
 
 test('workers are said to be as busy as they are', () => {
@@ -164,4 +166,16 @@ test('a worker says how it is connected', () => {
   check({ link: 'http', last_heard_at: '2026-01-01T00:59:52.000Z' }, 'over HTTP for 3m, heard 8s ago');
   check({ link: 'away' }, 'connection lost, heard just now');
   check({ draining: true, connected_at: '2026-01-01T01:00:00.000Z' }, 'connected just now, heard just now, takes no more');
+});
+
+test('a queue says how it hands out and what stands in it', () => {
+  assert.equal(ruleWords({ key_concurrency: 1, fair_by: 'none' }), '');
+  assert.equal(
+    ruleWords({ concurrency: 8, user_concurrency: 2, key_concurrency: 3, fair_by: 'key', ageing_ms: 60_000 }),
+    'at most 8 at once, 2 a user, 3 a key, in turn between keys, one priority for each 1m of waiting',
+  );
+  assert.equal(standsWords({ waiting: 0, scheduled: 0, pending: 0, running: 0 }), 'nothing unfinished');
+  assert.equal(standsWords({ waiting: 1, scheduled: 2, pending: 1_200, running: 3 }), '3 running, 1,200 ready, 2 scheduled, 1 waiting');
+  assert.equal(queuesSummary([{ paused: true }, { paused: false }]), '2 queues, 1 paused');
+  assert.equal(queuesSummary([]), '');
 });

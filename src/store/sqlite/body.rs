@@ -12,6 +12,7 @@
 //! checkpoint = 3, task_id, json
 //! progress = 4, task_id, rev, json
 //! logs     = 5, task_id, count, (seq, at, attempt, level: u8, message)*
+//! setting  = 6, kind: u8, flags: u8, name, rev, record
 //! ```
 //!
 //! Numbers are LEB128; texts and JSON are a length and their bytes; a `task_id` is its 16 bytes; times are milliseconds
@@ -30,8 +31,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 
-use crate::store::{Aside, Commit, Entry, KeyEntry};
-use crate::task::{ChangeKind, Json, Level, LogLine, TaskId, Timestamp, Transition};
+use crate::settings::{SettingChange, SettingId, SettingKind};
+use crate::store::{Aside, Commit, Entry, KeyEntry, SettingEntry};
+use crate::task::{ChangeKind, Json, Level, LogLine, Name, TaskId, Timestamp, Transition};
 
 const VERSION: u8 = 1;
 const VERSION_PACKED: u8 = 2;
@@ -59,6 +61,7 @@ mod tag {
     pub const CHECKPOINT: u8 = 3;
     pub const PROGRESS: u8 = 4;
     pub const LOGS: u8 = 5;
+    pub const SETTING: u8 = 6;
 }
 
 mod flag {
@@ -99,6 +102,10 @@ impl Encoder {
         for entry in &commit.changes {
             start = self.next_row(start);
             self.change(entry);
+        }
+        for entry in &commit.settings {
+            start = self.next_row(start);
+            self.setting(entry);
         }
         for key in &commit.keys {
             start = self.next_row(start);
@@ -185,6 +192,15 @@ impl Encoder {
         for json in [&change.payload, &change.result].into_iter().flatten() {
             bytes(out, json.bytes());
         }
+    }
+
+    fn setting(&mut self, entry: &SettingEntry) {
+        let SettingChange { rev, id: (kind, name), next, .. } = &entry.change;
+        let out = &mut self.bytes;
+        out.extend_from_slice(&[tag::SETTING, *kind as u8, if next.is_none() { flag::GONE } else { 0 }]);
+        bytes(out, name.as_str().as_bytes());
+        number(out, *rev);
+        bytes(out, &entry.record);
     }
 
     fn key(&mut self, entry: &KeyEntry) {
@@ -305,8 +321,18 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) enum Item {
     Change(ChangeItem),
+    Setting(SettingItem),
     Key(KeyEntry),
     Aside(Aside),
+}
+
+/// A change to a setting as it is written down.
+#[derive(Clone, Debug)]
+pub(super) struct SettingItem {
+    pub id: SettingId,
+    pub rev: u64,
+    /// `None`: it is not set any more.
+    pub record: Option<Bytes>,
 }
 
 /// A change as it is written down.
@@ -335,6 +361,7 @@ pub(super) enum Damage {
     Flags(u8),
     Tag(u8),
     Level(u8),
+    Kind(u8),
     Text,
 }
 
@@ -349,6 +376,7 @@ impl std::fmt::Display for Damage {
             Damage::Flags(flags) => write!(f, "unknown flags {flags:#04x}"),
             Damage::Tag(tag) => write!(f, "unknown item {tag}"),
             Damage::Level(level) => write!(f, "unknown level {level}"),
+            Damage::Kind(kind) => write!(f, "unknown kind of setting {kind}"),
             Damage::Text => f.write_str("a text is not UTF-8"),
         }
     }
@@ -396,6 +424,7 @@ impl Cursor {
     fn item(&mut self) -> Result<Item, Damage> {
         Ok(match self.byte()? {
             tag::CHANGE => Item::Change(self.change()?),
+            tag::SETTING => Item::Setting(self.setting()?),
             tag::KEY => {
                 let key = u128::from_be_bytes(self.array()?);
                 let body = u128::from_be_bytes(self.array()?);
@@ -434,6 +463,18 @@ impl Cursor {
             payload: if has(flag::PAYLOAD) { Some(self.json()?) } else { None },
             result: if has(flag::RESULT) { Some(self.json()?) } else { None },
         })
+    }
+
+    fn setting(&mut self) -> Result<SettingItem, Damage> {
+        let (kind, flags) = (self.byte()?, self.byte()?);
+        let kind = SettingKind::from_code(kind).ok_or(Damage::Kind(kind))?;
+        if flags & !flag::GONE != 0 {
+            return Err(Damage::Flags(flags));
+        }
+        let name = self.slice()?;
+        let name = Name::new(std::str::from_utf8(&name).map_err(|_| Damage::Text)?);
+        let (rev, record) = (self.number()?, self.slice()?);
+        Ok(SettingItem { id: (kind, name), rev, record: (flags == 0).then_some(record) })
     }
 
     fn log_line(&mut self) -> Result<LogLine, Damage> {
@@ -549,6 +590,12 @@ mod tests {
             assert_eq!((&got.payload, &got.result), (&change.payload, &change.result));
             let line = change.transition().map(|line| serde_json::to_vec(&line).unwrap());
             assert_eq!(got.line, line.unwrap_or_default());
+        }
+        let settings = items.iter().filter_map(|item| if let Item::Setting(item) = item { Some(item) } else { None });
+        assert_eq!(settings.clone().count(), commit.settings.len());
+        for (got, SettingEntry { change, record }) in settings.zip(&commit.settings) {
+            assert_eq!((&got.id, got.rev), (&change.id, change.rev));
+            assert_eq!(got.record.as_ref(), change.next.is_some().then_some(record));
         }
         let keys: Vec<_> =
             items.iter().filter_map(|item| if let Item::Key(key) = item { Some(key) } else { None }).collect();

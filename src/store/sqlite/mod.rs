@@ -47,7 +47,6 @@ mod view;
 mod wal;
 mod witness;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,16 +60,18 @@ use uuid::Uuid;
 
 pub use self::care::{Findings, accept, backup, check, restore};
 
-use self::body::{ChangeItem, Encoder, Item};
+use self::body::{ChangeItem, Encoder, Item, SettingItem};
 use self::failure::{ErrorContext as _, damaged};
 use self::keeper::{Damage, Keeper};
-use self::names::{FolderLock, lock};
+use self::names::{FolderLock, lock, sync_folder};
 use self::opening::Ground;
 use self::pool::{Location, Pool};
 use self::reader::Shared;
-use self::staging::{NewRecord, Staged, StagedRecord, Staging};
+use self::staging::{NewRecord, Staged, StagedRecord, StagedSetting, Staging};
 use self::view::View;
-use super::{Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, Store, StoreError};
+use super::{
+    Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, SettingEntry, Store, StoreError,
+};
 use crate::task::{ChangeKind, Json, Task, TaskId, Timestamp};
 
 /// The name of the database in its folder.
@@ -343,6 +344,10 @@ impl SqliteStore {
     fn replay_item(&mut self, staging: &mut Staging, row: i64, item: Item) -> Result<(), StoreError> {
         match item {
             Item::Key(entry) => staging.key(row, entry),
+            Item::Setting(SettingItem { id, rev, record }) => {
+                self.rev = self.rev.max(rev);
+                staging.setting(row, id, StagedSetting { rev, record });
+            }
             Item::Aside(Aside::Logs { task_id, lines }) => {
                 let known = reader::log_end(&self.conn, task_id)?;
                 let new = lines.iter().filter(|line| line.seq > known).cloned().collect();
@@ -450,11 +455,9 @@ impl Store for SqliteStore {
             return Ok(());
         }
         self.writable()?;
-        for (rev, entry) in (self.rev + 1..).zip(&commit.changes) {
-            if entry.change.rev != rev {
-                let cause = format!("rev {} came where {rev} follows", entry.change.rev);
-                return Err(StoreError { step: STEP, cause, lasting: true });
-            }
+        if let Some((rev, expected)) = commit.hole(self.rev + 1) {
+            let cause = format!("rev {rev} came where {expected} follows");
+            return Err(StoreError { step: STEP, cause, lasting: true });
         }
         self.encoder.encode(commit);
 
@@ -486,6 +489,11 @@ impl Store for SqliteStore {
             };
             let (payload, result) = (change.payload.as_ref(), change.result.as_ref());
             staging.change(first_row, NewRecord { record, line, payload, result });
+        }
+        for SettingEntry { change, record } in &commit.settings {
+            let record = change.next.is_some().then(|| record.clone());
+            staging.setting(first_row, change.id.clone(), StagedSetting { rev: change.rev, record });
+            self.rev = self.rev.max(change.rev);
         }
         for key in &commit.keys {
             staging.key(first_row, key.clone());
@@ -520,6 +528,9 @@ impl Store for SqliteStore {
         let mut view = View::new(&tx)?;
         for staged in &batch.tasks {
             view.task(staged)?;
+        }
+        for (id, setting) in &batch.settings {
+            view.setting(id, setting)?;
         }
         for entry in &batch.keys {
             view.key(entry)?;
@@ -650,23 +661,6 @@ fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r
     for (row, body) in (first..).zip(rows) {
         insert.execute(params![row, body])?;
     }
-    Ok(())
-}
-
-/// Makes the names in a new folder last. The contents are SQLite's.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    const STEP: &str = "sync the data folder";
-    File::open(folder).and_then(|folder| folder.sync_all()).context(STEP)?;
-    match folder.canonicalize().context(STEP)?.parent() {
-        // Of a parent that may not be read, the name was there before.
-        Some(parent) => File::open(parent).and_then(|parent| parent.sync_all()).or(Ok(())),
-        None => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 

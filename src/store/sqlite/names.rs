@@ -122,3 +122,20 @@ fn check((path, known): &(PathBuf, Identity)) -> Result<(), StoreError> {
     };
     Err(StoreError { step: STEP, cause, lasting: false })
 }
+
+/// Makes the names in a new folder last. The contents are SQLite's.
+#[cfg(unix)]
+pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    const STEP: &str = "sync the data folder";
+    File::open(folder).and_then(|folder| folder.sync_all()).context(STEP)?;
+    match folder.canonicalize().context(STEP)?.parent() {
+        // Of a parent that may not be read, the name was there before.
+        Some(parent) => File::open(parent).and_then(|parent| parent.sync_all()).or(Ok(())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn sync_folder(_: &Path) -> Result<(), StoreError> {
+    Ok(())
+}

@@ -6,6 +6,7 @@ use rusqlite::OptionalExtension as _;
 
 use super::failure::{ErrorContext as _, damaged};
 use super::{SqliteStore, id_of, json_of};
+use crate::settings::{Setting, SettingId};
 use crate::store::{LogRange, Reader as _, Recovered, StoreError};
 use crate::task::{Run, Status, Task, TaskId, Timestamp};
 
@@ -22,7 +23,31 @@ impl SqliteStore {
         }
         unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
         let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
-        Ok(Recovered { openings, rev: self.rev, last_id: self.last_id, last_at, unfinished, counts, damage: None })
+        Ok(Recovered {
+            openings,
+            rev: self.rev,
+            last_id: self.last_id,
+            last_at,
+            settings: self.read_settings()?,
+            unfinished,
+            counts,
+            damage: None,
+        })
+    }
+
+    fn read_settings(&self) -> Result<Vec<Setting>, StoreError> {
+        let mut statement = self.conn.prepare("SELECT record, kind, name FROM settings").context(RECOVER)?;
+        let mut rows = statement.query([]).context(RECOVER)?;
+        let mut settings = Vec::new();
+        while let Some(row) = rows.next().context(RECOVER)? {
+            let record = row.get_ref(0).and_then(|record| Ok(record.as_blob()?)).context(RECOVER)?;
+            let setting = Setting::parse(record).map_err(|error| {
+                let name: String = row.get(2).unwrap_or_default();
+                damaged(RECOVER, format!("setting {name:?}: {error}"))
+            });
+            settings.push(setting?);
+        }
+        Ok(settings)
     }
 
     fn read_counts(&self, counts: &mut BTreeMap<Status, u64>) -> Result<(), StoreError> {
@@ -81,11 +106,21 @@ impl SqliteStore {
             }
         }
         let unfinished: Vec<Task> = by_id.into_values().collect();
+        let settled = self.read_settings().unwrap_or_default();
+        let mut settings: BTreeMap<SettingId, Setting> =
+            settled.into_iter().map(|setting| (setting.id(), setting)).collect();
+        for (id, staged) in self.shared.staging.read().settings() {
+            settings.remove(id);
+            settings.extend(
+                staged.record.as_ref().and_then(|record| Setting::parse(record).ok()).map(|it| (id.clone(), it)),
+            );
+        }
         Recovered {
             openings: self.openings.clone(),
             rev: self.rev,
             last_id: self.last_id,
             last_at: self.last_at(&unfinished).unwrap_or_default(),
+            settings: settings.into_values().collect(),
             unfinished,
             counts,
             damage: Some(damage),
@@ -112,6 +147,7 @@ impl SqliteStore {
             times.extend(millis.map(Timestamp::from_millis));
         }
         times.extend(self.last_id.map(TaskId::made_at));
+        times.extend(self.read_settings().unwrap_or_default().into_iter().map(|setting| setting.updated_at));
         let reader = &self.shared;
         for task in unfinished {
             times.push(task.updated_at);

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -92,6 +92,17 @@ const OPENINGS: &str = "
 CREATE TABLE openings (number INTEGER PRIMARY KEY, epoch TEXT NOT NULL, began INTEGER NOT NULL);
 INSERT INTO openings SELECT 1, epoch, 0 FROM state;
 ALTER TABLE state ADD COLUMN row INTEGER NOT NULL DEFAULT 0;
+";
+
+/// * `settings`: the newest record of each setting as JSON. `kind` is a [`SettingKind`](crate::settings::SettingKind).
+const SETTINGS: &str = "
+CREATE TABLE settings (
+    kind INTEGER,
+    name TEXT,
+    rev INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
 ";
 
 /// The version this hub writes.

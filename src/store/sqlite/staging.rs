@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::settings::SettingId;
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
 
@@ -33,6 +34,9 @@ pub(super) struct Staging {
     keys: HashMap<Digest, KeyEntry>,
     /// The keys above and their rows, oldest first; a key that was given twice stands here twice.
     key_order: VecDeque<(i64, Digest)>,
+    /// The newest of each setting, or that it is not set any more, and in which rows they are: as with keys.
+    settings: HashMap<SettingId, StagedSetting>,
+    setting_order: VecDeque<(i64, SettingId)>,
     /// The rows that are in the log, with the bytes that each stands for.
     rows: VecDeque<(i64, usize)>,
     bytes: usize,
@@ -86,19 +90,28 @@ pub(super) struct NewRecord<'a> {
     pub result: Option<&'a Json>,
 }
 
+/// The newest record of a setting; none where it is not set any more.
+pub(super) struct StagedSetting {
+    pub rev: u64,
+    pub record: Option<Bytes>,
+}
+
 /// What is settled in one transaction.
 pub(super) struct SettleBatch<'a> {
     pub tasks: Vec<&'a Staged>,
     pub keys: Vec<&'a KeyEntry>,
+    pub settings: Vec<(&'a SettingId, &'a StagedSetting)>,
     /// Rows of the log below this hold nothing any more, once the batch is settled.
     pub rows_below: i64,
     keys_len: usize,
+    settings_len: usize,
 }
 
 /// How much of the staging a [`SettleBatch`] was, once it is in the view.
 pub(super) struct SettledBatch {
     tasks: usize,
     keys: usize,
+    settings: usize,
     rows_below: i64,
 }
 
@@ -162,6 +175,16 @@ impl Staging {
         self.keys.insert(entry.key, entry);
     }
 
+    pub fn setting(&mut self, row: i64, id: SettingId, setting: StagedSetting) {
+        self.setting_order.push_back((row, id.clone()));
+        self.settings.insert(id, setting);
+    }
+
+    /// What waits of settings, in no order.
+    pub fn settings(&self) -> impl Iterator<Item = (&SettingId, &StagedSetting)> {
+        self.settings.iter()
+    }
+
     fn entry(&mut self, row: i64, task_id: TaskId) -> &mut Staged {
         let next = self.first + self.tasks.len() as u64;
         let position = *self.positions.entry(task_id).or_insert(next);
@@ -208,7 +231,10 @@ impl Staging {
         let rows_below = self.tasks.get(tasks.len()).map_or(i64::MAX, |next| next.row);
         let keys_len = self.key_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let keys = self.key_order.iter().take(keys_len).filter_map(|(_, key)| self.keys.get(key)).collect();
-        SettleBatch { tasks, keys, rows_below, keys_len }
+        let settings_len = self.setting_order.iter().take_while(|(row, _)| *row < rows_below).count();
+        let settings = self.setting_order.iter().take(settings_len);
+        let settings = settings.filter_map(|(_, id)| self.settings.get_key_value(id)).collect();
+        SettleBatch { tasks, keys, settings, rows_below, keys_len, settings_len }
     }
 
     /// The batch is in the view.
@@ -219,6 +245,9 @@ impl Staging {
         self.first += batch.tasks as u64;
         for (_, key) in self.key_order.drain(..batch.keys) {
             self.keys.remove(&key);
+        }
+        for (_, id) in self.setting_order.drain(..batch.settings) {
+            self.settings.remove(&id);
         }
         while let Some((row, bytes)) = self.rows.front().copied()
             && row < batch.rows_below
@@ -236,7 +265,12 @@ impl Staging {
 
 impl SettleBatch<'_> {
     pub fn done(&self) -> SettledBatch {
-        SettledBatch { tasks: self.tasks.len(), keys: self.keys_len, rows_below: self.rows_below }
+        SettledBatch {
+            tasks: self.tasks.len(),
+            keys: self.keys_len,
+            settings: self.settings_len,
+            rows_below: self.rows_below,
+        }
     }
 }
 

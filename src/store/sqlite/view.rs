@@ -3,7 +3,8 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::failure::ErrorContext as _;
-use super::staging::{Staged, StagedRecord};
+use super::staging::{Staged, StagedRecord, StagedSetting};
+use crate::settings::SettingId;
 use crate::store::{KeyEntry, StoreError};
 use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine};
 
@@ -45,6 +46,8 @@ pub(super) struct View<'c> {
     delete_logs: CachedStatement<'c>,
     tombstone: CachedStatement<'c>,
     key: CachedStatement<'c>,
+    setting: CachedStatement<'c>,
+    delete_setting: CachedStatement<'c>,
     ids: Vec<u8>,
 }
 
@@ -80,6 +83,8 @@ impl<'c> View<'c> {
             delete_logs: prepare("DELETE FROM logs WHERE task_id = ?1")?,
             tombstone: prepare("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2, ?3, ?4)")?,
             key: prepare("INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4)")?,
+            setting: prepare("INSERT OR REPLACE INTO settings VALUES (?1, ?2, ?3, ?4)")?,
+            delete_setting: prepare("DELETE FROM settings WHERE kind = ?1 AND name = ?2")?,
             ids: Vec::new(),
         })
     }
@@ -200,6 +205,17 @@ impl<'c> View<'c> {
         if let Some(last_seq) = beyond {
             self.trim_logs.execute(params![id, last_seq])?;
         }
+        Ok(())
+    }
+
+    /// Writes down what is set, or that nothing is.
+    pub fn setting(&mut self, (kind, name): &SettingId, setting: &StagedSetting) -> Result<(), StoreError> {
+        let (kind, name) = (*kind as u8, name.as_str());
+        match &setting.record {
+            Some(record) => self.setting.execute(params![kind, name, setting.rev as i64, &record[..]]),
+            None => self.delete_setting.execute(params![kind, name]),
+        }
+        .context(STEP)?;
         Ok(())
     }
 

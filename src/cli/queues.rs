@@ -1,0 +1,191 @@
+//! `queue` and `limits`: what is set while a hub runs.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::HubArgs;
+use super::outcome::{Outcome, print, print_json, tell};
+use super::tables::{self, Look};
+use crate::settings::{FairBy, QueueSettings, UserLimits};
+use crate::wire::QueueView;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// Every queue: what is set of it, and what stands in it
+    List(ListArgs),
+    /// One queue
+    Show(OneArgs),
+    /// Set some of a queue; the rest stays as it is
+    Set(SetArgs),
+    /// Set a queue back to the defaults
+    Unset(OneArgs),
+    /// Hand out nothing of it
+    Pause(OneArgs),
+    /// Let it go on
+    Resume(OneArgs),
+    /// Cancel what does not run
+    Purge(OneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OneArgs {
+    /// The queue
+    #[arg(value_name = "QUEUE")]
+    name: String,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetArgs {
+    /// The queue
+    #[arg(value_name = "QUEUE")]
+    name: String,
+    /// The most of its tasks that run at once, or none
+    #[arg(long, value_name = "N", value_parser = limit)]
+    concurrency: Option<Limit>,
+    /// The most of one key
+    #[arg(long, value_name = "N")]
+    key_concurrency: Option<u32>,
+    /// The most of one user, or none
+    #[arg(long, value_name = "N", value_parser = limit)]
+    user_concurrency: Option<Limit>,
+    /// Between whom its hand-outs are shared in turn: user, key or none
+    #[arg(long, value_name = "WHOM", value_parser = fair_by)]
+    fair_by: Option<FairBy>,
+    /// So much waiting outweighs one priority, such as 1m; or none
+    #[arg(long, value_name = "TIME", value_parser = ageing)]
+    ageing: Option<Ageing>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+/// A number, or none.
+#[derive(Clone, Copy, Debug)]
+struct Limit(Option<u32>);
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        _ => text.parse().map(|number| Limit(Some(number))).map_err(|_| "a limit is a number, or none".into()),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ageing(Option<Duration>);
+
+fn ageing(text: &str) -> Result<Ageing, String> {
+    match text {
+        "none" => Ok(Ageing(None)),
+        _ => humantime::parse_duration(text).map(|time| Ageing(Some(time))).map_err(|why| why.to_string()),
+    }
+}
+
+fn fair_by(text: &str) -> Result<FairBy, String> {
+    match text {
+        "none" => Ok(FairBy::None),
+        "user" => Ok(FairBy::User),
+        "key" => Ok(FairBy::Key),
+        _ => Err("it is user, key or none".into()),
+    }
+}
+
+pub(super) async fn queue(command: QueueCommand) -> Outcome {
+    match command {
+        QueueCommand::List(ListArgs { hub }) => {
+            let queues = hub.client()?.queues().await?;
+            if hub.json {
+                for queue in &queues {
+                    print_json(queue)?;
+                }
+            } else {
+                print(&tables::queues(&queues, Look::here()))?;
+            }
+        }
+        QueueCommand::Show(OneArgs { name, hub }) => show(&hub, &hub.client()?.queue(&name).await?)?,
+        QueueCommand::Set(args) => set(args).await?,
+        QueueCommand::Unset(OneArgs { name, hub }) => hub.client()?.unset_queue(&name).await?,
+        QueueCommand::Pause(OneArgs { name, hub }) => show(&hub, &hub.client()?.pause_queue(&name).await?)?,
+        QueueCommand::Resume(OneArgs { name, hub }) => show(&hub, &hub.client()?.resume_queue(&name).await?)?,
+        QueueCommand::Purge(OneArgs { name, hub }) => {
+            let purged = hub.client()?.purge_queue(&name).await?;
+            match hub.json {
+                true => print_json(&purged)?,
+                false => tell(format!("{} of {} cancelled", purged.changed, purged.matched)),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn set(args: SetArgs) -> Result<(), super::Failed> {
+    let client = args.hub.client()?;
+    let known = client.queues().await?.into_iter().find(|queue| queue.name.as_str() == args.name);
+    let known = known.map(|queue| queue.settings).unwrap_or_default();
+    let settings = QueueSettings {
+        concurrency: args.concurrency.map_or(known.concurrency, |Limit(limit)| limit),
+        key_concurrency: args.key_concurrency.unwrap_or(known.key_concurrency),
+        user_concurrency: args.user_concurrency.map_or(known.user_concurrency, |Limit(limit)| limit),
+        fair_by: args.fair_by.unwrap_or(known.fair_by),
+        ageing_ms: args.ageing.map_or(known.ageing_ms, |Ageing(time)| time.map(|time| time.as_millis() as u64)),
+        paused: known.paused,
+    };
+    show(&args.hub, &client.set_queue(&args.name, &settings).await?)
+}
+
+fn show(hub: &HubArgs, queue: &QueueView) -> Result<(), super::Failed> {
+    match hub.json {
+        true => print_json(queue),
+        false => print(&tables::queues(std::slice::from_ref(queue), Look::here())),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LimitsArgs {
+    /// Of one user, and not of all
+    #[arg(long, value_name = "USER_ID")]
+    user: Option<String>,
+    /// The most tasks that run at once, or none
+    #[arg(long, value_name = "N", value_parser = limit)]
+    running: Option<Limit>,
+    /// The most unfinished tasks that do not run, or none
+    #[arg(long, value_name = "N", value_parser = limit)]
+    waiting: Option<Limit>,
+    /// The most tasks submitted within a minute, or none
+    #[arg(long, value_name = "N", value_parser = limit)]
+    submits_per_min: Option<Limit>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+pub(super) async fn limits(args: LimitsArgs) -> Outcome {
+    let client = args.hub.client()?;
+    let mut limits = client.limits().await?;
+    if args.running.is_some() || args.waiting.is_some() || args.submits_per_min.is_some() {
+        let of = match &args.user {
+            Some(user) => limits.users.entry(user.clone()).or_default(),
+            None => &mut limits.user,
+        };
+        let UserLimits { running, waiting, submits_per_min } = of;
+        for (limit, asked) in
+            [(running, args.running), (waiting, args.waiting), (submits_per_min, args.submits_per_min)]
+        {
+            *limit = asked.map_or(*limit, |Limit(asked)| asked);
+        }
+        limits.users.retain(|_, limits| *limits != UserLimits::default());
+        limits = client.set_limits(&limits).await?;
+    }
+    match args.hub.json {
+        true => print_json(&limits)?,
+        false => print(&tables::limits(&limits, Look::here()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

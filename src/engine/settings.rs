@@ -1,0 +1,125 @@
+//! What people set, and what follows from it for the tasks that are there.
+
+use std::sync::Arc;
+
+use crate::settings::{
+    LIMITS_NAME, Limits, QueueSettings, Setting, SettingChange, SettingId, SettingKind, SettingValue,
+};
+use crate::task::{Name, Status, Task};
+
+use super::core::Engine;
+use super::{Answer, Cx};
+
+impl Engine {
+    pub(super) fn set_queue(&mut self, name: Name, mut settings: QueueSettings, cx: &mut Cx<'_>) -> Answer {
+        settings.paused = self.lanes.settings_of(&name).paused;
+        self.set((SettingKind::Queue, name), SettingValue::Queue(settings), cx)
+    }
+
+    pub(super) fn unset_queue(&mut self, name: Name, cx: &mut Cx<'_>) {
+        let id = (SettingKind::Queue, name);
+        if self.settings.contains_key(&id) {
+            self.change_setting(id, None, cx);
+        }
+    }
+
+    pub(super) fn pause_queue(&mut self, name: Name, paused: bool, cx: &mut Cx<'_>) -> Answer {
+        let settings = QueueSettings { paused, ..QueueSettings::clone(&self.lanes.settings_of(&name)) };
+        self.set((SettingKind::Queue, name), SettingValue::Queue(settings), cx)
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits, cx: &mut Cx<'_>) -> Answer {
+        self.set((SettingKind::Limits, Name::new(LIMITS_NAME)), SettingValue::Limits(limits), cx)
+    }
+
+    /// Where nothing would be different, nothing changes.
+    fn set(&mut self, id: SettingId, value: SettingValue, cx: &mut Cx<'_>) -> Answer {
+        let known = self.settings.get(&id).cloned();
+        if let Some(setting) = known.clone().filter(|setting| setting.value == value) {
+            return Answer::Set { setting, is_new: false };
+        }
+        let setting = Setting { name: id.1.clone(), rev: self.rev + 1, updated_at: cx.now.at, value };
+        let setting = Arc::new(setting);
+        self.change_setting(id, Some(setting.clone()), cx);
+        Answer::Set { setting, is_new: known.is_none() }
+    }
+
+    fn change_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>, cx: &mut Cx<'_>) {
+        self.rev += 1;
+        let prev = self.put_setting(id.clone(), next.clone());
+        cx.batch.settings.push(SettingChange { rev: self.rev, at: cx.now.at, id, prev, next });
+    }
+
+    /// Puts a setting in the place of another. Answers what stood there.
+    pub(super) fn put_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>) -> Option<Arc<Setting>> {
+        let prev = match next.clone() {
+            Some(next) => self.settings.insert(id.clone(), next),
+            None => self.settings.remove(&id),
+        };
+        let value = next.map(|next| next.value.clone());
+        match (id.0, value) {
+            (SettingKind::Queue, value) => {
+                let name = id.1;
+                let settings = match value {
+                    Some(SettingValue::Queue(settings)) => Some(Arc::new(settings)),
+                    _ => None,
+                };
+                let (old, new) = (self.lanes.settings_of(&name), settings.clone().unwrap_or_default());
+                // Whether a queue is open is looked at again with each task; all else is where its tasks stand.
+                let (concurrency, paused) = (old.concurrency, old.paused);
+                let only_opens = *old == QueueSettings { concurrency, paused, ..QueueSettings::clone(&new) };
+                match only_opens {
+                    true => self.lanes.set_queue(&name, settings, &mut self.groups),
+                    false => {
+                        self.stand_anew(Some(&name.clone()), |engine| {
+                            engine.lanes.set_queue(&name, settings, &mut engine.groups);
+                        });
+                    }
+                }
+            }
+            (SettingKind::Limits, value) => {
+                let limits = match value {
+                    Some(SettingValue::Limits(limits)) => Arc::new(limits),
+                    _ => Arc::default(),
+                };
+                let running = |limits: &Limits| {
+                    let of_users =
+                        limits.users.iter().filter_map(|(user, limits)| Some((user.clone(), limits.running?)));
+                    (limits.user.running, of_users.collect::<Vec<_>>())
+                };
+                match running(self.lanes.user_limits()) == running(&limits) {
+                    true => self.lanes.set_limits(limits),
+                    false => self.stand_anew(None, |engine| engine.lanes.set_limits(limits)),
+                }
+            }
+        }
+        prev
+    }
+
+    /// Takes the tasks of a queue, or all, out of the lanes, changes something, and puts them in again: a microsecond or two
+    /// each.
+    fn stand_anew(&mut self, queue: Option<&Name>, change: impl FnOnce(&mut Engine)) {
+        let mut ready: Vec<Arc<Task>> = self.lanes.ready(queue).iter().map(|id| self.tasks[id].clone()).collect();
+        ready.sort_unstable_by_key(|task| task.task_id);
+        let of_queue = |task: &Arc<Task>| queue.is_none_or(|queue| task.queue == *queue);
+        let leased = self.workers.values().flat_map(|worker| worker.running.keys());
+        let mut running: Vec<Arc<Task>> = leased.map(|id| self.tasks[id].clone()).filter(of_queue).collect();
+        running.retain(|task| task.status == Status::Running);
+        running.sort_unstable_by_key(|task| task.task_id);
+        let held = self.held_keys(queue);
+        let Engine { lanes, groups, .. } = self;
+        ready.iter().for_each(|task| _ = lanes.remove(task, groups));
+        running.iter().for_each(|task| lanes.end(task, groups));
+        held.iter().for_each(|key| lanes.release_key(key, groups));
+        change(self);
+        let Engine { lanes, groups, .. } = self;
+        held.iter().for_each(|key| lanes.hold_key(key, groups));
+        running.iter().for_each(|task| lanes.begin(task, groups));
+        ready.iter().for_each(|task| lanes.insert(task, None, groups));
+    }
+
+    /// Everything that is set, in no order.
+    pub fn settings(&self) -> impl Iterator<Item = &Arc<Setting>> {
+        self.settings.values()
+    }
+}

@@ -1,0 +1,239 @@
+//! What is set, as committed: read by everybody, and told to those who watch it.
+//!
+//! Settings are few, so all of them are held here with the text that watchers are sent. Who watches asks now and then for what
+//! changed since it last did; what was deleted lately is remembered for that, and who asks for longer ago gets all there is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::engine::{Answer, Command, Refusal};
+use crate::settings::{LIMITS_NAME, Limits, QueueSettings, Setting, SettingId, SettingKind, SettingValue};
+use crate::store::{Order, Query, SettingEntry};
+use crate::task::{Filter, Name, Pattern, PatternSet, Status};
+use crate::wire::{QueueStats, QueueView};
+
+use super::inbox::Bound;
+use super::{Hub, HubError, Principal};
+
+/// So many deletions are remembered.
+const DELETED_MAX: usize = 1_000;
+/// Tasks that are looked for and cancelled at once.
+const PURGE_STEP: usize = 500;
+
+pub(super) struct SettingsBoard(RwLock<State>);
+
+#[derive(Default)]
+struct State {
+    shown: BTreeMap<SettingId, (Arc<Setting>, Bytes)>,
+    /// With their `rev`, in that order; and the `rev` of the last that is not remembered any more.
+    deleted: VecDeque<(u64, Bytes)>,
+    known_from: u64,
+    rev: u64,
+}
+
+/// What is set, or what changed of it, as text.
+pub struct SettingLines {
+    pub lines: Vec<Bytes>,
+    /// To ask with the next time.
+    pub rev: u64,
+    /// These are all there are; what is not among them is not set.
+    pub all: bool,
+}
+
+impl SettingsBoard {
+    pub(super) fn new(settings: Vec<Setting>) -> SettingsBoard {
+        let rev = settings.iter().map(|setting| setting.rev).max().unwrap_or(0);
+        let shown = settings.into_iter().map(|setting| {
+            let line = Bytes::from(setting.to_json());
+            (setting.id(), (Arc::new(setting), line))
+        });
+        SettingsBoard(RwLock::new(State { shown: shown.collect(), deleted: VecDeque::new(), known_from: rev, rev }))
+    }
+
+    /// Shows a commit.
+    pub(super) fn apply(&self, entries: &[SettingEntry]) {
+        let mut state = self.0.write();
+        for SettingEntry { change, record } in entries {
+            match &change.next {
+                Some(setting) => _ = state.shown.insert(change.id.clone(), (setting.clone(), record.clone())),
+                None => {
+                    state.shown.remove(&change.id);
+                    state.deleted.push_back((change.rev, record.clone()));
+                    if state.deleted.len() > DELETED_MAX
+                        && let Some((rev, _)) = state.deleted.pop_front()
+                    {
+                        state.known_from = rev;
+                    }
+                }
+            }
+            state.rev = change.rev;
+        }
+    }
+
+    fn get(&self, kind: SettingKind, name: &Name) -> Option<Arc<Setting>> {
+        self.0.read().shown.get(&(kind, name.clone())).map(|(setting, _)| setting.clone())
+    }
+
+    fn of_kind(&self, kind: SettingKind) -> Vec<Arc<Setting>> {
+        let state = self.0.read();
+        state.shown.iter().filter(|((of, _), _)| *of == kind).map(|(_, (setting, _))| setting.clone()).collect()
+    }
+
+    /// What changed after a `rev`, in order; all there is where nothing is known before.
+    fn since(&self, since: Option<u64>) -> SettingLines {
+        let state = self.0.read();
+        let since = since.filter(|rev| *rev >= state.known_from);
+        let after = since.unwrap_or(0);
+        let mut lines: Vec<(u64, Bytes)> = Vec::new();
+        if after < state.rev {
+            let shown = state.shown.values().filter(|(setting, _)| setting.rev > after);
+            lines.extend(shown.map(|(setting, line)| (setting.rev, line.clone())));
+            if since.is_some() {
+                lines.extend(state.deleted.iter().filter(|(rev, _)| *rev > after).cloned());
+            }
+        }
+        lines.sort_unstable_by_key(|(rev, _)| *rev);
+        SettingLines { lines: lines.into_iter().map(|(_, line)| line).collect(), rev: state.rev, all: since.is_none() }
+    }
+}
+
+/// How many tasks a purge met, and how many of them it cancelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    pub matched: u64,
+    pub changed: u64,
+}
+
+impl Hub {
+    /// The newest record of each setting, or what changed after a `rev` that was given by this.
+    pub fn setting_lines(&self, since: Option<u64>) -> SettingLines {
+        self.shared().board.settings.since(since)
+    }
+
+    /// What is set of a queue and what stands in it; `None` where neither is anything.
+    pub fn queue(&self, name: &Name) -> Option<QueueView> {
+        let set = self.shared().board.settings.get(SettingKind::Queue, name);
+        let tasks = self.shared().board.queue_counts(name);
+        (set.is_some() || tasks != QueueStats::default()).then(|| queue_view(name, set.as_deref(), tasks))
+    }
+
+    /// Every queue that is set, and of those that are not the ones with the most unfinished tasks, by name.
+    pub fn queues(&self) -> Vec<QueueView> {
+        let board = &self.shared().board;
+        let mut queues: BTreeMap<Name, QueueView> = BTreeMap::new();
+        for (name, tasks) in board.stats().queues {
+            let name = Name::new(&name);
+            queues.insert(name.clone(), queue_view(&name, None, tasks));
+        }
+        for setting in self.shared().board.settings.of_kind(SettingKind::Queue) {
+            let tasks = board.queue_counts(&setting.name);
+            queues.insert(setting.name.clone(), queue_view(&setting.name, Some(&setting), tasks));
+        }
+        queues.into_values().collect()
+    }
+
+    /// Sets a queue: all of it but whether it is paused. Answers whether nothing was set before.
+    pub async fn set_queue(
+        &self,
+        _who: &Principal,
+        name: Name,
+        settings: QueueSettings,
+    ) -> Result<(QueueView, bool), HubError> {
+        settings.check().map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        let (setting, is_new) = self.set(Command::SetQueue { name: name.clone(), settings }).await?;
+        Ok((queue_view(&name, Some(&setting), self.shared().board.queue_counts(&name)), is_new))
+    }
+
+    /// Takes back what is set of a queue. A queue that is neither set nor has tasks is not there.
+    pub async fn unset_queue(&self, _who: &Principal, name: Name) -> Result<(), HubError> {
+        self.check_queue(&name)?;
+        self.ask(Command::UnsetQueue { name }, Bound::Held).await.map(|_| ())
+    }
+
+    /// Pauses a queue, or lets it go on.
+    pub async fn pause_queue(&self, _who: &Principal, name: Name, paused: bool) -> Result<QueueView, HubError> {
+        self.check_queue(&name)?;
+        let (setting, _) = self.set(Command::PauseQueue { name: name.clone(), paused }).await?;
+        Ok(queue_view(&name, Some(&setting), self.shared().board.queue_counts(&name)))
+    }
+
+    /// Cancels what does not run of a queue and was there when it was called.
+    pub async fn purge_queue(&self, who: &Principal, name: Name) -> Result<Purged, HubError> {
+        self.check_queue(&name)?;
+        let filter = Filter {
+            queue: Some(PatternSet::new(vec![Pattern::Exact(name)])),
+            status: Some([Status::Waiting, Status::Scheduled, Status::Pending].into()),
+            ..Filter::default()
+        };
+        let mut query = Query {
+            filter,
+            text: None,
+            created_after: None,
+            created_before: None,
+            order: Order::NewestFirst,
+            beyond: None,
+            limit: PURGE_STEP,
+        };
+        let mut purged = Purged::default();
+        loop {
+            let page = self.find(query.clone()).await?;
+            query.beyond = page.tasks.last().map(|(task_id, _)| *task_id).or(query.beyond);
+            let cancels = page.tasks.iter().map(|(task_id, _)| self.cancel_waiting(who, *task_id));
+            for cancelled in futures::future::join_all(cancels).await {
+                purged.matched += 1;
+                purged.changed += u64::from(cancelled?);
+            }
+            if !page.more {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// Cancels a task unless it runs by now. Answers whether it did.
+    async fn cancel_waiting(&self, _who: &Principal, task_id: crate::task::TaskId) -> Result<bool, HubError> {
+        match self.ask(Command::CancelWaiting { task_id, reason: "purged".into() }, Bound::Held).await {
+            Ok(_) => Ok(true),
+            Err(HubError::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The limits of users.
+    pub fn limits(&self) -> Limits {
+        let set = self.shared().board.settings.get(SettingKind::Limits, &Name::new(LIMITS_NAME));
+        match set.as_deref().map(|setting| &setting.value) {
+            Some(SettingValue::Limits(limits)) => limits.clone(),
+            _ => Limits::default(),
+        }
+    }
+
+    /// Sets the limits of users. Answers whether none were set before.
+    pub async fn set_limits(&self, _who: &Principal, limits: Limits) -> Result<bool, HubError> {
+        limits.check().map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.set(Command::SetLimits { limits }).await.map(|(_, is_new)| is_new)
+    }
+
+    async fn set(&self, command: Command) -> Result<(Arc<Setting>, bool), HubError> {
+        match self.ask(command, Bound::Held).await? {
+            Answer::Set { setting, is_new } => Ok((setting, is_new)),
+            other => unreachable!("a setting is the answer to this command, not {other:?}"),
+        }
+    }
+
+    fn check_queue(&self, name: &Name) -> Result<(), HubError> {
+        self.queue(name).map(|_| ()).ok_or(HubError::Refused(Refusal::QueueNotFound))
+    }
+}
+
+fn queue_view(name: &Name, set: Option<&Setting>, tasks: QueueStats) -> QueueView {
+    let settings = match set.map(|setting| &setting.value) {
+        Some(SettingValue::Queue(settings)) => settings.clone(),
+        _ => QueueSettings::default(),
+    };
+    let rev = set.map(|setting| setting.rev);
+    let updated_at = set.map(|setting| setting.updated_at);
+    QueueView { name: name.clone(), rev, updated_at, settings, tasks }
+}

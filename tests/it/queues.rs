@@ -1,0 +1,177 @@
+//! Queues and limits: set and paused while the hub runs, over REST, on the command line and on the page, and kept over
+//! restarts.
+
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::kit::{Answer, TestHub, id, program};
+
+async fn put(hub: &TestHub, path: &str, body: Value) -> Answer {
+    hub.call(reqwest::Method::PUT, path, Some(&body)).await
+}
+
+/// A refusal with this status and code.
+fn refused(answer: Answer, status: u16, code: &str) -> Value {
+    let problem = answer.expect(status);
+    assert_eq!(problem["code"], code);
+    problem
+}
+
+fn taskhub(hub: &TestHub, args: &[&str]) -> String {
+    let output = program().args(args).env("TASKHUB_URL", &hub.url).output().expect("the program runs");
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_set_of_a_queue_holds_and_is_there_after_a_restart() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    refused(hub.get("/api/v1/queues/mail").await, 404, "queue_not_found");
+    let set = put(&hub, "/api/v1/queues/mail", json!({"concurrency": 1, "fair_by": "user"})).await.expect(201);
+    assert_eq!(
+        (&set["name"], &set["concurrency"], &set["key_concurrency"], &set["fair_by"], &set["paused"]),
+        (&json!("mail"), &json!(1), &json!(1), &json!("user"), &json!(false))
+    );
+    let ids: Vec<String> = {
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(id(&hub.submit(json!({"task_type": "t", "queue": "mail"})).await));
+        }
+        ids
+    };
+    let claim = || json!({"worker_id": "w", "queues": ["mail"], "max": 5});
+    let given = hub.post("/api/v1/worker/claim", claim()).await.expect(200);
+    assert_eq!(given["tasks"].as_array().map(Vec::len), Some(1));
+    let queue = hub.get("/api/v1/queues/mail").await.expect(200);
+    assert_eq!(queue["tasks"], json!({"waiting": 0, "scheduled": 0, "pending": 2, "running": 1}));
+    // Its own answer may be put back.
+    let again = put(&hub, "/api/v1/queues/mail", queue.clone()).await.expect(200);
+    assert_eq!(again["rev"], queue["rev"], "nothing is different");
+
+    hub.tell("/api/v1/queues/mail/pause").await.expect(200);
+    hub.restart().await;
+    let queue = hub.get("/api/v1/queues/mail").await.expect(200);
+    assert_eq!((&queue["paused"], &queue["concurrency"]), (&json!(true), &json!(1)));
+    let waits = hub.get(&format!("/api/v1/tasks/{}", ids[2])).await.expect(200)["waits_for"].clone();
+    assert_eq!(waits[0], json!({"kind": "queue_paused"}));
+
+    hub.delete("/api/v1/queues/mail").await.expect(204);
+    let given = hub.post("/api/v1/worker/claim", claim()).await.expect(200);
+    assert_eq!(given["tasks"].as_array().map(Vec::len), Some(3), "neither paused nor limited");
+    hub.restart().await;
+    assert_eq!(hub.get("/api/v1/queues/mail").await.expect(200).get("rev"), None);
+}
+
+#[tokio::test]
+async fn wrong_settings_are_refused_by_name() {
+    let hub = TestHub::start().await;
+    for (body, code, field) in [
+        (json!({"concurrency": 0}), "invalid_field", "concurrency"),
+        (json!({"key_concurrency": 1_000_001}), "limit_exceeded", "key_concurrency"),
+        (json!({"user_concurrency": 1e30}), "limit_exceeded", "user_concurrency"),
+        (json!({"ageing_ms": 0}), "invalid_field", "ageing_ms"),
+        (json!({"fair_by": "moon"}), "invalid_field", "fair_by"),
+        (json!({"colour": "red"}), "unknown_field", "colour"),
+    ] {
+        let problem = refused(put(&hub, "/api/v1/queues/q", body.clone()).await, 422, code);
+        assert_eq!(problem["field"], field, "{body}");
+    }
+    let problem = refused(put(&hub, "/api/v1/queues/a%20b", json!({})).await, 422, "invalid_field");
+    assert_eq!(problem["field"], "name");
+    for verb in ["pause", "resume", "purge"] {
+        refused(hub.tell(&format!("/api/v1/queues/nobody/{verb}")).await, 404, "queue_not_found");
+    }
+    let problem = put(&hub, "/api/v1/limits", json!({"users": {"u": {"running": 0}}})).await;
+    assert_eq!(refused(problem, 422, "invalid_field")["field"], "users.u.running");
+    let problem = hub.post("/api/v1/tasks", json!({"task_type": "t", "on_conflict": "reject"})).await;
+    assert_eq!(refused(problem, 422, "invalid_field")["field"], "on_conflict");
+}
+
+#[tokio::test]
+async fn a_purge_cancels_what_does_not_run() {
+    let hub = TestHub::start().await;
+    let runs = id(&hub.submit(json!({"task_type": "t"})).await);
+    hub.post("/api/v1/worker/claim", json!({"worker_id": "w"})).await.expect(200);
+    let tasks: Vec<Value> = (0..1_200).map(|n| json!({"task_type": "t", "delay_ms": n % 2 * 600_000})).collect();
+    hub.post("/api/v1/tasks/batch", json!({ "tasks": tasks })).await.expect(201);
+    let elsewhere = id(&hub.submit(json!({"task_type": "t", "queue": "other"})).await);
+    let purged = hub.tell("/api/v1/queues/default/purge").await.expect(200);
+    assert_eq!(purged, json!({"matched": 1_200, "changed": 1_200}));
+    assert_eq!(hub.task(&runs).await["status"], "running");
+    assert_eq!(hub.task(&elsewhere).await["status"], "pending");
+    assert_eq!(hub.get("/api/v1/stats").await.expect(200)["tasks"]["cancelled"], 1_200);
+}
+
+#[tokio::test]
+async fn users_over_their_limits_wait_or_are_told_when_to_come_back() {
+    let hub = TestHub::start().await;
+    let limits = json!({"user": {"running": 1, "waiting": 2}, "users": {"busy": {"submits_per_min": 1}}});
+    put(&hub, "/api/v1/limits", limits.clone()).await.expect(201);
+    assert_eq!(hub.get("/api/v1/limits").await.expect(200), limits);
+    let task = |user: &str| json!({"task_type": "t", "user_id": user});
+    let first = id(&hub.submit(task("u")).await);
+    let second = id(&hub.submit(task("u")).await);
+    let answer = hub.post("/api/v1/tasks", task("u")).await;
+    assert_eq!(refused(answer, 429, "quota_exceeded")["limit"], 2);
+    hub.submit(task("busy")).await;
+    let answer = hub.post("/api/v1/tasks", task("busy")).await;
+    let after: u64 = answer.header("retry-after").parse().expect("seconds");
+    assert!((55..=61).contains(&after), "{after}");
+    refused(answer, 429, "quota_exceeded");
+
+    let given = hub.post("/api/v1/worker/claim", json!({"worker_id": "w", "max": 5})).await.expect(200);
+    assert_eq!(given["tasks"].as_array().map(Vec::len), Some(2), "one of each user");
+    assert_eq!(hub.task(&first).await["status"], "running");
+    let waits = hub.get(&format!("/api/v1/tasks/{second}")).await.expect(200)["waits_for"][0].clone();
+    assert_eq!(waits, json!({"kind": "user_limit", "limit": 1, "running": 1}));
+}
+
+/// "Cancel the old build when a new commit comes."
+#[tokio::test]
+async fn a_newer_build_takes_the_place_of_the_older() {
+    let hub = TestHub::start().await;
+    let mut worker = hub.worker("ci", json!({"concurrency": 4})).await;
+    let build = |commit: &str| json!({"task_type": "build", "title": commit, "concurrency_key": "main", "on_conflict": "cancel_running"});
+    let old = id(&hub.submit(build("a1")).await);
+    assert_eq!(worker.expect("run").await["task"]["task_id"], old);
+    let skipped = id(&hub.submit(build("b2")).await);
+    assert_eq!(worker.expect("cancel").await["task_id"], old);
+    let new = id(&hub.submit(build("c3")).await);
+    assert_eq!(hub.task(&skipped).await["status"], "cancelled");
+    worker.say(json!({"op": "cancelled", "task_id": old, "attempt": 1})).await;
+    let run = worker.until("the next build", |says| says["type"] == "run").await;
+    assert_eq!(run["task"]["task_id"], new);
+    assert_eq!(hub.task(&old).await["status"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_set_and_paused_by_command_and_on_the_page() {
+    let hub = TestHub::start().await;
+    let task = id(&hub.submit(json!({"task_type": "t", "queue": "mail"})).await);
+    let said = taskhub(&hub, &["queue", "set", "mail", "--concurrency", "8", "--fair-by", "user", "--ageing", "1m"]);
+    assert!(said.contains("mail") && said.contains('8') && said.contains("user"), "{said}");
+    let said: Value =
+        serde_json::from_str(&taskhub(&hub, &["queue", "set", "mail", "--user-concurrency", "2", "--json"]))
+            .expect("it is JSON");
+    assert_eq!(
+        (&said["concurrency"], &said["user_concurrency"], &said["ageing_ms"]),
+        (&json!(8), &json!(2), &json!(60_000))
+    );
+    taskhub(&hub, &["limits", "--user", "u1", "--running", "3"]);
+    assert_eq!(hub.get("/api/v1/limits").await.expect(200)["users"], json!({"u1": {"running": 3}}));
+    assert!(taskhub(&hub, &["limits"]).contains("no limit"));
+
+    let mut page = Browser::start().await.open(&format!("{}#/queues", hub.url)).await;
+    page.until("document.querySelector('.queues li strong')?.innerText === 'mail'").await;
+    let text = page.text(".queues").await;
+    assert!(text.contains("at most 8 at once, 2 a user, in turn between users"), "{text}");
+    assert!(text.contains("1 ready"), "{text}");
+    page.click(".queues button").await;
+    page.until("document.querySelector('.queues button').innerText === 'Resume'").await;
+    assert_eq!(hub.get("/api/v1/queues/mail").await.expect(200)["paused"], true);
+    assert_eq!(taskhub(&hub, &["why", &task]).lines().next(), Some("its queue mail is paused"));
+    page.until("document.querySelector('.page:not([hidden]) .summary').innerText === '1 queue, 1 paused'").await;
+    taskhub(&hub, &["queue", "resume", "mail"]);
+    page.until("document.querySelector('.queues button').innerText === 'Pause'").await;
+    page.close().await;
+}

@@ -1,0 +1,147 @@
+// The queues: what stands in each, how it hands out, and whether it is paused. Asked for while it is looked at, every three
+// seconds; and not at all while the page is hidden or the hub is away. Then it says from when it is.
+
+import { h, setText } from './dom.js';
+import { keyed } from './pairs.js';
+import { complaint, count, short, time } from './words.js';
+
+const REFRESH_MS = 3_000;
+
+const EMPTY = { name: undefined };
+
+export function queuesView({ hub, announce, now }) {
+  const summary = h('p', { class: 'summary' });
+  const list = h('ul', { class: 'workers queues' });
+  const setRows = keyed(list, ({ name }) => name, (queue) => (queue === EMPTY ? noQueue() : queueRow({ hub, announce, refresh })));
+  const element = h('section', { class: 'page', hidden: true }, h('div', { class: 'title-line' }, h('h1', {}, 'Queues'), summary), list);
+  let timer;
+  let shown = false;
+  let said = '';
+  let asked_at;
+  let trouble = '';
+  let asking = false;
+
+  async function refresh() {
+    clearTimeout(timer);
+    if (!shown) return;
+    if (!document.hidden && hub.status === 'live' && !asking) {
+      asking = true;
+      try {
+        const queues = await hub.queues();
+        said = summaryOf(queues);
+        setRows(queues.length ? queues : [EMPTY]);
+        list.hidden = false;
+        trouble = '';
+        asked_at = now();
+      } catch (error) {
+        trouble = `Could not be asked for: ${complaint(error)}`;
+      } finally {
+        asking = false;
+      }
+    }
+    const is_old = hub.status !== 'live' || trouble;
+    const from = asked_at === undefined ? '' : `${said ? `${said}, as` : 'As'} of ${time(asked_at)}. `;
+    const why = hub.status === 'connecting' ? 'Waiting for the hub.' : hub.status === 'live' ? trouble : 'The hub is not there; this page asks again as soon as it is.';
+    setText(summary, is_old ? from + why : said);
+    timer = setTimeout(refresh, REFRESH_MS);
+  }
+
+  document.addEventListener('visibilitychange', refresh);
+  let status_was;
+  hub.on('status', ({ status }) => {
+    if (status !== status_was) refresh();
+    status_was = status;
+  });
+
+  return {
+    element,
+    show() {
+      shown = true;
+      element.hidden = false;
+      list.hidden = asked_at === undefined;
+      refresh();
+    },
+    hide() {
+      shown = false;
+      element.hidden = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** How many there are, and how many are paused. */
+export function summaryOf(queues) {
+  if (!queues.length) return '';
+  const paused = queues.filter((queue) => queue.paused).length;
+  return `${count(queues.length)} ${queues.length === 1 ? 'queue' : 'queues'}${paused ? `, ${count(paused)} paused` : ''}`;
+}
+
+/** What is set of a queue, in words; nothing where all is as usual. */
+export function ruleWords({ concurrency, key_concurrency = 1, user_concurrency, fair_by = 'none', ageing_ms }) {
+  return [
+    concurrency !== undefined && `at most ${count(concurrency)} at once`,
+    user_concurrency !== undefined && `${count(user_concurrency)} a user`,
+    key_concurrency !== 1 && `${count(key_concurrency)} a key`,
+    fair_by !== 'none' && `in turn between ${fair_by === 'user' ? 'users' : 'keys'}`,
+    ageing_ms !== undefined && `one priority for each ${short(ageing_ms)} of waiting`,
+  ].filter(Boolean).join(', ');
+}
+
+/** What stands in it. */
+export function standsWords({ waiting = 0, scheduled = 0, pending = 0, running = 0 }) {
+  const words = [[running, 'running'], [pending, 'ready'], [scheduled, 'scheduled'], [waiting, 'waiting']];
+  return words.filter(([n]) => n).map(([n, word]) => `${count(n)} ${word}`).join(', ') || 'nothing unfinished';
+}
+
+function queueRow({ hub, announce, refresh }) {
+  const name = h('strong');
+  const state = h('span');
+  const rules = h('div', { class: 'rules' });
+  const stands = h('a');
+  const pause = h('button', { type: 'button', onclick: toggle });
+  const trouble = h('p', { class: 'trouble', role: 'alert' });
+  const element = h('li', {}, h('div', { class: 'who' }, name, state), rules, stands, h('div', { class: 'doing' }, pause, trouble));
+  let queue;
+
+  async function toggle() {
+    pause.disabled = true;
+    setText(trouble, '');
+    try {
+      queue = queue.paused ? await hub.resumeQueue(queue.name) : await hub.pauseQueue(queue.name);
+      announce(`${queue.name} ${queue.paused ? 'is paused' : 'goes on'}`);
+      draw();
+    } catch (error) {
+      setText(trouble, complaint(error));
+    }
+    pause.disabled = false;
+    refresh();
+  }
+
+  function draw() {
+    setText(name, queue.name);
+    name.title = queue.name;
+    element.classList.toggle('paused', queue.paused);
+    setText(state, queue.paused ? 'paused: nothing is handed out' : '');
+    setText(rules, ruleWords(queue) || 'no limits');
+    setText(stands, standsWords(queue.tasks));
+    stands.href = `#/?queue=${encodeURIComponent(queue.name)}`;
+    setText(pause, queue.paused ? 'Resume' : 'Pause');
+    pause.setAttribute('aria-label', `${queue.paused ? 'Resume' : 'Pause'} ${queue.name}`);
+  }
+
+  return {
+    element,
+    update(next) {
+      queue = next;
+      draw();
+    },
+  };
+}
+
+function noQueue() {
+  const element = h('li', { class: 'empty' },
+    h('h2', {}, 'No queue is there'),
+    h('p', {}, 'A queue is there while tasks stand in it, or something is set of it:'),
+    h('pre', { tabIndex: 0 }, 'taskhub queue set mail --concurrency 8 --fair-by user'));
+  return { element, update() {} };
+}
