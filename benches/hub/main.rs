@@ -24,6 +24,7 @@ mod floor;
 mod frames;
 mod hub;
 mod latency;
+mod limits;
 mod memory;
 mod noop;
 mod process;
@@ -85,6 +86,9 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&memory::NAMES) {
         memory::run(&mut report).await?;
+    }
+    if report.wants(&limits::NAMES) {
+        limits::run(&mut report)?;
     }
     if report.wants(&flood::NAMES) {
         flood::run(&mut report).await?;
