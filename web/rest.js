@@ -56,6 +56,11 @@ export class Rest {
     return this.call('POST', `tasks/${encodeURIComponent(task_id)}/retry`, { body: payload === undefined ? undefined : { payload } });
   }
 
+  /** Changes a task that waits: `priority`, `run_at`, `title`, `payload`, `max_attempts`; what is absent stays. */
+  update(task_id, changes) {
+    return this.call('PATCH', `tasks/${encodeURIComponent(task_id)}`, { body: changes });
+  }
+
   /** Log lines: the newest `tail` (100), or up to `limit` after a `seq`. */
   async logs(task_id, { tail, after, limit } = {}) {
     return (await this.call('GET', `tasks/${encodeURIComponent(task_id)}/logs`, { query: { tail, after, limit } })).lines;

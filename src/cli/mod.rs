@@ -71,6 +71,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Show what a task has logged
     Logs(watch::LogsArgs),
+    /// Change a task that waits
+    Update(tasks::UpdateArgs),
     /// Cancel tasks
     Cancel(tasks::CancelArgs),
     /// Run failed or cancelled tasks again
@@ -155,6 +157,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Watch(args) => block_on(watch::watch(args)),
         Command::Logs(args) => block_on(watch::logs(args)),
         Command::Why(args) => block_on(tasks::why(args)),
+        Command::Update(args) => block_on(tasks::update(args)),
         Command::Cancel(args) => block_on(tasks::cancel(args)),
         Command::Retry(args) => block_on(tasks::retry(args)),
         Command::Stats(args) => block_on(tasks::stats(args)),

@@ -1,4 +1,4 @@
-//! The commands that ask once and answer: `get`, `why`, `list`, `cancel`, `retry`, `stats`, `workers`.
+//! The commands that ask once and answer: `get`, `why`, `list`, `update`, `cancel`, `retry`, `stats`, `workers`.
 
 use std::process::ExitCode;
 
@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::show;
-use super::submit::{finished, label, labels, payload};
+use super::submit::{finished, label, labels, moment, payload};
 use super::tables::{self, Look};
 use super::{HubArgs, TaskName};
 use crate::client::{ListQuery, Order};
-use crate::task::{Status, Timestamp};
+use crate::task::{Status, TaskPatch, Timestamp};
 
 #[derive(Debug, Args)]
 pub(super) struct HubOnly {
@@ -168,6 +168,47 @@ pub(super) async fn cancel(args: CancelArgs) -> Outcome {
         }
     }
     refused.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    #[arg(value_name = "ID")]
+    task_id: TaskName,
+    /// -100 to 100, higher first
+    #[arg(long, short, allow_negative_numbers = true)]
+    priority: Option<i8>,
+    /// Not before this moment, such as 2026-01-31T12:00:00Z; one that is over makes it ready
+    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    run_at: Option<Timestamp>,
+    /// For people
+    #[arg(long, short)]
+    title: Option<String>,
+    /// Another payload in place of the one it has: JSON, @FILE, or - for standard input
+    #[arg(long, value_name = "PAYLOAD")]
+    payload: Option<String>,
+    /// How many tries it has
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+pub(super) async fn update(args: UpdateArgs) -> Outcome {
+    let client = args.hub.client()?;
+    let task_id = args.task_id.find(&client).await?;
+    let patch = TaskPatch {
+        priority: args.priority,
+        run_at: args.run_at,
+        title: args.title,
+        payload: args.payload.as_deref().map(payload).transpose()?,
+        max_attempts: args.max_attempts,
+    };
+    let task = client.update(task_id, &patch).await?;
+    match args.hub.json {
+        true => print_json(&task)?,
+        false => print(&format!("{} {}\n", task.task_id, task.status))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Debug, Args)]

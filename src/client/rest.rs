@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
 use crate::settings::{Limits, QueueSettings};
-use crate::task::{Json, LogLine, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+use crate::task::{Json, LogLine, NewTask, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition};
 use crate::wire::{
     CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, Stats, TaskList, WorkerList,
     WorkerView,
@@ -206,6 +206,11 @@ impl Client {
     pub async fn retry_with(&self, task_id: TaskId, payload: Json) -> Result<TaskView, ClientError> {
         let body = RetryBody { payload: Some(payload) };
         self.call(self.request(Method::POST, &format!("tasks/{task_id}/retry")).json(&body)).await
+    }
+
+    /// Changes a task that waits.
+    pub async fn update(&self, task_id: TaskId, patch: &TaskPatch) -> Result<TaskView, ClientError> {
+        self.call(self.request(Method::PATCH, &format!("tasks/{task_id}")).json(patch)).await
     }
 
     /// Deletes a final task.

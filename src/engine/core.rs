@@ -180,6 +180,7 @@ impl Engine {
             Command::Cancel { task_id, .. }
             | Command::CancelWaiting { task_id, .. }
             | Command::Retry { task_id, .. }
+            | Command::Update { task_id, .. }
             | Command::Delete { task_id }
             | Command::Report { task_id, .. } => std::slice::from_ref(task_id),
             Command::Expire { task_ids } => task_ids,
@@ -232,6 +233,7 @@ impl Engine {
                 Ok(Answer::Done)
             }
             Command::Retry { task_id, payload } => self.retry(task_id, payload, cx),
+            Command::Update { task_id, patch } => self.update(task_id, patch, cx),
             Command::Delete { task_id } => self.delete(task_id, cx).map(|()| Answer::Done),
             Command::Expire { task_ids } => {
                 let gone = task_ids.iter().filter(|id| self.delete(**id, cx).is_ok()).count();

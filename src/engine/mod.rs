@@ -57,6 +57,7 @@ mod tests;
 #[cfg(test)]
 mod time_tests;
 mod timers;
+mod update;
 mod waits;
 mod workers;
 
@@ -64,7 +65,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::settings::{Limits, QueueSettings, Setting, SettingChange};
-use crate::task::{Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, Timestamp, WaitsFor};
+use crate::task::{
+    Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
+};
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
 pub use self::core::{Engine, Options};
@@ -110,6 +113,11 @@ pub enum Command {
         task_id: TaskId,
         /// In place of the payload it has.
         payload: Option<Json>,
+    },
+    /// Change a task that waits. It has passed [`TaskPatch::check`].
+    Update {
+        task_id: TaskId,
+        patch: TaskPatch,
     },
     Delete {
         task_id: TaskId,

@@ -32,6 +32,13 @@ impl Private {
     /// it began anew.
     pub(super) fn carry_over(&mut self, from: &Private, old: &Task, new: &Task) {
         let runs = |task: &Task| task.status == Status::Running;
+        let both = |status: Status| old.status == status && new.status == status;
+        if both(Status::Pending) {
+            (self.turn, self.served_at) = (from.turn, from.served_at);
+        }
+        if both(Status::Scheduled) && old.delayed && new.delayed {
+            self.wait_ends = from.wait_ends;
+        }
         if runs(old) && runs(new) && old.attempt == new.attempt {
             self.lease = from.lease.clone();
         }

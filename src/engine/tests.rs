@@ -18,9 +18,10 @@ pub(super) fn fail(retryable: bool) -> Report {
 fn the_table_of_transitions_is_the_one_in_the_contract() {
     use Status::*;
     let table: [(Status, &[Status]); 7] = [
-        (Waiting, &[Scheduled, Pending, Failed, Cancelled]),
-        (Scheduled, &[Pending, Failed, Cancelled]),
-        (Pending, &[Running, Failed, Cancelled]),
+        // The same again, or scheduled once it was ready: somebody changed it.
+        (Waiting, &[Waiting, Scheduled, Pending, Failed, Cancelled]),
+        (Scheduled, &[Scheduled, Pending, Failed, Cancelled]),
+        (Pending, &[Scheduled, Pending, Running, Failed, Cancelled]),
         // Running again: the lease was confirmed, or the task was asked to stop.
         (Running, &[Scheduled, Pending, Running, Completed, Failed, Cancelled]),
         (Completed, &[]),

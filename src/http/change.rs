@@ -1,4 +1,4 @@
-//! What people do to a task: cancel, retry, delete.
+//! What people do to a task: change, cancel, retry, delete.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::body::OptionalBody;
+use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
 use super::path::Path;
 use super::query::NoQuery;
 use super::read::{record, task_id};
 use super::state::App;
-use crate::task::Status;
+use crate::task::{Status, TaskPatch};
 use crate::wire::{CancelBody, Problem, RetryBody};
 
 /// `POST /api/v1/tasks/{id}/cancel`.
@@ -37,6 +37,18 @@ pub(super) async fn retry(
     OptionalBody(RetryBody { payload }): OptionalBody<RetryBody>,
 ) -> Result<Response, Problem> {
     let task = app.hub.retry_as(&who, task_id(&id)?, payload).await?;
+    Ok(record(StatusCode::OK, task.to_json()))
+}
+
+/// `PATCH /api/v1/tasks/{id}`.
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    Caller(who): Caller,
+    _: NoQuery,
+    Path(id): Path<String>,
+    JsonBody(patch): JsonBody<TaskPatch>,
+) -> Result<Response, Problem> {
+    let task = app.hub.update_as(&who, task_id(&id)?, patch).await?;
     Ok(record(StatusCode::OK, task.to_json()))
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
 use crate::settings::UserLimits;
-use crate::task::{FilterSpec, NewTask, Progress, RetryPolicy, Status};
+use crate::task::{FilterSpec, NewTask, Progress, RetryPolicy, Status, TaskPatch};
 use crate::wire::{
     BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp, LiveSays,
     LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, Stats, WorkerSays,
@@ -134,6 +134,7 @@ fn bodies_are_documented_field_by_field() {
         ("CancelBody", fields::<CancelBody>()),
         ("NoBody", fields::<NoBody>()),
         ("RetryBody", fields::<RetryBody>()),
+        ("TaskPatch", fields::<TaskPatch>()),
         ("QueueBody", fields::<QueueBody>()),
         ("Limits", fields::<LimitsBody>()),
         ("UserLimits", fields::<UserLimits>()),
@@ -184,6 +185,7 @@ fn examples_of_bodies_are_taken() {
                 "CancelBody" => check::<CancelBody>(example),
                 "NoBody" => check::<NoBody>(example),
                 "RetryBody" => check::<RetryBody>(example),
+                "TaskPatch" => check::<TaskPatch>(example),
                 "QueueBody" => check::<QueueBody>(example),
                 "Limits" => check::<LimitsBody>(example),
                 "ClaimBody" => check::<ClaimBody>(example),

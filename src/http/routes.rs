@@ -41,6 +41,7 @@ table! {
     POST   "/api/v1/tasks/batch"                            submit::batch,
     GET    "/api/v1/tasks"                                  read::list,
     GET    "/api/v1/tasks/{id}"                             read::one,
+    PATCH  "/api/v1/tasks/{id}"                             change::update,
     DELETE "/api/v1/tasks/{id}"                             change::delete,
     GET    "/api/v1/tasks/{id}/result"                      read::result,
     GET    "/api/v1/tasks/{id}/history"                     read::history,

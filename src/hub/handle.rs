@@ -15,8 +15,8 @@ use crate::engine::{
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{
-    Filter, Invalid, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, Transition,
-    WaitsFor,
+    Filter, Invalid, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, TaskPatch,
+    Transition, WaitsFor,
 };
 use crate::telemetry::Metrics;
 
@@ -151,6 +151,13 @@ impl Hub {
             checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         }
         self.ask_for_task(Command::Retry { task_id, payload }).await
+    }
+
+    /// Changes a task that waits.
+    pub async fn update_as(&self, _who: &Principal, task_id: TaskId, patch: TaskPatch) -> Result<Arc<Task>, HubError> {
+        let checked = patch.check(self.options().engine.payload_bytes_max);
+        checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.ask_for_task(Command::Update { task_id, patch }).await
     }
 
     /// Deletes a final task.

@@ -19,6 +19,7 @@ mod key;
 mod log;
 mod name;
 mod new_task;
+mod patch;
 mod progress;
 mod record;
 mod retry;
@@ -47,6 +48,7 @@ pub use new_task::{
     LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, OnConflict, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX,
     TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
 };
+pub use patch::TaskPatch;
 pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
 pub use record::{By, Cancel, Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
 pub use retry::RetryPolicy;

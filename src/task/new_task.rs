@@ -131,8 +131,12 @@ fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
 
 /// Reads any whole number: one that is far out of the range is refused with it like one that is just out of it.
 fn priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i8, D::Error> {
-    let number = Option::<i64>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(number.clamp(i8::MIN.into(), i8::MAX.into()) as i8)
+    optional_priority(deserializer).map(Option::unwrap_or_default)
+}
+
+pub(super) fn optional_priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i8>, D::Error> {
+    let number = Option::<i64>::deserialize(deserializer)?;
+    Ok(number.map(|number| number.clamp(i8::MIN.into(), i8::MAX.into()) as i8))
 }
 
 fn is_zero(number: &i8) -> bool {
@@ -305,7 +309,7 @@ impl NewTask {
     }
 }
 
-fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<(), Invalid> {
+pub(super) fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<(), Invalid> {
     match text {
         Some(text) if text.len() > chars_max && text.chars().count() > chars_max => {
             Err(Invalid::limit(field, chars_max as u64, "characters"))
@@ -314,7 +318,7 @@ fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<()
     }
 }
 
-fn range(field: &'static str, number: Option<u64>, min: u64, max: u64) -> Result<(), Invalid> {
+pub(super) fn range(field: &'static str, number: Option<u64>, min: u64, max: u64) -> Result<(), Invalid> {
     match number {
         Some(n) if n > max => Err(Invalid::limit(field, max, "")),
         Some(n) if n < min => Err(Invalid::value(field, format!("must be at least {min}"))),

@@ -325,8 +325,7 @@ impl From<TaskView> for Task {
             run_at: view.run_at,
             priority: view.priority,
             status: view.status,
-            // Records of older hubs do not say so; but of a next try it is known.
-            delayed: view.delay_ms.is_some() || (view.status == Status::Scheduled && view.attempt > 0),
+            delayed: view.delay_ms.is_some(),
             attempt: view.attempt,
             tries: view.tries,
             max_attempts: view.max_attempts,

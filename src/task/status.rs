@@ -39,15 +39,16 @@ impl Status {
 
     /// The table of transitions: whether `next` may follow `self`.
     ///
-    /// `running → running` is a lease confirmed: after a restart of the hub, or when its worker came back.
+    /// `running → running` is a lease confirmed: after a restart of the hub, or when its worker came back. What waits and
+    /// goes on waiting was changed by hand.
     /// A final status is left only by hand (`failed`/`cancelled → pending`).
     pub fn may_become(self, next: Status) -> bool {
         use Status::*;
         match self {
             // Failed: its time is over, or nobody is there to run it.
-            Waiting => matches!(next, Scheduled | Pending | Failed | Cancelled),
-            Scheduled => matches!(next, Pending | Failed | Cancelled),
-            Pending => matches!(next, Running | Failed | Cancelled),
+            Waiting => matches!(next, Waiting | Scheduled | Pending | Failed | Cancelled),
+            Scheduled => matches!(next, Scheduled | Pending | Failed | Cancelled),
+            Pending => matches!(next, Scheduled | Pending | Running | Failed | Cancelled),
             Running => matches!(next, Running | Completed | Failed | Scheduled | Pending | Cancelled),
             Failed | Cancelled => matches!(next, Pending),
             Completed => false,
@@ -107,11 +108,14 @@ pub enum Event {
     /// A running task was asked to stop.
     #[serde(rename = "task.cancel_requested")]
     CancelRequested,
+    /// Somebody changed a task that waits.
+    #[serde(rename = "task.updated")]
+    Updated,
 }
 
 impl Event {
     /// Every event, in the order of their discriminants.
-    pub const ALL: [Event; 9] = [
+    pub const ALL: [Event; 10] = [
         Event::Created,
         Event::Scheduled,
         Event::Pending,
@@ -121,6 +125,7 @@ impl Event {
         Event::Cancelled,
         Event::Retrying,
         Event::CancelRequested,
+        Event::Updated,
     ];
 
     /// The event of a record that is sent for its state, not for the step that led there.
@@ -153,6 +158,7 @@ impl Event {
             Event::Cancelled => "task.cancelled",
             Event::Retrying => "task.retrying",
             Event::CancelRequested => "task.cancel_requested",
+            Event::Updated => "task.updated",
         }
     }
 }

@@ -45,6 +45,7 @@ mod stats;
 mod strict;
 mod submit;
 mod timeout;
+mod update;
 mod wait;
 mod why;
 mod workers_http;

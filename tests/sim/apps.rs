@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey, check_submission};
 use taskhub::settings::{FairBy, Limits, QueueSettings, UserLimits};
-use taskhub::task::{Name, NewTask, OnConflict, RetryPolicy, TaskId, Timestamp};
+use taskhub::task::{Name, NewTask, OnConflict, RetryPolicy, TaskId, TaskPatch, Timestamp};
 
 use super::mix::Mix;
 use super::world::{From, Reply, World};
@@ -58,6 +58,7 @@ impl World {
             45 => self.push(Command::Workers, From::App),
             46 | 47 => self.ask_why(),
             48 | 49 if self.mix.rules => self.set_something(),
+            51 | 52 => self.change_something(),
             50 => {
                 let Some(task_id) = self.some_task() else { return };
                 self.push(Command::CancelWaiting { task_id, reason: "purged".into() }, From::App);
@@ -80,6 +81,30 @@ impl World {
         if let Some(task_id) = self.some_task() {
             self.push(Command::WaitsFor { task_id }, From::App);
         }
+    }
+
+    /// Somebody changes a task that may wait.
+    fn change_something(&mut self) {
+        let Some(task_id) = self.some_task() else { return };
+        let wall = self.wall();
+        let random = &mut self.random;
+        let mut patch = TaskPatch::default();
+        if random.bool() {
+            patch.priority = Some([-100, 0, 1, 100][random.usize(0..4)]);
+        }
+        if random.u8(0..3) == 0 {
+            patch.run_at = Some(Timestamp::from_millis(wall.as_millis() + random.i64(-1_000..2_000)));
+        }
+        if random.u8(0..3) == 0 {
+            patch.title = Some("another title".into());
+        }
+        if random.u8(0..3) == 0 {
+            patch.payload = Some(taskhub::task::Json::null());
+        }
+        if random.u8(0..3) == 0 {
+            patch.max_attempts = Some(random.u32(1..5));
+        }
+        self.push(Command::Update { task_id, patch }, From::App);
     }
 
     /// Somebody sets a queue, or what users may.

@@ -22,7 +22,7 @@ use taskhub::engine::{
 use taskhub::settings::{QueueSettings, Setting, SettingChange, SettingId, SettingKind, SettingValue};
 use taskhub::task::{
     AHEAD_MAX, By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, OnConflict, Outcome,
-    RESULT_INLINE_BYTES, Run, Status, Task, TaskId, Timestamp, WaitsFor,
+    RESULT_INLINE_BYTES, Run, Status, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
 };
 
 use super::rules::{Ready, Rules};
@@ -277,6 +277,7 @@ impl Checker {
                     }
                 }
             }
+            Command::Update { task_id, patch } => self.updated(*task_id, patch, result, changes, now),
             Command::SetQueue { name, settings: asked } => {
                 let paused = self.rules.queue(name).paused;
                 let value = SettingValue::Queue(QueueSettings { paused, ..asked.clone() });
@@ -492,6 +493,60 @@ impl Checker {
             task.status != Status::Running && user.is_some() && task.user_id.as_ref().map(Name::as_str) == user
         };
         self.open.values().filter(waits).count()
+    }
+
+    fn updated(
+        &mut self,
+        task_id: TaskId,
+        patch: &TaskPatch,
+        result: &Result<Answer, Refusal>,
+        changes: &[Change],
+        now: Now,
+    ) {
+        let Some(before) = self.tasks.get(&task_id).cloned() else {
+            return assert_eq!(result.as_ref().err(), Some(&Refusal::TaskNotFound));
+        };
+        if before.status.is_final() || before.status == Status::Running {
+            let expected = if before.status == Status::Running { Refusal::TaskRunning } else { Refusal::TaskFinished };
+            return assert_eq!(result.as_ref().err(), Some(&expected));
+        }
+        let too_few = patch.max_attempts.is_some_and(|max| max <= before.tries);
+        let by = [before.deadline(), before.start_by()].into_iter().flatten();
+        let too_late = patch.run_at.is_some_and(|run_at| by.into_iter().any(|by| by.at <= run_at));
+        if too_few || too_late {
+            return assert!(matches!(result, Err(Refusal::Invalid(_))), "{patch:?} of {before:?}: {result:?}");
+        }
+        if patch.is_empty() {
+            return assert!(changes.is_empty());
+        }
+        let mut expected = Task::clone(&before);
+        expected.priority = patch.priority.unwrap_or(before.priority);
+        expected.max_attempts = patch.max_attempts.unwrap_or(before.max_attempts);
+        if let Some(run_at) = patch.run_at {
+            (expected.run_at, expected.delayed) = (Some(run_at), false);
+            expected.status = if run_at > now.wall { Status::Scheduled } else { Status::Pending };
+        }
+        if let Some(title) = &patch.title {
+            expected.detail.get_or_insert_default().title = Some(title.clone().into());
+        }
+        let waited = self.waits.get(&(task_id, before.rev)).copied();
+        let stood = (self.rules.turn_of(&before), self.unserved.get(&task_id).copied());
+        let (change, task) = self.one_step(changes, task_id, Event::Updated, now);
+        (expected.rev, expected.updated_at) = (task.rev, task.updated_at);
+        assert_eq!(*task, expected);
+        assert_eq!(change.payload, patch.payload);
+        self.is_answered_with(result, &task);
+        if let Some(waited) = waited.filter(|_| task.delayed) {
+            self.waits.insert((task_id, task.rev), waited);
+        }
+        if before.status == Status::Pending && task.status == Status::Pending {
+            if let Some(turn) = stood.0 {
+                self.rules.not_served(&task, turn);
+            }
+            if let Some(unserved) = stood.1 {
+                self.unserved.insert(task_id, unserved);
+            }
+        }
     }
 
     /// What a submission meets that does not wait for others with its key: those of its user that have to go, or, where
@@ -1329,6 +1384,7 @@ impl Checker {
             let by_hand = before.status.is_final();
             let expected = match (before.status, task.status) {
                 _ if by_hand => Event::Retrying,
+                _ if event == Event::Updated => event,
                 (_, Status::Waiting) => unreachable!("nothing waits yet"),
                 (_, Status::Scheduled) => Event::Retrying,
                 (_, Status::Pending) => Event::Pending,
@@ -1344,13 +1400,18 @@ impl Checker {
             let fixed = |task: &Task| {
                 (
                     (task.task_type.clone(), task.queue.clone(), task.user_id.clone(), task.created_at),
-                    (task.priority, task.max_attempts, task.max_crashes),
+                    task.max_crashes,
+                    // These may be changed while it waits.
+                    (event != Event::Updated).then_some((task.priority, task.max_attempts)),
                 )
             };
             assert_eq!(fixed(task), fixed(before));
             // A deadline that is a wait begins anew with a retry by hand.
             let fixed = |task: &Task| {
                 let mut detail = task.detail.clone().unwrap_or_default();
+                if event == Event::Updated {
+                    detail.title = None;
+                }
                 for by in [&mut detail.deadline, &mut detail.start_by].into_iter().flatten() {
                     by.at = if by_hand && by.ms.is_some() { Timestamp::default() } else { by.at };
                 }

@@ -156,8 +156,13 @@ impl Rules {
     }
 
     fn turn(&self, task: &Task) -> u64 {
-        let turn = |party| self.turns.get(&task.queue)?.parties.get(&party).map(|(turn, _)| *turn);
-        self.party(task).and_then(turn).unwrap_or(0)
+        self.turn_of(task).unwrap_or(0)
+    }
+
+    /// The turn of its party, where its queue is shared out and it has something ready.
+    pub fn turn_of(&self, task: &Task) -> Option<u64> {
+        let party = self.party(task)?;
+        self.turns.get(&task.queue)?.parties.get(&party).map(|(turn, _)| *turn)
     }
 
     /// The order within its queue.

@@ -67,6 +67,7 @@ const EVENTS = {
   'task.cancelled': 'cancelled',
   'task.retrying': 'to be tried again',
   'task.cancel_requested': 'asked to stop',
+  'task.updated': 'changed',
 };
 
 /** A transition's event. One this page does not know is said as it is. */

@@ -61,7 +61,7 @@ impl<'c> View<'c> {
             )?,
             // What does not fit is cut off anywhere in the oldest line; readers begin at the first newline.
             update: prepare(&format!(
-                "UPDATE tasks SET rev = ?2, status = ?3, finished_at = ?4, progress = ?5, record = ?6,
+                "UPDATE tasks SET rev = ?2, status = ?3, finished_at = ?4, progress = ?5, record = ?6, title = ?8,
                  history = CASE WHEN length(history) + length(?7) <= {HISTORY_BYTES_MAX}
                      THEN CAST(history || ?7 AS BLOB)
                      ELSE substr(CAST(history || ?7 AS BLOB), -{HISTORY_BYTES_MAX}) END
@@ -123,8 +123,9 @@ impl<'c> View<'c> {
         let finished_at = record.finished_at().map(|at| at.as_millis());
         let progress = staged.progress.as_ref().map(|(_, progress): &(u64, Json)| &progress.bytes()[..]);
         let (text, lines) = (&record.bytes[..], &staged.lines[..]);
+        let title = task.detail().and_then(|detail| detail.title.as_deref());
         if record.in_view {
-            let updated = self.update.execute(params![id, rev, status, finished_at, progress, text, lines])?;
+            let updated = self.update.execute(params![id, rev, status, finished_at, progress, text, lines, title])?;
             if updated == 1 {
                 return Ok(());
             }
@@ -138,7 +139,7 @@ impl<'c> View<'c> {
             task.task_type.as_str(),
             task.queue.as_str(),
             task.user_id.as_ref().map(|user| user.as_str()),
-            task.detail().and_then(|detail| detail.title.as_deref()),
+            title,
             progress,
             text,
             lines,
