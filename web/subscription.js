@@ -36,6 +36,11 @@ export class Subscription {
     this.#tell_others = tell_others;
   }
 
+  /** Counts and settings have no picture of tasks, and no marks. */
+  get isOfTasks() {
+    return !this.request.stats && !this.request.settings;
+  }
+
   /** The tasks in the picture, in no particular order. */
   get tasks() {
     return [...this.members].map((task_id) => this.#tasks.get(task_id)).filter(Boolean);
@@ -98,7 +103,7 @@ export class Subscription {
   begin(mode) {
     this.#live = true;
     if (mode === 'snapshot') this.void();
-    return mode === 'snapshot' || this.mark !== undefined || !!this.request.stats;
+    return mode === 'snapshot' || this.mark !== undefined || !this.isOfTasks;
   }
 
   /** Where it could resume is no place any more; a snapshot follows. */
@@ -142,7 +147,7 @@ export class Subscription {
   }
 
   changed(task, event) {
-    if (this.request.stats) return;
+    if (!this.isOfTasks) return;
     const { task_id } = task;
     const inside = matches(this.request.filter, task);
     if (this.#fresh) {
@@ -182,7 +187,7 @@ export class Subscription {
   }
 
   marked(rev, epoch) {
-    if (!this.#live || this.#fresh || this.request.stats) return false;
+    if (!this.#live || this.#fresh || !this.isOfTasks) return false;
     this.catching_up = false;
     this.mark = rev;
     this.epoch = epoch;

@@ -85,6 +85,7 @@ class Hub extends Rest {
   #subscriptions = new Map(); // name → Subscription
   #handles = new Map(); // task_id → TaskHandle, while it is listened to
   #stats; // the one subscription behind every hub.stats(fn)
+  #settings; // and the one behind every hub.settings(fn)
   #awaited = new Set(); // subscriptions that have not caught up since the socket opened
   #socket;
   #greeted = false; // requests may be sent
@@ -177,6 +178,22 @@ class Hub extends Rest {
       if (!stats.listeners.delete(fn) || stats.listeners.size) return;
       stats.close();
       if (this.#stats === stats) this.#stats = undefined;
+    };
+  }
+
+  /**
+   * Calls `fn` with what is set on the hub, at first and within a moment of each change: `{type: 'queue', name, …}` and
+   * `{type: 'limits', …}`, each whole. Returns a function that ends it.
+   */
+  settings(fn) {
+    this.#settings ??= Object.assign(this.#add({ settings: true }), { listeners: new Set(), known: new Map(), coming: [], whole: false });
+    const settings = this.#settings;
+    settings.listeners.add(fn);
+    if (settings.whole) fn([...settings.known.values()]);
+    return () => {
+      if (!settings.listeners.delete(fn) || settings.listeners.size) return;
+      settings.close();
+      if (this.#settings === settings) this.#settings = undefined;
     };
   }
 
@@ -287,7 +304,7 @@ class Hub extends Rest {
       this.#begun_anew = true;
       this.#beginAnew();
       // Those that were resumed already are told the rest of a picture that is void.
-      for (const each of this.#subscriptions.values()) if (each !== subscription && each.isLive() && !each.request.stats) this.#ask(each);
+      for (const each of this.#subscriptions.values()) if (each !== subscription && each.isLive() && each.isOfTasks) this.#ask(each);
     }
     subscription?.void();
   }
@@ -316,7 +333,7 @@ class Hub extends Rest {
   /** It is heard, and has not said for too long how far it has told: what is shown may be old. Counts have no marks. */
   #isDeaf(now) {
     if (!this.#greeted || now - this.#marked_at < 2 * this.#ping_ms) return false;
-    const subscriptions = [...this.#subscriptions.values()].filter(({ request }) => !request.stats);
+    const subscriptions = [...this.#subscriptions.values()].filter(({ isOfTasks }) => isOfTasks);
     return subscriptions.length > 0 && !subscriptions.some(({ catching_up }) => catching_up);
   }
 
@@ -454,7 +471,7 @@ class Hub extends Rest {
     } else if (type === 'subscribed') {
       const begun = subscription?.begin(message.mode);
       if (begun === false) this.#ask(subscription);
-      if (subscription?.request.stats) this.#caughtUp(subscription);
+      if (subscription?.isOfTasks === false) this.#caughtUp(subscription);
     } else if (type === 'snapshot') {
       this.#marked_at = this.#heard_at; // a long one has no mark before its end
       subscription?.snapshot(message);
@@ -476,6 +493,10 @@ class Hub extends Rest {
     } else if (type === 'stats') {
       if (this.#stats) this.#stats.last = message;
       for (const fn of this.#stats?.listeners ?? []) guarded(fn, message);
+    } else if (type === 'queue' || type === 'limits') {
+      this.#settings?.coming.push(message);
+    } else if (type === 'settings') {
+      this.#set(message);
     } else if (type === 'mark') {
       this.#marked_at = this.#heard_at;
       for (const each of this.#subscriptions.values()) if (each.marked(message.rev, this.epoch)) this.#caughtUp(each);
@@ -494,6 +515,20 @@ class Hub extends Rest {
     } else if (type === 'bye') {
       this.#bye = message;
     }
+  }
+
+  /** What came of settings is whole. */
+  #set({ all }) {
+    const settings = this.#settings;
+    if (!settings) return;
+    if (all) settings.known.clear();
+    for (const { deleted, ...setting } of settings.coming.splice(0)) {
+      const id = `${setting.type} ${setting.name}`;
+      if (deleted) settings.known.delete(id);
+      else settings.known.set(id, setting);
+    }
+    settings.whole = true;
+    for (const fn of settings.listeners) guarded(fn, [...settings.known.values()]);
   }
 
   #complaint(message) {

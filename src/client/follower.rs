@@ -519,6 +519,8 @@ impl Follower {
                     self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Stats(stats.clone())));
                 }
             }
+            // No subscription of this client asks for it.
+            LiveSays::Setting { .. } | LiveSays::Settings { .. } => {}
             LiveSays::Mark { rev } => {
                 self.marked_at = now_ms;
                 self.marked(rev);

@@ -67,7 +67,7 @@ async fn serve(socket: &mut Socket, session: &mut Session) -> Result<Infallible,
         if Box::pin(talk(socket, session)).await? {
             hello_by = None;
         }
-        let wake_at = [session.stats_at(), hello_by.map(|by| by.at())].into_iter().flatten().min();
+        let wake_at = [session.looks_at(), hello_by.map(|by| by.at())].into_iter().flatten().min();
         let mut alarm = wake_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
         tokio::select! {
             readable = socket.readable() => readable?,

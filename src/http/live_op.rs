@@ -35,6 +35,8 @@ pub(super) enum Topic {
     Tasks(TaskSubscription),
     /// Counts and rates, once a second.
     Stats,
+    /// What is set: queues, limits.
+    Settings,
 }
 
 /// Which tasks, and what of them.
@@ -86,7 +88,7 @@ impl TaskSubscription {
 
 /// Checks an operation.
 pub(super) fn checked(op: LiveOp, limits: &LiveLimits) -> Result<LiveRequest, Problem> {
-    let LiveOp { op: word, id: _, token, sub, filter, snapshot, since, max_hz, logs, stats } = op;
+    let LiveOp { op: word, id: _, token, sub, filter, snapshot, since, max_hz, logs, stats, settings } = op;
     // A field of another operation is refused like an unknown one: it would have no effect.
     let about_tasks = [
         ("filter", filter.is_some()),
@@ -96,7 +98,12 @@ pub(super) fn checked(op: LiveOp, limits: &LiveLimits) -> Result<LiveRequest, Pr
         ("logs", logs.is_some()),
     ];
     let beside = |of_op: &'static [&str]| {
-        let all = [("token", token.is_some()), ("sub", sub.is_some()), ("stats", stats.is_some())];
+        let all = [
+            ("token", token.is_some()),
+            ("sub", sub.is_some()),
+            ("stats", stats.is_some()),
+            ("settings", settings.is_some()),
+        ];
         match all.into_iter().chain(about_tasks).find(|(field, there)| *there && !of_op.contains(field)) {
             Some((field, _)) => {
                 Err(Problem::new(Code::UnknownField, format!("{field} is no part of {word}")).at(field))
@@ -115,8 +122,12 @@ pub(super) fn checked(op: LiveOp, limits: &LiveLimits) -> Result<LiveRequest, Pr
             beside(&["sub", "stats"])?;
             Ok(LiveRequest::Subscribe(sub_name(sub)?, Topic::Stats))
         }
+        "subscribe" if settings == Some(true) => {
+            beside(&["sub", "settings"])?;
+            Ok(LiveRequest::Subscribe(sub_name(sub)?, Topic::Settings))
+        }
         "subscribe" => {
-            beside(&["sub", "stats", "filter", "snapshot", "since", "max_hz", "logs"])?;
+            beside(&["sub", "stats", "settings", "filter", "snapshot", "since", "max_hz", "logs"])?;
             let name = sub_name(sub)?;
             let filter = filter.unwrap_or_default();
             if filter.values_len() > limits.filter_values_max {
@@ -202,6 +213,9 @@ mod tests {
         let stats = r#"{"op":"subscribe","id":3,"sub":"s","stats":true}"#;
         assert_eq!(check(stats), Ok(LiveRequest::Subscribe("s".into(), Topic::Stats)));
 
+        let settings = r#"{"op":"subscribe","sub":"s","settings":true}"#;
+        assert_eq!(check(settings), Ok(LiveRequest::Subscribe("s".into(), Topic::Settings)));
+
         let plain = tasks(r#"{"op":"subscribe","sub":"a","filter":{}}"#);
         assert_eq!((plain.limit, plain.order, plain.log_tail), (200, Order::NewestFirst, None));
         let full = tasks(
@@ -227,6 +241,8 @@ mod tests {
             (r#"{"op":"subscribe","sub":"a","max_hz":0}"#, Code::InvalidField, Some("max_hz")),
             (r#"{"op":"subscribe","sub":"a","logs":{}}"#, Code::InvalidField, Some("logs")),
             (r#"{"op":"subscribe","sub":"a","stats":true,"filter":{}}"#, Code::UnknownField, Some("filter")),
+            (r#"{"op":"subscribe","sub":"a","settings":true,"since":{}}"#, Code::InvalidField, Some("since.epoch")),
+            (r#"{"op":"subscribe","sub":"a","settings":true,"stats":true}"#, Code::UnknownField, Some("settings")),
             (r#"{"op":"ping","sub":"a"}"#, Code::UnknownField, Some("sub")),
             (r#"{"op":"unsubscribe"}"#, Code::InvalidField, Some("sub")),
             (r#"{"op":"ping","colour":"red"}"#, Code::UnknownField, Some("colour")),

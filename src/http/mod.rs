@@ -10,6 +10,7 @@
 //!   `App::open_socket`.
 
 mod accepts;
+mod answers;
 mod body;
 mod caller;
 mod change;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::answers::{Mode, PAGE_BYTES, quoted, reset_line, snapshot_lines, subscribed, with_id};
 use super::live_op::{self, TaskSubscription, Topic};
 use super::state::{App, LiveLimits};
 use crate::feed::{self, End, Pipe, Scope, Taken};
@@ -25,12 +26,11 @@ use crate::wire::{CloseCode, Code, Problem};
 /// What is taken from the feed at once: enough to fill packets, and little enough that what waits behind it can still be
 /// replaced by something newer.
 const TAKE_BYTES: usize = 32 << 10;
-/// The most tasks, and about the most bytes, in one message of a snapshot.
-const PAGE_LEN_MAX: usize = 100;
-const PAGE_BYTES: usize = 32 << 10;
 /// A mark follows what was sent after this long. The contract says within a second.
 const MARK_AFTER: Duration = Duration::from_millis(400);
 const STATS_EVERY: Duration = Duration::from_secs(1);
+/// How soon those who watch it hear of what was set. Settings change by hand, so a look now and then does.
+const SETTINGS_EVERY: Duration = Duration::from_millis(250);
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub(super) struct Session {
     mark_at: Instant,
     /// When counts are sent next, if a subscription asks for them.
     stats_at: Option<Instant>,
+    /// What is set is looked at next then, for what changed after this `rev`.
+    settings: Option<(Instant, u64)>,
     /// Transitions were merged, and the client has not caught up yet.
     lags: bool,
     /// Something was sent after the last mark.
@@ -75,7 +77,18 @@ impl Session {
         let marked_at = Instant::now();
         let mark_at = marked_at + app.hub.options().feed.ping;
         let (subs, lines) = (Vec::new(), Vec::new());
-        Session { app, client, subs, lines, marked_at, mark_at, stats_at: None, lags: false, needs_mark: false }
+        Session {
+            app,
+            client,
+            subs,
+            lines,
+            marked_at,
+            mark_at,
+            stats_at: None,
+            settings: None,
+            lags: false,
+            needs_mark: false,
+        }
     }
 
     /// Whether there is a subscription.
@@ -155,14 +168,15 @@ impl Session {
         }
     }
 
-    /// When counts are to be sent, if a subscription asks for them.
-    pub(super) fn stats_at(&self) -> Option<Instant> {
-        self.stats_at
+    /// When counts are to be sent, or settings to be looked at, if a subscription asks for them.
+    pub(super) fn looks_at(&self) -> Option<Instant> {
+        let settings_at = self.settings.map(|(at, _)| at);
+        self.stats_at.into_iter().chain(settings_at).min()
     }
 
     /// When [`on_time`](Self::on_time) has something to do.
     pub(super) fn next_at(&self) -> Instant {
-        self.stats_at.map_or(self.mark_at, |at| at.min(self.mark_at))
+        self.looks_at().map_or(self.mark_at, |at| at.min(self.mark_at))
     }
 
     /// Says what is due.
@@ -178,6 +192,11 @@ impl Session {
         }
         if self.stats_at.is_some_and(|at| now >= at) {
             self.stats();
+        }
+        if let Some((at, rev)) = self.settings
+            && now >= at
+        {
+            self.set(Some(rev));
         }
         self.flush(out).await
     }
@@ -200,6 +219,11 @@ impl Session {
             Topic::Stats => {
                 self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
                 self.stats();
+                None
+            }
+            Topic::Settings => {
+                self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
+                self.set(None);
                 None
             }
             Topic::Tasks(tasks) => self.begin(id, &name, tasks, out).await?,
@@ -409,7 +433,7 @@ impl Session {
             .iter()
             .filter_map(|(name, topic)| match topic {
                 Topic::Tasks(tasks) => Some((name.to_string(), tasks.clone())),
-                Topic::Stats => None,
+                Topic::Stats | Topic::Settings => None,
             })
             .collect();
         // While the first subscription only begins, nothing was sent that a mark could stand for.
@@ -448,6 +472,9 @@ impl Session {
         if !self.subs.iter().any(|(_, topic)| *topic == Topic::Stats) {
             self.stats_at = None;
         }
+        if !self.subs.iter().any(|(_, topic)| *topic == Topic::Settings) {
+            self.settings = None;
+        }
         at.is_some()
     }
 
@@ -478,6 +505,17 @@ impl Session {
     fn stats(&mut self) {
         self.lines.push(self.app.hub.stats_line());
         self.stats_at = Some(Instant::now() + STATS_EVERY);
+    }
+
+    /// What is set, or what changed of it after a `rev`. The line behind it says that the picture is whole.
+    fn set(&mut self, since: Option<u64>) {
+        let set = self.app.hub.setting_lines(since);
+        if set.all || !set.lines.is_empty() {
+            self.lines.extend(set.lines);
+            let all = if set.all { r#","all":true"# } else { "" };
+            self.lines.push(format!(r#"{{"type":"settings","rev":{}{all}}}"#, set.rev).into());
+        }
+        self.settings = Some((Instant::now() + SETTINGS_EVERY, set.rev));
     }
 
     async fn say(&mut self, line: String, out: &mut impl Carrier) -> Result<(), Ending> {
@@ -550,11 +588,6 @@ enum CatchUp {
     Snapshot(Option<&'static str>),
 }
 
-enum Mode {
-    Snapshot,
-    Resumed,
-}
-
 /// What the client gets when the hub could not read: an error, or the goodbye of a hub that has stopped.
 fn refusal(error: HubError) -> Result<Problem, Ending> {
     match error {
@@ -568,100 +601,5 @@ fn cannot_go_on(error: HubError) -> Ending {
     match error {
         HubError::Stopped => Ending::Close(CloseCode::Restarting, "restarting"),
         _ => Ending::Close(CloseCode::Overloaded, "overloaded"),
-    }
-}
-
-fn subscribed(id: Option<u64>, name: &str, mode: Mode, rev: u64) -> Bytes {
-    let mode = match mode {
-        Mode::Snapshot => "snapshot",
-        Mode::Resumed => "resumed",
-    };
-    let name = quoted(name);
-    format!(r#"{{"type":"subscribed"{},"sub":{name},"mode":"{mode}","rev":{rev}}}"#, with_id(id)).into()
-}
-
-fn reset_line(name: &str, reason: &str) -> Bytes {
-    format!(r#"{{"type":"reset","sub":{},"reason":"{reason}"}}"#, quoted(name)).into()
-}
-
-fn with_id(id: Option<u64>) -> String {
-    id.map_or(String::new(), |id| format!(r#","id":{id}"#))
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// A snapshot in messages of a handy size; at least one. Each is made when it is asked for, so that a client that is slow
-/// to take them holds one.
-fn snapshot_lines(name: &str, page: &Page) -> impl Iterator<Item = Bytes> {
-    let mut rest = Some(&page.tasks[..]);
-    std::iter::from_fn(move || {
-        let left = rest.take()?;
-        let mut bytes = 0;
-        let fits = left.iter().take(PAGE_LEN_MAX).take_while(|(_, record)| {
-            let room = bytes < PAGE_BYTES;
-            bytes += record.len();
-            room
-        });
-        let (now, beyond) = left.split_at(fits.count());
-        let mut line = format!(r#"{{"type":"snapshot","sub":{},"tasks":["#, quoted(name)).into_bytes();
-        for (at, (_, record)) in now.iter().enumerate() {
-            if at > 0 {
-                line.push(b',');
-            }
-            line.extend_from_slice(record);
-        }
-        let more = !beyond.is_empty();
-        line.extend_from_slice(format!(r#"],"more":{more}"#).as_bytes());
-        if !more && page.more {
-            line.extend_from_slice(br#","truncated":true"#);
-        }
-        line.push(b'}');
-        rest = more.then_some(beyond);
-        Some(line.into())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(records: usize, bytes: usize, more: bool) -> Page {
-        let id = TaskId::from_bytes([7; 16]);
-        let record = Bytes::from(format!("\"{}\"", "x".repeat(bytes - 2)));
-        Page { tasks: (0..records).map(|_| (id, record.clone())).collect(), more }
-    }
-
-    fn check(page: Page, expected: &[(usize, bool, bool)]) {
-        let shapes: Vec<_> = snapshot_lines("a \"b\"", &page)
-            .map(|line| {
-                let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
-                assert_eq!((&value["type"], &value["sub"]), (&"snapshot".into(), &"a \"b\"".into()));
-                let truncated = value.get("truncated").is_some_and(|truncated| truncated == true);
-                (value["tasks"].as_array().unwrap().len(), value["more"] == true, truncated)
-            })
-            .collect();
-        assert_eq!(shapes, expected);
-    }
-
-    #[test]
-    fn snapshots_come_in_pages() {
-        check(page(0, 10, false), &[(0, false, false)]);
-        check(page(100, 10, false), &[(100, false, false)]);
-        check(page(101, 10, true), &[(100, true, false), (1, false, true)]);
-        check(page(3, PAGE_BYTES, false), &[(1, true, false), (1, true, false), (1, false, false)]);
-    }
-
-    #[test]
-    fn lines_are_json() {
-        for line in [
-            subscribed(Some(2), "a\"", Mode::Resumed, 5),
-            subscribed(None, "a", Mode::Snapshot, 5),
-            reset_line("a", "epoch"),
-            crate::wire::gone_line(TaskId::from_bytes([1; 16]), 3),
-        ] {
-            serde_json::from_slice::<serde_json::Value>(&line).unwrap();
-        }
     }
 }

@@ -34,6 +34,8 @@ pub struct LiveOp {
     pub logs: Option<LogsSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<bool>,
 }
 
 /// How much of what exists is sent first.
@@ -106,6 +108,18 @@ pub enum LiveSays {
         rev: u64,
     },
     Stats(Box<Stats>),
+    /// A queue, or the limits of users: as it is set now, or that it is not any more.
+    Setting {
+        kind: String,
+        name: String,
+        rev: u64,
+        deleted: bool,
+    },
+    /// All that is set up to `rev` was said; where it is `all` there is, what was not among it is not set.
+    Settings {
+        rev: u64,
+        all: bool,
+    },
     Mark {
         rev: u64,
     },
@@ -204,6 +218,19 @@ impl LiveSays {
             rev: u64,
         }
         #[derive(Deserialize)]
+        struct OfSetting {
+            name: String,
+            rev: u64,
+            #[serde(default)]
+            deleted: bool,
+        }
+        #[derive(Deserialize)]
+        struct OfSettings {
+            rev: u64,
+            #[serde(default)]
+            all: bool,
+        }
+        #[derive(Deserialize)]
         struct OfMark {
             rev: u64,
         }
@@ -254,6 +281,14 @@ impl LiveSays {
                 LiveSays::Gone { task_id, rev }
             }
             "stats" => LiveSays::Stats(from_str(line)?),
+            kind @ ("queue" | "limits") => {
+                let OfSetting { name, rev, deleted } = from_str(line)?;
+                LiveSays::Setting { kind: kind.to_owned(), name, rev, deleted }
+            }
+            "settings" => {
+                let OfSettings { rev, all } = from_str(line)?;
+                LiveSays::Settings { rev, all }
+            }
             "mark" => LiveSays::Mark { rev: from_str::<OfMark>(line)?.rev },
             "lag" => LiveSays::Lag { collapsed: from_str::<OfLag>(line)?.collapsed },
             "reset" => {

@@ -175,3 +175,32 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
     page.until("document.querySelector('.queues button').innerText === 'Pause'").await;
     page.close().await;
 }
+
+/// What is set is told to those who watch it: all of it first, then each change.
+#[tokio::test]
+async fn what_is_set_is_told_live() {
+    let hub = TestHub::start().await;
+    put(&hub, "/api/v1/queues/a", json!({"concurrency": 1})).await.expect(201);
+    let mut live = hub.live().await;
+    live.say(json!({"op": "subscribe", "id": 1, "sub": "s", "settings": true})).await;
+    assert_eq!(live.next_of("subscribed").await["mode"], "snapshot");
+    let first = live.next_of("queue").await;
+    assert_eq!((&first["name"], &first["concurrency"]), (&json!("a"), &json!(1)));
+    assert_eq!(live.next_of("settings").await["all"], true);
+
+    put(&hub, "/api/v1/limits", json!({"user": {"running": 2}})).await.expect(201);
+    let limits = live.next_of("limits").await;
+    assert_eq!(limits["user"], json!({"running": 2}));
+    let whole = live.next_of("settings").await;
+    assert_eq!((&whole["rev"], whole.get("all")), (&limits["rev"], None));
+    hub.delete("/api/v1/queues/a").await.expect(204);
+    let gone = live.next_of("queue").await;
+    assert_eq!((&gone["name"], &gone["deleted"]), (&json!("a"), &json!(true)));
+
+    // Whoever ends it hears no more of it.
+    live.say(json!({"op": "unsubscribe", "id": 2, "sub": "s"})).await;
+    live.next_of("unsubscribed").await;
+    put(&hub, "/api/v1/queues/b", json!({})).await.expect(201);
+    live.say(json!({"op": "ping", "id": 3})).await;
+    live.next_of("pong").await;
+}

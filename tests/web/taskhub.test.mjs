@@ -373,6 +373,30 @@ test('a token that cannot be had is a reason to come back', async () => {
   assert.match(hub.statuses.at(-1).reason, /login is down/);
 });
 
+test('settings are told whole, at first and after each change', () => {
+  const hub = new FakeHub();
+  const client = hub.connect();
+  const told = [];
+  const off = client.settings((settings) => told.push(settings.map(({ name, rev }) => `${name} ${rev}`).join()));
+  hub.hello();
+  const [{ id, sub, settings }] = hub.sent;
+  assert.equal(settings, true);
+  hub.say({ type: 'subscribed', id, sub, mode: 'snapshot', rev: 9 });
+  assert.equal(client.status, 'live');
+  hub.say({ type: 'queue', name: 'a', rev: 1 });
+  hub.say({ type: 'queue', name: 'b', rev: 2 });
+  assert.deepEqual(told, [], 'it is not whole yet');
+  hub.say({ type: 'settings', rev: 2, all: true });
+  hub.say({ type: 'queue', name: 'a', rev: 3 });
+  hub.say({ type: 'queue', name: 'b', rev: 4, deleted: true });
+  hub.say({ type: 'settings', rev: 4 });
+  hub.say({ type: 'limits', name: 'limits', rev: 7 });
+  hub.say({ type: 'settings', rev: 7, all: true });
+  assert.deepEqual(told, ['a 1,b 2', 'a 3', 'limits 7']);
+  off();
+  assert.deepEqual(hub.sent.map(({ op }) => op), ['unsubscribe']);
+});
+
 test('stats are one subscription for all who listen', () => {
   const hub = new FakeHub();
   const client = hub.connect();

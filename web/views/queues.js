@@ -1,5 +1,5 @@
 // The queues: what stands in each, how it hands out, and whether it is paused. Asked for while it is looked at, every three
-// seconds; and not at all while the page is hidden or the hub is away. Then it says from when it is.
+// seconds and when something is set; and not at all while the page is hidden or the hub is away. Then it says from when it is.
 
 import { h, setText } from './dom.js';
 import { keyed } from './pairs.js';
@@ -20,6 +20,7 @@ export function queuesView({ hub, announce, now }) {
   let asked_at;
   let trouble = '';
   let asking = false;
+  let ends; // the subscription to what is set
 
   async function refresh() {
     clearTimeout(timer);
@@ -59,9 +60,11 @@ export function queuesView({ hub, announce, now }) {
       shown = true;
       element.hidden = false;
       list.hidden = asked_at === undefined;
+      ends ??= hub.settings(refresh);
       refresh();
     },
     hide() {
+      ends = ends?.();
       shown = false;
       element.hidden = true;
       clearTimeout(timer);
