@@ -109,6 +109,39 @@ async fn a_file_of_the_first_version_is_read_whole() {
     assert!(output.status.success() && said.contains("each with its checksum"), "{said}");
 }
 
+/// A folder of the second version, with its witness, which knows of no settings: tasks that ended, wait for a time, for a next
+/// try, and for a worker.
+#[tokio::test]
+async fn a_folder_of_the_second_version_is_read_whole_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["taskhub.db", "taskhub.head"] {
+        std::fs::copy(format!("tests/fixtures/version_2/{name}"), folder.path().join(name)).unwrap();
+    }
+    let hub = start(folder.path());
+    let caller = Caller::new(&hub);
+    let (_, list) = caller.get("/api/v1/tasks?order=asc").await;
+    let tasks = list["tasks"].as_array().unwrap();
+    let titles: Vec<_> = tasks.iter().map(|task| format!("{} {}", task["title"], task["status"])).collect();
+    let expected = ["completed", "failed", "scheduled", "scheduled", "pending"];
+    let titled = ["Completed", "Failed", "Scheduled", "Retried", "Pending"];
+    let expected: Vec<_> = titled.iter().zip(expected).map(|(title, status)| format!("{title:?} {status:?}")).collect();
+    assert_eq!(titles, expected);
+    assert_eq!(tasks[0]["result"], json!({"pages": 7}));
+    assert!(tasks[3]["delay_ms"].as_u64() > Some(2_000_000_000), "the wait for its next try goes on: {}", tasks[3]);
+    assert_eq!((&tasks[4]["priority"], &tasks[4]["deadline_at"]), (&json!(7), &json!("2999-01-01T00:00:00.000Z")));
+    let path = format!("/api/v1/tasks/{}", tasks[0]["task_id"].as_str().unwrap());
+    assert_eq!(caller.get(&path).await.1["payload"], json!({"month": "2026-10"}));
+    assert_eq!(caller.get(&format!("{path}/logs")).await.1["lines"][0]["message"], "a line");
+    // What is set is new to it, and stays.
+    let put = caller.0.put(format!("{}/api/v1/queues/other", caller.1)).json(&json!({"concurrency": 3}));
+    assert_eq!(put.send().await.expect("an answer").status().as_u16(), 201);
+    drop(hub);
+    let hub = start(folder.path());
+    let caller = Caller::new(&hub);
+    assert_eq!(caller.get("/api/v1/queues/other").await.1["concurrency"], 3);
+    assert_eq!(caller.get("/api/v1/tasks").await.1["tasks"].as_array().map(Vec::len), Some(5));
+}
+
 /// Regression: the folder was deleted under a running hub, which went on to say 201; now it says 503, and why, until what is
 /// gone is back. What has another's place is never written to.
 #[tokio::test]
