@@ -11,14 +11,22 @@ use crate::task::{Name, OnConflict, Status, Task, TaskId};
 use super::core::Engine;
 use super::{Cx, Refusal};
 
-/// Unfinished tasks by queue and key.
+/// Unfinished tasks by queue and key, those of each user beside each other: a submission looks at none but its own user's,
+/// however many others have.
 #[derive(Default)]
-pub(super) struct Keyed(HashMap<(Name, Name), BTreeSet<TaskId>>);
+pub(super) struct Keyed(HashMap<(Name, Name), BTreeSet<Owned>>);
+
+/// A task behind the user that it is of.
+type Owned = (Option<Name>, TaskId);
+
+fn owned(task: &Task) -> Owned {
+    (task.user_id.clone(), task.task_id)
+}
 
 impl Keyed {
     pub(super) fn insert(&mut self, task: &Task) {
         if let Some(key) = task.concurrency_key() {
-            self.0.entry((task.queue.clone(), key.clone())).or_default().insert(task.task_id);
+            self.0.entry((task.queue.clone(), key.clone())).or_default().insert(owned(task));
         }
     }
 
@@ -26,7 +34,7 @@ impl Keyed {
         let Some(key) = task.concurrency_key() else { return };
         let name = (task.queue.clone(), key.clone());
         if let Some(tasks) = self.0.get_mut(&name) {
-            tasks.remove(&task.task_id);
+            tasks.remove(&owned(task));
             if tasks.is_empty() {
                 self.0.remove(&name);
             }
@@ -49,16 +57,15 @@ impl Engine {
         }
         let max = self.lanes.settings_of(queue).key_concurrency as usize;
         let Some(unfinished) = self.keyed.0.get(&(queue.clone(), key.clone())) else { return Ok(()) };
-        let own: Vec<TaskId> =
-            unfinished.iter().copied().filter(|id| self.tasks[id].user_id.as_ref() == user).collect();
-        let count = if strategy == OnConflict::Reject { own.len() } else { unfinished.len() };
-        if count < max {
+        let first = (user.cloned(), TaskId::from_bytes([0; 16]));
+        let own = unfinished.range(first..).take_while(|(of, _)| of.as_ref() == user).map(|(_, task_id)| *task_id);
+        if strategy == OnConflict::Reject {
+            return if own.take(max).count() < max { Ok(()) } else { Err(Refusal::KeyTaken) };
+        }
+        if unfinished.len() < max {
             return Ok(());
         }
-        if strategy == OnConflict::Reject {
-            return Err(Refusal::KeyTaken);
-        }
-        for task_id in own {
+        for task_id in own.collect::<Vec<_>>() {
             let runs = self.tasks[&task_id].status == Status::Running;
             if !runs || strategy == OnConflict::CancelRunning {
                 // Of a task that is not final, and without a reason that could be too long.

@@ -125,6 +125,40 @@ fn nothing_waits_that_could_run() {
     assert_eq!(started(&mut rig), [a2, b1]);
 }
 
+/// What a limit held back comes by rank again once there is room: past what another limit holds back by then, …
+#[test]
+fn what_is_held_back_twice_does_not_stand_in_the_way() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 2, &[]);
+    set(&mut rig, QueueSettings { user_concurrency: Some(1), ..QueueSettings::default() });
+    let first = rig.submit(of("a", ""));
+    rig.round();
+    rig.submit(of("a", "k"));
+    rig.submit(of("b", "k"));
+    let own = rig.submit(of("a", ""));
+    rig.round();
+    rig.submit(of("c", ""));
+    complete(&mut rig, first);
+    assert_eq!(started(&mut rig), [own], "the older one of a waits for k");
+}
+
+/// … and before those that are behind it by then.
+#[test]
+fn what_stands_for_others_does_not_hide_them_when_it_falls_back() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 1, &[]);
+    set(&mut rig, QueueSettings { user_concurrency: Some(1), ..QueueSettings::default() });
+    let first = rig.submit(of("a", ""));
+    rig.round();
+    let gone = rig.submit(of("a", "k"));
+    let next = rig.submit(of("a", "j"));
+    rig.submit(of("c", ""));
+    rig.submit(of("a", "k"));
+    complete(&mut rig, first);
+    rig.decide(Command::Cancel { task_id: gone, reason: None }).unwrap();
+    assert_eq!(started(&mut rig), [next]);
+}
+
 #[test]
 fn users_of_a_fair_queue_are_served_in_turn() {
     for fair_by in [FairBy::User, FairBy::Key] {
@@ -213,6 +247,26 @@ fn a_newer_task_takes_the_place_of_its_users_older_ones() {
     assert_eq!(statuses(&rig, &all), [Status::Running, Status::Cancelled, Status::Pending, Status::Cancelled]);
 }
 
+/// However many others have with a key, a submission looks at none of them.
+#[test]
+fn a_key_that_others_use_a_lot_costs_its_users_nothing() {
+    let mut rig = EngineRig::new();
+    let submit = |tasks: Vec<NewTask>| Command::Submit { tasks, key: None };
+    rig.decide(submit((0..20_000).map(|_| of("a", "k")).collect())).unwrap();
+    let took = |rig: &mut EngineRig, strategy, key: &str| {
+        let begun = std::time::Instant::now();
+        let new = |n| NewTask { on_conflict: Some(strategy), ..of(&format!("u{n}"), key) };
+        rig.decide(submit((0..500).map(new).collect())).unwrap();
+        begun.elapsed()
+    };
+    for strategy in [OnConflict::Reject, OnConflict::ReplaceWaiting] {
+        let (alone, beside) = (took(&mut rig, strategy, "other"), took(&mut rig, strategy, "k"));
+        assert!(beside < 20 * alone.max(std::time::Duration::from_millis(10)), "{strategy:?}: {alone:?}, {beside:?}");
+        rig.take_back();
+        rig.decide(submit((0..20_000).map(|_| of("a", "k")).collect())).unwrap();
+    }
+}
+
 /// A worker may still be at what was taken from it, and another with its key is not to run beside that.
 #[test]
 fn an_attempt_keeps_its_key_until_its_worker_has_let_go() {
@@ -262,9 +316,14 @@ fn a_user_may_have_so_many_waiting_and_submit_so_many_a_minute() {
     assert!(rig.decide(submit(&["a"])).is_err());
     rig.pass(1);
     rig.decide(submit(&["a"])).unwrap();
+    rig.commit();
     // What was not written did not count.
+    let left = |rig: &mut EngineRig| (0..).take_while(|_| rig.decide(submit(&["d"])).is_ok()).count();
+    limit_users(&mut rig, UserLimits { submits_per_min: Some(4), ..UserLimits::default() });
+    rig.commit();
+    assert_eq!(left(&mut rig), 4);
     rig.take_back();
-    rig.decide(submit(&["a"])).unwrap();
+    assert_eq!(left(&mut rig), 4);
 }
 
 #[test]
