@@ -69,6 +69,26 @@ fn a_queue_runs_as_many_as_it_may_and_nothing_while_it_is_paused() {
     assert_eq!(started(&mut rig), ids[3..]);
 }
 
+/// Of many queues those with nothing in them are dropped, and their numbers are given to others.
+#[test]
+fn a_queue_that_was_paused_and_dropped_closes_no_other() {
+    let mut rig = EngineRig::new();
+    let within = |queue: &str| NewTask { queue: Some(queue.into()), ..NewTask::new("t") };
+    let gone = rig.submit(within("paused"));
+    rig.decide(Command::PauseQueue { name: Name::new("paused"), paused: true }).unwrap();
+    for n in 0..1_100 {
+        rig.submit(within(&format!("q{n}")));
+    }
+    rig.decide(Command::Cancel { task_id: gone, reason: None }).unwrap();
+    let other = rig.submit(within("other"));
+    rig.hello_for("w", "*", "other", 1, &[]);
+    assert_eq!(started(&mut rig), [other]);
+    let still = rig.submit(within("paused"));
+    rig.hello_for("p", "*", "paused", 1, &[]);
+    assert_eq!(started(&mut rig), []);
+    assert_eq!(waits(&mut rig, still), [WaitsFor::QueuePaused]);
+}
+
 #[test]
 fn tasks_with_one_key_run_one_after_the_other() {
     let mut rig = EngineRig::new();
@@ -228,6 +248,20 @@ fn a_submission_may_be_refused_where_its_key_is_taken() {
     let batch = Command::Submit { tasks: vec![NewTask::new("t"), replace, reject("b")], key: None };
     assert_eq!(rig.decide(batch).unwrap_err(), Refusal::KeyTaken);
     assert_eq!((rig.engine.rev(), rig.engine.unfinished(), rig.status(first)), (rev, waiting, Status::Pending));
+}
+
+#[test]
+fn a_submission_that_is_refused_stops_nobody() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 10, &[]);
+    let running = rig.submit(of("a", "k"));
+    rig.round();
+    let cancel = NewTask { on_conflict: Some(OnConflict::CancelRunning), ..of("a", "k") };
+    let reject = NewTask { on_conflict: Some(OnConflict::Reject), ..of("a", "k") };
+    let refused = rig.decide(Command::Submit { tasks: vec![cancel, reject], key: None });
+    assert_eq!(refused.unwrap_err(), Refusal::KeyTaken);
+    assert!(!rig.task(running).cancel_requested());
+    assert!(rig.commit().is_empty());
 }
 
 #[test]
