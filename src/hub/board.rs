@@ -107,7 +107,7 @@ impl Board {
             rev: AtomicU64::new(rev),
             counts: Mutex::new(Counts { by_status: counts, ..Counts::default() }),
             running: watch::Sender::new(0),
-            settings: SettingsBoard::new(settings),
+            settings: SettingsBoard::new(settings, rev),
             clock,
         }
     }

@@ -44,8 +44,8 @@ pub struct SettingLines {
 }
 
 impl SettingsBoard {
-    pub(super) fn new(settings: Vec<Setting>) -> SettingsBoard {
-        let rev = settings.iter().map(|setting| setting.rev).max().unwrap_or(0);
+    /// What a store held, that had come to this `rev`. What was deleted before is not known any more.
+    pub(super) fn new(settings: Vec<Setting>, rev: u64) -> SettingsBoard {
         let shown = settings.into_iter().map(|setting| {
             let line = Bytes::from(setting.to_json());
             (setting.id(), (Arc::new(setting), line))
@@ -236,4 +236,65 @@ fn queue_view(name: &Name, set: Option<&Setting>, tasks: QueueStats) -> QueueVie
     let rev = set.map(|setting| setting.rev);
     let updated_at = set.map(|setting| setting.updated_at);
     QueueView { name: name.clone(), rev, updated_at, settings, tasks }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::Accepts;
+    use crate::hub::HubOptions;
+    use crate::settings::{SettingChange, SettingValue};
+    use crate::store::in_memory;
+    use crate::task::{NewTask, Timestamp};
+
+    fn setting(name: &str, rev: u64) -> Setting {
+        let (name, value) = (Name::new(name), SettingValue::Queue(QueueSettings::default()));
+        Setting { name, rev, updated_at: Timestamp::from_millis(0), value }
+    }
+
+    fn set(name: &str, rev: u64, next: bool) -> SettingEntry {
+        let next = next.then(|| Arc::new(setting(name, rev)));
+        let id = (SettingKind::Queue, Name::new(name));
+        let change = SettingChange { rev, at: Timestamp::from_millis(0), id, prev: None, next };
+        SettingEntry { change, record: format!("{name}{rev}").into() }
+    }
+
+    #[test]
+    fn who_asks_again_hears_what_changed_and_what_was_deleted() {
+        let board = SettingsBoard::new(vec![setting("a", 3), setting("b", 5)], 9);
+        let said = |since: Option<u64>| {
+            let SettingLines { lines, rev, all } = board.since(since);
+            (lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>(), rev, all)
+        };
+        assert_eq!((said(None).0.len(), said(None).1, said(None).2), (2, 9, true));
+        assert_eq!(said(Some(9)), (vec![], 9, false));
+        // What was deleted before the hub began is known to nobody.
+        assert!(said(Some(8)).2);
+        board.apply(&[set("c", 10, true), set("b", 11, false), set("c", 12, true)]);
+        assert_eq!(said(Some(9)), (vec!["b11".into(), "c12".into()], 12, false));
+        assert_eq!(said(Some(11)), (vec!["c12".into()], 12, false));
+        // Nor is what was deleted too long ago.
+        for rev in 13..13 + DELETED_MAX as u64 {
+            board.apply(&[set("d", rev, false)]);
+        }
+        assert!(said(Some(10)).2);
+        assert_eq!(said(Some(11)).0.len(), DELETED_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_purge_counts_what_it_cancelled() {
+        let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
+        let who = Principal::default();
+        let ids = hub.submit_all(&who, vec![NewTask::new("t"); 2], None).await.unwrap().task_ids;
+        let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+        hub.claim(Name::new("w"), accepts, 1, Duration::ZERO).await.unwrap();
+        assert!(!hub.cancel_waiting(&who, ids[0]).await.unwrap(), "it runs");
+        assert!(hub.cancel_waiting(&who, ids[1]).await.unwrap());
+        assert!(!hub.cancel_waiting(&who, ids[1]).await.unwrap(), "it is cancelled already");
+        // What is set takes a number too, which everybody is shown.
+        let (queue, _) = hub.set_queue(&who, Name::new("q"), QueueSettings::default()).await.unwrap();
+        assert_eq!(queue.rev, Some(hub.rev()));
+    }
 }

@@ -352,13 +352,19 @@ impl Writer {
 
     /// Shows a commit on the board and tells the feed.
     fn publish(&mut self, commit: &Commit, lines: Vec<Bytes>) {
-        if let Some(last) = commit.settings.last() {
+        if !commit.settings.is_empty() {
             self.shared.board.settings.apply(&commit.settings);
+        }
+        if !commit.changes.is_empty() {
+            self.publish_changes(commit, lines);
+        }
+        // Last: tasks may have changed before a setting did.
+        if let Some(last) = commit.settings.last() {
             self.shared.board.advance(last.change.rev);
         }
-        if commit.changes.is_empty() {
-            return;
-        }
+    }
+
+    fn publish_changes(&mut self, commit: &Commit, lines: Vec<Bytes>) {
         let ticked = self.shared.board.apply(&commit.changes);
         let published: Vec<Published> = commit
             .changes
