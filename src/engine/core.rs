@@ -260,13 +260,13 @@ impl Engine {
                 Ok(Answer::Done)
             }
             Command::Report { task_id, attempt, report } => self.report(task_id, attempt, report, cx),
-            Command::SetQueue { name, settings } => Ok(self.set_queue(name, settings, cx)),
+            Command::SetQueue { name, settings } => self.set_queue(name, settings, cx),
             Command::UnsetQueue { name } => {
                 self.unset_queue(name, cx);
                 Ok(Answer::Done)
             }
-            Command::PauseQueue { name, paused } => Ok(self.pause_queue(name, paused, cx)),
-            Command::SetLimits { limits } => Ok(self.set_limits(limits, cx)),
+            Command::PauseQueue { name, paused } => self.pause_queue(name, paused, cx),
+            Command::SetLimits { limits } => self.set_limits(limits, cx),
             Command::Drain => {
                 self.draining = true;
                 self.dismiss_claims(cx);

@@ -1,6 +1,6 @@
 //! Queues, limits and turns: what runs beside what, and in which order.
 
-use crate::settings::{FairBy, Limits, QueueSettings, UserLimits};
+use crate::settings::{FairBy, Limits, QueueSettings, SET_QUEUES_MAX, UserLimits};
 use crate::task::{Name, NewTask, OnConflict, Status, TaskId, WaitsFor};
 
 use super::rig::{EngineRig, runs};
@@ -358,6 +358,55 @@ fn a_user_may_have_so_many_waiting_and_submit_so_many_a_minute() {
     assert_eq!(left(&mut rig), 4);
     rig.take_back();
     assert_eq!(left(&mut rig), 4);
+}
+
+/// Whoever comes back when they were told to is let in, whatever was set or taken back meanwhile.
+#[test]
+fn there_is_room_again_when_it_was_said() {
+    let mut rig = EngineRig::new();
+    let limit = |rig: &mut EngineRig, limit| {
+        limit_users(rig, UserLimits { submits_per_min: Some(limit), ..UserLimits::default() });
+    };
+    let submit = |count| Command::Submit { tasks: vec![of("a", ""); count], key: None };
+    let told = |rig: &mut EngineRig| match rig.decide(submit(1)) {
+        Err(Refusal::Quota(Quota::SubmitsPerMin { retry_after_ms, .. })) => retry_after_ms,
+        other => panic!("{other:?}"),
+    };
+    limit(&mut rig, 4);
+    rig.commit();
+    rig.decide(submit(1)).unwrap();
+    rig.take_back();
+    rig.pass(1_000);
+    rig.decide(submit(1)).unwrap();
+    rig.pass(1_000);
+    rig.decide(submit(3)).unwrap();
+    rig.commit();
+    let wait = told(&mut rig);
+    rig.pass(wait);
+    rig.decide(submit(1)).expect("the oldest of those that count is a minute old");
+    limit(&mut rig, 2);
+    let wait = told(&mut rig);
+    rig.pass(wait);
+    rig.decide(submit(1)).expect("so are those above the lower limit");
+}
+
+#[test]
+fn so_many_queues_may_be_set() {
+    let mut rig = EngineRig::new();
+    let set = |n| Command::SetQueue { name: Name::new(&format!("q{n}")), settings: QueueSettings::default() };
+    for n in 0..SET_QUEUES_MAX {
+        rig.decide(set(n)).unwrap();
+    }
+    rig.submit(NewTask { queue: Some("more".into()), ..NewTask::new("t") });
+    let rev = rig.engine.rev();
+    assert!(matches!(rig.decide(set(SET_QUEUES_MAX)), Err(Refusal::Invalid(_))));
+    let pause = Command::PauseQueue { name: Name::new("more"), paused: true };
+    assert!(matches!(rig.decide(pause.clone()), Err(Refusal::Invalid(_))));
+    assert_eq!(rig.engine.rev(), rev);
+    rig.decide(Command::PauseQueue { name: Name::new("q1"), paused: true }).expect("it is set");
+    limit_users(&mut rig, UserLimits::default());
+    rig.decide(Command::UnsetQueue { name: Name::new("q0") }).unwrap();
+    rig.decide(pause).expect("there is room again");
 }
 
 #[test]

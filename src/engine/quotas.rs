@@ -66,8 +66,14 @@ impl Quotas {
         }
         let count: u32 = slots.iter().map(|(_, count)| count).sum();
         if count >= limit {
-            let first = slots.front().map_or(now.mono, |(end, _)| *end);
-            return Err(Quota::SubmitsPerMin { limit, retry_after_ms: first + MINUTE_MS - now.mono });
+            // There is room once enough of them are a minute old: more than the first, where the limit was higher before.
+            let mut left = count;
+            let last = slots.iter().find(|(_, count)| {
+                left -= count;
+                left < limit
+            });
+            let end = last.map_or(now.mono, |(end, _)| *end);
+            return Err(Quota::SubmitsPerMin { limit, retry_after_ms: end + MINUTE_MS - now.mono });
         }
         let end = (now.mono / SLOT_MS + 1) * SLOT_MS;
         match slots.back_mut().filter(|(last, _)| *last == end) {

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use crate::settings::{
-    LIMITS_NAME, Limits, QueueSettings, Setting, SettingChange, SettingId, SettingKind, SettingValue,
+    LIMITS_NAME, Limits, QueueSettings, SET_QUEUES_MAX, Setting, SettingChange, SettingId, SettingKind, SettingValue,
 };
-use crate::task::{Name, Status, Task};
+use crate::task::{Invalid, Name, Status, Task};
 
 use super::core::Engine;
-use super::{Answer, Cx};
+use super::{Answer, Cx, Refusal};
 
 impl Engine {
-    pub(super) fn set_queue(&mut self, name: Name, mut settings: QueueSettings, cx: &mut Cx<'_>) -> Answer {
+    pub(super) fn set_queue(
+        &mut self,
+        name: Name,
+        mut settings: QueueSettings,
+        cx: &mut Cx<'_>,
+    ) -> Result<Answer, Refusal> {
         settings.paused = self.lanes.settings_of(&name).paused;
         self.set((SettingKind::Queue, name), SettingValue::Queue(settings), cx)
     }
@@ -23,25 +28,33 @@ impl Engine {
         }
     }
 
-    pub(super) fn pause_queue(&mut self, name: Name, paused: bool, cx: &mut Cx<'_>) -> Answer {
+    pub(super) fn pause_queue(&mut self, name: Name, paused: bool, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let settings = QueueSettings { paused, ..QueueSettings::clone(&self.lanes.settings_of(&name)) };
         self.set((SettingKind::Queue, name), SettingValue::Queue(settings), cx)
     }
 
-    pub(super) fn set_limits(&mut self, limits: Limits, cx: &mut Cx<'_>) -> Answer {
+    pub(super) fn set_limits(&mut self, limits: Limits, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         self.set((SettingKind::Limits, Name::new(LIMITS_NAME)), SettingValue::Limits(limits), cx)
     }
 
     /// Where nothing would be different, nothing changes.
-    fn set(&mut self, id: SettingId, value: SettingValue, cx: &mut Cx<'_>) -> Answer {
+    fn set(&mut self, id: SettingId, value: SettingValue, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let known = self.settings.get(&id).cloned();
         if let Some(setting) = known.clone().filter(|setting| setting.value == value) {
-            return Answer::Set { setting, is_new: false };
+            return Ok(Answer::Set { setting, is_new: false });
+        }
+        if known.is_none() && id.0 == SettingKind::Queue && self.set_queues() >= SET_QUEUES_MAX {
+            return Err(Refusal::Invalid(Invalid::limit("queues", SET_QUEUES_MAX as u64, "that are set")));
         }
         let setting = Setting { name: id.1.clone(), rev: self.rev + 1, updated_at: cx.now.at, value };
         let setting = Arc::new(setting);
         self.change_setting(id, Some(setting.clone()), cx);
-        Answer::Set { setting, is_new: known.is_none() }
+        Ok(Answer::Set { setting, is_new: known.is_none() })
+    }
+
+    fn set_queues(&self) -> usize {
+        let limits = (SettingKind::Limits, Name::new(LIMITS_NAME));
+        self.settings.len() - usize::from(self.settings.contains_key(&limits))
     }
 
     fn change_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>, cx: &mut Cx<'_>) {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::task::{Name, Timestamp, read_strictly};
 
 pub use limits::{LIMITED_USERS_MAX, Limits, UserLimits};
-pub use queue::{AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings};
+pub use queue::{AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings, SET_QUEUES_MAX};
 
 /// What kind of thing is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

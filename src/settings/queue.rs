@@ -9,6 +9,9 @@ pub const LIMIT_MAX: u32 = 1_000_000;
 /// The longest wait that counts as one priority more: thirty days.
 pub const AGEING_MS_MAX: u64 = 30 * 86_400_000;
 
+/// The most queues that are set: each costs memory and a line of every list.
+pub const SET_QUEUES_MAX: usize = 10_000;
+
 /// How a queue hands out its tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
