@@ -181,14 +181,15 @@ impl Lane {
         }
     }
 
-    /// A party of this lane has another turn.
-    pub(super) fn set_turn(&mut self, name: &Party, turn: u64) {
-        let Some(party) = self.parties.get_mut(name) else { return };
+    /// A party has another turn. Answers whether anything of it is listed here.
+    pub(super) fn set_turn(&mut self, name: &Party, turn: u64) -> bool {
+        let Some(party) = self.parties.get_mut(name) else { return false };
         if let Some((rank, _)) = party.listed.first() {
             self.order.remove(&(Head { turn: party.turn, rank: *rank }, name.clone()));
             self.order.insert((Head { turn, rank: *rank }, name.clone()));
         }
         party.turn = turn;
+        true
     }
 
     /// The ready tasks before a place, whatever blocks them, at most `max`.

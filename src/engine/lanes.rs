@@ -406,8 +406,9 @@ impl Lanes {
         let Some(turn) = queue.parties.get_mut(party) else { return };
         turn.number = number;
         for id in &queue.lanes {
-            self.lanes[id.0].set_turn(party, number);
-            self.touched.push(*id);
+            if self.lanes[id.0].set_turn(party, number) {
+                self.touched.push(*id);
+            }
         }
     }
 
