@@ -190,8 +190,11 @@ impl Lanes {
     pub(super) fn end(&mut self, task: &Task, groups: &mut WorkerGroups) {
         let Some(&queue_id) = self.queue_ids.get(&task.queue) else { return };
         self.queues[queue_id.0].running -= 1;
-        for (limit, _) in self.limits_of(queue_id, task.user_id.as_ref(), task.concurrency_key()) {
-            self.end_under(&limit);
+        // First under all of them: else what one has room for would be moved to the next, to come back from there at once.
+        let limits = self.limits_of(queue_id, task.user_id.as_ref(), task.concurrency_key());
+        let opened: Vec<_> = limits.map(|(limit, _)| (self.limits.end(&limit), limit)).collect();
+        for (lanes, limit) in opened {
+            lanes.into_iter().for_each(|id| self.list_blocked(&limit, id));
         }
         self.update_open(queue_id, groups);
         self.tell(groups);

@@ -301,6 +301,34 @@ fn a_key_that_others_use_a_lot_costs_its_users_nothing() {
     }
 }
 
+/// A user at two limits, of which one and then the other has room: what both hold back is not moved about between them.
+#[test]
+fn a_user_at_two_limits_costs_no_more_with_many_keys() {
+    let took = |keys: usize| {
+        let mut rig = EngineRig::new();
+        limit_users(&mut rig, UserLimits { running: Some(2), ..UserLimits::default() });
+        set(&mut rig, QueueSettings { user_concurrency: Some(1), ..QueueSettings::default() });
+        rig.hello_for("w", "*", "*", 10, &[]);
+        let elsewhere = || NewTask { queue: Some("elsewhere".into()), ..of("u", "") };
+        let (mut here, mut there) = (rig.submit(of("u", "")), rig.submit(elsewhere()));
+        let tasks = (0..keys).map(|n| of("u", &format!("k{n}"))).collect();
+        rig.decide(Command::Submit { tasks, key: None }).unwrap();
+        rig.round();
+        let begun = std::time::Instant::now();
+        for _ in 0..4 {
+            complete(&mut rig, here);
+            here = started(&mut rig)[0];
+            complete(&mut rig, there);
+            assert_eq!(started(&mut rig), []);
+            there = rig.submit(elsewhere());
+            assert_eq!(started(&mut rig), [there]);
+        }
+        begun.elapsed()
+    };
+    let (few, many) = (took(10), took(10_000));
+    assert!(many < 20 * few.max(std::time::Duration::from_millis(5)), "{few:?}, {many:?}");
+}
+
 /// A worker may still be at what was taken from it, and another with its key is not to run beside that.
 #[test]
 fn an_attempt_keeps_its_key_until_its_worker_has_let_go() {
