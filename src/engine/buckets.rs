@@ -62,8 +62,6 @@ pub(super) struct Lane {
     pub(super) parties: HashMap<Party, LaneParty>,
     /// … and the parties that have one, in the order in which they are served.
     pub(super) order: BTreeSet<(Head, Party)>,
-    /// Limits with room that block something here.
-    pub(super) stalled: BTreeSet<LimitId>,
     /// The groups that take these tasks, and the head that they know of.
     pub(super) groups: Vec<GroupId>,
     pub(super) shown: Option<Head>,

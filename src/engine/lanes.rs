@@ -15,9 +15,8 @@
 //! when its limit becomes full, and anything else when it comes to the head. When a limit has room again, of those that it blocks the best of each lane is listed, and stands for the others: when it is
 //! taken off the list, for whatever reason, the next one comes. So no event costs more than a few steps, however many
 //! buckets there are; a bucket is looked at once for each time that it is listed. A bucket that stands for others may itself
-//! be under another limit: then it is blocked there, and the next one of the first stands in. `stalled` are the limits of a
-//! lane that have room and block something; before a lane is taken for empty, it is filled from them. In the end no task is
-//! left waiting that could run.
+//! be under another limit: then it is blocked there, and the next one of the first stands in. So a lane with nothing listed
+//! has nothing that could run.
 //!
 //! **Parties** share a queue that is fair: its users, or its keys. Each has a *turn*, the number of the last time it was
 //! served; the lowest is next, in all lanes of the queue, and one that comes back after it had nothing joins at the end of the
@@ -59,6 +58,9 @@ pub(super) struct Lanes {
     users_limited: bool,
     /// Lanes of which groups are to be told.
     touched: Vec<LaneId>,
+    /// How often a bucket was put somewhere.
+    #[cfg(test)]
+    pub(super) placed: u64,
 }
 
 pub(super) struct Queue {
@@ -329,6 +331,10 @@ impl Lanes {
     /// Puts a bucket where it belongs now: on the list, at a limit that is full, or, where it is empty, nowhere. `before`:
     /// the rank with which it stood.
     fn place(&mut self, id: LaneId, bucket_id: BucketId, before: Option<Rank>) {
+        #[cfg(test)]
+        {
+            self.placed += 1;
+        }
         let lane = &mut self.lanes[id.0];
         let place = std::mem::replace(&mut lane.buckets[bucket_id.0].place, Place::Nowhere);
         let was_listed = matches!(place, Place::Listed);
@@ -336,9 +342,6 @@ impl Lanes {
             (Place::Listed, Some(before)) => lane.unlist(bucket_id, before),
             (Place::Blocked(limit), Some(before)) => {
                 self.limits.unblock(&limit, id, before, bucket_id);
-                if self.limits.first_blocked(&limit, id).is_none() {
-                    lane.stalled.remove(&limit);
-                }
             }
             _ => {}
         }
@@ -384,18 +387,10 @@ impl Lanes {
                 break;
             }
         }
-        let stalled = &mut self.lanes[id.0].stalled;
-        match self.limits.first_blocked(limit, id) {
-            Some(_) => _ = stalled.insert(limit.clone()),
-            None => _ = stalled.remove(limit),
-        }
     }
 
     fn begin_under(&mut self, limit: &LimitId, max: u32) {
-        for id in self.limits.begin(limit, max) {
-            self.lanes[id.0].stalled.remove(limit);
-            self.touched.push(id);
-        }
+        self.touched.extend(self.limits.begin(limit, max));
     }
 
     fn end_under(&mut self, limit: &LimitId) {
@@ -445,11 +440,7 @@ impl Lanes {
     fn open_head(&mut self, id: LaneId) -> (Option<Head>, Vec<(LimitId, u32)>) {
         loop {
             let lane = &self.lanes[id.0];
-            let Some((head, party)) = lane.order.first() else {
-                let Some(limit) = lane.stalled.first().cloned() else { return (None, Vec::new()) };
-                self.list_blocked(&limit, id);
-                continue;
-            };
+            let Some((head, party)) = lane.order.first() else { return (None, Vec::new()) };
             let (rank, bucket_id) =
                 *lane.parties[party].listed.first().expect("a party in the order has something listed");
             let BucketName { user, key } = &lane.buckets[bucket_id.0].name;
@@ -477,7 +468,6 @@ impl Lanes {
             bucket_ids: HashMap::new(),
             parties: HashMap::new(),
             order: BTreeSet::new(),
-            stalled: BTreeSet::new(),
             groups: groups.accepting(name.0.as_str(), name.1.as_str()),
             shown: None,
             shown_under: Vec::new(),

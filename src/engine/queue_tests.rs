@@ -281,30 +281,10 @@ fn a_newer_task_takes_the_place_of_its_users_older_ones() {
     assert_eq!(statuses(&rig, &all), [Status::Running, Status::Cancelled, Status::Pending, Status::Cancelled]);
 }
 
-/// However many others have with a key, a submission looks at none of them.
-#[test]
-fn a_key_that_others_use_a_lot_costs_its_users_nothing() {
-    let mut rig = EngineRig::new();
-    let submit = |tasks: Vec<NewTask>| Command::Submit { tasks, key: None };
-    rig.decide(submit((0..20_000).map(|_| of("a", "k")).collect())).unwrap();
-    let took = |rig: &mut EngineRig, strategy, key: &str| {
-        let begun = std::time::Instant::now();
-        let new = |n| NewTask { on_conflict: Some(strategy), ..of(&format!("u{n}"), key) };
-        rig.decide(submit((0..500).map(new).collect())).unwrap();
-        begun.elapsed()
-    };
-    for strategy in [OnConflict::Reject, OnConflict::ReplaceWaiting] {
-        let (alone, beside) = (took(&mut rig, strategy, "other"), took(&mut rig, strategy, "k"));
-        assert!(beside < 20 * alone.max(std::time::Duration::from_millis(10)), "{strategy:?}: {alone:?}, {beside:?}");
-        rig.take_back();
-        rig.decide(submit((0..20_000).map(|_| of("a", "k")).collect())).unwrap();
-    }
-}
-
 /// A user at two limits, of which one and then the other has room: what both hold back is not moved about between them.
 #[test]
 fn a_user_at_two_limits_costs_no_more_with_many_keys() {
-    let took = |keys: usize| {
+    let placed = |keys: usize| {
         let mut rig = EngineRig::new();
         limit_users(&mut rig, UserLimits { running: Some(2), ..UserLimits::default() });
         set(&mut rig, QueueSettings { user_concurrency: Some(1), ..QueueSettings::default() });
@@ -314,7 +294,7 @@ fn a_user_at_two_limits_costs_no_more_with_many_keys() {
         let tasks = (0..keys).map(|n| of("u", &format!("k{n}"))).collect();
         rig.decide(Command::Submit { tasks, key: None }).unwrap();
         rig.round();
-        let begun = std::time::Instant::now();
+        let before = rig.engine.lanes.placed;
         for _ in 0..4 {
             complete(&mut rig, here);
             here = started(&mut rig)[0];
@@ -323,10 +303,9 @@ fn a_user_at_two_limits_costs_no_more_with_many_keys() {
             there = rig.submit(elsewhere());
             assert_eq!(started(&mut rig), [there]);
         }
-        begun.elapsed()
+        rig.engine.lanes.placed - before
     };
-    let (few, many) = (took(10), took(10_000));
-    assert!(many < 20 * few.max(std::time::Duration::from_millis(5)), "{few:?}, {many:?}");
+    assert_eq!(placed(10_000), placed(10));
 }
 
 /// A worker may still be at what was taken from it, and another with its key is not to run beside that.
