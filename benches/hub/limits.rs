@@ -3,7 +3,7 @@
 
 use taskhub::engine::{Accepts, Batch, Clock, Command, Cx, Engine, Hello, Now, Options, Report as Says};
 use taskhub::settings::{FairBy, Limits, QueueSettings, UserLimits};
-use taskhub::task::{Json, Name, NewTask, PatternSet, TaskId, Timestamp};
+use taskhub::task::{Json, Name, NewTask, PatternSet, Submission, TaskId, Timestamp};
 
 use crate::Outcome;
 use crate::process::cpu_of_this_thread;
@@ -17,6 +17,11 @@ const USERS: usize = 10_000;
 const KEYS: usize = 1_000;
 const PLACES: u32 = 500;
 const ROUNDS: usize = 20_000;
+
+fn submit(tasks: Vec<NewTask>) -> Command {
+    let submission = Submission::check(tasks, usize::MAX).expect("nothing is wrong with them");
+    Command::Submit { submission, key: None }
+}
 
 pub fn run(report: &mut Report) -> Outcome {
     for (name, limited) in [(NAMES[0], false), (NAMES[1], true)] {
@@ -72,7 +77,7 @@ impl Bench {
         let hello = Hello { worker_id, session: 1, accepts: all(), concurrency, holding: None };
         while bench.engine.unfinished() < waiting {
             let tasks = (0..1_000).map(|_| bench.task()).collect();
-            bench.decide(Command::Submit { tasks, key: None });
+            bench.decide(submit(tasks));
         }
         bench.decide(Command::Hello(hello));
         bench
@@ -116,6 +121,6 @@ impl Bench {
         let report = Says::Complete { result: Json::null() };
         self.decide(Command::Report { task_id, attempt, report });
         let tasks = vec![self.task()];
-        self.decide(Command::Submit { tasks, key: None });
+        self.decide(submit(tasks));
     }
 }

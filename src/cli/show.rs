@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::task::{AHEAD_MAX, Cancel, Failure, Progress, Status, TaskView, Timestamp, WaitsFor};
+use crate::task::{AHEAD_MAX, Cancel, Failure, Progress, Status, TaskId, TaskView, Timestamp, WaitsFor};
 
 /// Text of others, made harmless for a terminal: no control characters, no colours.
 pub(super) fn plain(text: &str) -> String {
@@ -274,6 +274,14 @@ pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
     let mut out = String::new();
     for reason in &task.waits_for {
         let words = match reason {
+            WaitsFor::Dependency { task_ids, count } => match &task_ids[..] {
+                [task_id] => format!("it depends on {task_id}, which is not finished"),
+                _ => {
+                    let some: Vec<String> = task_ids.iter().take(3).map(TaskId::to_string).collect();
+                    let more = if *count > some.len() { " and others" } else { "" };
+                    format!("it depends on {count} tasks that are not finished: {}{more}", some.join(", "))
+                }
+            },
             WaitsFor::Time { until } => {
                 format!("it waits until {}, in {}", moment(*until), span(until.millis_since(now)))
             }

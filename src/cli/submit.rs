@@ -10,7 +10,9 @@ use clap::Args;
 use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
-use crate::task::{FilterSpec, Json, NewTask, OnConflict, RetryPolicy, Status, TaskId, TaskView, Timestamp};
+use crate::task::{
+    FilterSpec, Json, NewTask, OnConflict, OnDependencyFailure, RetryPolicy, Status, TaskId, TaskView, Timestamp,
+};
 use crate::wire::SnapshotSpec;
 
 #[derive(Debug, Args)]
@@ -63,6 +65,12 @@ pub(super) struct SubmitArgs {
     /// Where such tasks are unfinished: queue, reject, replace-waiting or cancel-running
     #[arg(long, value_name = "WHAT", value_parser = on_conflict, requires = "concurrency_key")]
     on_conflict: Option<OnConflict>,
+    /// Not before this task is finished; may be given several times
+    #[arg(long, value_name = "TASK")]
+    depends_on: Vec<TaskId>,
+    /// What becomes of it where one of these fails or is cancelled: cancel, fail or run
+    #[arg(long, value_name = "WHAT", value_parser = on_dependency_failure, requires = "depends_on")]
+    on_dependency_failure: Option<OnDependencyFailure>,
     /// The same key and task again, within 24 hours, give the first task
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -125,6 +133,15 @@ fn on_conflict(text: &str) -> Result<OnConflict, String> {
     }
 }
 
+fn on_dependency_failure(text: &str) -> Result<OnDependencyFailure, String> {
+    match text {
+        "cancel" => Ok(OnDependencyFailure::Cancel),
+        "fail" => Ok(OnDependencyFailure::Fail),
+        "run" => Ok(OnDependencyFailure::Run),
+        _ => Err("it is cancel, fail or run".into()),
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -144,6 +161,8 @@ impl SubmitArgs {
             priority: self.priority,
             concurrency_key: self.concurrency_key.clone(),
             on_conflict: self.on_conflict,
+            depends_on: self.depends_on.iter().map(TaskId::to_string).collect(),
+            on_dependency_failure: self.on_dependency_failure,
             run_at: self.run_at,
             delay_ms: self.delay.map(millis),
             timeout_ms: self.timeout.map(millis),

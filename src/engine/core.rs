@@ -10,6 +10,8 @@ use crate::task::{
 
 use super::claims::Claim;
 use super::conflicts::Keyed;
+use super::consequences::{Consequence, Consequences};
+use super::dependencies::Dependencies;
 use super::groups::{Slot, WorkerGroups};
 use super::keys::Keys;
 use super::lanes::Lanes;
@@ -34,6 +36,9 @@ pub struct Options {
     pub payload_bytes_max: usize,
     /// How long an idempotency key stands for its tasks, in milliseconds.
     pub key_ms: u64,
+    /// What follows from the steps of a round is left for the next one once the round has come to so many changes: some
+    /// tens of milliseconds of the writer's time.
+    pub changes_max: usize,
 }
 
 impl Options {
@@ -51,6 +56,7 @@ impl Default for Options {
             tasks_max: 10_000_000,
             payload_bytes_max: crate::task::PAYLOAD_BYTES_MAX,
             key_ms: 24 * 3_600_000,
+            changes_max: 20_000,
         }
     }
 }
@@ -88,6 +94,8 @@ pub struct Engine {
     pub(super) settings: HashMap<SettingId, Arc<Setting>>,
     pub(super) keyed: Keyed,
     pub(super) quotas: Quotas,
+    pub(super) dependencies: Dependencies,
+    pub(super) consequences: Consequences,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
     pub(super) recovering: bool,
@@ -138,6 +146,8 @@ impl Engine {
             settings: HashMap::new(),
             keyed: Keyed::default(),
             quotas: Quotas::default(),
+            dependencies: Dependencies::default(),
+            consequences: Consequences::default(),
             draining: false,
             recovering: false,
         }
@@ -170,13 +180,18 @@ impl Engine {
 
     /// How many milliseconds until [`fire`](Self::fire) has something to do.
     pub fn next_in(&self, now: Now) -> Option<u64> {
-        self.timers.next_in(now)
+        if self.consequences.is_empty() { self.timers.next_in(now) } else { Some(0) }
     }
 
-    /// The tasks a command speaks of that are not at hand. Whoever drives the engine looks them up in the store and
-    /// [`admit`](Self::admit)s those that exist, so that a decision about an old task is made from its record.
+    /// The tasks a command is about that are not at hand. Whoever drives the engine looks them up in the store,
+    /// [`admit`](Self::admit)s those that exist, and asks again until it has looked for all: so a decision about old tasks is
+    /// made from their records.
     pub fn absent(&self, command: &Command) -> Vec<TaskId> {
         let ids: &[TaskId] = match command {
+            Command::Submit { submission, .. } => return submission.known().filter(|id| self.is_absent(*id)).collect(),
+            Command::Retry { task_id, .. } if !self.is_absent(*task_id) => {
+                self.tasks.get(task_id).map_or(&[], |task| task.depends_on())
+            }
             Command::Cancel { task_id, .. }
             | Command::CancelWaiting { task_id, .. }
             | Command::Retry { task_id, .. }
@@ -208,7 +223,12 @@ impl Engine {
         self.gone.clear();
         self.journal.clear();
         self.quotas.round_over();
+        self.consequences.round_over();
         self.forget_leaving();
+        if !self.consequences.is_empty() {
+            // They may ask how a task ended.
+            return;
+        }
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
             if self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
@@ -217,10 +237,16 @@ impl Engine {
         }
     }
 
-    /// Decides one command. A refusal has changed nothing.
+    /// Decides one command, with what follows. A refusal has changed nothing.
     pub fn decide(&mut self, command: Command, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
+        let answer = self.decide_alone(command, cx);
+        self.follow(cx);
+        answer
+    }
+
+    fn decide_alone(&mut self, command: Command, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         match command {
-            Command::Submit { tasks, key } => self.submit(tasks, key, cx),
+            Command::Submit { submission, key } => self.submit(submission, key, cx),
             Command::Cancel { task_id, reason } => self.cancel(task_id, reason, cx),
             Command::CancelWaiting { task_id, reason } => {
                 match self.tasks.get(&task_id).is_some_and(|task| task.status == Status::Running) {
@@ -284,6 +310,7 @@ impl Engine {
             let Some(alarm) = self.timers.due(cx.now) else { break };
             self.go_off(alarm, cx);
         }
+        self.follow(cx);
     }
 
     /// Ends what has taken too long and takes tasks from those who were silent too long, at most `steps_max` times; more
@@ -293,6 +320,7 @@ impl Engine {
             let Some(alarm) = self.timers.due_to_judge(cx.now) else { break };
             self.go_off(alarm, cx);
         }
+        self.follow(cx);
     }
 
     /// An alarm is due. It is cleared, unless its rule has set it for another time.
@@ -382,12 +410,26 @@ impl Engine {
             payload,
             result,
         });
+        self.tell_others(
+            cx.batch.changes.last().and_then(|change| change.prev.as_ref()).map(|prev| prev.status),
+            &task,
+        );
         task
+    }
+
+    /// What follows from a step for other tasks is looked at later.
+    fn tell_others(&mut self, before: Option<Status>, task: &Task) {
+        if task.status == Status::Waiting && before != Some(Status::Waiting) {
+            self.consequences.push(self.rev, Consequence::Waits(task.task_id));
+        }
+        if task.status.is_final() && before.is_some_and(|before| !before.is_final()) {
+            self.tell_dependents(task.task_id);
+        }
     }
 
     fn delete(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
-        if !task.status.is_final() {
+        if !task.status.is_final() || self.is_still_told(task_id) {
             return Err(Refusal::TaskNotFinished);
         }
         self.rev += 1;
@@ -440,11 +482,13 @@ impl Engine {
             }
             self.rev = rev - 1;
         }
+        self.consequences.take_back(self.rev);
     }
 
     /// Puts one record in the place of another, in the map and in every index.
     pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
         let before = old.map(|old| self.unindex(old)).unwrap_or_default();
+        let held = |task: Option<&Arc<Task>>| task.is_some_and(|task| !task.status.is_final());
         if let Some(new) = new {
             let mut private = self.journal.take(new.rev).unwrap_or_default();
             if let Some(old) = old {
@@ -454,6 +498,11 @@ impl Engine {
             self.index(new, private, now);
         } else if let Some(old) = old {
             self.tasks.remove(&old.task_id);
+        }
+        if held(old) != held(new)
+            && let Some(task) = new.or(old)
+        {
+            self.dependencies.changed(task.task_id, held(new));
         }
         if let Some(old) = old {
             self.journal.keep(old.rev, before);
@@ -478,7 +527,11 @@ impl Engine {
                 self.lanes.begin(task, &mut self.groups);
                 self.lease(task, private.lease, now);
             }
-            Status::Waiting => {}
+            Status::Waiting => {
+                let tasks = &self.tasks;
+                let holds = |id: TaskId| tasks.get(&id).is_some_and(|task| !task.status.is_final());
+                self.dependencies.insert(task, holds);
+            }
             Status::Completed | Status::Failed | Status::Cancelled => unreachable!("it is not final"),
         }
     }
@@ -502,7 +555,8 @@ impl Engine {
                 private.lease = self.unlease(task);
                 self.lanes.end(task, &mut self.groups);
             }
-            Status::Waiting | Status::Completed | Status::Failed | Status::Cancelled => {}
+            Status::Waiting => self.dependencies.remove(task),
+            Status::Completed | Status::Failed | Status::Cancelled => {}
         }
         private
     }

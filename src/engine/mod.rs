@@ -31,10 +31,14 @@ mod cancel;
 mod claims;
 mod clock;
 mod conflicts;
+mod consequences;
 mod core;
 #[cfg(test)]
 mod deadline_tests;
 mod deadlines;
+mod dependencies;
+#[cfg(test)]
+mod dependency_tests;
 mod groups;
 mod keys;
 mod lanes;
@@ -66,13 +70,13 @@ use std::sync::Arc;
 
 use crate::settings::{Limits, QueueSettings, Setting, SettingChange};
 use crate::task::{
-    Change, Failure, Json, KeyEntry, Name, NewTask, PatternSet, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
+    Change, Failure, Json, KeyEntry, Name, PatternSet, Submission, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
 };
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
 pub use self::core::{Engine, Options};
 pub use keys::SubmitKey;
-pub use submit::check_submission;
+pub use recover::Tasks;
 
 /// The time, as [`Clock`] makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +94,9 @@ pub struct Now {
 /// What the engine is asked to do.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// All of these, or none. They have passed [`check_submission`].
+    /// All of these, or none.
     Submit {
-        tasks: Vec<NewTask>,
+        submission: Submission,
         key: Option<SubmitKey>,
     },
     Cancel {
@@ -276,6 +280,8 @@ pub enum Refusal {
     /// The moment by which it had to be final is over, or the one by which it had to be started.
     DeadlineOver,
     QueueNotFound,
+    /// A task that it depends on did not complete, and is to be run again before it.
+    DependencyFailed(TaskId),
     /// As many tasks of the same `concurrency_key` are unfinished as may run, and it does not want to wait for them.
     KeyTaken,
     /// A limit of its user is reached.
@@ -306,6 +312,9 @@ impl fmt::Display for Refusal {
             Refusal::Full => "the hub holds as many unfinished tasks as it may",
             Refusal::DeadlineOver => "the task's deadline_at or start_by_at is over",
             Refusal::QueueNotFound => "the queue is neither set nor has tasks",
+            Refusal::DependencyFailed(task_id) => {
+                return write!(f, "it depends on {task_id}, which did not complete: retry that first");
+            }
             Refusal::KeyTaken => "unfinished tasks with this concurrency_key are there already",
             Refusal::Quota(Quota::Waiting { limit }) => {
                 return write!(f, "the user may have {limit} unfinished tasks that do not run");

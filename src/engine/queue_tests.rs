@@ -3,7 +3,7 @@
 use crate::settings::{FairBy, Limits, QueueSettings, SET_QUEUES_MAX, UserLimits};
 use crate::task::{Name, NewTask, OnConflict, Status, TaskId, WaitsFor};
 
-use super::rig::{EngineRig, runs};
+use super::rig::{self, EngineRig, runs};
 use super::{Answer, Command, Quota, Refusal, Report};
 
 fn of(user: &str, key: &str) -> NewTask {
@@ -238,14 +238,14 @@ fn a_submission_may_be_refused_where_its_key_is_taken() {
     let mut rig = EngineRig::new();
     let reject = |user: &str| NewTask { on_conflict: Some(OnConflict::Reject), ..of(user, "k") };
     let first = rig.submit(reject("a"));
-    let submit = |new: NewTask| Command::Submit { tasks: vec![new], key: None };
+    let submit = |new: NewTask| rig::submit(vec![new]);
     assert_eq!(rig.decide(submit(reject("a"))).unwrap_err(), Refusal::KeyTaken);
     rig.submit(reject("b"));
     rig.submit(of("a", "k"));
     // All or nothing: what came before in the same call is taken back.
     let (rev, waiting) = (rig.engine.rev(), rig.engine.unfinished());
     let replace = NewTask { on_conflict: Some(OnConflict::ReplaceWaiting), ..of("a", "k") };
-    let batch = Command::Submit { tasks: vec![NewTask::new("t"), replace, reject("b")], key: None };
+    let batch = rig::submit(vec![NewTask::new("t"), replace, reject("b")]);
     assert_eq!(rig.decide(batch).unwrap_err(), Refusal::KeyTaken);
     assert_eq!((rig.engine.rev(), rig.engine.unfinished(), rig.status(first)), (rev, waiting, Status::Pending));
 }
@@ -258,7 +258,7 @@ fn a_submission_that_is_refused_stops_nobody() {
     rig.round();
     let cancel = NewTask { on_conflict: Some(OnConflict::CancelRunning), ..of("a", "k") };
     let reject = NewTask { on_conflict: Some(OnConflict::Reject), ..of("a", "k") };
-    let refused = rig.decide(Command::Submit { tasks: vec![cancel, reject], key: None });
+    let refused = rig.decide(rig::submit(vec![cancel, reject]));
     assert_eq!(refused.unwrap_err(), Refusal::KeyTaken);
     assert!(!rig.task(running).cancel_requested());
     assert!(rig.commit().is_empty());
@@ -292,7 +292,7 @@ fn a_user_at_two_limits_costs_no_more_with_many_keys() {
         let elsewhere = || NewTask { queue: Some("elsewhere".into()), ..of("u", "") };
         let (mut here, mut there) = (rig.submit(of("u", "")), rig.submit(elsewhere()));
         let tasks = (0..keys).map(|n| of("u", &format!("k{n}"))).collect();
-        rig.decide(Command::Submit { tasks, key: None }).unwrap();
+        rig.decide(rig::submit(tasks)).unwrap();
         rig.round();
         let before = rig.engine.lanes.placed;
         for _ in 0..4 {
@@ -338,7 +338,7 @@ fn an_attempt_keeps_its_key_until_its_worker_has_let_go() {
 fn a_user_may_have_so_many_waiting_and_submit_so_many_a_minute() {
     let mut rig = EngineRig::new();
     limit_users(&mut rig, UserLimits { waiting: Some(3), submits_per_min: Some(4), ..UserLimits::default() });
-    let submit = |users: &[&str]| Command::Submit { tasks: users.iter().map(|user| of(user, "")).collect(), key: None };
+    let submit = |users: &[&str]| rig::submit(users.iter().map(|user| of(user, "")).collect());
     rig.decide(submit(&["a", "a"])).unwrap();
     let quota = Refusal::Quota(Quota::Waiting { limit: 3 });
     assert_eq!(rig.decide(submit(&["b", "a", "a"])).unwrap_err(), quota, "all or nothing");
@@ -374,7 +374,7 @@ fn there_is_room_again_when_it_was_said() {
     let limit = |rig: &mut EngineRig, limit| {
         limit_users(rig, UserLimits { submits_per_min: Some(limit), ..UserLimits::default() });
     };
-    let submit = |count| Command::Submit { tasks: vec![of("a", ""); count], key: None };
+    let submit = |count| rig::submit(vec![of("a", ""); count]);
     let told = |rig: &mut EngineRig| match rig.decide(submit(1)) {
         Err(Refusal::Quota(Quota::SubmitsPerMin { retry_after_ms, .. })) => retry_after_ms,
         other => panic!("{other:?}"),

@@ -8,15 +8,23 @@ use crate::task::{Task, TaskId};
 use super::core::{Engine, Options};
 use super::{Batch, Cx, Now};
 
+/// The tasks of a store that an engine begins with.
+pub struct Tasks {
+    /// Every unfinished one.
+    pub unfinished: Vec<Task>,
+    /// The final ones that an unfinished one depends on.
+    pub relatives: Vec<Task>,
+}
+
 impl Engine {
-    /// Takes up where a store left off, with what was set and its unfinished tasks. The batch confirms the leases of running tasks and must
+    /// Takes up where a store left off, with what was set and its tasks. The batch confirms the leases of running tasks and must
     /// be committed before anybody is answered. Their workers have a lease and a grace to come back.
     pub fn recover(
         options: Options,
         rev: u64,
         last_id: Option<TaskId>,
         settings: Vec<Setting>,
-        unfinished: Vec<Task>,
+        tasks: Tasks,
         seed: u64,
         now: Now,
     ) -> (Engine, Batch) {
@@ -24,12 +32,14 @@ impl Engine {
         for setting in settings {
             engine.put_setting(setting.id(), Some(Arc::new(setting)));
         }
-        engine.tasks.reserve(unfinished.len());
+        engine.tasks.reserve(tasks.unfinished.len());
+        tasks.relatives.into_iter().for_each(|task| engine.admit(task));
         engine.recovering = true;
-        for task in unfinished {
+        for task in tasks.unfinished {
             engine.replace(None, Some(&Arc::new(task)), now);
         }
         engine.recovering = false;
+        engine.look_at_what_waits();
         let mut batch = Batch::default();
         engine.confirm_leases(&mut Cx { now, ticks: &(), batch: &mut batch });
         (engine, batch)

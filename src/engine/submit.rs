@@ -2,28 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::task::{By, Detail, Event, Json, KeyEntry, Name, NewTask, Run, Status, Task, TaskId};
+use crate::task::{
+    By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, OnDependencyFailure, Run,
+    Status, Submission, Task, TaskId, Ties,
+};
 
 use super::core::{Engine, Step};
 use super::keys::SubmitKey;
 use super::{Answer, Batch, Cx, Refusal};
 
-/// Checks what can be checked of a submission without knowing anything else. [`Command::Submit`](super::Command::Submit)
-/// relies on it.
-pub fn check_submission(tasks: &[NewTask], payload_bytes_max: usize) -> Result<(), Refusal> {
-    for (at, new) in tasks.iter().enumerate() {
-        new.check(payload_bytes_max).map_err(|invalid| match tasks.len() {
-            1 => Refusal::Invalid(invalid),
-            _ => Refusal::Invalid(invalid.within(format_args!("tasks[{at}]"))),
-        })?;
-    }
-    Ok(())
-}
-
 impl Engine {
     pub(super) fn submit(
         &mut self,
-        tasks: Vec<NewTask>,
+        submission: Submission,
         key: Option<SubmitKey>,
         cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
@@ -38,15 +29,18 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        if self.unfinished() + tasks.len() > self.options.tasks_max {
+        let count = submission.tasks().len();
+        if self.unfinished() + count > self.options.tasks_max {
             return Err(Refusal::Full);
         }
         let (changes, settings, notices) = (cx.batch.changes.len(), cx.batch.settings.len(), cx.batch.notices.len());
         let counted = self.quotas.counted();
-        let alone = tasks.len() == 1;
-        let mut created = Vec::with_capacity(tasks.len());
-        for (at, new) in tasks.into_iter().enumerate() {
-            match self.create(new, cx) {
+        let alone = count == 1;
+        // Each has its id before the first is made, for they may name those that come later.
+        let ids: Vec<TaskId> = (0..count).map(|_| self.ids.next(cx.now.at, &mut self.random)).collect();
+        let mut created = Vec::with_capacity(count);
+        for (at, (new, ties)) in submission.into_parts().enumerate() {
+            match self.create(ids[at], new, ties, &ids, cx) {
                 Ok(task) => created.push(task),
                 Err(refusal) => {
                     // All or nothing.
@@ -77,7 +71,14 @@ impl Engine {
         Ok(Answer::Submitted { tasks })
     }
 
-    fn create(&mut self, new: NewTask, cx: &mut Cx<'_>) -> Result<Arc<Task>, Refusal> {
+    fn create(
+        &mut self,
+        task_id: TaskId,
+        new: NewTask,
+        ties: NewTies,
+        ids: &[TaskId],
+        cx: &mut Cx<'_>,
+    ) -> Result<Arc<Task>, Refusal> {
         let queue = Name::new(new.queue.as_deref().unwrap_or("default"));
         let user_id = new.user_id.as_deref().map(Name::new);
         let concurrency_key = new.concurrency_key.as_deref().map(Name::new);
@@ -85,11 +86,18 @@ impl Engine {
             self.make_way(new.on_conflict.unwrap_or_default(), &queue, key, user_id.as_ref(), cx)?;
         }
         self.check_quota(user_id.as_ref(), cx.now)?;
+        let ties = self.tie(ties, new.on_dependency_failure.unwrap_or_default(), ids)?;
+        let waits = ties.as_ref().is_some_and(|ties| self.must_wait(ties, ids));
         let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none());
         let run_at = new.run_at.or(delay_ms.map(|delay| cx.now.at.plus_millis(delay)));
-        let waits = match delay_ms {
+        let is_early = match delay_ms {
             Some(delay) => delay > 0,
             None => run_at.is_some_and(|at| at > cx.now.wall),
+        };
+        let status = match (waits, is_early) {
+            (true, _) => Status::Waiting,
+            (false, true) => Status::Scheduled,
+            (false, false) => Status::Pending,
         };
         let detail = Detail {
             title: new.title.map(Into::into),
@@ -104,9 +112,10 @@ impl Engine {
             cancel_grace_ms: new.cancel_grace_ms,
             concurrency_key,
             parent_id: new.parent_id,
+            ties: ties.map(Box::new),
         };
         let task = Task {
-            task_id: self.ids.next(cx.now.at, &mut self.random),
+            task_id,
             task_type: Name::new(&new.task_type),
             queue,
             user_id,
@@ -115,8 +124,8 @@ impl Engine {
             updated_at: cx.now.at,
             run_at,
             priority: new.priority,
-            status: if waits { Status::Scheduled } else { Status::Pending },
-            delayed: waits && delay_ms.is_some(),
+            status,
+            delayed: status == Status::Scheduled && delay_ms.is_some(),
             attempt: 0,
             tries: 0,
             max_attempts: new.max_attempts.unwrap_or(1),
@@ -126,6 +135,49 @@ impl Engine {
             run: None,
         };
         Ok(self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx))
+    }
+
+    /// The ties of a new task; `ids` are those of all that are made with it.
+    fn tie(
+        &self,
+        ties: NewTies,
+        on_dependency_failure: OnDependencyFailure,
+        ids: &[TaskId],
+    ) -> Result<Option<Ties>, Refusal> {
+        if ties.depends_on.is_empty() {
+            return Ok(None);
+        }
+        let mut depends_on = Vec::with_capacity(ties.depends_on.len());
+        for (at, dependency) in ties.depends_on.into_iter().enumerate() {
+            depends_on.push(match dependency {
+                Dependency::OnNew(place) => ids[place as usize],
+                Dependency::On(task_id) => {
+                    self.check_dependency(task_id).map_err(|refusal| match refusal {
+                        Refusal::Invalid(invalid) => {
+                            Refusal::Invalid(Invalid { field: format!("depends_on[{at}]").into(), ..invalid })
+                        }
+                        refusal => refusal,
+                    })?;
+                    task_id
+                }
+            });
+        }
+        Ok(Some(Ties {
+            dependencies: depends_on.len() as u32,
+            links: Some(Arc::new(Links { depends_on, names: ties.names })),
+            on_dependency_failure,
+        }))
+    }
+
+    /// Whether something that a new task depends on is not final, or ends it.
+    fn must_wait(&self, ties: &Ties, ids: &[TaskId]) -> bool {
+        let met = |task_id: &TaskId| match self.tasks.get(task_id).map(|task| task.status) {
+            Some(Status::Completed) => true,
+            Some(Status::Failed | Status::Cancelled) => ties.on_dependency_failure == OnDependencyFailure::Run,
+            _ => false,
+        };
+        let depends_on = ties.links.iter().flat_map(|links| &links.depends_on);
+        depends_on.into_iter().any(|task_id| ids.binary_search(task_id).is_ok() || !met(task_id))
     }
 
     pub(super) fn retry(&mut self, task_id: TaskId, payload: Option<Json>, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
@@ -140,6 +192,9 @@ impl Engine {
             Status::Running => return Err(Refusal::TaskRunning),
             Status::Waiting | Status::Scheduled | Status::Pending => return Err(Refusal::TaskNotFinished),
         }
+        if let Some(dependency) = self.failed_dependency(task) {
+            return Err(Refusal::DependencyFailed(dependency));
+        }
         let mut next = Task::clone(task);
         if let Some(detail) = &mut next.detail {
             let start_by = detail.start_by.as_mut().filter(|_| task.attempt == 0);
@@ -151,7 +206,8 @@ impl Engine {
                 }
             }
         }
-        next.status = Status::Pending;
+        let waits = self.held_by(&next).next().is_some();
+        next.status = if waits { Status::Waiting } else { Status::Pending };
         next.run_at = None;
         next.tries = 0;
         next.crashes = 0;

@@ -3,7 +3,7 @@
 
 use crate::task::{AHEAD_MAX, Failure, Json, Name, NewTask, Status, TaskId, WaitsFor};
 
-use super::rig::{EngineRig, runs};
+use super::rig::{EngineRig, runs, submit};
 use super::{Answer, Command, Cx, Notice, Options, Refusal, Report};
 
 pub(super) fn complete() -> Report {
@@ -26,8 +26,8 @@ fn the_table_of_transitions_is_the_one_in_the_contract() {
         (Running, &[Scheduled, Pending, Running, Completed, Failed, Cancelled]),
         (Completed, &[]),
         // By hand only.
-        (Failed, &[Pending]),
-        (Cancelled, &[Pending]),
+        (Failed, &[Waiting, Pending]),
+        (Cancelled, &[Waiting, Pending]),
     ];
     for (from, expected) in table {
         let next: Vec<_> = Status::ALL.into_iter().filter(|to| from.may_become(*to)).collect();
@@ -529,7 +529,8 @@ fn a_key_that_is_used_again_after_it_expired_is_a_young_one() {
     let mut rig = EngineRig::new();
     let submit = |rig: &mut EngineRig, key: u128| {
         let key = Some(super::SubmitKey { key, body: 0 });
-        rig.decide(Command::Submit { tasks: vec![NewTask::new("t")], key }).unwrap()
+        let Command::Submit { submission, .. } = submit(vec![NewTask::new("t")]) else { unreachable!() };
+        rig.decide(Command::Submit { submission, key }).unwrap()
     };
     submit(&mut rig, 0);
     rig.commit();

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::task::{AHEAD_MAX, Status, Task, TaskId, WaitsFor};
+use crate::task::{AHEAD_MAX, DEPENDENCIES_TOLD_MAX, Status, Task, TaskId, WaitsFor};
 
 use super::buckets::{Lane, Party, Rank};
 use super::core::Engine;
@@ -20,6 +20,11 @@ impl Engine {
         let time = match task.status {
             Status::Scheduled => Some(WaitsFor::Time { until: self.ready_at(task, now) }),
             Status::Pending => None,
+            Status::Waiting => {
+                let count = self.held_by(task).count();
+                let task_ids = self.held_by(task).take(DEPENDENCIES_TOLD_MAX).collect();
+                return vec![WaitsFor::Dependency { task_ids, count }];
+            }
             _ => return Vec::new(),
         };
         let closed = if time.is_some() { Vec::new() } else { self.lanes.closed_by(task) };

@@ -68,6 +68,7 @@ impl From<Refusal> for Problem {
             Refusal::DeadlineOver => (Code::Conflict, "the time by which it had to be done or started is over"),
             Refusal::Full => (Code::Overloaded, "the hub holds as many unfinished tasks as it may"),
             Refusal::QueueNotFound => (Code::QueueNotFound, "the queue is neither set nor has unfinished tasks"),
+            Refusal::DependencyFailed(_) => return Problem::new(Code::DependencyFailed, refusal.to_string()),
             Refusal::KeyTaken => {
                 let detail = "as many tasks with this concurrency_key as may run are there already";
                 return Problem::new(Code::Conflict, detail).at("concurrency_key");

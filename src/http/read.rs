@@ -16,7 +16,7 @@ use super::query::Params;
 use super::state::App;
 use super::{cursor, splice};
 use crate::hub::{HubError, LogRange, Order, Query, Refusal, Stored, Until};
-use crate::task::{Json, LOG_LINES_MAX, Status, Task, TaskId, read_strictly};
+use crate::task::{Json, LOG_LINES_MAX, Links, Status, Task, TaskId, read_strictly};
 use crate::wire::{Code, History, LogList, Problem};
 
 /// The largest page of a list; larger answers take long to read on either side.
@@ -93,8 +93,15 @@ pub(super) async fn one(
     let stored = look(&app, id, until, timeout).await?;
     let mut text = Vec::new();
     splice::whole(&mut text, &stored);
+    splice::with(&mut text, "depends_on", depends_on(&stored).as_ref());
     splice::with(&mut text, "waits_for", waits_for(&app, id, &stored).await.as_ref());
     Ok(splice::json(StatusCode::OK, text))
+}
+
+/// What a task depends on.
+fn depends_on(stored: &Stored) -> Option<Json> {
+    let links = Links::parse(stored.links.as_ref()?).ok()?;
+    Json::of(&links.depends_on).ok().filter(|_| !links.depends_on.is_empty())
 }
 
 /// Why a task waits, if it still stands at the record that is shown.
@@ -218,8 +225,12 @@ mod tests {
     fn what_a_final_task_left() {
         let check = |rest: &str, large: Option<&str>, expected: Result<&str, Code>| {
             let record = format!(r#"{{"task_id":"{ID}","task_type":"t",{rest}}}"#);
-            let stored =
-                Stored { record: record.into(), payload: None, result: large.map(|r| Json::trusted(r.to_owned())) };
+            let stored = Stored {
+                record: record.into(),
+                payload: None,
+                result: large.map(|r| Json::trusted(r.to_owned())),
+                links: None,
+            };
             let got = result_text(&stored).unwrap().map(|text| String::from_utf8(text).unwrap());
             match expected {
                 Ok(rest) => assert_eq!(got.unwrap(), format!(r#"{{"task_id":"{ID}",{rest}}}"#)),

@@ -112,6 +112,7 @@ mod tests {
             record: Bytes::from_static(record.as_bytes()),
             payload: payload.map(Json::trusted),
             result: result.map(Json::trusted),
+            links: None,
         };
         let mut out = Vec::new();
         whole(&mut out, &stored);

@@ -9,14 +9,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::engine::{
-    Accepts, Answer, Batch, Command, Engine, Refusal, Report, SubmitKey, WorkerState, check_submission,
-};
+use crate::engine::{Accepts, Answer, Batch, Command, Engine, Refusal, Report, SubmitKey, Tasks, WorkerState};
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{
-    Filter, Invalid, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Task, TaskId, TaskPatch,
-    Transition, WaitsFor,
+    Filter, Invalid, Json, LINE_BYTES, Level, LogLine, Name, NewTask, Progress, Status, Submission, Task, TaskId,
+    TaskPatch, Transition, WaitsFor,
 };
 use crate::telemetry::Metrics;
 
@@ -52,7 +50,7 @@ impl Hub {
             recovered.rev,
             recovered.last_id,
             recovered.settings,
-            recovered.unfinished,
+            Tasks { unfinished: recovered.unfinished, relatives: recovered.relatives },
             fastrand::u64(..),
             clock.look(),
         );
@@ -64,7 +62,7 @@ impl Hub {
             }
             false => batch,
         };
-        for task in engine.tasks() {
+        for task in engine.tasks().filter(|task| !task.status.is_final()) {
             let runs = task.status == Status::Running;
             let log_end = if runs { Some(store.log_end(task.task_id)?) } else { None };
             board.restore(task, log_end);
@@ -107,9 +105,10 @@ impl Hub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         // Here, and not on the writer's thread: a payload is walked to its end.
-        check_submission(&tasks, self.options().engine.payload_bytes_max).map_err(HubError::Refused)?;
+        let checked = Submission::check(tasks, self.options().engine.payload_bytes_max);
+        let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         let (sender, answer) = oneshot::channel();
-        let command = Command::Submit { tasks, key };
+        let command = Command::Submit { submission, key };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
         let submitted = answer.await.unwrap_or(Err(HubError::Stopped))?;
         if submitted.replayed { self.replay(submitted.task_ids).await } else { Ok(submitted) }

@@ -274,7 +274,9 @@ impl Request {
     /// About what it holds in memory, and what it brings to a commit.
     pub(super) fn bytes(&self) -> usize {
         let texts = match self {
-            Request::Command { command: Command::Submit { tasks, .. }, .. } => tasks.iter().map(bytes_of_task).sum(),
+            Request::Command { command: Command::Submit { submission, .. }, .. } => {
+                submission.tasks().iter().map(bytes_of_task).sum()
+            }
             Request::Command { command: Command::Retry { payload, .. }, .. } => payload.as_ref().map_or(0, Json::len),
             Request::Command { command: Command::Report { report, .. }, .. } => match report {
                 Report::Complete { result } => result.len(),
@@ -292,7 +294,8 @@ impl Request {
 fn bytes_of_task(task: &NewTask) -> usize {
     let texts = [&task.title, &task.description].into_iter().flatten().map(String::len).sum::<usize>();
     let labels = task.labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES).sum::<usize>();
-    task.payload.as_ref().map_or(0, Json::len) + texts + labels + TASK_BYTES
+    let dependencies = task.depends_on.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
+    task.payload.as_ref().map_or(0, Json::len) + texts + labels + dependencies + TASK_BYTES
 }
 
 /// The bytes of what is kept beside the records.
@@ -307,6 +310,7 @@ pub(super) fn bytes_of_aside(aside: &Aside) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Submission;
 
     const MIB: usize = 1 << 20;
 
@@ -325,7 +329,8 @@ mod tests {
 
     fn work(bytes: usize) -> Request {
         let tasks = vec![NewTask { payload: Some(json(bytes)), ..NewTask::new("t") }];
-        Request::Command { command: Command::Submit { tasks, key: None }, reply: Reply::Nobody }
+        let submission = Submission::check(tasks, usize::MAX).unwrap();
+        Request::Command { command: Command::Submit { submission, key: None }, reply: Reply::Nobody }
     }
 
     /// Pushes until something is turned away; answers how many were taken.

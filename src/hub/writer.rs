@@ -19,7 +19,7 @@
 
 mod housekeeping;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -316,9 +316,17 @@ impl Writer {
 
     /// Brings what a command speaks of and the engine does not have at hand from the store.
     fn look_up(&mut self, command: &Command, now: Now) -> Result<(), StoreError> {
-        for task_id in self.engine.absent(command) {
-            if let Some(task) = self.store.task(task_id)? {
-                self.engine.admit(task);
+        let mut looked_for = HashSet::new();
+        loop {
+            let mut absent = self.engine.absent(command);
+            absent.retain(|task_id| looked_for.insert(*task_id));
+            if absent.is_empty() {
+                break;
+            }
+            for task_id in absent {
+                if let Some(task) = self.store.task(task_id)? {
+                    self.engine.admit(task);
+                }
             }
         }
         if let Command::Submit { key: Some(key), .. } = command

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use crate::settings::{Setting, SettingChange};
 use crate::task::{
-    Change, Digest, Filter, Json, KeyEntry, LogLine, Status, Task, TaskId, TaskView, Timestamp, Transition,
+    Change, Digest, Filter, Json, KeyEntry, Links, LogLine, Status, Task, TaskId, TaskView, Timestamp, Transition,
 };
 
 pub use memory::in_memory;
@@ -108,8 +108,10 @@ pub struct Recovered {
     pub last_at: Timestamp,
     /// What is set, in no order.
     pub settings: Vec<Setting>,
-    /// Every unfinished task, oldest first, with its newest kept tick in `run.progress`.
+    /// Every unfinished task, oldest first, with its newest kept tick in `run.progress`, and with its links.
     pub unfinished: Vec<Task>,
+    /// The final tasks that a waiting one depends on, as far as they are still there.
+    pub relatives: Vec<Task>,
     /// How many tasks there are of each status, final ones too.
     pub counts: BTreeMap<Status, u64>,
     /// What is missing or damaged, in words, where something is: then the store takes no writes, and what stands above is
@@ -134,7 +136,7 @@ pub trait Store: Send {
     /// How many tasks wait to be settled, and how many bytes of commits are held for them.
     fn unsettled(&self) -> (usize, usize);
 
-    /// The newest record of a task.
+    /// The newest record of a task, with its links.
     fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError>;
 
     /// The `seq` of the newest log line of a task, 0 where there is none.
@@ -211,6 +213,8 @@ pub struct Stored {
     pub payload: Option<Json>,
     /// A result that is too large for the record; a smaller one stands in it.
     pub result: Option<Json>,
+    /// Of a task with ties: [`Links`](crate::task::Links) as text.
+    pub links: Option<Json>,
 }
 
 impl Stored {
@@ -218,6 +222,8 @@ impl Stored {
     pub(crate) fn view(self) -> TaskView {
         let mut view = TaskView::of(&self.record);
         view.payload = self.payload;
+        let links = self.links.and_then(|links| Links::parse(&links).ok());
+        view.depends_on = links.map(|links| links.depends_on).unwrap_or_default();
         if self.result.is_some() {
             view.result = self.result;
             view.result_omitted = false;

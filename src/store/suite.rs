@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::settings::{QueueSettings, SettingId, SettingKind, SettingValue, deleted_json};
 use crate::task::{
-    ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Name, Outcome, Pattern,
-    PatternSet, Run,
+    ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Links, Name, Outcome, Pattern,
+    PatternSet, Run, Ties,
 };
 
 /// All that should be stored.
@@ -111,6 +111,7 @@ impl World {
     /// A new task: three types, two queues, four users or none, a project or none.
     pub fn create(&mut self, commit: &mut Commit) -> TaskId {
         let at = self.tasks.len() + self.gone.len();
+        let depends_on: Vec<TaskId> = self.tasks.keys().rev().take(at % 4).copied().collect();
         self.create_as(commit, |task| {
             task.task_type = Name::new(["report", "ingest.pdf", "ingest.html"][at % 3]);
             task.queue = Name::new(["default", "slow"][at % 2]);
@@ -120,7 +121,11 @@ impl World {
                 project => [("project".to_owned(), format!("p\"{project}")), ("k'".to_owned(), "v".to_owned())].into(),
             };
             let title = (!at.is_multiple_of(4)).then(|| format!("Größe 100% of_{at}").into());
-            let detail = Detail { title, labels, ..Detail::default() };
+            let names = [(Name::new("first"), (0, 1))].into();
+            let dependencies = depends_on.len() as u32;
+            let ties = Ties { dependencies, links: Some(Arc::new(Links { depends_on, names })), ..Ties::default() };
+            let ties = (dependencies > 0).then(|| Box::new(ties));
+            let detail = Detail { title, labels, ties, ..Detail::default() };
             task.detail = (detail != Detail::default()).then(|| Box::new(detail));
         })
     }
@@ -265,9 +270,11 @@ impl World {
             assert_eq!(stored.record, known.record);
             assert_eq!(stored.payload, known.payload);
             assert_eq!(stored.result, known.result);
+            let links = known.task.links().map(Links::to_json);
+            assert_eq!(stored.links, links);
             if let Some(at_hand) = reader.task_at_hand(task_id) {
-                let said = (&at_hand.record, &at_hand.payload, &at_hand.result);
-                assert_eq!(said, (&known.record, &known.payload, &known.result));
+                let said = (&at_hand.record, &at_hand.payload, &at_hand.result, &at_hand.links);
+                assert_eq!(said, (&known.record, &known.payload, &known.result, &links));
             }
             assert_eq!(store.task(task_id).unwrap().as_ref(), Some(&*known.task));
             assert_eq!(reader.history(task_id).unwrap(), known.history);

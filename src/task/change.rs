@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Json, Name, Status, Task, Timestamp};
+use super::{Event, Json, Links, Name, Status, Task, Timestamp};
 
 /// A step that was decided: the new record of one task, and what goes down with it once.
 #[derive(Clone, Debug)]
@@ -34,6 +34,11 @@ pub enum ChangeKind {
 }
 
 impl Change {
+    /// What is written beside the record of a new task of its ties.
+    pub fn links(&self) -> Option<&Links> {
+        self.task.links().filter(|_| self.prev.is_none())
+    }
+
     /// The line this step leaves in the history of its task; `None` for a deletion, which takes the history along.
     pub fn transition(&self) -> Option<Transition> {
         let ChangeKind::Transition(event) = self.kind else { return None };

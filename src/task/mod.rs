@@ -26,6 +26,8 @@ mod retry;
 mod rfc3339;
 mod status;
 mod strict;
+mod submission;
+mod ties;
 mod time;
 mod view;
 mod waits_for;
@@ -55,9 +57,11 @@ pub use retry::RetryPolicy;
 pub use rfc3339::TimeError;
 pub use status::{Event, Status};
 pub use strict::{Strict, from_slice as read_strictly};
+pub use submission::{Dependency, EDGES_MAX, NewTies, Submission};
+pub use ties::{Links, OnDependencyFailure, TIES_MAX, Ties};
 pub use time::Timestamp;
 pub use view::TaskView;
-pub use waits_for::{AHEAD_MAX, WaitsFor};
+pub use waits_for::{AHEAD_MAX, DEPENDENCIES_TOLD_MAX, WaitsFor};
 
 /// The largest result a task may leave, in bytes of its JSON text.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;

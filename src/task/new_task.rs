@@ -6,7 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounds::{optional_map, saturated};
+use super::bounds::{optional_list, optional_map, saturated};
+use super::ties::{OnDependencyFailure, TIES_MAX};
 use super::{Json, JsonError, Name, RetryPolicy, TaskId, Timestamp};
 
 /// The longest title, in characters.
@@ -108,6 +109,15 @@ pub struct NewTask {
     /// What happens where as many tasks with its key are unfinished as may run. Only with `concurrency_key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
+    /// Its name within the call, for others to depend on as `@ref`: same characters as a type.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// It waits until these are final: ids of tasks, or `@ref` of others of the same call; up to 10,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "dependencies")]
+    pub depends_on: Vec<String>,
+    /// What becomes of it where one of these fails or is cancelled. Only with `depends_on`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_dependency_failure: Option<OnDependencyFailure>,
 }
 
 /// What becomes of a submission, and of those before it, where tasks with its `concurrency_key` are unfinished already.
@@ -127,6 +137,10 @@ pub enum OnConflict {
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
+}
+
+fn dependencies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    optional_list(deserializer, TIES_MAX, "tasks").map(Option::unwrap_or_default)
 }
 
 /// Reads any whole number: one that is far out of the range is refused with it like one that is just out of it.
@@ -281,6 +295,12 @@ impl NewTask {
         }
         if self.on_conflict.is_some() && self.concurrency_key.is_none() {
             return Err(Invalid::value("on_conflict", "must not stand without concurrency_key"));
+        }
+        if let Some(name) = &self.reference {
+            Name::parse(name).map_err(|why| Invalid::value("ref", why.to_string()))?;
+        }
+        if self.on_dependency_failure.is_some() && self.depends_on.is_empty() {
+            return Err(Invalid::value("on_dependency_failure", "must not stand without depends_on"));
         }
         self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
         self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;

@@ -10,7 +10,9 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 
 use super::new_task::CANCEL_GRACE_MS;
-use super::{Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, TaskView, Timestamp};
+use super::{
+    Failure, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, TaskView, Ties, Timestamp,
+};
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
 pub const RESULT_INLINE_BYTES: usize = 4 << 10;
@@ -62,6 +64,7 @@ pub struct Detail {
     pub cancel_grace_ms: Option<u64>,
     pub concurrency_key: Option<Name>,
     pub parent_id: Option<TaskId>,
+    pub ties: Option<Box<Ties>>,
 }
 
 /// A time by which something must have happened.
@@ -194,6 +197,26 @@ impl Task {
         self.detail()?.concurrency_key.as_ref()
     }
 
+    /// What ties it to others, where something does.
+    pub fn ties(&self) -> Option<&Ties> {
+        self.detail()?.ties.as_deref()
+    }
+
+    /// What stands beside the record of its ties, where that is at hand.
+    pub fn links(&self) -> Option<&Links> {
+        self.ties()?.links.as_deref()
+    }
+
+    /// What it depends on, where that is at hand.
+    pub fn depends_on(&self) -> &[TaskId] {
+        self.links().map_or(&[], |links| &links.depends_on)
+    }
+
+    /// What becomes of it when one of these fails or is cancelled.
+    pub fn on_dependency_failure(&self) -> OnDependencyFailure {
+        self.ties().map(|ties| ties.on_dependency_failure).unwrap_or_default()
+    }
+
     /// The labels, where there are any.
     pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
         self.detail().map(|detail| &detail.labels)
@@ -234,6 +257,10 @@ impl Task {
         object.some("cancel_grace_ms", detail.and_then(|d| d.cancel_grace_ms));
         object.some("concurrency_key", self.concurrency_key());
         object.some("parent_id", detail.and_then(|d| d.parent_id));
+        if let Some(ties) = self.ties() {
+            object.some("dependencies", Some(ties.dependencies).filter(|count| *count > 0));
+            object.some("on_dependency_failure", Some(ties.on_dependency_failure).filter(|it| !it.is_default()));
+        }
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
             Some(Outcome::ResultOmitted) => object.some("result_omitted", Some(true)),
@@ -282,6 +309,8 @@ impl Task {
 
 impl From<TaskView> for Task {
     fn from(view: TaskView) -> Task {
+        let ties =
+            Ties { dependencies: view.dependencies, links: None, on_dependency_failure: view.on_dependency_failure };
         let detail = Detail {
             title: view.title.map(Into::into),
             description: view.description.map(Into::into),
@@ -295,6 +324,7 @@ impl From<TaskView> for Task {
             cancel_grace_ms: view.cancel_grace_ms,
             concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
+            ties: (ties != Ties::default()).then(|| Box::new(ties)),
         };
         let outcome = match (view.result, view.error) {
             (Some(result), _) => Some(Outcome::Result(result)),
@@ -423,6 +453,11 @@ mod tests {
                 cancel_grace_ms: Some(4_000),
                 concurrency_key: Some(Name::new("k \"1\"")),
                 parent_id: Some(ids.next(now, &mut random)),
+                ties: Some(Box::new(Ties {
+                    dependencies: 3,
+                    links: None,
+                    on_dependency_failure: OnDependencyFailure::Run,
+                })),
             })),
             run: Some(Box::new(Run {
                 started_at: Some(now),

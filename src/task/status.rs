@@ -41,16 +41,16 @@ impl Status {
     ///
     /// `running → running` is a lease confirmed: after a restart of the hub, or when its worker came back. What waits and
     /// goes on waiting was changed by hand.
-    /// A final status is left only by hand (`failed`/`cancelled → pending`).
+    /// A final status is left only by hand (`failed`/`cancelled → pending`, or `→ waiting` for what is run again before it).
     pub fn may_become(self, next: Status) -> bool {
         use Status::*;
         match self {
-            // Failed: its time is over, or nobody is there to run it.
+            // Failed: its time is over, nobody is there to run it, or something that it depends on failed.
             Waiting => matches!(next, Waiting | Scheduled | Pending | Failed | Cancelled),
             Scheduled => matches!(next, Scheduled | Pending | Failed | Cancelled),
             Pending => matches!(next, Scheduled | Pending | Running | Failed | Cancelled),
             Running => matches!(next, Running | Completed | Failed | Scheduled | Pending | Cancelled),
-            Failed | Cancelled => matches!(next, Pending),
+            Failed | Cancelled => matches!(next, Waiting | Pending),
             Completed => false,
         }
     }
@@ -181,7 +181,7 @@ mod tests {
     fn final_states_are_left_only_by_hand() {
         for from in Status::ALL.into_iter().filter(|s| s.is_final()) {
             let next: Vec<_> = Status::ALL.into_iter().filter(|to| from.may_become(*to)).collect();
-            let expected: &[Status] = if from == Status::Completed { &[] } else { &[Status::Pending] };
+            let expected: &[Status] = if from == Status::Completed { &[] } else { &[Status::Waiting, Status::Pending] };
             assert_eq!(next, expected, "from {from}");
         }
     }

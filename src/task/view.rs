@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Failure, Json, Name, Progress, RetryPolicy, Status, TaskId, Timestamp, WaitsFor};
+use super::{
+    Cancel, Failure, Json, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, Timestamp, WaitsFor,
+};
 
 /// A task as clients read it. Fields that are not set are absent, not null.
 ///
@@ -61,6 +63,15 @@ pub struct TaskView {
     pub concurrency_key: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
+    /// How many tasks it depends on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dependencies: u32,
+    /// What becomes of it when one of these fails or is cancelled.
+    #[serde(default, skip_serializing_if = "OnDependencyFailure::is_default")]
+    pub on_dependency_failure: OnDependencyFailure,
+    /// Which these are. Only where one task is asked for by its id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<TaskId>,
     /// What a completed task left; absent with `result_omitted` where lists and events leave out a large one.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub result: Option<Json>,
@@ -109,6 +120,10 @@ pub struct TaskView {
     /// Only where one task is asked for by its id, or handed to a worker.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl TaskView {

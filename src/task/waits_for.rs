@@ -2,15 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{TaskId, Timestamp};
 
 /// Up to so many tasks before one are counted.
 pub const AHEAD_MAX: usize = 1_000;
+
+/// Up to so many tasks that one depends on are named.
+pub const DEPENDENCIES_TOLD_MAX: usize = 100;
 
 /// Something that a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum WaitsFor {
+    /// Tasks that it depends on and that are not final; the first [`DEPENDENCIES_TOLD_MAX`] of so many.
+    Dependency { task_ids: Vec<TaskId>, count: usize },
     /// A moment, or the end of a wait.
     Time { until: Timestamp },
     /// Its queue is paused.

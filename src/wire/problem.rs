@@ -85,6 +85,7 @@ codes! {
     TaskRunning "task_running" 409 "The task is running",
     LeaseLost "lease_lost" 409 "The attempt is no longer the task's own",
     CancelNotRequested "cancel_not_requested" 409 "Nobody asked the attempt to stop",
+    DependencyFailed "dependency_failed" 409 "A task that it depends on did not complete",
     Conflict "conflict" 409 "It conflicts with what is there",
     IdempotencyConflict "idempotency_conflict" 409 "The idempotency key was used for something else",
     BadFilter "bad_filter" 422 "The filter is wrong",

@@ -11,6 +11,7 @@ mod crash_poison;
 mod dashboard;
 mod deadlines;
 mod demo;
+mod dependencies;
 mod docs;
 mod door;
 mod drain;

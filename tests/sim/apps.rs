@@ -1,9 +1,11 @@
 //! Applications: they submit, sometimes twice with one key, cancel, retry by hand and delete.
 
 use fastrand::Rng;
-use taskhub::engine::{Answer, Command, SubmitKey, check_submission};
+use taskhub::engine::{Answer, Command, SubmitKey};
 use taskhub::settings::{FairBy, Limits, QueueSettings, UserLimits};
-use taskhub::task::{Name, NewTask, OnConflict, RetryPolicy, TaskId, TaskPatch, Timestamp};
+use taskhub::task::{
+    Name, NewTask, OnConflict, OnDependencyFailure, RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
+};
 
 use super::mix::Mix;
 use super::world::{From, Reply, World};
@@ -15,7 +17,7 @@ pub const QUEUES: [&str; 3] = ["default", "fast", "slow.1"];
 #[derive(Default)]
 pub struct Apps {
     /// Submissions that carried a key, to be sent again.
-    keyed: Vec<(SubmitKey, Vec<NewTask>)>,
+    keyed: Vec<(SubmitKey, Submission)>,
     /// Ids they were told of.
     known: Vec<TaskId>,
 }
@@ -152,18 +154,48 @@ impl World {
             1 if self.mix.flood => 30,
             _ => 1,
         };
-        let tasks: Vec<NewTask> = (0..many).map(|_| some_new(&mut self.random, &self.mix, wall)).collect();
-        // The engine relies on it.
-        check_submission(&tasks, self.mix.options.payload_bytes_max).expect("what is wrong never reaches the engine");
+        let mut tasks: Vec<NewTask> = (0..many).map(|_| some_new(&mut self.random, &self.mix, wall)).collect();
+        if self.mix.dependencies {
+            self.tie(&mut tasks);
+        }
+        let submission = Submission::check(tasks, self.mix.options.payload_bytes_max);
+        let submission = submission.expect("what is wrong never reaches the engine");
         let key = (self.random.u8(0..4) == 0).then(|| {
             let key = SubmitKey { key: self.random.u128(..), body: self.random.u128(..) };
-            self.apps.keyed.push((key, tasks.clone()));
+            self.apps.keyed.push((key, submission.clone()));
             key
         });
-        self.push(Command::Submit { tasks: tasks.clone(), key }, From::App);
+        self.push(Command::Submit { submission: submission.clone(), key }, From::App);
         if key.is_some() && self.random.u8(0..4) == 0 {
             // Sent twice at once.
-            self.push(Command::Submit { tasks, key }, From::App);
+            self.push(Command::Submit { submission, key }, From::App);
+        }
+    }
+
+    /// Some of the new tasks depend on others, of this call or of before.
+    fn tie(&mut self, tasks: &mut [NewTask]) {
+        let count = tasks.len();
+        for (at, new) in tasks.iter_mut().enumerate() {
+            new.reference = (count > 1).then(|| format!("n{at}"));
+            if self.random.bool() {
+                continue;
+            }
+            let mut depends_on: Vec<String> = Vec::new();
+            for _ in 0..self.random.usize(1..4) {
+                // Later ones depend on earlier ones only, in an order that changes with each call.
+                let known = match self.random.bool() && at > 0 {
+                    true => Some(format!("@n{}", self.random.usize(0..at))),
+                    false => self.some_task().map(|task_id| task_id.to_string()),
+                };
+                depends_on.extend(known.filter(|known| !depends_on.contains(known)));
+            }
+            let policies = [OnDependencyFailure::Cancel, OnDependencyFailure::Fail, OnDependencyFailure::Run];
+            let policy = self.random.bool().then(|| policies[self.random.usize(0..3)]);
+            new.on_dependency_failure = policy.filter(|_| !depends_on.is_empty());
+            new.depends_on = depends_on;
+        }
+        if self.random.bool() {
+            tasks.reverse();
         }
     }
 
@@ -172,17 +204,18 @@ impl World {
             return;
         }
         let from = self.apps.keyed.len().saturating_sub(5);
-        let (mut key, tasks) = self.apps.keyed[self.random.usize(from..self.apps.keyed.len())].clone();
+        let (mut key, submission) = self.apps.keyed[self.random.usize(from..self.apps.keyed.len())].clone();
         if self.random.u8(0..4) == 0 {
             key.body ^= 1;
         }
-        self.push(Command::Submit { tasks, key: Some(key) }, From::App);
+        self.push(Command::Submit { submission, key: Some(key) }, From::App);
     }
 
     /// Tasks for those workers who take every queue.
     pub fn submit_for_everyone(&mut self, count: usize) {
         let task = NewTask { queue: Some("only".into()), ..NewTask::new("a") };
-        self.push(Command::Submit { tasks: vec![task; count], key: None }, From::App);
+        let submission = Submission::check(vec![task; count], 1_000).expect("nothing is wrong with it");
+        self.push(Command::Submit { submission, key: None }, From::App);
     }
 }
 

@@ -4,6 +4,7 @@
 //! * [`world`] is the hub's process: the rounds of the writer, the committed store, both clocks, and what goes wrong.
 //! * [`apps`] submit, cancel, retry and delete; [`workers`] run tasks, over sockets and over HTTP; [`watchers`] follow.
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
+//! * [`ties`] is its account of what tasks depend on.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`mix`] says, from the seed, how much of everything there is.
 //!
@@ -17,6 +18,7 @@ mod apps;
 mod check;
 mod mix;
 mod rules;
+mod ties;
 mod trace;
 mod watchers;
 mod workers;

@@ -43,6 +43,8 @@ pub struct Mix {
     pub keys: bool,
     /// Submissions by the hundred, so that final tasks are let go of.
     pub flood: bool,
+    /// Whether tasks depend on others.
+    pub dependencies: bool,
 }
 
 impl Mix {
@@ -55,7 +57,7 @@ impl Mix {
         let (wall_jumps, tight) = (some(10), some(200));
         let (pauses, stalls) = (some(8), some(8));
         let flood = random.u32(0..60) == 0;
-        Mix {
+        let mut mix = Mix {
             steps: if flood { 4_000 } else { random.u32(100..800) },
             options: Options {
                 lease_ms: random.u64(300..2_000),
@@ -63,6 +65,7 @@ impl Mix {
                 tasks_max: if random.u32(0..8) == 0 { 12 } else { 1_000_000 },
                 payload_bytes_max: 64,
                 key_ms: random.u64(500..20_000),
+                ..Options::default()
             },
             sockets: random.usize(0..5),
             https: random.usize(0..4),
@@ -88,6 +91,11 @@ impl Mix {
             rules: random.bool(),
             keys: random.bool(),
             flood,
+            dependencies: random.bool(),
+        };
+        if random.u32(0..4) == 0 {
+            mix.options.changes_max = random.usize(1..12);
         }
+        mix
     }
 }

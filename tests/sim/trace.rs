@@ -63,9 +63,10 @@ pub fn short(task_id: TaskId) -> String {
 /// A command in few words.
 pub fn command(command: &Command) -> String {
     match command {
-        Command::Submit { tasks, key } => {
+        Command::Submit { submission, key } => {
             let key = key.map_or(0, |key| key.key >> 112);
-            let tasks: Vec<_> = tasks.iter().map(|new| (&new.task_type, &new.queue, new.priority)).collect();
+            let tasks: Vec<_> =
+                submission.tasks().iter().map(|new| (&new.task_type, &new.queue, new.priority)).collect();
             format!("submit key {key} {tasks:?}")
         }
         Command::Cancel { task_id, .. } => format!("cancel {}", short(*task_id)),

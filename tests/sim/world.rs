@@ -4,15 +4,15 @@
 //! all of it is committed, and only then shown, handed over and answered. Where the writer has a socket or a caller, this
 //! has an actor that may be gone.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
 use taskhub::engine::{
-    Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, Notice, Now, Refusal, Report, Ticks, late_ms,
+    Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, Notice, Now, Refusal, Report, Tasks, Ticks, late_ms,
 };
 use taskhub::settings::{Setting, SettingId};
-use taskhub::task::{ChangeKind, Json, KeyEntry, Name, Status, Task, TaskId, Timestamp};
+use taskhub::task::{ChangeKind, Json, KeyEntry, Links, Name, Status, Task, TaskId, Timestamp};
 
 use super::apps::Apps;
 use super::check::Checker;
@@ -80,7 +80,13 @@ impl Store {
 
     /// Reads a record as a store would: through its text.
     fn read(task: &Task) -> Task {
-        Task::parse(&task.to_json()).expect("the hub reads what it wrote")
+        let mut read = Task::parse(&task.to_json()).expect("the hub reads what it wrote");
+        if let Some(links) = task.links() {
+            let links = Links::parse(&links.to_json()).expect("the hub reads what it wrote");
+            let ties = read.detail.as_mut().and_then(|detail| detail.ties.as_mut()).expect("its record says so");
+            ties.links = Some(Arc::new(links));
+        }
+        read
     }
 }
 
@@ -548,10 +554,15 @@ impl World {
             }
             return;
         }
-        for task_id in absent {
-            if let Some(task) = self.store.tasks.get(&task_id) {
-                self.engine.admit(Store::read(task));
+        // What those name that were looked up may have to be looked up too.
+        let mut absent = absent;
+        for _ in 0..2 {
+            for task_id in absent {
+                if let Some(task) = self.store.tasks.get(&task_id) {
+                    self.engine.admit(Store::read(task));
+                }
             }
+            absent = self.engine.absent(&request.command);
         }
         if let Command::Submit { key: Some(key), .. } = &request.command
             && !self.engine.knows_key(key.key)
@@ -776,7 +787,11 @@ impl World {
             let seed = self.random.u64(..);
             let settings = self.store.settings.values().cloned().collect();
             let (options, rev) = (self.mix.options, self.store.rev);
-            let (engine, batch) = Engine::recover(options, rev, last_id, settings, unfinished, seed, now);
+            let named = unfinished.iter().filter(|task| task.status == Status::Waiting).flat_map(Task::depends_on);
+            let named: BTreeSet<TaskId> = named.copied().collect();
+            let finals = named.iter().filter_map(|id| self.store.tasks.get(id)).filter(|task| task.status.is_final());
+            let tasks = Tasks { relatives: finals.map(|task| Store::read(task)).collect(), unfinished };
+            let (engine, batch) = Engine::recover(options, rev, last_id, settings, tasks, seed, now);
             self.engine = engine;
             self.checker.restarted(&self.store, now);
             self.checker.confirmed(&batch, now);

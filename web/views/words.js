@@ -93,7 +93,7 @@ export function standing(task, now) {
     return last_error ? `again ${when} · ${whatFailed(last_error)}` : when;
   }
   if (status === 'pending' && last_error) return `again · ${whatFailed(last_error)}`;
-  if (status === 'waiting' && task.depends_on) return `for ${count(task.depends_on.length)} ${task.depends_on.length === 1 ? 'task' : 'tasks'}`;
+  if (status === 'waiting' && task.dependencies) return `for ${count(task.dependencies)} ${task.dependencies === 1 ? 'task' : 'tasks'}`;
   return '';
 }
 
@@ -101,6 +101,7 @@ export function standing(task, now) {
 export function waitsWords(reasons, now) {
   const words = {
     time: ({ until }) => `${moment(until, now)}, in ${span(Math.max(0, Date.parse(until) - now))}`,
+    dependency: ({ count: tasks }) => `${count(tasks)} ${tasks === 1 ? 'task' : 'tasks'} that it depends on`,
     queue_paused: () => 'its queue, which is paused',
     queue_limit: ({ limit, running }) => `its queue: ${count(running)} run, and ${count(limit)} may at a time`,
     key_limit: ({ limit, running }) => `others with its key: ${count(running)} run, and ${count(limit)} may at a time`,

@@ -7,7 +7,7 @@
 //! row      = version: u8, checksum of the rest: u64 little endian, the rest
 //! rest     = item* in version 1; in version 2 the same, packed: its length: u32 little endian, an LZ4 block
 //! item     = tag: u8, fields
-//! change   = 1, flags: u8, task_id, rev, at, record, line (unless gone), payload (if flagged), result (if flagged)
+//! change   = 1, flags: u8, task_id, rev, at, record, line (unless gone), payload, result, links (each if flagged)
 //! key      = 2, key: 16, body: 16, expires_at, count, task_id*
 //! checkpoint = 3, task_id, json
 //! progress = 4, task_id, rev, json
@@ -69,7 +69,8 @@ mod flag {
     pub const GONE: u8 = 1;
     pub const PAYLOAD: u8 = 2;
     pub const RESULT: u8 = 4;
-    pub const ALL: u8 = 7;
+    pub const LINKS: u8 = 8;
+    pub const ALL: u8 = 15;
 }
 
 const LEVELS: [Level; 5] = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
@@ -177,7 +178,8 @@ impl Encoder {
         let gone = change.kind == ChangeKind::Gone;
         let flags = if gone { flag::GONE } else { 0 }
             | if change.payload.is_some() { flag::PAYLOAD } else { 0 }
-            | if change.result.is_some() { flag::RESULT } else { 0 };
+            | if change.result.is_some() { flag::RESULT } else { 0 }
+            | if change.links().is_some() { flag::LINKS } else { 0 };
         let out = &mut self.bytes;
         out.extend_from_slice(&[tag::CHANGE, flags]);
         out.extend_from_slice(change.task.task_id.as_bytes());
@@ -191,6 +193,9 @@ impl Encoder {
         self.lines.push(line);
         for json in [&change.payload, &change.result].into_iter().flatten() {
             bytes(out, json.bytes());
+        }
+        if let Some(links) = change.links() {
+            bytes(out, links.to_json().bytes());
         }
     }
 
@@ -347,6 +352,7 @@ pub(super) struct ChangeItem {
     pub line: Bytes,
     pub payload: Option<Json>,
     pub result: Option<Json>,
+    pub links: Option<Json>,
 }
 
 /// Why a row cannot be read.
@@ -462,6 +468,7 @@ impl Cursor {
             line: if has(flag::GONE) { Bytes::new() } else { self.slice()? },
             payload: if has(flag::PAYLOAD) { Some(self.json()?) } else { None },
             result: if has(flag::RESULT) { Some(self.json()?) } else { None },
+            links: if has(flag::LINKS) { Some(self.json()?) } else { None },
         })
     }
 
@@ -550,7 +557,7 @@ mod tests {
 
     use super::*;
     use crate::store::suite::World;
-    use crate::task::{Event, Status};
+    use crate::task::{Event, Links, Status};
 
     /// A commit with everything in it, some of it many times.
     fn commit(seed: u64, tasks: usize) -> Commit {
@@ -588,6 +595,7 @@ mod tests {
             assert_eq!((got.task_id, got.rev, got.at), (change.task.task_id, change.rev, change.at));
             assert_eq!((got.gone, &got.record), (change.kind == ChangeKind::Gone, record));
             assert_eq!((&got.payload, &got.result), (&change.payload, &change.result));
+            assert_eq!(got.links, change.links().map(Links::to_json));
             let line = change.transition().map(|line| serde_json::to_vec(&line).unwrap());
             assert_eq!(got.line, line.unwrap_or_default());
         }

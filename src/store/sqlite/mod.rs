@@ -68,11 +68,11 @@ use self::opening::Ground;
 use self::pool::{Location, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, StagedSetting, Staging};
-use self::view::View;
+use self::view::{Part, View};
 use super::{
     Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, SettingEntry, Store, StoreError,
 };
-use crate::task::{ChangeKind, Json, Task, TaskId, Timestamp};
+use crate::task::{ChangeKind, Json, Links, Task, TaskId, Timestamp};
 
 /// The name of the database in its folder.
 const FILE_NAME: &str = "taskhub.db";
@@ -356,7 +356,7 @@ impl SqliteStore {
             Item::Aside(aside) => staging.aside(row, &aside),
             Item::Change(change) => {
                 self.remember(change.rev, change.task_id);
-                let ChangeItem { task_id, rev, at, gone, record, line, payload, result } = change;
+                let ChangeItem { task_id, rev, at, gone, record, line, payload, result, links } = change;
                 let in_view = match staging.get(task_id).and_then(|staged| staged.record.as_ref()) {
                     Some(record) => record.in_view,
                     None => match self.view_rev(task_id)? {
@@ -365,7 +365,9 @@ impl SqliteStore {
                         settled => settled.is_some(),
                     },
                 };
-                let task = Task::parse(&record).map_err(|error| damaged("read the log", error))?;
+                let mut task = Task::parse(&record).map_err(|error| damaged("read the log", error))?;
+                let staged = staging.get(task_id).and_then(|staged| staged.links.as_ref());
+                attach(&mut task, links.as_ref().or(staged)).map_err(|error| damaged("read the log", error))?;
                 staging.change(
                     row,
                     NewRecord {
@@ -373,11 +375,29 @@ impl SqliteStore {
                         line: &line,
                         payload: payload.as_ref(),
                         result: result.as_ref(),
+                        links,
                     },
                 );
             }
         }
         Ok(())
+    }
+
+    /// Gives a record of the view its links.
+    fn attach_links(&self, task: &mut Task) -> Result<(), StoreError> {
+        const STEP: &str = "read the links of a task";
+        if task.ties().is_none_or(|ties| ties.dependencies == 0) {
+            return Ok(());
+        }
+        let links = self
+            .conn
+            .prepare_cached("SELECT json FROM parts WHERE task_id = ?1 AND part = ?2")
+            .and_then(|mut statement| {
+                let id = task.task_id.as_bytes().as_slice();
+                statement.query_row(params![id, Part::Links as u8], |row| json_of(row, 0)).optional()
+            })
+            .context(STEP)?;
+        attach(task, links.flatten().as_ref()).map_err(|error| damaged(STEP, format!("task {}: {error}", task.task_id)))
     }
 
     fn view_rev(&self, task_id: TaskId) -> Result<Option<u64>, StoreError> {
@@ -488,7 +508,8 @@ impl Store for SqliteStore {
                 gone: change.kind == ChangeKind::Gone,
             };
             let (payload, result) = (change.payload.as_ref(), change.result.as_ref());
-            staging.change(first_row, NewRecord { record, line, payload, result });
+            let links = change.links().map(Links::to_json);
+            staging.change(first_row, NewRecord { record, line, payload, result, links });
         }
         for SettingEntry { change, record } in &commit.settings {
             let record = change.next.is_some().then(|| record.clone());
@@ -572,7 +593,10 @@ impl Store for SqliteStore {
                 statement.query_row([task_id.as_bytes().as_slice()], parse).optional()
             })
             .context(STEP)?;
-        found.transpose().map_err(|error| damaged(STEP, format!("task {task_id}: {error}")))
+        let wrong = |error| damaged(STEP, format!("task {task_id}: {error}"));
+        let Some(mut task) = found.transpose().map_err(wrong)? else { return Ok(None) };
+        self.attach_links(&mut task)?;
+        Ok(Some(task))
     }
 
     fn log_end(&mut self, task_id: TaskId) -> Result<u64, StoreError> {
@@ -654,6 +678,14 @@ impl Store for SqliteStore {
     fn reader(&self) -> Arc<dyn Reader> {
         self.shared.reader()
     }
+}
+
+/// Gives a record the links that stand beside it.
+fn attach(task: &mut Task, links: Option<&Json>) -> Result<(), serde_json::Error> {
+    if let (Some(ties), Some(links)) = (task.detail.as_mut().and_then(|detail| detail.ties.as_mut()), links) {
+        ties.links = Some(Arc::new(Links::parse(links)?));
+    }
+    Ok(())
 }
 
 fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r [u8]>) -> rusqlite::Result<()> {

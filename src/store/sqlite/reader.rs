@@ -44,8 +44,12 @@ impl Shared {
         if record.gone {
             return Some(AtHand::Gone);
         }
-        let stored =
-            Stored { record: record.bytes.clone(), payload: staged.payload.clone(), result: staged.result.clone() };
+        let stored = Stored {
+            record: record.bytes.clone(),
+            payload: staged.payload.clone(),
+            result: staged.result.clone(),
+            links: staged.links.clone(),
+        };
         Some(if record.in_view { AtHand::Beside(stored) } else { AtHand::Whole(stored) })
     }
 }
@@ -72,13 +76,22 @@ impl Reader for Shared {
         let mut statement = conn
             .prepare_cached(
                 "SELECT record, (SELECT json FROM parts WHERE task_id = ?1 AND part = ?2),
-                 (SELECT json FROM parts WHERE task_id = ?1 AND part = ?3) FROM tasks WHERE task_id = ?1",
+                 (SELECT json FROM parts WHERE task_id = ?1 AND part = ?3),
+                 (SELECT json FROM parts WHERE task_id = ?1 AND part = ?4) FROM tasks WHERE task_id = ?1",
             )
             .context(STEP)?;
         let found = statement
-            .query_row(params![task_id.as_bytes().as_slice(), Part::Payload as u8, Part::Result as u8], |row| {
-                Ok(Stored { record: bytes_of(row, 0)?, payload: json_of(row, 1)?, result: json_of(row, 2)? })
-            })
+            .query_row(
+                params![task_id.as_bytes().as_slice(), Part::Payload as u8, Part::Result as u8, Part::Links as u8],
+                |row| {
+                    Ok(Stored {
+                        record: bytes_of(row, 0)?,
+                        payload: json_of(row, 1)?,
+                        result: json_of(row, 2)?,
+                        links: json_of(row, 3)?,
+                    })
+                },
+            )
             .optional()
             .context(STEP)?;
         Ok(match (found, newer) {
@@ -89,6 +102,7 @@ impl Reader for Shared {
                 record: newer.record,
                 payload: newer.payload.or(found.payload),
                 result: newer.result.or(found.result),
+                links: newer.links.or(found.links),
             }),
         })
     }

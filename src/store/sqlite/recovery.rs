@@ -1,13 +1,13 @@
 //! Reading what a store holds when a hub starts on it: all of it, or what is left of a damaged one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::OptionalExtension as _;
 
 use super::failure::{ErrorContext as _, damaged};
 use super::{SqliteStore, id_of, json_of};
 use crate::settings::{Setting, SettingId};
-use crate::store::{LogRange, Reader as _, Recovered, StoreError};
+use crate::store::{LogRange, Reader as _, Recovered, Store as _, StoreError};
 use crate::task::{Run, Status, Task, TaskId, Timestamp};
 
 const RECOVER: &str = "recover";
@@ -22,6 +22,8 @@ impl SqliteStore {
             self.read_unfinished(status, &mut unfinished)?;
         }
         unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
+        unfinished.iter_mut().try_for_each(|task| self.attach_links(task))?;
+        let relatives = self.read_relatives(&unfinished)?;
         let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
         Ok(Recovered {
             openings,
@@ -30,9 +32,23 @@ impl SqliteStore {
             last_at,
             settings: self.read_settings()?,
             unfinished,
+            relatives,
             counts,
             damage: None,
         })
+    }
+
+    /// What waiting tasks depend on and what is final.
+    fn read_relatives(&mut self, unfinished: &[Task]) -> Result<Vec<Task>, StoreError> {
+        let is_unfinished = |task_id: &TaskId| unfinished.binary_search_by_key(task_id, |task| task.task_id).is_ok();
+        let waiting = unfinished.iter().filter(|task| task.status == Status::Waiting);
+        let named: BTreeSet<TaskId> =
+            waiting.flat_map(|task| task.depends_on()).copied().filter(|id| !is_unfinished(id)).collect();
+        let mut relatives = Vec::new();
+        for task_id in named {
+            relatives.extend(self.task(task_id)?);
+        }
+        Ok(relatives)
     }
 
     fn read_settings(&self) -> Result<Vec<Setting>, StoreError> {
@@ -105,7 +121,9 @@ impl SqliteStore {
                 by_id.insert(task_id, Task::clone(&record.task));
             }
         }
-        let unfinished: Vec<Task> = by_id.into_values().collect();
+        // As far as they can be read.
+        let mut unfinished: Vec<Task> = by_id.into_values().collect();
+        unfinished.iter_mut().for_each(|task| _ = self.attach_links(task));
         let settled = self.read_settings().unwrap_or_default();
         let mut settings: BTreeMap<SettingId, Setting> =
             settled.into_iter().map(|setting| (setting.id(), setting)).collect();
@@ -122,6 +140,7 @@ impl SqliteStore {
             last_at: self.last_at(&unfinished).unwrap_or_default(),
             settings: settings.into_values().collect(),
             unfinished,
+            relatives: Vec::new(),
             counts,
             damage: Some(damage),
         }

@@ -51,6 +51,7 @@ pub(super) struct Staged {
     pub record: Option<StagedRecord>,
     pub payload: Option<Json>,
     pub result: Option<Json>,
+    pub links: Option<Json>,
     /// History lines, each after a newline.
     pub lines: Vec<u8>,
     /// The `rev` of the first of them.
@@ -88,6 +89,7 @@ pub(super) struct NewRecord<'a> {
     pub line: &'a [u8],
     pub payload: Option<&'a Json>,
     pub result: Option<&'a Json>,
+    pub links: Option<Json>,
 }
 
 /// The newest record of a setting; none where it is not set any more.
@@ -123,7 +125,7 @@ impl Staging {
     }
 
     pub fn change(&mut self, row: i64, change: NewRecord<'_>) {
-        let NewRecord { mut record, line, payload, result } = change;
+        let NewRecord { mut record, line, payload, result, links } = change;
         let staged = self.entry(row, record.task.task_id);
         if let Some(before) = &staged.record {
             record.in_view = before.in_view;
@@ -144,6 +146,7 @@ impl Staging {
             if let Some(result) = result {
                 staged.result = Some(result.clone());
             }
+            staged.links = links.or(staged.links.take());
             if staged.progress.as_ref().is_some_and(|(of, _)| *of < record.rev) {
                 staged.progress = None;
             }
@@ -282,6 +285,7 @@ impl Staged {
             record: None,
             payload: None,
             result: None,
+            links: None,
             lines: Vec::new(),
             lines_from: u64::MAX,
             checkpoint: None,
@@ -292,7 +296,7 @@ impl Staged {
 
     /// What is to be written beside the record.
     fn bytes(&self) -> usize {
-        let parts = [&self.payload, &self.result, &self.checkpoint].into_iter().flatten().map(Json::len);
+        let parts = [&self.payload, &self.result, &self.checkpoint, &self.links].into_iter().flatten().map(Json::len);
         let lines = self.logs.as_ref().map_or(0, |logs| logs.bytes());
         parts.sum::<usize>() + lines
     }

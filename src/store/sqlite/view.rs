@@ -26,6 +26,7 @@ pub(super) enum Part {
     Payload = 1,
     Result = 2,
     Checkpoint = 3,
+    Links = 4,
 }
 
 /// The statements of one settling.
@@ -103,8 +104,12 @@ impl<'c> View<'c> {
                 }
             }
         }
-        let parts =
-            [(Part::Payload, &staged.payload), (Part::Result, &staged.result), (Part::Checkpoint, &staged.checkpoint)];
+        let parts = [
+            (Part::Payload, &staged.payload),
+            (Part::Result, &staged.result),
+            (Part::Checkpoint, &staged.checkpoint),
+            (Part::Links, &staged.links),
+        ];
         for (part, json) in parts {
             if let Some(json) = json {
                 self.part.execute(params![id, part as u8, &json.bytes()[..]]).context(STEP)?;

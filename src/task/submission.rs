@@ -1,0 +1,269 @@
+//! A submission as it is decided: new tasks, and what they depend on, with the names that they give each other resolved.
+//!
+//! All that can be said of it without knowing any other task is said here, before the one who decides is troubled with it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Invalid, Name, NewTask, TaskId};
+
+/// The most dependencies of one submission. Each is kept in memory until what has it runs.
+pub const EDGES_MAX: usize = 100_000;
+
+/// Names that stand for something else than a task that is called so.
+const RESERVED: [&str; 3] = ["self", "prev", "group"];
+
+/// New tasks that have passed all checks that need no others.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    tasks: Vec<NewTask>,
+    /// One for each task; empty where none has any.
+    ties: Vec<NewTies>,
+}
+
+/// What a new task depends on.
+#[derive(Clone, Debug, Default)]
+pub struct NewTies {
+    pub depends_on: Vec<Dependency>,
+    /// See [`Links`](super::Links).
+    pub names: BTreeMap<Name, (u32, u32)>,
+}
+
+/// A task that a new one depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dependency {
+    On(TaskId),
+    /// On another one of the same submission: its place.
+    OnNew(u32),
+}
+
+impl Submission {
+    /// Checks what can be checked without knowing other tasks, and resolves `@` names.
+    pub fn check(tasks: Vec<NewTask>, payload_bytes_max: usize) -> Result<Submission, Invalid> {
+        let at = Places { count: tasks.len() };
+        for (place, new) in tasks.iter().enumerate() {
+            new.check(payload_bytes_max).map_err(|invalid| at.within(place, invalid))?;
+        }
+        let places = named(&tasks, at)?;
+        if tasks.iter().all(|new| new.depends_on.is_empty()) {
+            return Ok(Submission { tasks, ties: Vec::new() });
+        }
+        let mut edges = 0;
+        let mut ties = Vec::with_capacity(tasks.len());
+        for (place, new) in tasks.iter().enumerate() {
+            edges += new.depends_on.len();
+            if edges > EDGES_MAX {
+                let over = Invalid::limit("depends_on", EDGES_MAX as u64, "dependencies in one submission");
+                return Err(at.within(place, over));
+            }
+            ties.push(NewTies::of(new, place, &places).map_err(|invalid| at.within(place, invalid))?);
+        }
+        match cycle(&ties) {
+            None => Ok(Submission { tasks, ties }),
+            Some(cycle) => {
+                let names: Vec<String> = cycle.iter().map(|place| name_of(&tasks, *place)).collect();
+                let detail = format!("must not go in a circle: {}", names.join(" needs "));
+                Err(at.within(cycle[0] as usize, Invalid::value("depends_on", detail)))
+            }
+        }
+    }
+
+    /// The new tasks.
+    pub fn tasks(&self) -> &[NewTask] {
+        &self.tasks
+    }
+
+    /// Whether some of them depend on others.
+    pub fn has_ties(&self) -> bool {
+        !self.ties.is_empty()
+    }
+
+    /// The ids of tasks of before that they depend on.
+    pub fn known(&self) -> impl Iterator<Item = TaskId> {
+        self.ties.iter().flat_map(|ties| &ties.depends_on).filter_map(|dependency| match dependency {
+            Dependency::On(task_id) => Some(*task_id),
+            Dependency::OnNew(_) => None,
+        })
+    }
+
+    /// The new tasks, each with its ties.
+    pub fn into_parts(self) -> impl ExactSizeIterator<Item = (NewTask, NewTies)> {
+        let mut ties = self.ties.into_iter();
+        self.tasks.into_iter().map(move |new| (new, ties.next().unwrap_or_default()))
+    }
+}
+
+impl NewTies {
+    fn of(new: &NewTask, own: usize, places: &HashMap<&str, u32>) -> Result<NewTies, Invalid> {
+        let mut ties = NewTies::default();
+        let mut known = HashSet::new();
+        for (at, text) in new.depends_on.iter().enumerate() {
+            let wrong = |detail: String| Invalid::value(format!("depends_on[{at}]"), detail);
+            let dependency = match text.strip_prefix('@') {
+                Some(name) => {
+                    let place = places.get(name).ok_or_else(|| wrong(format!("names no task of this call: {text}")))?;
+                    if *place as usize == own {
+                        return Err(wrong("must not be the task itself".to_owned()));
+                    }
+                    ties.names.insert(Name::new(name), (at as u32, 1));
+                    Dependency::OnNew(*place)
+                }
+                None => {
+                    let task_id = text.parse().map_err(|_| wrong("must be the id of a task, or @ref".to_owned()))?;
+                    Dependency::On(task_id)
+                }
+            };
+            if !known.insert(dependency) {
+                return Err(wrong(format!("stands there twice: {text}")));
+            }
+            ties.depends_on.push(dependency);
+        }
+        Ok(ties)
+    }
+}
+
+/// How a task of a submission is named in errors.
+#[derive(Clone, Copy)]
+struct Places {
+    count: usize,
+}
+
+impl Places {
+    fn within(self, place: usize, invalid: Invalid) -> Invalid {
+        match self.count {
+            1 => invalid,
+            _ => invalid.within(format_args!("tasks[{place}]")),
+        }
+    }
+}
+
+fn name_of(tasks: &[NewTask], place: u32) -> String {
+    match &tasks[place as usize].reference {
+        Some(name) => format!("@{name}"),
+        None => format!("tasks[{place}]"),
+    }
+}
+
+/// The places of the tasks that have a name.
+fn named(tasks: &[NewTask], at: Places) -> Result<HashMap<&str, u32>, Invalid> {
+    let mut places = HashMap::new();
+    for (place, new) in tasks.iter().enumerate() {
+        let Some(name) = new.reference.as_deref() else { continue };
+        let wrong = |detail: &str| at.within(place, Invalid::value("ref", detail));
+        if RESERVED.contains(&name) {
+            return Err(wrong("must not be self, prev or group"));
+        }
+        if places.insert(name, place as u32).is_some() {
+            return Err(wrong("is the name of another task of this call"));
+        }
+    }
+    Ok(places)
+}
+
+/// Tasks that wait for each other in a circle, where there are any: in the order in which each needs the next, the first
+/// one again at the end.
+fn cycle(ties: &[NewTies]) -> Option<Vec<u32>> {
+    let new = |place: u32| {
+        ties[place as usize].depends_on.iter().filter_map(|dependency| match dependency {
+            Dependency::OnNew(place) => Some(*place),
+            Dependency::On(_) => None,
+        })
+    };
+    // Takes away what depends on nothing that is left, until nothing more can be taken.
+    let mut left: Vec<usize> = (0..ties.len() as u32).map(|place| new(place).count()).collect();
+    let mut dependents: Vec<Vec<u32>> = vec![Vec::new(); ties.len()];
+    for place in 0..ties.len() as u32 {
+        new(place).for_each(|dependency| dependents[dependency as usize].push(place));
+    }
+    let mut free: Vec<u32> = (0..ties.len() as u32).filter(|place| left[*place as usize] == 0).collect();
+    while let Some(place) = free.pop() {
+        for dependent in &dependents[place as usize] {
+            left[*dependent as usize] -= 1;
+            if left[*dependent as usize] == 0 {
+                free.push(*dependent);
+            }
+        }
+    }
+    // From any that is left on, each one needs another that is.
+    let is_left = |place: &u32| left[*place as usize] > 0;
+    let mut path: Vec<u32> = vec![(0..ties.len() as u32).find(is_left)?];
+    let mut seen: HashMap<u32, usize> = HashMap::new();
+    loop {
+        let last = path[path.len() - 1];
+        if let Some(from) = seen.insert(last, path.len() - 1) {
+            return Some(path.split_off(from));
+        }
+        path.push(new(last).find(is_left)?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(name: &str, depends_on: &[&str]) -> NewTask {
+        NewTask {
+            reference: Some(name.to_owned()),
+            depends_on: depends_on.iter().map(|text| text.to_string()).collect(),
+            ..NewTask::new("t")
+        }
+    }
+
+    fn check(tasks: Vec<NewTask>) -> Result<Submission, String> {
+        Submission::check(tasks, 1_000).map_err(|invalid| invalid.to_string())
+    }
+
+    #[test]
+    fn names_are_resolved_forward_and_back() {
+        let id = "01890000-0000-7000-8000-00000000002a";
+        let submission =
+            check(vec![task("a", &["@c"]), task("b", &[]), task("c", &["@b", id]), NewTask::new("t")]).unwrap();
+        assert_eq!(submission.known().collect::<Vec<_>>(), [id.parse().unwrap()]);
+        let parts: Vec<_> = submission.into_parts().map(|(_, ties)| ties).collect();
+        assert_eq!(parts[0].depends_on, [Dependency::OnNew(2)]);
+        assert_eq!(parts[2].depends_on, [Dependency::OnNew(1), Dependency::On(id.parse().unwrap())]);
+        assert_eq!(parts[2].names, [(Name::new("b"), (0, 1))].into());
+        assert!(parts[1].depends_on.is_empty() && parts[3].depends_on.is_empty());
+        assert!(!check(vec![task("a", &[])]).unwrap().has_ties());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (tasks, expected) in [
+            (vec![task("a", &["@b"])], "depends_on[0] names no task of this call: @b"),
+            (vec![task("a", &["b"])], "depends_on[0] must be the id of a task, or @ref"),
+            (vec![task("a", &[]), task("a", &[])], "tasks[1].ref is the name of another task of this call"),
+            (vec![task("self", &[])], "ref must not be self, prev or group"),
+            (vec![task("a b", &[])], "ref"),
+            (vec![task("a", &["@a"]), task("b", &[])], "tasks[0].depends_on[0] must not be the task itself"),
+            (vec![task("a", &[]), task("b", &["@a", "@a"])], "tasks[1].depends_on[1] stands there twice: @a"),
+            (
+                vec![
+                    task("x", &["@a"]),
+                    task("a", &["@b"]),
+                    task("b", &["@c", "@x2"]),
+                    task("c", &["@a"]),
+                    task("x2", &[]),
+                ],
+                "tasks[1].depends_on must not go in a circle: @a needs @b needs @c needs @a",
+            ),
+            (
+                vec![NewTask { on_dependency_failure: Some(Default::default()), ..NewTask::new("t") }],
+                "on_dependency_failure must not stand without depends_on",
+            ),
+        ] {
+            let refused = check(tasks).unwrap_err();
+            assert!(refused.starts_with(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn many_dependencies_are_counted_over_all_tasks() {
+        let names: Vec<String> = (0..317).map(|n| format!("@n{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let sources = || names.iter().map(|name| task(&name[1..], &[]));
+        let sinks = |count: usize| (0..count).map(|n| task(&format!("s{n}"), &names));
+        assert!(check(sources().chain(sinks(315)).collect()).is_ok());
+        let refused = check(sources().chain(sinks(316)).collect()).unwrap_err();
+        assert_eq!(refused, "tasks[632].depends_on must be at most 100000 dependencies in one submission");
+    }
+}

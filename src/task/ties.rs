@@ -1,0 +1,67 @@
+//! What ties a task to others: the tasks that it depends on, and the workflow that it is part of.
+//!
+//! What a task depends on never changes, and may be ten thousand ids. So it is written once, beside the record, like a
+//! payload: [`Links`]. The record itself says only how many they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Json, Name, TaskId};
+
+/// The most tasks that one depends on, that depend on one, and that a workflow is made of.
+pub const TIES_MAX: usize = 10_000;
+
+/// What few tasks have: ties to others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ties {
+    /// How many tasks it depends on.
+    pub dependencies: u32,
+    /// Which these are. Of every unfinished task that has some; a final one that was read from the store may lack them.
+    pub links: Option<Arc<Links>>,
+    pub on_dependency_failure: OnDependencyFailure,
+}
+
+/// What becomes of a task when one that it depends on fails or is cancelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDependencyFailure {
+    /// It is cancelled.
+    #[default]
+    Cancel,
+    /// It fails, with the kind `dependency`.
+    Fail,
+    /// It runs all the same, once all are final.
+    Run,
+}
+
+impl OnDependencyFailure {
+    /// Whether it is what holds where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == OnDependencyFailure::default()
+    }
+}
+
+/// What stands beside the record of a task with ties.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Links {
+    /// In the order in which they were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<TaskId>,
+    /// Names in the payload, each with the places in `depends_on` that it stands for: from, and so many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<Name, (u32, u32)>,
+}
+
+impl Links {
+    /// The text in which they are kept.
+    pub fn to_json(&self) -> Json {
+        Json::of(self).expect("ids and names are JSON")
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    pub fn parse(text: &Json) -> Result<Links, serde_json::Error> {
+        text.to()
+    }
+}
