@@ -31,6 +31,7 @@ mod damage_tests;
 mod failure;
 mod fresh;
 mod keeper;
+mod links;
 mod names;
 mod opening;
 mod pages;
@@ -63,12 +64,13 @@ pub use self::care::{Findings, accept, backup, check, restore};
 use self::body::{ChangeItem, Encoder, Item, SettingItem};
 use self::failure::{ErrorContext as _, damaged};
 use self::keeper::{Damage, Keeper};
+use self::links::attach;
 use self::names::{FolderLock, lock, sync_folder};
 use self::opening::Ground;
 use self::pool::{Location, Pool};
 use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, StagedSetting, Staging};
-use self::view::{Part, View};
+use self::view::View;
 use super::{
     Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, SettingEntry, Store, StoreError,
 };
@@ -383,23 +385,6 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Gives a record of the view its links.
-    fn attach_links(&self, task: &mut Task) -> Result<(), StoreError> {
-        const STEP: &str = "read the links of a task";
-        if task.ties().is_none_or(|ties| ties.dependencies == 0) {
-            return Ok(());
-        }
-        let links = self
-            .conn
-            .prepare_cached("SELECT json FROM parts WHERE task_id = ?1 AND part = ?2")
-            .and_then(|mut statement| {
-                let id = task.task_id.as_bytes().as_slice();
-                statement.query_row(params![id, Part::Links as u8], |row| json_of(row, 0)).optional()
-            })
-            .context(STEP)?;
-        attach(task, links.flatten().as_ref()).map_err(|error| damaged(STEP, format!("task {}: {error}", task.task_id)))
-    }
-
     fn view_rev(&self, task_id: TaskId) -> Result<Option<u64>, StoreError> {
         let rev: Option<i64> = self
             .conn
@@ -678,14 +663,6 @@ impl Store for SqliteStore {
     fn reader(&self) -> Arc<dyn Reader> {
         self.shared.reader()
     }
-}
-
-/// Gives a record the links that stand beside it.
-fn attach(task: &mut Task, links: Option<&Json>) -> Result<(), serde_json::Error> {
-    if let (Some(ties), Some(links)) = (task.detail.as_mut().and_then(|detail| detail.ties.as_mut()), links) {
-        ties.links = Some(Arc::new(Links::parse(links)?));
-    }
-    Ok(())
 }
 
 fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r [u8]>) -> rusqlite::Result<()> {
