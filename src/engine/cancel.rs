@@ -35,6 +35,9 @@ impl Engine {
         if task.cancel_requested() {
             return Ok(Answer::Task(task));
         }
+        if task.is_workflow() && task.status == Status::Running {
+            return Ok(Answer::Task(self.cancel_workflow(&task, reason, cx)));
+        }
         let mut next = Task::clone(&task);
         if task.status == Status::Running {
             keep_progress(&mut next, cx.ticks);

@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 
 use crate::task::TaskId;
 
-use super::Cx;
 use super::core::Engine;
+use super::{Cx, NotNow};
 
 /// Something to be looked at.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Consequence {
     Release(TaskId),
     /// A task that waits, and of which one that it depends on did not complete.
     FailedBy { task_id: TaskId, dependency: TaskId },
+    /// A workflow that has changed, or of which a task has.
+    Workflow(TaskId),
 }
 
 /// What is still to be looked at.
@@ -52,6 +54,13 @@ impl Consequences {
         let (cause, consequence) = self.queue.pop_front()?;
         self.done.push((cause, rev, consequence.clone()));
         Some(consequence)
+    }
+
+    /// The last one cannot be worked off now.
+    fn put_back(&mut self) {
+        if let Some((cause, _, consequence)) = self.done.pop() {
+            self.queue.push_front((cause, consequence));
+        }
     }
 
     /// The steps above this `rev` are taken back.
@@ -80,6 +89,11 @@ impl Engine {
                 Consequence::Waits(task_id) => self.look_at_dependencies(task_id, cx),
                 Consequence::Release(task_id) => self.release(task_id, cx),
                 Consequence::FailedBy { task_id, dependency } => self.fail_by(task_id, dependency, cx),
+                Consequence::Workflow(task_id) => {
+                    if let Err(NotNow) = self.look_at_workflow(task_id, cx) {
+                        return self.consequences.put_back();
+                    }
+                }
             }
         }
     }

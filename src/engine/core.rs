@@ -20,7 +20,8 @@ use super::private::{Journal, Private};
 use super::quotas::Quotas;
 use super::timers::{Alarm, At, Timers};
 use super::workers::Worker;
-use super::{Answer, Batch, Command, Cx, Notice, Now, Refusal, Ticks, WorkerState};
+use super::workflows::{Parts, is_shut};
+use super::{Answer, Batch, Command, Cx, NotNow, Notice, Now, Refusal, Ticks, WorkerState};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +77,7 @@ pub struct Engine {
     /// Final tasks in `tasks`, in the order they came.
     finals: VecDeque<TaskId>,
     /// Deleted in this batch: the store still has them, but a later command must not bring them back from there.
-    gone: HashSet<TaskId, IdHasher>,
+    pub(super) gone: HashSet<TaskId, IdHasher>,
     pub(super) lanes: Lanes,
     pub(super) groups: WorkerGroups,
     pub(super) timers: Timers,
@@ -96,6 +97,8 @@ pub struct Engine {
     pub(super) quotas: Quotas,
     pub(super) dependencies: Dependencies,
     pub(super) consequences: Consequences,
+    /// The tasks of workflows, counted. Of each that is not final, and of some that are.
+    pub(super) parts: HashMap<TaskId, Parts, IdHasher>,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
     pub(super) recovering: bool,
@@ -148,6 +151,7 @@ impl Engine {
             quotas: Quotas::default(),
             dependencies: Dependencies::default(),
             consequences: Consequences::default(),
+            parts: HashMap::default(),
             draining: false,
             recovering: false,
         }
@@ -190,21 +194,23 @@ impl Engine {
         let ids: &[TaskId] = match command {
             Command::Submit { submission, .. } => return submission.known().filter(|id| self.is_absent(*id)).collect(),
             Command::Retry { task_id, .. } if !self.is_absent(*task_id) => {
-                self.tasks.get(task_id).map_or(&[], |task| task.depends_on())
+                let depends_on = self.tasks.get(task_id).into_iter().flat_map(|task| task.depends_on()).copied();
+                return depends_on.chain(self.undone_with(*task_id)).filter(|id| self.is_absent(*id)).collect();
             }
             Command::Cancel { task_id, .. }
             | Command::CancelWaiting { task_id, .. }
             | Command::Retry { task_id, .. }
             | Command::Update { task_id, .. }
-            | Command::Delete { task_id }
             | Command::Report { task_id, .. } => std::slice::from_ref(task_id),
-            Command::Expire { task_ids } => task_ids,
+            // With the workflows around them, which may need them.
+            Command::Delete { task_id } => return self.absent_around(*task_id).into_iter().collect(),
+            Command::Expire { task_ids } => return task_ids.iter().filter_map(|id| self.absent_around(*id)).collect(),
             _ => return Vec::new(),
         };
         ids.iter().copied().filter(|id| self.is_absent(*id)).collect()
     }
 
-    fn is_absent(&self, task_id: TaskId) -> bool {
+    pub(super) fn is_absent(&self, task_id: TaskId) -> bool {
         !self.tasks.contains_key(&task_id) && !self.gone.contains(&task_id)
     }
 
@@ -220,7 +226,9 @@ impl Engine {
     /// Lets go of final tasks beyond those kept at hand, and of workers that are gone. To be called between batches, when
     /// the store and the engine say the same: what a revert would bring back must still be here.
     pub fn shed(&mut self) {
-        self.gone.clear();
+        for task_id in self.gone.drain().filter(|task_id| !self.tasks.contains_key(task_id)) {
+            self.parts.remove(&task_id);
+        }
         self.journal.clear();
         self.quotas.round_over();
         self.consequences.round_over();
@@ -229,12 +237,20 @@ impl Engine {
             // They may ask how a task ended.
             return;
         }
+        let mut kept = Vec::new();
         while self.finals.len() > FINALS_RESIDENT_MAX {
             let Some(task_id) = self.finals.pop_front() else { break };
-            if self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
-                self.tasks.remove(&task_id);
+            if !self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
+                continue;
             }
+            if self.parts.get(&task_id).is_some_and(Parts::has_open) {
+                kept.push(task_id);
+                continue;
+            }
+            self.parts.remove(&task_id);
+            self.tasks.remove(&task_id);
         }
+        self.finals.extend(kept);
     }
 
     /// Decides one command, with what follows. A refusal has changed nothing.
@@ -356,6 +372,7 @@ impl Engine {
             left -= 1;
         }
         self.answer_claims(cx);
+        self.follow(cx);
         left == 0
     }
 
@@ -410,26 +427,30 @@ impl Engine {
             payload,
             result,
         });
-        self.tell_others(
-            cx.batch.changes.last().and_then(|change| change.prev.as_ref()).map(|prev| prev.status),
-            &task,
-        );
+        let before = cx.batch.changes.last().and_then(|change| change.prev.clone());
+        self.tell_others(before.as_deref(), &task);
         task
     }
 
     /// What follows from a step for other tasks is looked at later.
-    fn tell_others(&mut self, before: Option<Status>, task: &Task) {
-        if task.status == Status::Waiting && before != Some(Status::Waiting) {
+    fn tell_others(&mut self, before: Option<&Task>, task: &Task) {
+        let was = before.map(|before| before.status);
+        if task.status == Status::Waiting && was != Some(Status::Waiting) {
             self.consequences.push(self.rev, Consequence::Waits(task.task_id));
         }
-        if task.status.is_final() && before.is_some_and(|before| !before.is_final()) {
-            self.tell_dependents(task.task_id);
+        let ended = task.status.is_final() && was.is_some_and(|was| !was.is_final());
+        if ended || before.is_some_and(is_shut) && !is_shut(task) {
+            self.tell_dependents(task);
+        }
+        if task.ties().is_some() {
+            self.tell_workflow(before, task);
         }
     }
 
     fn delete(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
-        if !task.status.is_final() || self.is_still_told(task_id) {
+        let has_open = self.parts.get(&task_id).is_some_and(Parts::has_open);
+        if !task.status.is_final() || has_open || self.is_needed(&task) || self.is_still_told(task_id) {
             return Err(Refusal::TaskNotFinished);
         }
         self.rev += 1;
@@ -488,7 +509,8 @@ impl Engine {
     /// Puts one record in the place of another, in the map and in every index.
     pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
         let before = old.map(|old| self.unindex(old)).unwrap_or_default();
-        let held = |task: Option<&Arc<Task>>| task.is_some_and(|task| !task.status.is_final());
+        let holds = |task: Option<&Arc<Task>>| task.is_some_and(|task| !task.status.is_final());
+        let shut = |task: Option<&Arc<Task>>| task.is_some_and(|task| is_shut(task));
         if let Some(new) = new {
             let mut private = self.journal.take(new.rev).unwrap_or_default();
             if let Some(old) = old {
@@ -499,10 +521,19 @@ impl Engine {
         } else if let Some(old) = old {
             self.tasks.remove(&old.task_id);
         }
-        if held(old) != held(new)
-            && let Some(task) = new.or(old)
+        if let Some(task) = new.or(old)
+            && (holds(old) != holds(new) || shut(old) != shut(new))
         {
-            self.dependencies.changed(task.task_id, held(new));
+            let Engine { dependencies, tasks, .. } = self;
+            dependencies.changed(task.task_id, |dependent| {
+                let is_part = tasks.get(&dependent).is_some_and(|it| it.workflow_id() == Some(task.task_id));
+                let (was, is) = if is_part { (shut(old), shut(new)) } else { (holds(old), holds(new)) };
+                (was != is).then_some(is)
+            });
+        }
+        // The counts of one that is deleted are needed again if that is taken back.
+        if let Some(old) = old.filter(|old| new.is_none() && old.is_workflow() && !old.status.is_final()) {
+            self.parts.remove(&old.task_id);
         }
         if let Some(old) = old {
             self.journal.keep(old.rev, before);
@@ -510,14 +541,22 @@ impl Engine {
     }
 
     fn index(&mut self, task: &Arc<Task>, private: Private, now: Now) {
+        if let Some(parts) = task.workflow_id().and_then(|workflow_id| self.parts.get_mut(&workflow_id)) {
+            parts.insert(task);
+        }
         if task.status.is_final() {
             return self.finals.push_back(task.task_id);
         }
         self.unfinished += 1;
-        self.keyed.insert(task);
-        self.quotas.insert(task);
+        if task.is_workflow() {
+            self.parts.entry(task.task_id).or_default();
+        } else {
+            self.keyed.insert(task);
+            self.quotas.insert(task);
+        }
         self.set_deadlines(task, &private, now);
         match task.status {
+            Status::Pending | Status::Running if task.is_workflow() => {}
             Status::Pending => {
                 self.lanes.insert(task, private.turn, &mut self.groups);
                 self.expect_service(task, private.served_at, now);
@@ -529,8 +568,7 @@ impl Engine {
             }
             Status::Waiting => {
                 let tasks = &self.tasks;
-                let holds = |id: TaskId| tasks.get(&id).is_some_and(|task| !task.status.is_final());
-                self.dependencies.insert(task, holds);
+                self.dependencies.insert(task, |id| tasks.get(&id).is_some_and(|other| other.holds(task)));
             }
             Status::Completed | Status::Failed | Status::Cancelled => unreachable!("it is not final"),
         }
@@ -538,14 +576,20 @@ impl Engine {
 
     fn unindex(&mut self, task: &Arc<Task>) -> Private {
         let mut private = Private::default();
+        if let Some(parts) = task.workflow_id().and_then(|workflow_id| self.parts.get_mut(&workflow_id)) {
+            parts.remove(task);
+        }
         if task.status.is_final() {
             return private;
         }
         self.unfinished -= 1;
-        self.keyed.remove(task);
-        self.quotas.remove(task);
+        if !task.is_workflow() {
+            self.keyed.remove(task);
+            self.quotas.remove(task);
+        }
         self.clear_deadlines(task, &mut private);
         match task.status {
+            Status::Pending | Status::Running if task.is_workflow() => {}
             Status::Pending => {
                 private.turn = self.lanes.remove(task, &mut self.groups);
                 private.served_at = self.end_service(task);
@@ -630,6 +674,10 @@ impl Ticks for () {
 
     fn spoke(&self, _: TaskId, _: u32) -> Option<u64> {
         None
+    }
+
+    fn result(&self, _: TaskId) -> Result<Option<Json>, NotNow> {
+        Ok(None)
     }
 }
 

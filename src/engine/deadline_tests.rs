@@ -1,10 +1,10 @@
 //! Deadlines, silence, and requests to stop.
 
-use crate::task::{Cancel, NewTask, Outcome, RetryPolicy, Status, Task, TaskId, Timestamp};
+use crate::task::{Cancel, Json, NewTask, Outcome, RetryPolicy, Status, Task, TaskId, Timestamp};
 
 use super::rig::{EngineRig, runs};
 use super::tests::{complete, fail};
-use super::{Answer, Command, Cx, Notice, Now, Refusal, Report, Ticks};
+use super::{Answer, Command, Cx, NotNow, Notice, Now, Refusal, Report, Ticks};
 
 /// How a task failed.
 fn kind(task: &Task) -> &str {
@@ -205,6 +205,10 @@ impl Ticks for Spoke {
 
     fn spoke(&self, _: TaskId, attempt: u32) -> Option<u64> {
         (attempt == 1).then_some(self.0)
+    }
+
+    fn result(&self, _: TaskId) -> Result<Option<Json>, NotNow> {
+        Ok(None)
     }
 }
 

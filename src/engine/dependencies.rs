@@ -19,6 +19,7 @@ use crate::task::{Event, Failure, IdHasher, Invalid, Json, OnDependencyFailure, 
 
 use super::consequences::Consequence;
 use super::core::{Engine, Step};
+use super::workflows::is_shut;
 use super::{Cx, Refusal};
 
 /// Who waits for whom.
@@ -32,6 +33,21 @@ pub(super) struct Dependencies {
     held_by: HashMap<TaskId, u32, IdHasher>,
 }
 
+/// What a waiting task may be held by: what it depends on, and the workflow that it is part of.
+fn names(task: &Task) -> impl Iterator<Item = TaskId> {
+    task.depends_on().iter().copied().chain(task.workflow_id())
+}
+
+impl Task {
+    /// Whether it holds a task that waits and names it: until it is final, or, as the workflow of that, until it is open.
+    pub(super) fn holds(&self, dependent: &Task) -> bool {
+        match dependent.workflow_id() == Some(self.task_id) {
+            true => is_shut(self),
+            false => !self.status.is_final(),
+        }
+    }
+}
+
 /// The edges that lead away from a task.
 fn from(task_id: TaskId) -> RangeInclusive<(TaskId, TaskId)> {
     (task_id, TaskId::from_bytes([0; 16]))..=(task_id, TaskId::from_bytes([u8::MAX; 16]))
@@ -41,38 +57,38 @@ impl Dependencies {
     /// A record stands that waits.
     pub(super) fn insert(&mut self, task: &Task, holds: impl Fn(TaskId) -> bool) {
         let mut held_by = 0;
-        for dependency in task.depends_on() {
-            if self.edges.insert((*dependency, task.task_id)) {
-                *self.fan_out.entry(*dependency).or_default() += 1;
+        for dependency in names(task) {
+            if self.edges.insert((dependency, task.task_id)) {
+                *self.fan_out.entry(dependency).or_default() += 1;
             }
-            held_by += u32::from(holds(*dependency));
+            held_by += u32::from(holds(dependency));
         }
         self.held_by.insert(task.task_id, held_by);
     }
 
     /// It stands no more.
     pub(super) fn remove(&mut self, task: &Task) {
-        for dependency in task.depends_on() {
-            if !self.edges.remove(&(*dependency, task.task_id)) {
+        for dependency in names(task) {
+            if !self.edges.remove(&(dependency, task.task_id)) {
                 continue;
             }
-            if let Some(count) = self.fan_out.get_mut(dependency) {
+            if let Some(count) = self.fan_out.get_mut(&dependency) {
                 *count -= 1;
                 if *count == 0 {
-                    self.fan_out.remove(dependency);
+                    self.fan_out.remove(&dependency);
                 }
             }
         }
         self.held_by.remove(&task.task_id);
     }
 
-    /// A task holds its dependents from now on, or does not any more.
-    pub(super) fn changed(&mut self, task_id: TaskId, holds: bool) {
+    /// A task holds some of its dependents from now on, or does not any more: `holds` says so of each, where it changed.
+    pub(super) fn changed(&mut self, task_id: TaskId, holds: impl Fn(TaskId) -> Option<bool>) {
         if !self.fan_out.contains_key(&task_id) {
             return;
         }
         for (_, dependent) in self.edges.range(from(task_id)) {
-            if let Some(held_by) = self.held_by.get_mut(dependent) {
+            if let (Some(held_by), Some(holds)) = (self.held_by.get_mut(dependent), holds(*dependent)) {
                 *held_by = if holds { *held_by + 1 } else { held_by.saturating_sub(1) };
             }
         }
@@ -102,7 +118,7 @@ impl Engine {
 
     /// Those that a waiting task names and that hold it.
     pub(super) fn held_by<'e>(&'e self, task: &'e Task) -> impl Iterator<Item = TaskId> + 'e {
-        task.depends_on().iter().copied().filter(|dependency| self.is_unfinished(*dependency))
+        names(task).filter(|dependency| self.tasks.get(dependency).is_some_and(|other| other.holds(task)))
     }
 
     /// Whether a new task may depend on this one.
@@ -134,10 +150,16 @@ impl Engine {
     }
 
     /// What follows from a step for the tasks that name this one.
-    pub(super) fn tell_dependents(&mut self, task_id: TaskId) {
+    pub(super) fn tell_dependents(&mut self, task: &Task) {
+        let task_id = task.task_id;
         for dependent in self.dependencies.dependents(task_id) {
-            let Some(task) = self.tasks.get(&dependent) else { continue };
-            if self.is_failed_by(task, task_id) {
+            let Some(other) = self.tasks.get(&dependent) else { continue };
+            if other.workflow_id() == Some(task_id) {
+                // Where it ended, its tasks are cancelled.
+                if !task.status.is_final() && self.dependencies.is_free(dependent) {
+                    self.consequences.push(self.rev, Consequence::Release(dependent));
+                }
+            } else if self.is_failed_by(other, task_id) {
                 self.consequences.push(self.rev, Consequence::FailedBy { task_id: dependent, dependency: task_id });
             } else if self.dependencies.is_free(dependent) {
                 self.consequences.push(self.rev, Consequence::Release(dependent));
@@ -157,6 +179,10 @@ impl Engine {
     /// Nothing that a task depends on holds it any more: it goes on to wait for its time, or is ready.
     pub(super) fn release(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
         let Some(task) = self.waiting(task_id).filter(|_| self.dependencies.is_free(task_id)) else { return };
+        if task.workflow_id().is_some_and(|workflow_id| !self.is_unfinished(workflow_id)) {
+            // It is cancelled.
+            return;
+        }
         let mut next = Task::clone(task);
         let is_early = next.run_at.is_some_and(|at| at > cx.now.wall);
         let event = if is_early { Event::Scheduled } else { Event::Pending };
@@ -190,6 +216,9 @@ impl Engine {
         let mut waiting: Vec<TaskId> = self.dependencies.held_by.keys().copied().collect();
         waiting.sort_unstable();
         waiting.into_iter().for_each(|task_id| self.consequences.push(self.rev, Consequence::Waits(task_id)));
+        let mut workflows: Vec<TaskId> = self.parts.keys().copied().collect();
+        workflows.sort_unstable();
+        workflows.into_iter().for_each(|task_id| self.consequences.push(self.rev, Consequence::Workflow(task_id)));
     }
 
     fn waiting(&self, task_id: TaskId) -> Option<&Task> {

@@ -36,7 +36,7 @@
 //! before is decided ([`Engine::judge`]). After a revert an attempt has the lease that it had
 //! ([`private`](super::private)).
 
-use crate::task::{Event, Name, Status, Task, TaskId};
+use crate::task::{Event, Name, Task, TaskId};
 
 use super::core::{Engine, Step, lived_of};
 use super::reports::Lost;
@@ -222,8 +222,7 @@ impl Engine {
 
     /// Confirms every lease after a restart: a transition, because the ticks of before are not known any more.
     pub(super) fn confirm_leases(&mut self, cx: &mut Cx<'_>) {
-        let mut running: Vec<_> =
-            self.tasks.values().filter(|task| task.status == Status::Running).map(|task| task.task_id).collect();
+        let mut running: Vec<_> = self.workers.values().flat_map(|worker| worker.running.keys().copied()).collect();
         running.sort();
         for task_id in running {
             let task = Task::clone(&self.tasks[&task_id]);

@@ -64,6 +64,9 @@ mod timers;
 mod update;
 mod waits;
 mod workers;
+#[cfg(test)]
+mod workflow_tests;
+mod workflows;
 
 use std::fmt;
 use std::sync::Arc;
@@ -357,7 +360,8 @@ pub struct Cx<'a> {
     pub batch: &'a mut Batch,
 }
 
-/// The newest progress of running tasks. It is told, never decided from.
+/// What is kept beside the records: the newest progress of running tasks, which is told and never decided from; and large
+/// results.
 pub trait Ticks {
     /// The newest tick since the record's transition, if there was one.
     fn newest(&self, task_id: TaskId) -> Option<Json>;
@@ -365,7 +369,14 @@ pub trait Ticks {
     /// When the attempt last reported progress, a checkpoint or a log line, in lived time; known only of tasks with
     /// `silence_ms`.
     fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64>;
+
+    /// What a completed task left, where its record is not at hand or does not hold it.
+    fn result(&self, task_id: TaskId) -> Result<Option<Json>, NotNow>;
 }
+
+/// Something that is needed for a decision cannot be read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotNow;
 
 /// A worker as the engine knows it.
 #[derive(Clone, Debug)]

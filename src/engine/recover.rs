@@ -12,8 +12,17 @@ use super::{Batch, Cx, Now};
 pub struct Tasks {
     /// Every unfinished one.
     pub unfinished: Vec<Task>,
-    /// The final ones that an unfinished one depends on.
+    /// The final ones that a waiting one depends on; and of each unfinished workflow, and each that an unfinished one is part
+    /// of, itself and its tasks.
     pub relatives: Vec<Task>,
+}
+
+impl Tasks {
+    /// The workflows of which all tasks are here, and are counted.
+    fn families(&self) -> impl Iterator<Item = TaskId> {
+        let own = self.unfinished.iter().filter(|task| task.is_workflow()).map(|task| task.task_id);
+        own.chain(self.unfinished.iter().filter_map(|task| task.workflow_id()))
+    }
 }
 
 impl Engine {
@@ -33,7 +42,16 @@ impl Engine {
             engine.put_setting(setting.id(), Some(Arc::new(setting)));
         }
         engine.tasks.reserve(tasks.unfinished.len());
+        let parts: Vec<Task> = tasks.relatives.iter().filter(|task| task.workflow_id().is_some()).cloned().collect();
+        for workflow_id in tasks.families() {
+            engine.parts.entry(workflow_id).or_default();
+        }
         tasks.relatives.into_iter().for_each(|task| engine.admit(task));
+        for part in parts {
+            if let Some(parts) = part.workflow_id().and_then(|workflow_id| engine.parts.get_mut(&workflow_id)) {
+                parts.insert(&part);
+            }
+        }
         engine.recovering = true;
         for task in tasks.unfinished {
             engine.replace(None, Some(&Arc::new(task)), now);

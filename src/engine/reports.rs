@@ -47,7 +47,8 @@ impl Engine {
         report: Report,
         cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
-        let running = |task: &&Arc<Task>| task.status == Status::Running && task.attempt == attempt;
+        // A workflow has no attempt, and there is none with the number 0.
+        let running = |task: &&Arc<Task>| task.status == Status::Running && task.attempt == attempt && attempt > 0;
         let Some(task) = self.tasks.get(&task_id).filter(running) else {
             let repeated = self.tasks.get(&task_id).map(|task| repeats(task, attempt, &report));
             // A worker that says it is alive has not let go.
@@ -220,6 +221,7 @@ fn check(report: &Report) -> Result<(), Invalid> {
 fn repeats(task: &Task, attempt: u32, report: &Report) -> bool {
     let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
     task.attempt == attempt
+        && attempt > 0
         && !by_hub
         && match report {
             Report::Complete { .. } => task.status == Status::Completed,

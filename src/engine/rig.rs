@@ -66,7 +66,14 @@ impl EngineRig {
 
     /// Decides as the writer does, with what the store knows at hand. Nothing is committed yet.
     pub(super) fn decide(&mut self, command: Command) -> Result<Answer, Refusal> {
-        for _ in 0..2 {
+        for _ in 0..8 {
+            if let Some(workflow_id) = self.engine.absent_family(&command) {
+                let find =
+                    |id: TaskId| self.finals.iter().find(|task| task.task_id == id).map(|task| Task::clone(task));
+                let parts = self.finals.iter().filter(|task| task.workflow_id() == Some(workflow_id));
+                let parts = parts.map(|task| Task::clone(task)).collect();
+                self.engine.admit_family(workflow_id, find(workflow_id), parts);
+            }
             for task_id in self.engine.absent(&command) {
                 if let Some(task) = self.finals.iter().find(|task| task.task_id == task_id) {
                     self.engine.admit(Task::clone(task));

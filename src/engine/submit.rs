@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::task::{
-    By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, OnDependencyFailure, Run,
-    Status, Submission, Task, TaskId, Ties,
+    By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, NewWork,
+    OnDependencyFailure, Run, Status, Submission, Task, TaskId, Ties, Workflow,
 };
 
 use super::core::{Engine, Step};
 use super::keys::SubmitKey;
-use super::{Answer, Batch, Cx, Refusal};
+use super::workflows::is_shut;
+use super::{Answer, Batch, Cx, Now, Refusal};
 
 impl Engine {
     pub(super) fn submit(
@@ -33,31 +34,20 @@ impl Engine {
         if self.unfinished() + count > self.options.tasks_max {
             return Err(Refusal::Full);
         }
-        let (changes, settings, notices) = (cx.batch.changes.len(), cx.batch.settings.len(), cx.batch.notices.len());
-        let counted = self.quotas.counted();
-        let alone = count == 1;
+        let paths = submission.paths();
         // Each has its id before the first is made, for they may name those that come later.
         let ids: Vec<TaskId> = (0..count).map(|_| self.ids.next(cx.now.at, &mut self.random)).collect();
-        let mut created = Vec::with_capacity(count);
-        for (at, (new, ties)) in submission.into_parts().enumerate() {
-            match self.create(ids[at], new, ties, &ids, cx) {
-                Ok(task) => created.push(task),
-                Err(refusal) => {
-                    // All or nothing.
-                    let Batch { changes: decided, settings: set, .. } = cx.batch;
-                    self.take_back(decided, set, (changes, settings), cx.now);
-                    cx.batch.notices.truncate(notices);
-                    self.quotas.take_back(counted);
-                    return Err(match refusal {
-                        Refusal::Invalid(invalid) if !alone => {
-                            Refusal::Invalid(invalid.within(format_args!("tasks[{at}]")))
-                        }
-                        refusal => refusal,
-                    });
-                }
+        let tasks = self.whole(cx, |engine, cx| {
+            let mut created: Vec<Arc<Task>> = Vec::with_capacity(count);
+            for (at, (new, ties)) in submission.into_parts().enumerate() {
+                let task = engine.create(ids[at], new, ties, &ids, cx).map_err(|refusal| match refusal {
+                    Refusal::Invalid(invalid) => Refusal::Invalid(paths.within(at, invalid)),
+                    refusal => refusal,
+                })?;
+                created.push(task);
             }
-        }
-        let tasks: Vec<Arc<Task>> = created;
+            Ok(created)
+        })?;
         if let Some(SubmitKey { key, body }) = key {
             let entry = KeyEntry {
                 key,
@@ -69,6 +59,22 @@ impl Engine {
             self.keys.insert(entry);
         }
         Ok(Answer::Submitted { tasks })
+    }
+
+    /// Decides something of several steps: if it is refused, none of them was made.
+    fn whole<T>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        decide: impl FnOnce(&mut Engine, &mut Cx<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let (changes, settings, notices) = (cx.batch.changes.len(), cx.batch.settings.len(), cx.batch.notices.len());
+        let counted = self.quotas.counted();
+        decide(self, cx).inspect_err(|_| {
+            let Batch { changes: decided, settings: set, .. } = cx.batch;
+            self.take_back(decided, set, (changes, settings), cx.now);
+            cx.batch.notices.truncate(notices);
+            self.quotas.take_back(counted);
+        })
     }
 
     fn create(
@@ -85,7 +91,9 @@ impl Engine {
         if let Some(key) = &concurrency_key {
             self.make_way(new.on_conflict.unwrap_or_default(), &queue, key, user_id.as_ref(), cx)?;
         }
-        self.check_quota(user_id.as_ref(), cx.now)?;
+        if ties.work.is_none() {
+            self.check_quota(user_id.as_ref(), cx.now)?;
+        }
         let ties = self.tie(ties, new.on_dependency_failure.unwrap_or_default(), ids)?;
         let waits = ties.as_ref().is_some_and(|ties| self.must_wait(ties, ids));
         let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none());
@@ -144,7 +152,7 @@ impl Engine {
         on_dependency_failure: OnDependencyFailure,
         ids: &[TaskId],
     ) -> Result<Option<Ties>, Refusal> {
-        if ties.depends_on.is_empty() {
+        if ties.depends_on.is_empty() && ties.parent.is_none() && ties.work.is_none() {
             return Ok(None);
         }
         let mut depends_on = Vec::with_capacity(ties.depends_on.len());
@@ -162,10 +170,20 @@ impl Engine {
                 }
             });
         }
+        let mut links = Links { depends_on, names: ties.names, ..Links::default() };
+        let workflow = ties.work.map(|NewWork { on_failure, output, sinks }| {
+            links.output = output.map(|place| ids[place as usize]);
+            links.sinks = sinks.into_iter().map(|(place, name)| (name, ids[place as usize])).collect();
+            Workflow { on_failure }
+        });
         Ok(Some(Ties {
-            dependencies: depends_on.len() as u32,
-            links: Some(Arc::new(Links { depends_on, names: ties.names })),
+            dependencies: links.depends_on.len() as u32,
+            links: (links != Links::default()).then(|| Arc::new(links)),
             on_dependency_failure,
+            workflow_id: ties.parent.map(|place| ids[place as usize]),
+            reference: ties.reference,
+            weight: ties.weight,
+            workflow,
         }))
     }
 
@@ -176,8 +194,10 @@ impl Engine {
             Some(Status::Failed | Status::Cancelled) => ties.on_dependency_failure == OnDependencyFailure::Run,
             _ => false,
         };
-        let depends_on = ties.links.iter().flat_map(|links| &links.depends_on);
-        depends_on.into_iter().any(|task_id| ids.binary_search(task_id).is_ok() || !met(task_id))
+        let is_shut = |task_id: TaskId| self.tasks.get(&task_id).is_some_and(|task| is_shut(task));
+        let mut depends_on = ties.links.iter().flat_map(|links| &links.depends_on);
+        ties.workflow_id.is_some_and(is_shut)
+            || depends_on.any(|task_id| ids.binary_search(task_id).is_ok() || !met(task_id))
     }
 
     pub(super) fn retry(&mut self, task_id: TaskId, payload: Option<Json>, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
@@ -195,27 +215,47 @@ impl Engine {
         if let Some(dependency) = self.failed_dependency(task) {
             return Err(Refusal::DependencyFailed(dependency));
         }
-        let mut next = Task::clone(task);
-        if let Some(detail) = &mut next.detail {
-            let start_by = detail.start_by.as_mut().filter(|_| task.attempt == 0);
-            for by in detail.deadline.as_mut().into_iter().chain(start_by) {
-                match by.ms {
-                    Some(ms) => by.at = cx.now.at.plus_millis(ms),
-                    None if by.at <= cx.now.wall => return Err(Refusal::DeadlineOver),
-                    None => {}
-                }
+        let task = task.clone();
+        self.whole(cx, |engine, cx| {
+            if let Some(workflow_id) = task.workflow_id() {
+                engine.reopen(workflow_id, cx)?;
+            }
+            if task.is_workflow() {
+                let wrong = || Refusal::Invalid(Invalid::value("payload", "must not stand here: a workflow has none"));
+                return if payload.is_some() {
+                    Err(wrong())
+                } else {
+                    engine.retry_workflow(&task, cx).map(Answer::Task)
+                };
+            }
+            let mut next = begin_anew(&task, cx.now)?;
+            let waits = engine.held_by(&next).next().is_some();
+            next.status = if waits { Status::Waiting } else { Status::Pending };
+            let note = if payload.is_some() { "retried by hand, with another payload" } else { "retried by hand" };
+            let step = Step { payload, ..Step::new(next, Event::Retrying).note(note) };
+            Ok(Answer::Task(engine.step(Some(task_id), step, cx)))
+        })
+    }
+}
+
+/// A final task as it is run again: its waits begin anew, and so does all but the attempt and who ended that. Its status is
+/// still to be said.
+pub(super) fn begin_anew(task: &Task, now: Now) -> Result<Task, Refusal> {
+    let mut next = Task::clone(task);
+    if let Some(detail) = &mut next.detail {
+        let start_by = detail.start_by.as_mut().filter(|_| task.attempt == 0);
+        for by in detail.deadline.as_mut().into_iter().chain(start_by) {
+            match by.ms {
+                Some(ms) => by.at = now.at.plus_millis(ms),
+                None if by.at <= now.wall => return Err(Refusal::DeadlineOver),
+                None => {}
             }
         }
-        let waits = self.held_by(&next).next().is_some();
-        next.status = if waits { Status::Waiting } else { Status::Pending };
-        next.run_at = None;
-        next.tries = 0;
-        next.crashes = 0;
-        // All but the attempt starts anew, and who ended that.
-        let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
-        next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
-        let note = if payload.is_some() { "retried by hand, with another payload" } else { "retried by hand" };
-        let step = Step { payload, ..Step::new(next, Event::Retrying).note(note) };
-        Ok(Answer::Task(self.step(Some(task_id), step, cx)))
     }
+    next.run_at = None;
+    next.tries = 0;
+    next.crashes = 0;
+    let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
+    next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
+    Ok(next)
 }

@@ -3,6 +3,7 @@
 use crate::task::{By, Event, Invalid, Status, Task, TaskId, TaskPatch};
 
 use super::core::{Engine, Step};
+use super::workflows::is_shut;
 use super::{Answer, Cx, Refusal};
 
 impl Engine {
@@ -13,6 +14,23 @@ impl Engine {
             Status::Waiting | Status::Scheduled | Status::Pending => {}
             Status::Running => return Err(Refusal::TaskRunning),
             Status::Completed | Status::Failed | Status::Cancelled => return Err(Refusal::TaskFinished),
+        }
+        if task.is_workflow() {
+            for (field, stands) in [
+                ("priority", patch.priority.is_some()),
+                ("payload", patch.payload.is_some()),
+                ("max_attempts", patch.max_attempts.is_some()),
+                ("run_at", patch.run_at.is_some() && !is_shut(task)),
+            ] {
+                if stands {
+                    let detail = if field == "run_at" {
+                        "must not be moved once it is open"
+                    } else {
+                        "is nothing that a workflow has"
+                    };
+                    return Err(Refusal::Invalid(Invalid::value(field, detail)));
+                }
+            }
         }
         if patch.is_empty() {
             return Ok(Answer::Task(task.clone()));

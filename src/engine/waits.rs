@@ -18,7 +18,11 @@ impl Engine {
     pub(super) fn waits_for(&self, task_id: TaskId, now: Now) -> Vec<WaitsFor> {
         let Some(task) = self.tasks.get(&task_id) else { return Vec::new() };
         let time = match task.status {
+            Status::Scheduled if task.is_workflow() => {
+                return vec![WaitsFor::Time { until: self.ready_at(task, now) }];
+            }
             Status::Scheduled => Some(WaitsFor::Time { until: self.ready_at(task, now) }),
+            Status::Pending if task.is_workflow() => return Vec::new(),
             Status::Pending => None,
             Status::Waiting => {
                 let count = self.held_by(task).count();

@@ -213,7 +213,7 @@ pub struct Stored {
     pub payload: Option<Json>,
     /// A result that is too large for the record; a smaller one stands in it.
     pub result: Option<Json>,
-    /// Of a task with ties: [`Links`](crate::task::Links) as text.
+    /// Of a task with ties: [`Links`] as text.
     pub links: Option<Json>,
 }
 

@@ -123,7 +123,11 @@ impl World {
             let title = (!at.is_multiple_of(4)).then(|| format!("Größe 100% of_{at}").into());
             let names = [(Name::new("first"), (0, 1))].into();
             let dependencies = depends_on.len() as u32;
-            let ties = Ties { dependencies, links: Some(Arc::new(Links { depends_on, names })), ..Ties::default() };
+            let ties = Ties {
+                dependencies,
+                links: Some(Arc::new(Links { depends_on, names, ..Links::default() })),
+                ..Ties::default()
+            };
             let ties = (dependencies > 0).then(|| Box::new(ties));
             let detail = Detail { title, labels, ties, ..Detail::default() };
             task.detail = (detail != Detail::default()).then(|| Box::new(detail));

@@ -24,6 +24,7 @@ mod progress;
 mod record;
 mod retry;
 mod rfc3339;
+mod rollup;
 mod status;
 mod strict;
 mod submission;
@@ -31,6 +32,7 @@ mod ties;
 mod time;
 mod view;
 mod waits_for;
+mod workflow;
 
 pub use bounds::OverBound;
 pub(crate) use bounds::{list, optional_list, optional_map, or_default, saturated};
@@ -55,13 +57,15 @@ pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
 pub use record::{By, Cancel, Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
 pub use retry::RetryPolicy;
 pub use rfc3339::TimeError;
+pub use rollup::{Rollup, weight_of};
 pub use status::{Event, Status};
 pub use strict::{Strict, from_slice as read_strictly};
-pub use submission::{Dependency, EDGES_MAX, NewTies, Submission};
-pub use ties::{Links, OnDependencyFailure, TIES_MAX, Ties};
+pub use submission::{Dependency, EDGES_MAX, NewTies, NewWork, Paths, Submission};
+pub use ties::{Links, OnDependencyFailure, OnFailure, TIES_MAX, Ties, Workflow};
 pub use time::Timestamp;
 pub use view::TaskView;
 pub use waits_for::{AHEAD_MAX, DEPENDENCIES_TOLD_MAX, WaitsFor};
+pub use workflow::{Chord, NewWorkflow, SINKS_MAX};
 
 /// The largest result a task may leave, in bytes of its JSON text.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounds::{optional_list, optional_map, saturated};
 use super::ties::{OnDependencyFailure, TIES_MAX};
-use super::{Json, JsonError, Name, RetryPolicy, TaskId, Timestamp};
+use super::{Json, JsonError, Name, NewWorkflow, RetryPolicy, TaskId, Timestamp};
 
 /// The longest title, in characters.
 pub const TITLE_CHARS_MAX: usize = 256;
@@ -18,7 +18,7 @@ pub const DESCRIPTION_CHARS_MAX: usize = 4_096;
 pub const USER_ID_CHARS_MAX: usize = 128;
 /// The most labels of a task.
 pub const LABELS_MAX: usize = 16;
-const LABELS_UNIT: &str = "labels";
+pub(super) const LABELS_UNIT: &str = "labels";
 /// The longest key of a label, in characters.
 pub const LABEL_KEY_CHARS_MAX: usize = 64;
 /// The longest value of a label, in characters.
@@ -38,11 +38,12 @@ pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
 /// The longest delay of a task: ten years.
 pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 
-/// A submission. Everything but `task_type` may be left out, or `null`.
+/// A new task. Everything but `task_type` may be left out, or `null`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTask {
-    /// What to run: 1–128 of `A-Z a-z 0-9 . _ : -`.
+    /// What to run: 1–128 of `A-Z a-z 0-9 . _ : -`. Absent only where `workflow` stands.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub task_type: String,
     /// The queue it waits in; same characters; `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +119,13 @@ pub struct NewTask {
     /// What becomes of it where one of these fails or is cancelled. Only with `depends_on`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_dependency_failure: Option<OnDependencyFailure>,
+    /// How much it counts in the progress of its workflow, 1–1,000,000; default 1. Only there.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub weight: Option<u32>,
+    /// A workflow in the place of a task of another. Only there, and beside nothing but `ref`, `weight`, `depends_on` and
+    /// `on_dependency_failure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<Box<NewWorkflow>>,
 }
 
 /// What becomes of a submission, and of those before it, where tasks with its `concurrency_key` are unfinished already.
@@ -139,7 +147,7 @@ fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
     optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
 }
 
-fn dependencies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn dependencies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     optional_list(deserializer, TIES_MAX, "tasks").map(Option::unwrap_or_default)
 }
 
@@ -235,6 +243,9 @@ impl NewTask {
 
     /// Checks every field but the letters of `task_type` and `queue`, which are checked where they become names.
     pub fn check(&self, payload_bytes_max: usize) -> Result<(), Invalid> {
+        if self.task_type.is_empty() {
+            return Err(Invalid::value("task_type", "must say what is to be run"));
+        }
         Name::parse(&self.task_type).map_err(|why| Invalid::value("task_type", why.to_string()))?;
         if let Some(queue) = &self.queue {
             Name::parse(queue).map_err(|why| Invalid::value("queue", why.to_string()))?;
@@ -298,9 +309,6 @@ impl NewTask {
         }
         if let Some(name) = &self.reference {
             Name::parse(name).map_err(|why| Invalid::value("ref", why.to_string()))?;
-        }
-        if self.on_dependency_failure.is_some() && self.depends_on.is_empty() {
-            return Err(Invalid::value("on_dependency_failure", "must not stand without depends_on"));
         }
         self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
         self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;

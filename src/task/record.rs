@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::new_task::CANCEL_GRACE_MS;
 use super::{
     Failure, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, TaskView, Ties, Timestamp,
+    Workflow,
 };
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
@@ -179,7 +180,7 @@ impl Task {
 
     /// By when it must have been handed out, where that is bounded and it was not yet.
     pub fn start_by(&self) -> Option<By> {
-        self.detail()?.start_by.filter(|_| self.attempt == 0)
+        self.detail()?.start_by.filter(|_| !self.has_started())
     }
 
     /// How long an attempt may report nothing, where that is bounded.
@@ -215,6 +216,26 @@ impl Task {
     /// What becomes of it when one of these fails or is cancelled.
     pub fn on_dependency_failure(&self) -> OnDependencyFailure {
         self.ties().map(|ties| ties.on_dependency_failure).unwrap_or_default()
+    }
+
+    /// Whether it was handed out; of a workflow, whether one of its tasks was.
+    pub fn has_started(&self) -> bool {
+        self.attempt > 0 || self.run().is_some_and(|run| run.started_at.is_some())
+    }
+
+    /// What it is beside a task, where it is a workflow.
+    pub fn workflow(&self) -> Option<Workflow> {
+        self.ties()?.workflow
+    }
+
+    /// Whether it is a workflow: no worker takes it, its work is other tasks.
+    pub fn is_workflow(&self) -> bool {
+        self.workflow().is_some()
+    }
+
+    /// The workflow that it is part of.
+    pub fn workflow_id(&self) -> Option<TaskId> {
+        self.ties()?.workflow_id
     }
 
     /// The labels, where there are any.
@@ -260,6 +281,10 @@ impl Task {
         if let Some(ties) = self.ties() {
             object.some("dependencies", Some(ties.dependencies).filter(|count| *count > 0));
             object.some("on_dependency_failure", Some(ties.on_dependency_failure).filter(|it| !it.is_default()));
+            object.some("workflow_id", ties.workflow_id);
+            object.some("ref", ties.reference.as_ref());
+            object.some("weight", Some(ties.weight).filter(|weight| *weight > 1));
+            object.some("workflow", ties.workflow);
         }
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
@@ -309,8 +334,15 @@ impl Task {
 
 impl From<TaskView> for Task {
     fn from(view: TaskView) -> Task {
-        let ties =
-            Ties { dependencies: view.dependencies, links: None, on_dependency_failure: view.on_dependency_failure };
+        let ties = Ties {
+            dependencies: view.dependencies,
+            links: None,
+            on_dependency_failure: view.on_dependency_failure,
+            workflow_id: view.workflow_id,
+            reference: view.reference,
+            weight: view.weight.unwrap_or(view.workflow_id.is_some().into()),
+            workflow: view.workflow,
+        };
         let detail = Detail {
             title: view.title.map(Into::into),
             description: view.description.map(Into::into),
@@ -418,6 +450,7 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::OnFailure;
 
     fn full() -> Task {
         let mut random = fastrand::Rng::with_seed(3);
@@ -457,6 +490,10 @@ mod tests {
                     dependencies: 3,
                     links: None,
                     on_dependency_failure: OnDependencyFailure::Run,
+                    workflow_id: Some(ids.next(now, &mut random)),
+                    reference: Some(Name::new("r")),
+                    weight: 5,
+                    workflow: Some(Workflow { on_failure: OnFailure::Finish }),
                 })),
             })),
             run: Some(Box::new(Run {

@@ -3,8 +3,11 @@
 //! All that can be said of it without knowing any other task is said here, before the one who decides is troubled with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use super::{Invalid, Name, NewTask, TaskId};
+use super::ties::{OnFailure, TIES_MAX};
+use super::workflow::{After, Flat, flatten};
+use super::{Invalid, Name, NewTask, NewWorkflow, TaskId};
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
 pub const EDGES_MAX: usize = 100_000;
@@ -18,14 +21,61 @@ pub struct Submission {
     tasks: Vec<NewTask>,
     /// One for each task; empty where none has any.
     ties: Vec<NewTies>,
+    paths: Paths,
 }
 
-/// What a new task depends on.
+/// How the tasks of a submission are called in errors.
+#[derive(Clone, Debug)]
+pub enum Paths {
+    /// One, or several in a list.
+    List { alone: bool },
+    /// Those of a workflow; that itself by nothing.
+    Workflow(Arc<[String]>),
+}
+
+impl Paths {
+    /// An error of the task at this place.
+    pub fn within(&self, place: usize, invalid: Invalid) -> Invalid {
+        match self {
+            Paths::List { alone: true } => invalid,
+            Paths::List { alone: false } => invalid.within(format_args!("tasks[{place}]")),
+            Paths::Workflow(paths) if paths[place].is_empty() => invalid,
+            Paths::Workflow(paths) => invalid.within(&paths[place]),
+        }
+    }
+
+    fn name(&self, place: usize) -> String {
+        match self {
+            Paths::List { .. } => format!("tasks[{place}]"),
+            Paths::Workflow(paths) => paths[place].clone(),
+        }
+    }
+}
+
+/// What ties a new task to others.
 #[derive(Clone, Debug, Default)]
 pub struct NewTies {
     pub depends_on: Vec<Dependency>,
     /// See [`Links`](super::Links).
     pub names: BTreeMap<Name, (u32, u32)>,
+    /// The place of the workflow that it is part of.
+    pub parent: Option<u32>,
+    /// Its name in there.
+    pub reference: Option<Name>,
+    /// Its weight in there; 0 outside of workflows.
+    pub weight: u32,
+    /// It is a workflow.
+    pub work: Option<NewWork>,
+}
+
+/// What a new workflow is.
+#[derive(Clone, Debug)]
+pub struct NewWork {
+    pub on_failure: OnFailure,
+    /// The place of the task whose result is the workflow's, …
+    pub output: Option<u32>,
+    /// … or those of the tasks of which it tells all results.
+    pub sinks: Vec<(u32, Name)>,
 }
 
 /// A task that a new one depends on.
@@ -39,32 +89,61 @@ pub enum Dependency {
 impl Submission {
     /// Checks what can be checked without knowing other tasks, and resolves `@` names.
     pub fn check(tasks: Vec<NewTask>, payload_bytes_max: usize) -> Result<Submission, Invalid> {
-        let at = Places { count: tasks.len() };
+        let paths = Paths::List { alone: tasks.len() == 1 };
+        let within = |place: usize, invalid: Invalid| paths.within(place, invalid);
         for (place, new) in tasks.iter().enumerate() {
-            new.check(payload_bytes_max).map_err(|invalid| at.within(place, invalid))?;
+            new.check(payload_bytes_max).map_err(|invalid| within(place, invalid))?;
+            for (field, stands) in [("workflow", new.workflow.is_some()), ("weight", new.weight.is_some())] {
+                if stands {
+                    return Err(within(place, Invalid::value(field, "must stand in a workflow")));
+                }
+            }
         }
-        let places = named(&tasks, at)?;
+        let names = named(&tasks, within)?;
+        for (place, new) in tasks.iter().enumerate() {
+            check_policy(new, !new.depends_on.is_empty()).map_err(|invalid| within(place, invalid))?;
+        }
         if tasks.iter().all(|new| new.depends_on.is_empty()) {
-            return Ok(Submission { tasks, ties: Vec::new() });
+            return Ok(Submission { tasks, ties: Vec::new(), paths });
         }
+        let places: Vec<u32> = (0..tasks.len() as u32).collect();
+        let names = Names { names: &names, places: &places };
+        let ties = tasks.iter().enumerate().map(|(place, new)| {
+            names.ties(&new.depends_on, place, After::Nothing).map_err(|invalid| within(place, invalid))
+        });
+        let ties = ties.collect::<Result<_, _>>()?;
+        Submission::of(tasks, ties, paths)
+    }
+
+    /// The same of a workflow: the task that it is comes first, and its parts follow.
+    pub fn check_workflow(workflow: NewWorkflow, payload_bytes_max: usize) -> Result<Submission, Invalid> {
+        let Flat { tasks, ties, paths } = flatten(workflow, payload_bytes_max)?;
+        Submission::of(tasks, ties, Paths::Workflow(paths.into()))
+    }
+
+    /// Of tasks whose names are resolved.
+    fn of(tasks: Vec<NewTask>, ties: Vec<NewTies>, paths: Paths) -> Result<Submission, Invalid> {
         let mut edges = 0;
-        let mut ties = Vec::with_capacity(tasks.len());
-        for (place, new) in tasks.iter().enumerate() {
-            edges += new.depends_on.len();
+        for (place, ties) in ties.iter().enumerate() {
+            edges += ties.depends_on.len();
             if edges > EDGES_MAX {
                 let over = Invalid::limit("depends_on", EDGES_MAX as u64, "dependencies in one submission");
-                return Err(at.within(place, over));
-            }
-            ties.push(NewTies::of(new, place, &places).map_err(|invalid| at.within(place, invalid))?);
-        }
-        match cycle(&ties) {
-            None => Ok(Submission { tasks, ties }),
-            Some(cycle) => {
-                let names: Vec<String> = cycle.iter().map(|place| name_of(&tasks, *place)).collect();
-                let detail = format!("must not go in a circle: {}", names.join(" needs "));
-                Err(at.within(cycle[0] as usize, Invalid::value("depends_on", detail)))
+                return Err(paths.within(place, over));
             }
         }
+        let Some(cycle) = cycle(&ties) else { return Ok(Submission { tasks, ties, paths }) };
+        let name = |place: &u32| match &tasks[*place as usize].reference {
+            Some(name) => format!("@{name}"),
+            None => paths.name(*place as usize),
+        };
+        let names: Vec<String> = cycle.iter().map(name).collect();
+        let detail = format!("must not go in a circle: {}", names.join(" needs "));
+        Err(paths.within(cycle[0] as usize, Invalid::value("depends_on", detail)))
+    }
+
+    /// How its tasks are called in errors.
+    pub fn paths(&self) -> Paths {
+        self.paths.clone()
     }
 
     /// The new tasks.
@@ -92,20 +171,49 @@ impl Submission {
     }
 }
 
-impl NewTies {
-    fn of(new: &NewTask, own: usize, places: &HashMap<&str, u32>) -> Result<NewTies, Invalid> {
+/// The names that tasks of one call, or one workflow, may depend on each other by.
+pub(super) struct Names<'a> {
+    /// The places in the submission of those that have a name.
+    pub(super) names: &'a BTreeMap<String, u32>,
+    /// The places of all, in their order.
+    pub(super) places: &'a [u32],
+}
+
+impl Names<'_> {
+    /// What a task depends on: by its place among them, and by what it says.
+    pub(super) fn ties(&self, said: &[String], index: usize, after: After) -> Result<NewTies, Invalid> {
         let mut ties = NewTies::default();
-        let mut known = HashSet::new();
-        for (at, text) in new.depends_on.iter().enumerate() {
+        let (before, name) = match after {
+            After::Nothing => (0..0, ""),
+            After::Previous => (index - 1..index, "prev"),
+            After::Group => (0..index, "group"),
+        };
+        if !before.is_empty() {
+            ties.names.insert(Name::new(name), (0, before.len() as u32));
+            ties.depends_on.extend(self.places[before].iter().map(|place| Dependency::OnNew(*place)));
+        }
+        let by_place = ties.depends_on.len();
+        let mut known: HashSet<Dependency> = ties.depends_on.iter().copied().collect();
+        for (at, text) in said.iter().enumerate() {
             let wrong = |detail: String| Invalid::value(format!("depends_on[{at}]"), detail);
+            if by_place > 0 && text.strip_prefix('@') == Some(name) {
+                // It does anyway.
+                continue;
+            }
             let dependency = match text.strip_prefix('@') {
                 Some(name) => {
-                    let place = places.get(name).ok_or_else(|| wrong(format!("names no task of this call: {text}")))?;
-                    if *place as usize == own {
+                    let unknown = || wrong(format!("names no task of this call: {text}"));
+                    let place = *self.names.get(name).ok_or_else(unknown)?;
+                    if place == self.places[index] {
                         return Err(wrong("must not be the task itself".to_owned()));
                     }
-                    ties.names.insert(Name::new(name), (at as u32, 1));
-                    Dependency::OnNew(*place)
+                    let dependency = Dependency::OnNew(place);
+                    let at = ties.depends_on[..by_place].iter().position(|known| *known == dependency);
+                    ties.names.insert(Name::new(name), (at.unwrap_or(ties.depends_on.len()) as u32, 1));
+                    if at.is_some() {
+                        continue;
+                    }
+                    dependency
                 }
                 None => {
                     let task_id = text.parse().map_err(|_| wrong("must be the id of a task, or @ref".to_owned()))?;
@@ -117,43 +225,37 @@ impl NewTies {
             }
             ties.depends_on.push(dependency);
         }
+        if ties.depends_on.len() > TIES_MAX {
+            return Err(Invalid::limit("depends_on", TIES_MAX as u64, "tasks"));
+        }
         Ok(ties)
     }
 }
 
-/// How a task of a submission is named in errors.
-#[derive(Clone, Copy)]
-struct Places {
-    count: usize,
-}
-
-impl Places {
-    fn within(self, place: usize, invalid: Invalid) -> Invalid {
-        match self.count {
-            1 => invalid,
-            _ => invalid.within(format_args!("tasks[{place}]")),
-        }
+/// Whether a task may say what becomes of it when one that it depends on does not complete.
+pub(super) fn check_policy(new: &NewTask, depends: bool) -> Result<(), Invalid> {
+    match new.on_dependency_failure.is_some() && !depends {
+        true => Err(Invalid::value("on_dependency_failure", "must not stand without depends_on")),
+        false => Ok(()),
     }
 }
 
-fn name_of(tasks: &[NewTask], place: u32) -> String {
-    match &tasks[place as usize].reference {
-        Some(name) => format!("@{name}"),
-        None => format!("tasks[{place}]"),
+/// Whether a task may be called so by others.
+pub(super) fn check_name(name: &str) -> Result<(), Invalid> {
+    match RESERVED.contains(&name) {
+        true => Err(Invalid::value("ref", "must not be self, prev or group")),
+        false => Ok(()),
     }
 }
 
 /// The places of the tasks that have a name.
-fn named(tasks: &[NewTask], at: Places) -> Result<HashMap<&str, u32>, Invalid> {
-    let mut places = HashMap::new();
+fn named(tasks: &[NewTask], within: impl Fn(usize, Invalid) -> Invalid) -> Result<BTreeMap<String, u32>, Invalid> {
+    let mut places = BTreeMap::new();
     for (place, new) in tasks.iter().enumerate() {
-        let Some(name) = new.reference.as_deref() else { continue };
-        let wrong = |detail: &str| at.within(place, Invalid::value("ref", detail));
-        if RESERVED.contains(&name) {
-            return Err(wrong("must not be self, prev or group"));
-        }
-        if places.insert(name, place as u32).is_some() {
-            return Err(wrong("is the name of another task of this call"));
+        let Some(name) = &new.reference else { continue };
+        check_name(name).map_err(|invalid| within(place, invalid))?;
+        if places.insert(name.clone(), place as u32).is_some() {
+            return Err(within(place, Invalid::value("ref", "is the name of another task of this call")));
         }
     }
     Ok(places)

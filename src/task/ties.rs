@@ -21,6 +21,31 @@ pub struct Ties {
     /// Which these are. Of every unfinished task that has some; a final one that was read from the store may lack them.
     pub links: Option<Arc<Links>>,
     pub on_dependency_failure: OnDependencyFailure,
+    /// The workflow that it is part of, …
+    pub workflow_id: Option<TaskId>,
+    /// … its name there, …
+    pub reference: Option<Name>,
+    /// … and how much it counts in the progress of that.
+    pub weight: u32,
+    /// It is a workflow: no worker takes it, its work is other tasks.
+    pub workflow: Option<Workflow>,
+}
+
+/// What a workflow is beside a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workflow {
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of a workflow when one of its tasks fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// What has not started is cancelled, but for tasks that run whatever became of those that they depend on.
+    #[default]
+    Stop,
+    /// What still can run does.
+    Finish,
 }
 
 /// What becomes of a task when one that it depends on fails or is cancelled.
@@ -52,6 +77,12 @@ pub struct Links {
     /// Names in the payload, each with the places in `depends_on` that it stands for: from, and so many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<Name, (u32, u32)>,
+    /// Of a workflow: the task whose result is its own, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<TaskId>,
+    /// … or those of which it tells all results, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<(Name, TaskId)>,
 }
 
 impl Links {

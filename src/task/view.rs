@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cancel, Failure, Json, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, Timestamp, WaitsFor,
+    Workflow,
 };
 
 /// A task as clients read it. Fields that are not set are absent, not null.
@@ -69,6 +70,18 @@ pub struct TaskView {
     /// What becomes of it when one of these fails or is cancelled.
     #[serde(default, skip_serializing_if = "OnDependencyFailure::is_default")]
     pub on_dependency_failure: OnDependencyFailure,
+    /// The workflow that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<TaskId>,
+    /// Its name there.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Name>,
+    /// How much it counts in the progress of that, where that is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// It is a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<Workflow>,
     /// Which these are. Only where one task is asked for by its id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,

@@ -4,7 +4,8 @@ use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
 use taskhub::settings::{FairBy, Limits, QueueSettings, UserLimits};
 use taskhub::task::{
-    Name, NewTask, OnConflict, OnDependencyFailure, RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
+    Chord, Name, NewTask, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, RetryPolicy, Submission, TaskId,
+    TaskPatch, Timestamp,
 };
 
 use super::mix::Mix;
@@ -37,6 +38,7 @@ impl Apps {
 impl World {
     pub fn apps_turn(&mut self) {
         match self.random.u32(0..100) {
+            0 | 1 if self.mix.workflows => self.submit_workflow(),
             0..20 => self.submit(),
             20..26 => self.submit_again(),
             26..34 => {
@@ -160,6 +162,71 @@ impl World {
         }
         let submission = Submission::check(tasks, self.mix.options.payload_bytes_max);
         let submission = submission.expect("what is wrong never reaches the engine");
+        self.submit_this(submission);
+    }
+
+    /// Tasks that belong together.
+    fn submit_workflow(&mut self) {
+        let wall = self.wall();
+        let workflow = self.some_workflow(2, wall);
+        let submission = Submission::check_workflow(workflow, self.mix.options.payload_bytes_max);
+        self.submit_this(submission.expect("what is wrong never reaches the engine"));
+    }
+
+    fn some_workflow(&mut self, depth: usize, wall: Timestamp) -> NewWorkflow {
+        let count = self.random.usize(1..6);
+        let mut tasks: Vec<NewTask> = Vec::new();
+        for at in 0..count {
+            let mut new = some_new(&mut self.random, &self.mix, wall);
+            if depth > 0 && self.random.u8(0..6) == 0 {
+                let inner = NewWorkflow { user_id: None, ..self.some_workflow(depth - 1, wall) };
+                new = NewTask { workflow: Some(Box::new(inner)), ..NewTask::default() };
+            }
+            new.user_id = None;
+            new.on_conflict = None;
+            new.reference = self.random.bool().then(|| format!("n{at}"));
+            new.weight = self.random.bool().then(|| self.random.u32(1..9));
+            tasks.push(new);
+        }
+        let random = &mut self.random;
+        let on_failure = random.bool().then(|| if random.bool() { OnFailure::Stop } else { OnFailure::Finish });
+        let user_id = random.bool().then(|| "u1".to_owned());
+        let mut workflow = NewWorkflow { on_failure, user_id, ..NewWorkflow::default() };
+        if random.u8(0..6) == 0 {
+            workflow.delay_ms = Some(random.u64(0..2_000));
+        }
+        if random.u8(0..6) == 0 {
+            workflow.deadline_ms = Some(random.u64(2_001..9_000));
+        }
+        if random.u8(0..6) == 0 {
+            workflow.start_by_ms = Some(random.u64(2_001..5_000));
+        }
+        match random.u8(0..4) {
+            0 => workflow.chain = Some(tasks),
+            1 => workflow.group = Some(tasks),
+            2 => {
+                let then = Box::new(tasks.remove(0));
+                tasks.push(NewTask::new("a"));
+                workflow.chord = Some(Chord { group: tasks, then });
+            }
+            _ => {
+                for at in 1..tasks.len() {
+                    let named = (0..at).filter(|at| tasks[*at].reference.is_some());
+                    let depends_on: Vec<String> = named.filter(|_| random.bool()).map(|at| format!("@n{at}")).collect();
+                    let policies = [OnDependencyFailure::Cancel, OnDependencyFailure::Fail, OnDependencyFailure::Run];
+                    let policy = random.bool().then(|| policies[random.usize(0..3)]);
+                    tasks[at].on_dependency_failure = policy.filter(|_| !depends_on.is_empty());
+                    tasks[at].depends_on = depends_on;
+                }
+                let last = tasks.last().and_then(|new| new.reference.clone());
+                workflow.output = last.filter(|_| random.bool()).map(|name| format!("@{name}"));
+                workflow.tasks = Some(tasks);
+            }
+        }
+        workflow
+    }
+
+    fn submit_this(&mut self, submission: Submission) {
         let key = (self.random.u8(0..4) == 0).then(|| {
             let key = SubmitKey { key: self.random.u128(..), body: self.random.u128(..) };
             self.apps.keyed.push((key, submission.clone()));

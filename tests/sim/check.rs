@@ -27,6 +27,7 @@ use taskhub::task::{
 
 use super::rules::{Ready, Rules};
 use super::ties::{Stand, is_consequence};
+use super::workflows;
 use super::world::{Live, Store};
 
 pub struct Checker {
@@ -74,6 +75,8 @@ pub struct Checker {
     /// Finals since the last retry by hand, as committed.
     acknowledged: Vec<Promise>,
     given: HashSet<(TaskId, u32), IdHasher>,
+    /// Whether it has been looked, since the last restart, at what was to follow from the steps before it.
+    pub has_looked: bool,
 }
 
 /// A worker, as the hub should see it.
@@ -173,6 +176,7 @@ impl Checker {
             rounds: 0,
             acknowledged: Vec::new(),
             given: HashSet::default(),
+            has_looked: true,
         }
     }
 
@@ -205,8 +209,15 @@ impl Checker {
         // Consequences come at the end.
         let own = changes.iter().take_while(|change| !is_consequence(change)).count();
         let (changes, followed) = changes.split_at(own);
-        self.decided_alone(command, result, changes, settings, notices, now, live);
-        followed.iter().for_each(|change| self.followed(change, now));
+        let (notices, stops) = split(notices);
+        self.decided_alone(command, result, changes, settings, &notices, now, live);
+        self.follow(followed, stops, now, live);
+    }
+
+    /// What follows from the steps before.
+    fn follow(&mut self, changes: &[Change], mut stops: Vec<Notice>, now: Now, live: &Live) {
+        changes.iter().for_each(|change| self.followed(change, &mut stops, now, live));
+        assert!(stops.is_empty(), "workers were told to stop for nothing: {stops:?}");
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
@@ -250,13 +261,18 @@ impl Checker {
                         assert_eq!(tasks.len(), created.len());
                         let (mut changes, mut notices) = (changes, notices);
                         assert!(self.knows_all(submission), "a task depends on one that is not there");
+                        self.is_tied(submission, created);
+                        let is_workflow = created.first().is_some_and(|task| task.is_workflow());
                         for (new, task) in tasks.iter().zip(created) {
-                            assert_eq!(task.depends_on(), self.names(new, submission, created));
+                            if !is_workflow {
+                                assert_eq!(task.depends_on(), self.names(new, submission, created));
+                            }
                             assert_eq!(task.on_dependency_failure(), new.on_dependency_failure.unwrap_or_default());
                             self.makes_way(new, &mut changes, &mut notices, now, live);
                             let change = changes.split_off_first().expect("each task is created");
                             assert!(Arc::ptr_eq(task, &change.task));
-                            let stand = match new.depends_on.iter().any(|text| text.starts_with('@')) {
+                            let new_ones = created.iter().map(|task| task.task_id).collect::<BTreeSet<_>>();
+                            let stand = match task.depends_on().iter().any(|id| new_ones.contains(id)) {
                                 true => Stand::Held,
                                 false => self.stand(task),
                             };
@@ -334,6 +350,17 @@ impl Checker {
                 }
             }
             Command::Retry { task_id, payload } => {
+                let is_of_workflow = |task: &Arc<Task>| {
+                    task.is_workflow() || self.workflow_of(task).is_some_and(|workflow| workflow.status.is_final())
+                };
+                if let Some(task) = self.tasks.get(task_id).filter(|task| is_of_workflow(task))
+                    && matches!(task.status, Status::Failed | Status::Cancelled)
+                    && !self.draining
+                    && self.open.len() < self.options.tasks_max
+                    && self.fails_again(task).is_none()
+                {
+                    return self.retried_together(*task_id, result, changes, now);
+                }
                 let expected = match self.tasks.get(task_id).map(|task| task.status) {
                     None => Err(Refusal::TaskNotFound),
                     Some(Status::Failed | Status::Cancelled) if self.draining => Err(Refusal::Draining),
@@ -381,7 +408,8 @@ impl Checker {
                 }
             }
             Command::Delete { task_id } => {
-                let expected = match self.tasks.get(task_id).map(|task| task.status.is_final()) {
+                let is_final = |task: &Arc<Task>| task.status.is_final() && !self.is_needed(task);
+                let expected = match self.tasks.get(task_id).map(is_final) {
                     None => Err(Refusal::TaskNotFound),
                     Some(false) => Err(Refusal::TaskNotFinished),
                     Some(true) => Ok(()),
@@ -401,7 +429,7 @@ impl Checker {
                     if told && self.is_still_told(*task_id) {
                         continue;
                     }
-                    if self.tasks.get(task_id).is_some_and(|task| task.status.is_final()) {
+                    if self.tasks.get(task_id).is_some_and(|task| task.status.is_final() && !self.is_needed(task)) {
                         self.gone(left.next().expect("a final task whose time is over is deleted"), *task_id);
                     }
                 }
@@ -512,6 +540,12 @@ impl Checker {
         let together = |queue: &Name, task_type: &Name| {
             taking.iter().any(|accepts| accepts.takes(queue.as_str(), task_type.as_str()))
         };
+        if task.is_workflow() {
+            return match (task.status, waits) {
+                (Status::Scheduled, [WaitsFor::Time { .. }]) | (Status::Pending, []) => {}
+                other => panic!("{task:?} is said to wait for {other:?}"),
+            };
+        }
         if task.status == Status::Scheduled {
             return match (is_taken, waits) {
                 (false, [WaitsFor::Time { .. }, WaitsFor::NoWorker]) | (true, [WaitsFor::Time { .. }]) => {}
@@ -536,7 +570,10 @@ impl Checker {
     /// Unfinished tasks of a user that do not run.
     fn waiting_of(&self, user: Option<&str>) -> usize {
         let waits = |task: &&Arc<Task>| {
-            task.status != Status::Running && user.is_some() && task.user_id.as_ref().map(Name::as_str) == user
+            task.status != Status::Running
+                && !task.is_workflow()
+                && user.is_some()
+                && task.user_id.as_ref().map(Name::as_str) == user
         };
         self.open.values().filter(waits).count()
     }
@@ -555,6 +592,11 @@ impl Checker {
         if before.status.is_final() || before.status == Status::Running {
             let expected = if before.status == Status::Running { Refusal::TaskRunning } else { Refusal::TaskFinished };
             return assert_eq!(result.as_ref().err(), Some(&expected));
+        }
+        let moved = patch.run_at.is_some() && !self.is_shut(&before);
+        let is_too_much = patch.priority.is_some() || patch.payload.is_some() || patch.max_attempts.is_some() || moved;
+        if before.is_workflow() && is_too_much {
+            return assert!(matches!(result, Err(Refusal::Invalid(_))), "{patch:?} of a workflow: {result:?}");
         }
         let too_few = patch.max_attempts.is_some_and(|max| max <= before.tries);
         let by = [before.deadline(), before.start_by()].into_iter().flatten();
@@ -586,7 +628,7 @@ impl Checker {
         if let Some(waited) = waited.filter(|_| task.delayed) {
             self.waits.insert((task_id, task.rev), waited);
         }
-        if before.status == Status::Pending && task.status == Status::Pending {
+        if !task.is_workflow() && before.status == Status::Pending && task.status == Status::Pending {
             if let Some(turn) = stood.0 {
                 self.rules.not_served(&task, turn);
             }
@@ -676,7 +718,7 @@ impl Checker {
         };
         let (queue, limits) = (self.rules.queue(&id.1), self.rules.limits().clone());
         self.rules.put(id.clone(), next.as_deref());
-        let ready = self.open.values().filter(|task| task.status == Status::Pending);
+        let ready = self.open.values().filter(|task| task.status == Status::Pending && !task.is_workflow());
         match id.0 {
             SettingKind::Queue if Rules::moves(&queue, &self.rules.queue(&id.1)) => {
                 self.rules.join_anew(Some(&id.1), ready);
@@ -696,7 +738,7 @@ impl Checker {
     }
 
     /// Whether a moment is over by which it had to be final, or started.
-    fn is_too_late(&self, task_id: TaskId, now: Now) -> bool {
+    pub(super) fn is_too_late(&self, task_id: TaskId, now: Now) -> bool {
         let task = &self.tasks[&task_id];
         let moments = [task.deadline(), task.start_by()].into_iter().flatten().filter(|by| by.ms.is_none());
         moments.into_iter().any(|by| by.at <= now.wall)
@@ -736,7 +778,9 @@ impl Checker {
         };
         assert_eq!(task.status, status);
         assert_eq!(task.concurrency_key().map(Name::as_str), new.concurrency_key.as_deref());
-        self.rules.submitted(task, self.waiting_of(new.user_id.as_deref()), now.mono);
+        if !task.is_workflow() {
+            self.rules.submitted(task, self.waiting_of(new.user_id.as_deref()), now.mono);
+        }
         self.step(change, now);
         if let Some(delay) = new.delay_ms.filter(|_| task.status == Status::Scheduled) {
             self.waits(task, delay, now);
@@ -748,7 +792,7 @@ impl Checker {
     }
 
     /// Deadlines that are waits begin.
-    fn counts_from_now(&mut self, task: &Task, now: Now) {
+    pub(super) fn counts_from_now(&mut self, task: &Task, now: Now) {
         for by in [task.deadline(), task.start_by()].into_iter().flatten() {
             if let Some(ms) = by.ms {
                 assert_eq!(by.at, now.at.plus_millis(ms), "its record says so");
@@ -782,7 +826,7 @@ impl Checker {
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything there is to know of a decision")]
-    fn cancelled(
+    pub(super) fn cancelled(
         &mut self,
         task_id: TaskId,
         reason: &Option<String>,
@@ -798,6 +842,11 @@ impl Checker {
             Some(task) if task.status.is_final() => assert_eq!(result.as_ref().err(), Some(&Refusal::TaskFinished)),
             Some(task) if task.cancel_requested() => {
                 assert!(changes.is_empty());
+                self.is_answered_with(result, &task);
+            }
+            Some(before) if before.status == Status::Running && before.is_workflow() => {
+                let (_, task) = self.one_step(changes, task_id, Event::CancelRequested, now);
+                assert!(notices.is_empty() && task.cancel_requested());
                 self.is_answered_with(result, &task);
             }
             Some(before) if before.status == Status::Running => {
@@ -929,6 +978,9 @@ impl Checker {
     ) {
         assert!(notices.is_empty(), "a report made {notices:?}");
         let before = self.tasks.get(&task_id).cloned();
+        if attempt == 0 && before.is_some() {
+            return assert_eq!(result.as_ref().err(), Some(&Refusal::LeaseLost), "there is no attempt 0");
+        }
         let over = before.as_ref().is_none_or(|before| before.status != Status::Running || before.attempt != attempt);
         if over && !matches!(report, Report::Heartbeat) {
             for station in self.stations.values_mut() {
@@ -1025,10 +1077,12 @@ impl Checker {
     /// Timers have fired. If all of them could, nothing that is due is left.
     pub fn fired(&mut self, changes: &[Change], notices: &[Notice], now: Now, live: &Live, all: bool) {
         let mut stops: Vec<(TaskId, u32)> = Vec::new();
+        let (notices, mut followed) = split(notices);
+        self.has_looked = true;
         self.lived = now.lived;
         for change in changes {
             if is_consequence(change) {
-                self.followed(change, now);
+                self.followed(change, &mut followed, now, live);
                 continue;
             }
             let before = self.tasks[&change.task.task_id].clone();
@@ -1114,6 +1168,7 @@ impl Checker {
                 other => panic!("a timer made {other:?}"),
             })
             .collect();
+        assert!(followed.is_empty(), "workers were told to stop for nothing: {followed:?}");
         assert_eq!(told, stops, "whoever took too long, or lost its lease on an open socket, is told to stop");
         let ready: Vec<Arc<Task>> = self.open.values().filter(|task| task.status == Status::Pending).cloned().collect();
         for task in ready.iter().filter(|task| task.unserved_ms().is_some()) {
@@ -1146,7 +1201,7 @@ impl Checker {
                     };
                     assert!(!due || task.rev >= since, "{task_id} is overdue");
                 }
-                Status::Running => {
+                Status::Running if !task.is_workflow() => {
                     let worker_id = task.worker_id().expect("it runs");
                     assert!(self.lease_ends(task) > now.lived, "{worker_id} still has {task_id}, at {now:?}");
                     let due = self.timeouts.get(&(task_id, task.attempt));
@@ -1226,7 +1281,14 @@ impl Checker {
     }
 
     /// Ready tasks were handed out. If there was no bound, no task and slot that fit are left.
-    pub fn assigned(&mut self, changes: &[Change], notices: &[Notice], now: Now, all: bool) {
+    pub fn assigned(&mut self, changes: &[Change], notices: &[Notice], now: Now, live: &Live, all: bool) {
+        let (changes, followed) = changes.split_at(changes.iter().take_while(|change| !is_consequence(change)).count());
+        let (notices, stops) = split(notices);
+        self.handed_out(changes, &notices, now, all);
+        self.follow(followed, stops, now, live);
+    }
+
+    fn handed_out(&mut self, changes: &[Change], notices: &[Notice], now: Now, all: bool) {
         let mut runs: Vec<(Name, TaskId)> = Vec::new();
         let mut claimed: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
         for notice in notices {
@@ -1367,13 +1429,14 @@ impl Checker {
                     Some((_, until)) => Some(until.saturating_sub(now.mono)),
                     None => task.run_at.map(|at| at.millis_since(now.wall)),
                 },
-                Status::Running => {
+                Status::Running if !task.is_workflow() => {
                     let lost = self.lease_ends(task);
                     let due = self.timeouts.get(&(task.task_id, task.attempt)).copied().unwrap_or(u64::MAX);
                     let others = self.silent_at(task, live).into_iter().chain(self.must_stop_by(task));
                     Some(others.fold(lost.min(due), u64::min).saturating_sub(now.lived))
                 }
                 Status::Waiting if self.stand(task) != Stand::Held => Some(0),
+                _ if task.is_workflow() && self.is_overdue(task) => Some(0),
                 _ => None,
             };
             let bys = [task.deadline(), task.start_by()].into_iter().flatten();
@@ -1433,7 +1496,7 @@ impl Checker {
         assert!(times.into_iter().flatten().all(|at| at <= task.updated_at), "times go back: {task:?}");
         self.last_at = change.at;
         let ChangeKind::Transition(event) = change.kind else { panic!("{change:?} is no transition") };
-        assert_eq!(task.worker_id().is_some(), task.status == Status::Running);
+        assert_eq!(task.worker_id().is_some(), task.status == Status::Running && !task.is_workflow());
         assert!(task.status == Status::Running || !task.cancel_requested());
         assert!(task.tries <= task.max_attempts && task.crashes <= task.max_crashes, "{task:?}");
         if let Some(before) = &before {
@@ -1453,7 +1516,7 @@ impl Checker {
                 (_, Status::Cancelled) => Event::Cancelled,
             };
             assert_eq!(event, expected);
-            let handed_out = before.status == Status::Pending && task.status == Status::Running;
+            let handed_out = before.status == Status::Pending && task.status == Status::Running && !task.is_workflow();
             assert_eq!(task.attempt, before.attempt + u32::from(handed_out));
             let fixed = |task: &Task| {
                 (
@@ -1499,7 +1562,7 @@ impl Checker {
         let mut stood = Stood::default();
         if let Some(before) = self.tasks.get(&task_id) {
             self.open.remove(&task_id);
-            if before.status == Status::Pending {
+            if before.status == Status::Pending && !before.is_workflow() {
                 let turn = self.rules.not_ready(before);
                 stood = Stood { turn, unserved: self.unserved.remove(&task_id) };
                 let lane = (before.queue.clone(), before.task_type.clone());
@@ -1521,7 +1584,7 @@ impl Checker {
         if !task.status.is_final() {
             self.open.insert(task_id, task.clone());
         }
-        if task.status == Status::Pending {
+        if task.status == Status::Pending && !task.is_workflow() {
             self.unserved.insert(task_id, (self.lived, self.lived));
             let lane = self.ready.entry((task.queue.clone(), task.task_type.clone())).or_default();
             lane.insert((-i16::from(task.priority), task_id));
@@ -1732,6 +1795,7 @@ impl Checker {
 
     /// A new hub has read the store.
     pub fn restarted(&mut self, store: &Store, now: Now) {
+        self.has_looked = false;
         self.undecided.clear();
         self.tasks.clear();
         self.open.clear();
@@ -1858,6 +1922,11 @@ impl Station {
             Link::Socket | Link::Http => self.last_heard + options.lease_ms,
         }
     }
+}
+
+/// What workers are told, and what they are told because of others.
+fn split(notices: &[Notice]) -> (Vec<Notice>, Vec<Notice>) {
+    notices.iter().cloned().partition(|notice| !workflows::is_consequence(notice))
 }
 
 /// Whether two records are the same; mostly they are one.

@@ -4,7 +4,7 @@
 //! * [`world`] is the hub's process: the rounds of the writer, the committed store, both clocks, and what goes wrong.
 //! * [`apps`] submit, cancel, retry and delete; [`workers`] run tasks, over sockets and over HTTP; [`watchers`] follow.
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
-//! * [`ties`] is its account of what tasks depend on.
+//! * [`ties`] and [`workflows`] are its account of what tasks depend on, and are part of.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`mix`] says, from the seed, how much of everything there is.
 //!
@@ -22,6 +22,7 @@ mod ties;
 mod trace;
 mod watchers;
 mod workers;
+mod workflows;
 mod world;
 
 use std::cell::RefCell;

@@ -45,6 +45,8 @@ pub struct Mix {
     pub flood: bool,
     /// Whether tasks depend on others.
     pub dependencies: bool,
+    /// Whether they belong to workflows.
+    pub workflows: bool,
 }
 
 impl Mix {
@@ -92,6 +94,7 @@ impl Mix {
             keys: random.bool(),
             flood,
             dependencies: random.bool(),
+            workflows: random.bool(),
         };
         if random.u32(0..4) == 0 {
             mix.options.changes_max = random.usize(1..12);

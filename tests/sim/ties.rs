@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use taskhub::engine::{Now, Refusal};
+use taskhub::engine::{Notice, Now, Refusal};
 use taskhub::task::{
     Change, ChangeKind, DEPENDENCIES_TOLD_MAX, Event, NewTask, OnDependencyFailure, Outcome, Status, Submission, Task,
     TaskId, WaitsFor,
 };
 
 use super::check::Checker;
+use super::workflows::{BEGAN, ENDED, FAILED, OVER};
+use super::world::Live;
 
 /// How the things stand that a task depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub enum Stand {
 /// Whether a step follows from what became of other tasks.
 pub fn is_consequence(change: &Change) -> bool {
     let note = change.note.as_deref().unwrap_or_default();
-    note == "what it depends on is over" || note.starts_with("it depends on ")
+    [BEGAN, OVER, ENDED, FAILED, "what it depends on is over"].contains(&note) || note.starts_with("it depends on ")
 }
 
 impl Checker {
@@ -33,6 +35,9 @@ impl Checker {
         let failed = |status: &Status| matches!(status, Status::Failed | Status::Cancelled);
         if task.on_dependency_failure() != OnDependencyFailure::Run && statuses.iter().any(failed) {
             Stand::Failed
+        } else if self.workflow_of(task).is_some_and(|workflow| self.is_shut(workflow) || workflow.status.is_final()) {
+            // One that has ended does not let it go: it is cancelled.
+            Stand::Held
         } else if statuses.iter().any(|status| !status.is_final()) {
             Stand::Held
         } else {
@@ -43,7 +48,8 @@ impl Checker {
     /// What a waiting task should be said to wait for.
     pub fn held_by(&self, task: &Task) -> WaitsFor {
         let held = |id: &&TaskId| self.tasks.get(*id).is_some_and(|task| !task.status.is_final());
-        let all: Vec<TaskId> = task.depends_on().iter().filter(held).copied().collect();
+        let mut all: Vec<TaskId> = task.depends_on().iter().filter(held).copied().collect();
+        all.extend(self.workflow_of(task).filter(|workflow| self.is_shut(workflow)).map(|workflow| workflow.task_id));
         let count = all.len();
         WaitsFor::Dependency { task_ids: all.into_iter().take(DEPENDENCIES_TOLD_MAX).collect(), count }
     }
@@ -66,7 +72,13 @@ impl Checker {
     }
 
     /// A step that follows from the end of others.
-    pub fn followed(&mut self, change: &Change, now: Now) {
+    pub fn followed(&mut self, change: &Change, stops: &mut Vec<Notice>, now: Now, live: &Live) {
+        match change.note.as_deref() {
+            Some(BEGAN) => return self.began(change, now),
+            Some(OVER) => return self.ended_workflow(change, now),
+            Some(ENDED | FAILED) => return self.ends_with_its_workflow(change, stops, now, live),
+            _ => {}
+        }
         let before = self.tasks[&change.task.task_id].clone();
         let stand = self.stand(&before);
         assert_eq!(before.status, Status::Waiting, "nothing follows for what does not wait: {change:?}");
@@ -97,7 +109,7 @@ impl Checker {
 
     /// Whether what follows from its end may not have been done yet, for there was much to do.
     pub fn is_still_told(&self, task_id: TaskId) -> bool {
-        self.options.changes_max < 1_000
+        (self.options.changes_max < 1_000 || !self.has_looked)
             && self.tasks.values().any(|it| it.status == Status::Waiting && it.depends_on().contains(&task_id))
     }
 

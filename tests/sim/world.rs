@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use taskhub::engine::{
-    Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, Notice, Now, Refusal, Report, Tasks, Ticks, late_ms,
+    Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, NotNow, Notice, Now, Refusal, Report, Tasks, Ticks, late_ms,
 };
 use taskhub::settings::{Setting, SettingId};
-use taskhub::task::{ChangeKind, Json, KeyEntry, Links, Name, Status, Task, TaskId, Timestamp};
+use taskhub::task::{ChangeKind, Json, KeyEntry, Links, Name, Outcome, Status, Task, TaskId, Timestamp};
 
 use super::apps::Apps;
 use super::check::Checker;
 use super::mix::Mix;
+use super::ties::is_consequence;
 use super::trace::{self, Trace};
 use super::watchers::Watcher;
 use super::workers::{Actor, Push};
@@ -78,6 +79,25 @@ impl Store {
         }
     }
 
+    /// The final tasks that unfinished ones have to do with.
+    fn relatives(&self, unfinished: &[Task]) -> Vec<Task> {
+        let waiting = unfinished.iter().filter(|task| task.status == Status::Waiting);
+        let mut named: BTreeSet<TaskId> = waiting.flat_map(Task::depends_on).copied().collect();
+        let own = unfinished.iter().filter(|task| task.is_workflow()).map(|task| task.task_id);
+        let families: BTreeSet<TaskId> = own.chain(unfinished.iter().filter_map(Task::workflow_id)).collect();
+        let is_part = |task: &&Arc<Task>| task.workflow_id().is_some_and(|id| families.contains(&id));
+        named.extend(self.tasks.values().filter(is_part).map(|task| task.task_id));
+        named.extend(families.iter().copied());
+        let finals = named.iter().filter_map(|id| self.tasks.get(id)).filter(|task| task.status.is_final());
+        finals.map(|task| Store::read(task)).collect()
+    }
+
+    /// The tasks of a workflow.
+    fn family(&self, workflow_id: TaskId) -> (Option<Task>, Vec<Task>) {
+        let parts = self.tasks.values().filter(|task| task.workflow_id() == Some(workflow_id));
+        (self.tasks.get(&workflow_id).map(|task| Store::read(task)), parts.map(|task| Store::read(task)).collect())
+    }
+
     /// Reads a record as a store would: through its text.
     fn read(task: &Task) -> Task {
         let mut read = Task::parse(&task.to_json()).expect("the hub reads what it wrote");
@@ -92,7 +112,7 @@ impl Store {
 
 /// What running tasks say between two transitions; the board's part that the engine looks at.
 #[derive(Default)]
-pub struct Live(BTreeMap<TaskId, LiveTask>);
+pub struct Live(BTreeMap<TaskId, LiveTask>, BTreeMap<TaskId, Json>);
 
 pub struct LiveTask {
     pub rev: u64,
@@ -113,6 +133,9 @@ impl Live {
     }
 
     fn show(&mut self, task: &Task) {
+        if let Some(Outcome::Result(result)) = task.run().and_then(|run| run.outcome.as_ref()) {
+            self.1.insert(task.task_id, result.clone());
+        }
         if task.status != Status::Running {
             self.0.remove(&task.task_id);
             return;
@@ -127,6 +150,10 @@ impl Live {
 }
 
 impl Ticks for Live {
+    fn result(&self, task_id: TaskId) -> Result<Option<Json>, NotNow> {
+        Ok(self.1.get(&task_id).cloned())
+    }
+
     fn newest(&self, task_id: TaskId) -> Option<Json> {
         self.0.get(&task_id)?.progress.clone()
     }
@@ -476,8 +503,9 @@ impl World {
         let tasks_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
         let more = self.engine.assign(&mut Cx { now, ticks: &self.live, batch: &mut batch }, tasks_max);
-        assert!(!more || batch.changes.len() - from == tasks_max, "it stopped short of its bound");
-        self.checker.assigned(&batch.changes[from..], &batch.notices[noticed..], now, !more);
+        let handed_out = batch.changes[from..].iter().filter(|change| !is_consequence(change)).count();
+        assert!(!more || handed_out == tasks_max, "it stopped short of its bound");
+        self.checker.assigned(&batch.changes[from..], &batch.notices[noticed..], now, &self.live, !more);
         self.checker.sleeps_no_longer_than(self.engine.next_in(now), &self.live, now, steps_max == UNBOUNDED);
         self.note_batch(&batch);
 
@@ -556,7 +584,11 @@ impl World {
         }
         // What those name that were looked up may have to be looked up too.
         let mut absent = absent;
-        for _ in 0..2 {
+        for _ in 0..8 {
+            if let Some(workflow_id) = self.engine.absent_family(&request.command) {
+                let (workflow, parts) = self.store.family(workflow_id);
+                self.engine.admit_family(workflow_id, workflow, parts);
+            }
             for task_id in absent {
                 if let Some(task) = self.store.tasks.get(&task_id) {
                     self.engine.admit(Store::read(task));
@@ -780,17 +812,12 @@ impl World {
                 .map(|task| Store::read(task))
                 .collect();
             self.live = Live::default();
-            for task in &unfinished {
-                self.live.show(task);
-            }
+            self.store.tasks.values().for_each(|task| self.live.show(task));
             let last_id = self.store.ids.last().copied();
             let seed = self.random.u64(..);
             let settings = self.store.settings.values().cloned().collect();
             let (options, rev) = (self.mix.options, self.store.rev);
-            let named = unfinished.iter().filter(|task| task.status == Status::Waiting).flat_map(Task::depends_on);
-            let named: BTreeSet<TaskId> = named.copied().collect();
-            let finals = named.iter().filter_map(|id| self.store.tasks.get(id)).filter(|task| task.status.is_final());
-            let tasks = Tasks { relatives: finals.map(|task| Store::read(task)).collect(), unfinished };
+            let tasks = Tasks { relatives: self.store.relatives(&unfinished), unfinished };
             let (engine, batch) = Engine::recover(options, rev, last_id, settings, tasks, seed, now);
             self.engine = engine;
             self.checker.restarted(&self.store, now);
