@@ -3,25 +3,23 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::settings::{Setting, SettingChange, SettingId};
-use crate::task::{
-    Change, ChangeKind, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp,
-};
+use crate::settings::{Setting, SettingId};
+use crate::task::{Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp};
 
 use super::claims::Claim;
 use super::conflicts::Keyed;
-use super::consequences::{Consequence, Consequences};
+use super::consequences::Consequences;
 use super::dependencies::Dependencies;
 use super::groups::{Slot, WorkerGroups};
 use super::keys::Keys;
 use super::lanes::Lanes;
 use super::leases::Ending;
-use super::private::{Journal, Private};
+use super::private::Journal;
 use super::quotas::Quotas;
-use super::timers::{Alarm, At, Timers};
+use super::timers::{Alarm, Timers};
 use super::workers::Worker;
-use super::workflows::{Parts, is_shut};
-use super::{Answer, Batch, Command, Cx, NotNow, Notice, Now, Refusal, Ticks, WorkerState};
+use super::workflows::Parts;
+use super::{Answer, Command, Cx, NotNow, Notice, Now, Refusal, Ticks, WorkerState};
 
 /// What can be set.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +60,6 @@ impl Default for Options {
     }
 }
 
-/// Final tasks that stay at hand, because a worker may repeat its report or a person retry at once. Older ones are
-/// looked up in the store.
-const FINALS_RESIDENT_MAX: usize = 1_024;
-
 /// The whole state that decisions are made from.
 pub struct Engine {
     pub(super) options: Options,
@@ -73,9 +67,9 @@ pub struct Engine {
     pub(super) ids: IdSource,
     pub(super) rev: u64,
     pub(super) tasks: HashMap<TaskId, Arc<Task>, IdHasher>,
-    unfinished: usize,
+    pub(super) unfinished: usize,
     /// Final tasks in `tasks`, in the order they came.
-    finals: VecDeque<TaskId>,
+    pub(super) finals: VecDeque<TaskId>,
     /// Deleted in this batch: the store still has them, but a later command must not bring them back from there.
     pub(super) gone: HashSet<TaskId, IdHasher>,
     pub(super) lanes: Lanes,
@@ -185,72 +179,6 @@ impl Engine {
     /// How many milliseconds until [`fire`](Self::fire) has something to do.
     pub fn next_in(&self, now: Now) -> Option<u64> {
         if self.consequences.is_empty() { self.timers.next_in(now) } else { Some(0) }
-    }
-
-    /// The tasks a command is about that are not at hand. Whoever drives the engine looks them up in the store,
-    /// [`admit`](Self::admit)s those that exist, and asks again until it has looked for all: so a decision about old tasks is
-    /// made from their records.
-    pub fn absent(&self, command: &Command) -> Vec<TaskId> {
-        let ids: &[TaskId] = match command {
-            Command::Submit { submission, .. } => return submission.known().filter(|id| self.is_absent(*id)).collect(),
-            Command::Retry { task_id, .. } if !self.is_absent(*task_id) => {
-                let depends_on = self.tasks.get(task_id).into_iter().flat_map(|task| task.depends_on()).copied();
-                return depends_on.chain(self.undone_with(*task_id)).filter(|id| self.is_absent(*id)).collect();
-            }
-            Command::Cancel { task_id, .. }
-            | Command::CancelWaiting { task_id, .. }
-            | Command::Retry { task_id, .. }
-            | Command::Update { task_id, .. }
-            | Command::Report { task_id, .. } => std::slice::from_ref(task_id),
-            // With the workflows around them, which may need them.
-            Command::Delete { task_id } => return self.absent_around(*task_id).into_iter().collect(),
-            Command::Expire { task_ids } => return task_ids.iter().filter_map(|id| self.absent_around(*id)).collect(),
-            _ => return Vec::new(),
-        };
-        ids.iter().copied().filter(|id| self.is_absent(*id)).collect()
-    }
-
-    pub(super) fn is_absent(&self, task_id: TaskId) -> bool {
-        !self.tasks.contains_key(&task_id) && !self.gone.contains(&task_id)
-    }
-
-    /// Takes in a final task from the store. Ignored if it is at hand, deleted in this batch, or not final: every
-    /// unfinished task is here.
-    pub fn admit(&mut self, task: Task) {
-        if task.status.is_final() && self.is_absent(task.task_id) {
-            self.finals.push_back(task.task_id);
-            self.tasks.insert(task.task_id, Arc::new(task));
-        }
-    }
-
-    /// Lets go of final tasks beyond those kept at hand, and of workers that are gone. To be called between batches, when
-    /// the store and the engine say the same: what a revert would bring back must still be here.
-    pub fn shed(&mut self) {
-        for task_id in self.gone.drain().filter(|task_id| !self.tasks.contains_key(task_id)) {
-            self.parts.remove(&task_id);
-        }
-        self.journal.clear();
-        self.quotas.round_over();
-        self.consequences.round_over();
-        self.forget_leaving();
-        if !self.consequences.is_empty() {
-            // They may ask how a task ended.
-            return;
-        }
-        let mut kept = Vec::new();
-        while self.finals.len() > FINALS_RESIDENT_MAX {
-            let Some(task_id) = self.finals.pop_front() else { break };
-            if !self.tasks.get(&task_id).is_some_and(|task| task.status.is_final()) {
-                continue;
-            }
-            if self.parts.get(&task_id).is_some_and(Parts::has_open) {
-                kept.push(task_id);
-                continue;
-            }
-            self.parts.remove(&task_id);
-            self.tasks.remove(&task_id);
-        }
-        self.finals.extend(kept);
     }
 
     /// Decides one command, with what follows. A refusal has changed nothing.
@@ -400,233 +328,6 @@ impl Engine {
             Slot::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),
         }
         true
-    }
-
-    /// Makes a step: the next `rev`, the indexes, the change. The one place where a task gets a new record.
-    pub(super) fn step(&mut self, prev: Option<TaskId>, step: Step, cx: &mut Cx<'_>) -> Arc<Task> {
-        let Step { mut task, event, note, payload, result } = step;
-        let prev = prev.map(|id| self.tasks[&id].clone());
-        debug_assert!(
-            prev.as_ref().is_none_or(|prev| prev.status.may_become(task.status)),
-            "{:?} may not become {:?}",
-            prev.map(|prev| prev.status),
-            task.status
-        );
-        self.rev += 1;
-        task.rev = self.rev;
-        task.updated_at = prev.as_ref().map_or(cx.now.at, |prev| prev.updated_at.max(cx.now.at));
-        let task = Arc::new(task);
-        self.replace(prev.as_ref(), Some(&task), cx.now);
-        cx.batch.changes.push(Change {
-            rev: self.rev,
-            at: task.updated_at,
-            kind: ChangeKind::Transition(event),
-            prev,
-            task: task.clone(),
-            note,
-            payload,
-            result,
-        });
-        let before = cx.batch.changes.last().and_then(|change| change.prev.clone());
-        self.tell_others(before.as_deref(), &task);
-        task
-    }
-
-    /// What follows from a step for other tasks is looked at later.
-    fn tell_others(&mut self, before: Option<&Task>, task: &Task) {
-        let was = before.map(|before| before.status);
-        if task.status == Status::Waiting && was != Some(Status::Waiting) {
-            self.consequences.push(self.rev, Consequence::Waits(task.task_id));
-        }
-        let ended = task.status.is_final() && was.is_some_and(|was| !was.is_final());
-        if ended || before.is_some_and(is_shut) && !is_shut(task) {
-            self.tell_dependents(task);
-        }
-        if task.ties().is_some() {
-            self.tell_workflow(before, task);
-        }
-    }
-
-    fn delete(&mut self, task_id: TaskId, cx: &mut Cx<'_>) -> Result<(), Refusal> {
-        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?.clone();
-        let has_open = self.parts.get(&task_id).is_some_and(Parts::has_open);
-        if !task.status.is_final() || has_open || self.is_needed(&task) || self.is_still_told(task_id) {
-            return Err(Refusal::TaskNotFinished);
-        }
-        self.rev += 1;
-        self.replace(Some(&task), None, cx.now);
-        self.gone.insert(task_id);
-        cx.batch.changes.push(Change {
-            rev: self.rev,
-            at: cx.now.at,
-            kind: ChangeKind::Gone,
-            prev: Some(task.clone()),
-            task,
-            note: None,
-            payload: None,
-            result: None,
-        });
-        Ok(())
-    }
-
-    /// Takes back everything a batch changed, because it could not be made durable. Claims that it answered stay
-    /// answered: whoever waits for them is told.
-    pub fn revert(&mut self, batch: Batch, now: Now) {
-        self.take_back(&mut { batch.changes }, &mut { batch.settings }, (0, 0), now);
-        self.quotas.take_back(0);
-        for key in &batch.keys {
-            self.keys.forget(key.key);
-        }
-    }
-
-    /// Takes back what follows the first so many changes of tasks and of settings, the newest first.
-    pub(super) fn take_back(
-        &mut self,
-        changes: &mut Vec<Change>,
-        settings: &mut Vec<SettingChange>,
-        (keep_changes, keep_settings): (usize, usize),
-        now: Now,
-    ) {
-        loop {
-            let change = changes.get(keep_changes..).and_then(|rest| rest.last()).map(|change| change.rev);
-            let setting = settings.get(keep_settings..).and_then(|rest| rest.last()).map(|change| change.rev);
-            let Some(rev) = change.max(setting) else { break };
-            if change == Some(rev)
-                && let Some(change) = changes.pop()
-            {
-                let next = (change.kind != ChangeKind::Gone).then_some(&change.task);
-                self.replace(next, change.prev.as_ref(), now);
-                // Its number is given again.
-                self.journal.take(rev);
-            } else if let Some(SettingChange { id, prev, .. }) = settings.pop() {
-                self.put_setting(id, prev);
-            }
-            self.rev = rev - 1;
-        }
-        self.consequences.take_back(self.rev);
-    }
-
-    /// Puts one record in the place of another, in the map and in every index.
-    pub(super) fn replace(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>, now: Now) {
-        let before = old.map(|old| self.unindex(old)).unwrap_or_default();
-        let holds = |task: Option<&Arc<Task>>| task.is_some_and(|task| !task.status.is_final());
-        let shut = |task: Option<&Arc<Task>>| task.is_some_and(|task| is_shut(task));
-        if let Some(new) = new {
-            let mut private = self.journal.take(new.rev).unwrap_or_default();
-            if let Some(old) = old {
-                private.carry_over(&before, old, new);
-            }
-            self.tasks.insert(new.task_id, new.clone());
-            self.index(new, private, now);
-        } else if let Some(old) = old {
-            self.tasks.remove(&old.task_id);
-        }
-        if let Some(task) = new.or(old)
-            && (holds(old) != holds(new) || shut(old) != shut(new))
-        {
-            let Engine { dependencies, tasks, .. } = self;
-            dependencies.changed(task.task_id, |dependent| {
-                let is_part = tasks.get(&dependent).is_some_and(|it| it.workflow_id() == Some(task.task_id));
-                let (was, is) = if is_part { (shut(old), shut(new)) } else { (holds(old), holds(new)) };
-                (was != is).then_some(is)
-            });
-        }
-        // The counts of one that is deleted are needed again if that is taken back.
-        if let Some(old) = old.filter(|old| new.is_none() && old.is_workflow() && !old.status.is_final()) {
-            self.parts.remove(&old.task_id);
-        }
-        if let Some(old) = old {
-            self.journal.keep(old.rev, before);
-        }
-    }
-
-    fn index(&mut self, task: &Arc<Task>, private: Private, now: Now) {
-        if let Some(parts) = task.workflow_id().and_then(|workflow_id| self.parts.get_mut(&workflow_id)) {
-            parts.insert(task);
-        }
-        if task.status.is_final() {
-            return self.finals.push_back(task.task_id);
-        }
-        self.unfinished += 1;
-        if task.is_workflow() {
-            self.parts.entry(task.task_id).or_default();
-        } else {
-            self.keyed.insert(task);
-            self.quotas.insert(task);
-        }
-        self.set_deadlines(task, &private, now);
-        match task.status {
-            Status::Pending | Status::Running if task.is_workflow() => {}
-            Status::Pending => {
-                self.lanes.insert(task, private.turn, &mut self.groups);
-                self.expect_service(task, private.served_at, now);
-            }
-            Status::Scheduled => self.schedule(task, private.wait_ends, now),
-            Status::Running => {
-                self.lanes.begin(task, &mut self.groups);
-                self.lease(task, private.lease, now);
-            }
-            Status::Waiting => {
-                let tasks = &self.tasks;
-                self.dependencies.insert(task, |id| tasks.get(&id).is_some_and(|other| other.holds(task)));
-            }
-            Status::Completed | Status::Failed | Status::Cancelled => unreachable!("it is not final"),
-        }
-    }
-
-    fn unindex(&mut self, task: &Arc<Task>) -> Private {
-        let mut private = Private::default();
-        if let Some(parts) = task.workflow_id().and_then(|workflow_id| self.parts.get_mut(&workflow_id)) {
-            parts.remove(task);
-        }
-        if task.status.is_final() {
-            return private;
-        }
-        self.unfinished -= 1;
-        if !task.is_workflow() {
-            self.keyed.remove(task);
-            self.quotas.remove(task);
-        }
-        self.clear_deadlines(task, &mut private);
-        match task.status {
-            Status::Pending | Status::Running if task.is_workflow() => {}
-            Status::Pending => {
-                private.turn = self.lanes.remove(task, &mut self.groups);
-                private.served_at = self.end_service(task);
-            }
-            Status::Scheduled => private.wait_ends = self.unschedule(task),
-            Status::Running => {
-                private.lease = self.unlease(task);
-                self.lanes.end(task, &mut self.groups);
-            }
-            Status::Waiting => self.dependencies.remove(task),
-            Status::Completed | Status::Failed | Status::Cancelled => {}
-        }
-        private
-    }
-
-    /// A task waits for a moment, or for the end of a wait. After a restart the record is all that is known of a wait; its
-    /// times never go back, so what is left is no more than the wait.
-    fn schedule(&mut self, task: &Task, wait_ends: Option<u64>, now: Now) {
-        let run_at = task.run_at.unwrap_or_default();
-        let at = match task.delayed {
-            true => At::Mono(wait_ends.unwrap_or_else(|| now.mono + run_at.millis_since(now.at))),
-            false => At::Wall(run_at),
-        };
-        self.timers.set(Alarm::Due(task.task_id), at);
-    }
-
-    /// When a scheduled task becomes ready, as the wall clock will show it if nobody sets it.
-    pub(super) fn ready_at(&self, task: &Task, now: Now) -> Timestamp {
-        match self.timers.at(&Alarm::Due(task.task_id)) {
-            Some(At::Wall(at)) => at,
-            Some(At::Mono(at)) => now.wall.plus_millis(at.saturating_sub(now.mono)),
-            Some(At::Lived(_)) | None => now.wall,
-        }
-    }
-
-    fn unschedule(&mut self, task: &Task) -> Option<u64> {
-        self.timers.clear(&Alarm::Due(task.task_id)).and_then(At::wait_ends)
     }
 
     fn running(&self) -> usize {

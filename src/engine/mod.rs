@@ -26,6 +26,7 @@
 //! has none, and what a limit of a user or key keeps from running is not among them. A worker with room, or an open claim over HTTP, is a free *slot*; of all
 //! slots that there is a task for, the least loaded comes first, then the one that waits longest.
 
+mod at_hand;
 mod buckets;
 mod cancel;
 mod claims;
@@ -48,6 +49,7 @@ mod private;
 #[cfg(test)]
 mod queue_tests;
 mod quotas;
+mod records;
 mod recover;
 mod reports;
 #[cfg(test)]
