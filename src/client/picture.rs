@@ -141,7 +141,7 @@ pub(super) fn matches(filter: &FilterSpec, task: &TaskView) -> bool {
         })
     };
     filter.task_id.as_ref().is_none_or(|ids| ids.contains(&task.task_id))
-        && filter.workflow_id.is_none()
+        && filter.workflow_id.as_ref().is_none_or(|ids| task.workflow_id.is_some_and(|id| ids.contains(&id)))
         && filter.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status))
         && pattern(&filter.task_type, task.task_type.as_str())
         && pattern(&filter.queue, task.queue.as_str())

@@ -193,7 +193,9 @@ impl Engine {
             Command::Submit { submission, key } => self.submit(submission, key, cx),
             Command::Cancel { task_id, reason } => self.cancel(task_id, reason, cx),
             Command::CancelWaiting { task_id, reason } => {
-                match self.tasks.get(&task_id).is_some_and(|task| task.status == Status::Running) {
+                // A workflow stands in no queue.
+                match self.tasks.get(&task_id).is_some_and(|task| task.status == Status::Running || task.is_workflow())
+                {
                     true => Err(Refusal::TaskRunning),
                     false => self.cancel(task_id, Some(reason), cx),
                 }

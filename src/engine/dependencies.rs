@@ -111,11 +111,6 @@ impl Dependencies {
 }
 
 impl Engine {
-    /// Whether a task is there and not final. What is not at hand is final, or was never there.
-    pub(super) fn is_unfinished(&self, task_id: TaskId) -> bool {
-        self.tasks.get(&task_id).is_some_and(|task| !task.status.is_final())
-    }
-
     /// Those that a waiting task names and that hold it.
     pub(super) fn held_by<'e>(&'e self, task: &'e Task) -> impl Iterator<Item = TaskId> + 'e {
         names(task).filter(|dependency| self.tasks.get(dependency).is_some_and(|other| other.holds(task)))
@@ -179,8 +174,9 @@ impl Engine {
     /// Nothing that a task depends on holds it any more: it goes on to wait for its time, or is ready.
     pub(super) fn release(&mut self, task_id: TaskId, cx: &mut Cx<'_>) {
         let Some(task) = self.waiting(task_id).filter(|_| self.dependencies.is_free(task_id)) else { return };
-        if task.workflow_id().is_some_and(|workflow_id| !self.is_unfinished(workflow_id)) {
-            // It is cancelled.
+        let workflow = task.workflow_id().and_then(|workflow_id| self.tasks.get(&workflow_id));
+        if workflow.is_some_and(|workflow| workflow.status.is_final()) {
+            // It is cancelled. Where the workflow was deleted, it goes on without.
             return;
         }
         let mut next = Task::clone(task);

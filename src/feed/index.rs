@@ -97,6 +97,7 @@ pub(super) struct Index {
 #[derive(Hash)]
 enum IndexKey<'a> {
     Task(&'a [u8; 16]),
+    Workflow(&'a [u8; 16]),
     User(&'a str),
     Label(&'a str, &'a str),
     Type(&'a str),
@@ -107,6 +108,9 @@ enum IndexKey<'a> {
 fn index_keys<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<IndexKey<'a>>> {
     if let Some(ids) = &filter.task_id {
         return Some(ids.iter().map(|id| IndexKey::Task(id.as_bytes())).collect());
+    }
+    if let Some(ids) = &filter.workflow_id {
+        return Some(ids.iter().map(|id| IndexKey::Workflow(id.as_bytes())).collect());
     }
     if let Scope::User(user) = scope {
         return Some(vec![IndexKey::User(user.as_str())]);
@@ -185,8 +189,10 @@ impl Index {
         self.lookups += 1;
         let under = |index_key: IndexKey| self.subs_by_key.get(&self.digest.hash_one(index_key));
         let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(IndexKey::Label(key, value)));
+        let workflow_id = task.workflow_id();
         let candidates = [
             under(IndexKey::Task(task.task_id.as_bytes())),
+            workflow_id.as_ref().and_then(|id| under(IndexKey::Workflow(id.as_bytes()))),
             task.user_id.as_ref().and_then(|user| under(IndexKey::User(user.as_str()))),
             under(IndexKey::Type(task.task_type.as_str())),
             under(IndexKey::Queue(task.queue.as_str())),
@@ -224,7 +230,7 @@ mod tests {
 
     use super::super::sample::{id, task};
     use super::*;
-    use crate::task::FilterSpec;
+    use crate::task::{FilterSpec, Ties};
 
     fn filter(json: &str) -> Arc<Filter> {
         Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
@@ -307,12 +313,13 @@ mod tests {
             user_id in some(["ann", "bob"].map(String::from).to_vec()),
             project in some(["1", "2"].map(String::from).to_vec()),
             region in some(["eu", "us"].map(String::from).to_vec()),
+            workflow_id in some((8..10).map(id).collect()),
         ) -> Arc<Filter> {
             let labels = [("project", project), ("region", region)];
             let labels: std::collections::BTreeMap<_, _> =
                 labels.into_iter().filter_map(|(key, values)| Some((key.to_owned(), values?))).collect();
             let labels = (!labels.is_empty()).then_some(labels);
-            Arc::new(FilterSpec { task_id, task_type, queue, status, user_id, labels, ..FilterSpec::default() }.checked().unwrap())
+            Arc::new(FilterSpec { task_id, task_type, queue, status, user_id, workflow_id, labels }.checked().unwrap())
         }
     }
 
@@ -325,6 +332,7 @@ mod tests {
             user in proptest::sample::select(vec![None, Some("ann"), Some("bob"), Some("cid")]),
             project in proptest::sample::select(vec![None, Some("1"), Some("2"), Some("3")]),
             region in proptest::sample::select(vec![None, Some("eu")]),
+            workflow in proptest::sample::select(vec![None, Some(8), Some(9), Some(10)]),
         ) -> Task {
             let mut task = task(id(n), status);
             task.task_type = Name::new(task_type);
@@ -332,9 +340,13 @@ mod tests {
             task.user_id = user.map(Name::new);
             let labels = [("project", project), ("region", region)];
             let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
-            task.detail = Some(Box::new(crate::task::Detail { labels: labels.collect(), ..Default::default() }));
+            task.detail = Some(Box::new(crate::task::Detail { labels: labels.collect(), ties: workflow.map(in_workflow), ..Default::default() }));
             task
         }
+    }
+
+    fn in_workflow(n: u32) -> Box<Ties> {
+        Box::new(Ties { workflow_id: Some(id(n)), ..Ties::default() })
     }
 
     fn any_scope() -> impl Strategy<Value = Scope> {

@@ -48,6 +48,7 @@ mod tests;
 mod upgrade;
 mod worker_http;
 mod worker_socket;
+mod workflows;
 
 pub use caller::Peer;
 pub use door::Door;

@@ -98,9 +98,9 @@ impl Params {
     /// Takes everything that says which tasks are meant: `status`, `task_id`, `task_type`, `queue`, `user_id`,
     /// `label.KEY`, `workflow_id`.
     pub(super) fn filter(&mut self) -> Result<Filter, Problem> {
-        let mut task_ids = self.list("task_id", TASK_IDS_MAX, |word| {
-            word.parse::<TaskId>().map_err(|_| "must be task ids with commas between".to_owned())
-        })?;
+        let id = |word: &str| word.parse::<TaskId>().map_err(|_| "must be task ids with commas between".to_owned());
+        let task_id = self.list("task_id", TASK_IDS_MAX, id)?;
+        let workflow_id = self.list("workflow_id", TASK_IDS_MAX, id)?;
         let statuses = self.list("status", Status::ALL.len(), |word| {
             Status::parse(word).ok_or_else(|| {
                 format!("must be of {}, with commas between", Status::ALL.map(Status::as_str).join(", "))
@@ -127,11 +127,7 @@ impl Params {
             }
             labels.insert(key, BTreeSet::from([value]));
         }
-        // No task is part of a workflow yet.
-        if self.bounded("workflow_id", USER_ID_CHARS_MAX)?.is_some() {
-            task_ids = Some(BTreeSet::new());
-        }
-        Ok(Filter { task_id: task_ids, task_type, queue, status: statuses, user_id, labels })
+        Ok(Filter { task_id, task_type, queue, status: statuses, user_id, workflow_id, labels })
     }
 
     fn bounded(&mut self, name: &str, chars_max: usize) -> Result<Option<String>, Problem> {
@@ -193,7 +189,8 @@ mod tests {
         assert_eq!(got.labels["project"], BTreeSet::from(["p 1".to_owned()]));
         assert_eq!(query_filter("label.k=").unwrap().labels["k"], BTreeSet::from([String::new()]));
         assert_eq!(query_filter("").unwrap(), Filter::default());
-        assert_eq!(query_filter("workflow_id=w").unwrap().task_id, Some(BTreeSet::new()));
+        let of_one = query_filter(&format!("workflow_id={ID}")).unwrap();
+        assert_eq!(of_one.workflow_id, Some(BTreeSet::from([ID.parse().unwrap()])));
     }
 
     #[test]

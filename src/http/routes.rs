@@ -8,7 +8,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::door::DoorLayer;
 use super::state::App;
-use super::{change, dashboard, docs, events, live, ops, read, settings, submit, worker_http, worker_socket};
+use super::{
+    change, dashboard, docs, events, live, ops, read, settings, submit, worker_http, worker_socket, workflows,
+};
 use crate::wire::{Code, Problem};
 
 /// Where the two WebSockets are.
@@ -48,6 +50,9 @@ table! {
     GET    "/api/v1/tasks/{id}/logs"                        read::logs,
     POST   "/api/v1/tasks/{id}/cancel"                      change::cancel,
     POST   "/api/v1/tasks/{id}/retry"                       change::retry,
+
+    POST   "/api/v1/workflows"                              workflows::submit,
+    GET    "/api/v1/workflows/{id}"                         workflows::one,
 
     GET    LIVE_PATH                                        live::connect,
     GET    "/api/v1/events"                                 events::connect,

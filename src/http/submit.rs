@@ -19,7 +19,7 @@ use crate::hub::{HubError, Principal, Refusal, SubmitKey, Submitted};
 use crate::task::{Digest, NewTask};
 use crate::wire::{BatchBody, Code, Problem};
 
-const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest `Idempotency-Key`, in characters.
 const KEY_CHARS_MAX: usize = 255;
 
@@ -72,7 +72,7 @@ pub(super) async fn batch(
 }
 
 /// Reads a body, and what its `Idempotency-Key` stands for.
-fn read_once<T: DeserializeOwned>(
+pub(super) fn read_once<T: DeserializeOwned>(
     who: &Principal,
     route: &'static str,
     key: Option<HeaderValue>,
@@ -81,7 +81,7 @@ fn read_once<T: DeserializeOwned>(
     move |bytes| Ok((submit_key(&who, route, key.as_ref(), bytes)?, parse(bytes)?))
 }
 
-fn created(replayed: bool) -> StatusCode {
+pub(super) fn created(replayed: bool) -> StatusCode {
     if replayed { StatusCode::OK } else { StatusCode::CREATED }
 }
 

@@ -4,9 +4,11 @@
 //! yet, and beside them what running tasks say between two transitions: ticks, and the numbers of log lines. Nothing is
 //! decided from it. It is written by the writer after each commit, and by workers' ticks.
 
+mod rollups;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,12 +17,12 @@ use dashmap::Entry as Slot;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::engine::{NotNow, Now, Refusal, Ticks};
+use crate::engine::{Now, Refusal};
 use crate::feed::{LatestState, Tick};
 use crate::settings::Setting;
 use crate::store::Entry;
 use crate::task::{
-    Cancel, ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Status, Task, TaskId, cut_line,
+    Cancel, ChangeKind, Filter, IdHasher, Json, Level, LogLine, Name, Progress, Rollup, Status, Task, TaskId, cut_line,
 };
 
 use super::HubError;
@@ -39,6 +41,8 @@ pub(super) struct Board {
     tasks: DashMap<TaskId, Arc<Task>, IdHasher>,
     /// Running tasks only.
     live: DashMap<TaskId, Live, IdHasher>,
+    /// By workflow.
+    within: DashMap<TaskId, rollups::Running, IdHasher>,
     /// Where the log of a task whose attempt ended goes on.
     log_ends: Mutex<HashMap<TaskId, u64>>,
     /// Running tasks whose newest tick is not kept yet.
@@ -46,6 +50,8 @@ pub(super) struct Board {
     rev: AtomicU64,
     counts: Mutex<Counts>,
     running: watch::Sender<usize>,
+    /// How many of those in `live` are workflows: nobody waits for these.
+    workflows: AtomicUsize,
     pub(super) settings: SettingsBoard,
     clock: Arc<Clock>,
 }
@@ -80,6 +86,10 @@ struct Live {
     renewed_ms: Option<u64>,
     /// Of a task with `silence_ms`: when the attempt last reported something, in lived time; 0 before.
     spoke: Option<u64>,
+    /// The workflow that it is part of.
+    workflow_id: Option<TaskId>,
+    /// Of a workflow: what its tasks come to.
+    rollup: Option<Box<Rollup>>,
 }
 
 /// Whether a running task has ticked since its newest transition was decided.
@@ -94,6 +104,8 @@ enum Ticked {
 pub(super) struct Heard {
     pub(super) cancel_requested: bool,
     pub(super) rev: u64,
+    /// The workflow that it is part of, for that ticks with it.
+    pub(super) workflow_id: Option<TaskId>,
 }
 
 impl Board {
@@ -102,11 +114,13 @@ impl Board {
         Board {
             tasks: DashMap::default(),
             live: DashMap::default(),
+            within: DashMap::default(),
             log_ends: Mutex::default(),
             unkept: Mutex::default(),
             rev: AtomicU64::new(rev),
             counts: Mutex::new(Counts { by_status: counts, ..Counts::default() }),
             running: watch::Sender::new(0),
+            workflows: AtomicUsize::new(0),
             settings: SettingsBoard::new(settings, rev),
             clock,
         }
@@ -152,7 +166,7 @@ impl Board {
         if let Some(last) = entries.last() {
             self.advance(last.change.rev);
         }
-        let running = self.live.len();
+        let running = self.live.len().saturating_sub(self.workflows.load(Ordering::Relaxed));
         self.running.send_if_modified(|known| std::mem::replace(known, running) != running);
         ticked
     }
@@ -199,18 +213,27 @@ impl Board {
                 log_end,
                 renewed_ms: None,
                 spoke: task.silence_ms().map(|_| before.filter(|_| same).and_then(|live| live.spoke).unwrap_or(0)),
+                workflow_id: task.workflow_id(),
+                rollup: before.and_then(|live| live.rollup.clone()),
             };
+            let is_new = before.is_none();
             drop(slot.insert(live));
+            if is_new {
+                self.workflows.fetch_add(task.is_workflow().into(), Ordering::Relaxed);
+                self.runs_within(task, true);
+            }
             if since {
                 self.unkept.lock().push(task.task_id);
                 return Ticked::Since;
             }
         } else if prev.is_some_and(|prev| prev.status == Status::Running)
             && let Some((_, live)) = self.live.remove(&task.task_id)
-            && let Some(end) = live.log_end
-            && !task.status.is_final()
         {
-            self.remember_log_end(task.task_id, end);
+            self.workflows.fetch_sub(task.is_workflow().into(), Ordering::Relaxed);
+            self.runs_within(task, false);
+            if let Some(end) = live.log_end.filter(|_| !task.status.is_final()) {
+                self.remember_log_end(task.task_id, end);
+            }
         }
         Ticked::No
     }
@@ -276,6 +299,9 @@ impl Board {
     /// A record as JSON, with the newest tick if it is the newest record.
     pub(super) fn record(&self, task: &Task) -> Vec<u8> {
         let task_id = task.task_id;
+        if task.is_workflow() {
+            self.refresh_workflow(task_id);
+        }
         let mut out = Vec::with_capacity(640);
         let live = self.live.get(&task_id).filter(|live| live.rev == task.rev);
         let tick = live.as_ref().and_then(|live| Some((live.encoded(&self.clock)?, live.tick)));
@@ -294,20 +320,20 @@ impl Board {
         if !std::mem::replace(&mut live.unkept, true) {
             self.unkept.lock().push(task_id);
         }
-        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+        Ok(live.heard())
     }
 
     /// A checkpoint of a running attempt.
     pub(super) fn checkpoint(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
         let mut live = self.held(task_id, attempt)?;
         live.speaks(&self.clock);
-        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+        Ok(live.heard())
     }
 
     /// Whether an attempt is the running one.
     pub(super) fn check(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
         let live = self.held(task_id, attempt)?;
-        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+        Ok(live.heard())
     }
 
     /// Whether it is news to the writer that a worker was told to stop an attempt; so once.
@@ -351,12 +377,13 @@ impl Board {
             live.speaks(&self.clock);
             pass_on(lines);
         }
-        Ok(Heard { cancel_requested: live.cancel_requested, rev: live.rev })
+        Ok(live.heard())
     }
 
     fn held(&self, task_id: TaskId, attempt: u32) -> Result<dashmap::mapref::one::RefMut<'_, TaskId, Live>, Refusal> {
         match self.live.get_mut(&task_id) {
-            Some(live) if live.attempt == attempt => Ok(live),
+            // A workflow runs, and nobody has it.
+            Some(live) if live.attempt == attempt && attempt > 0 => Ok(live),
             _ => Err(Refusal::LeaseLost),
         }
     }
@@ -426,6 +453,10 @@ impl Board {
 }
 
 impl Live {
+    fn heard(&self) -> Heard {
+        Heard { cancel_requested: self.cancel_requested, rev: self.rev, workflow_id: self.workflow_id }
+    }
+
     /// It reports something.
     fn speaks(&mut self, clock: &Clock) {
         if let Some(spoke) = &mut self.spoke {
@@ -459,8 +490,9 @@ impl Counts {
     }
 }
 
-impl Ticks for Board {
-    fn newest(&self, task_id: TaskId) -> Option<Json> {
+impl Board {
+    /// The newest tick of a running task.
+    pub(super) fn newest(&self, task_id: TaskId) -> Option<Json> {
         let live = self.live.get(&task_id)?;
         if live.tick == 0 && live.progress.is_none() {
             return None;
@@ -468,12 +500,9 @@ impl Ticks for Board {
         live.progress.as_ref()?.encode().ok()
     }
 
-    fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64> {
+    /// When an attempt last reported something, in lived time.
+    pub(super) fn spoke(&self, task_id: TaskId, attempt: u32) -> Option<u64> {
         self.live.get(&task_id).filter(|live| live.attempt == attempt)?.spoke
-    }
-
-    fn result(&self, _: TaskId) -> Result<Option<Json>, NotNow> {
-        Ok(None)
     }
 }
 
@@ -482,6 +511,11 @@ impl LatestState for Board {
         let mut live = self.live.get_mut(&task_id)?;
         if live.tick == 0 {
             return None;
+        }
+        if live.rollup.is_some() && live.line.is_none() {
+            drop(live);
+            self.refresh_workflow(task_id);
+            live = self.live.get_mut(&task_id)?;
         }
         let line = match &live.line {
             Some(line) => line.clone(),

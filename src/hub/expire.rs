@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::Command;
+use crate::engine::{Answer, Command};
 
 use super::inbox::Bound;
 use super::shared::Shared;
@@ -37,16 +37,19 @@ pub(super) async fn run(hub: Hub, shared: Arc<Shared>) {
 /// Deletes some tasks whose retention is over. Where there may be more, says how long the writer works on it.
 async fn step(hub: &Hub, shared: &Shared) -> Result<Option<Duration>, HubError> {
     let before = shared.clock.ago(shared.options.retain);
-    let task_ids = shared.read(move |reader| reader.finished_before(before, EXPIRE_STEP)).await?;
-    let count = task_ids.len();
-    if count == 0 {
+    let due = shared.read(move |reader| reader.finished_before(before, EXPIRE_STEP)).await?;
+    if due.is_empty() {
         return Ok(None);
     }
+    // Those of workflows go before these.
+    let all_due = due.len() == EXPIRE_STEP;
+    let task_ids = hub.innermost(due.clone(), EXPIRE_STEP).await?;
+    let (count, more) = (task_ids.len(), all_due || task_ids != due);
     let begun = Instant::now();
-    hub.ask(Command::Expire { task_ids }, Bound::Free).await?;
+    let gone = hub.ask(Command::Expire { task_ids }, Bound::Free).await?;
     // Settling follows, when the writer has time for it.
     let worked = begun.elapsed() + shared.settle_cost.of(count);
-    Ok((count == EXPIRE_STEP).then_some(worked))
+    Ok((more && !matches!(gone, Answer::Count(0))).then_some(worked))
 }
 
 impl HubOptions {

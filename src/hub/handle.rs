@@ -67,6 +67,7 @@ impl Hub {
             let log_end = if runs { Some(store.log_end(task.task_id)?) } else { None };
             board.restore(task, log_end);
         }
+        board.roll_up_all(|task_id| engine.rollup(task_id));
         let metrics = Arc::<Metrics>::default();
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
         let shared = Arc::new(Shared::new(options, recovered.openings, clock, board, feed, metrics, store.reader()));
@@ -100,13 +101,22 @@ impl Hub {
     /// Takes these tasks, all or none. When this returns they are on disk.
     pub async fn submit_all(
         &self,
-        _who: &Principal,
+        who: &Principal,
         tasks: Vec<NewTask>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         // Here, and not on the writer's thread: a payload is walked to its end.
         let checked = Submission::check(tasks, self.options().engine.payload_bytes_max);
-        let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
+    }
+
+    /// The same of what was checked.
+    pub(super) async fn submit_checked(
+        &self,
+        _who: &Principal,
+        submission: Submission,
+        key: Option<SubmitKey>,
+    ) -> Result<Submitted, HubError> {
         let (sender, answer) = oneshot::channel();
         let command = Command::Submit { submission, key };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
@@ -159,8 +169,11 @@ impl Hub {
         self.ask_for_task(Command::Update { task_id, patch }).await
     }
 
-    /// Deletes a final task.
+    /// Deletes a final task; of a workflow, all of its tasks before it.
     pub async fn delete_as(&self, _who: &Principal, task_id: TaskId) -> Result<(), HubError> {
+        if self.is_workflow(task_id).await? {
+            self.delete_parts(task_id).await?;
+        }
         self.ask(Command::Delete { task_id }, Bound::Held).await.map(|_| ())
     }
 
@@ -599,6 +612,9 @@ impl Shared {
             Some(progress) => {
                 let heard = self.board.tick(task_id, attempt, progress).map_err(HubError::Refused)?;
                 self.feed.tick(task_id);
+                for workflow_id in self.board.stir(heard.workflow_id) {
+                    self.feed.tick(workflow_id);
+                }
                 heard
             }
             None if checkpoint.is_some() => self.board.checkpoint(task_id, attempt).map_err(HubError::Refused)?,

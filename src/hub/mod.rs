@@ -22,6 +22,7 @@ mod single_flight;
 mod stats;
 mod unwritten;
 mod worker_link;
+mod workflows;
 mod writer;
 
 use std::fmt;
@@ -40,6 +41,7 @@ pub use missed::{Missed, MissedTask};
 pub use settings::{Purged, SettingLines};
 pub use shared::Ended;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
+pub use workflows::WholeWorkflow;
 
 /// Who is calling. An open hub has one kind of caller, who may do everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

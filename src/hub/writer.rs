@@ -17,9 +17,12 @@
 //! Between rounds it keeps house, in small steps: settling the store's view, keeping ticks, deleting what was retained
 //! long enough.
 
+mod encode;
 mod housekeeping;
+mod look_up;
 
-use std::collections::{HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,12 +31,12 @@ use bytes::Bytes;
 
 use crate::engine::{Answer, Batch, Command, Cx, Engine, Notice, Now, Refusal, Report};
 use crate::feed::Published;
-use crate::settings::deleted_json;
-use crate::store::{Aside, Commit, Entry, SettingEntry, Store, StoreError};
+use crate::store::{Aside, Commit, Entry, Store, StoreError};
 use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
-use crate::wire::{gone_line, open_task_line};
 
+use self::encode::encode;
 use self::housekeeping::{SETTLE_STEP, SHRINK_EVERY, SWEEP_EVERY};
+use self::look_up::Told;
 use super::inbox::{ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
 use super::payloads::Payloads;
 use super::shared::{Body, Ended, Given, Push, Shared};
@@ -45,8 +48,6 @@ const HAND_OUTS_MAX: usize = 4_096;
 const TIMERS_MAX: usize = 4_096;
 /// Under a flood that never leaves the inbox empty, verdicts wait for so many rounds: more than what can wait at once.
 const ROUNDS_UNJUDGED_MAX: u32 = 16;
-/// Events are written into buffers of about this size, which live as long as the last event in them is needed.
-const EVENT_BUFFER_BYTES: usize = 64 << 10;
 /// The view is left behind for this long when nothing presses: a task that changes again meanwhile is written once.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
 /// Asides that nobody waits for go with the next commit, or after this long, or when they are this many bytes.
@@ -209,6 +210,8 @@ impl Writer {
     /// Decides, commits, shows, hands out, answers. Returns something if it met a request to stop.
     fn round(&mut self, requests: Vec<Request>) -> Option<()> {
         let now = self.now();
+        let shared = self.shared.clone();
+        let told = Told { board: &shared.board, reader: &*shared.reader, failed: Cell::default() };
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
         let (mut expires, mut stop) = (false, None);
         let parked: Vec<_> =
@@ -217,7 +220,8 @@ impl Writer {
             match request {
                 Request::Command { command, reply } => {
                     expires |= matches!(command, Command::Expire { .. });
-                    if let Some(outcome) = self.decide(command, reply, now, &mut batch) {
+                    if let Some(outcome) = self.decide(command, reply, &mut Cx { now, ticks: &told, batch: &mut batch })
+                    {
                         outcomes.push(outcome);
                     }
                 }
@@ -230,7 +234,7 @@ impl Writer {
             }
         }
         let has_heard_all = self.has_heard_all();
-        let cx = &mut Cx { now, ticks: &*self.shared.board, batch: &mut batch };
+        let cx = &mut Cx { now, ticks: &told, batch: &mut batch };
         self.engine.fire(cx, TIMERS_MAX);
         if has_heard_all {
             self.engine.judge(cx, TIMERS_MAX);
@@ -269,6 +273,10 @@ impl Writer {
                 }
             }
         }
+        if let Some(error) = told.failed.take() {
+            // What hangs on it is decided once it can be read.
+            self.broke(&error);
+        }
         self.lines_since = self.shared.unwritten.waits().then(|| self.lines_since.unwrap_or_else(Instant::now));
         self.engine.shed();
         self.shared.set_workers(self.engine.workers());
@@ -284,8 +292,8 @@ impl Writer {
         self.unjudged == 0
     }
 
-    fn decide(&mut self, command: Command, reply: Reply, now: Now, batch: &mut Batch) -> Option<Outcome> {
-        if let Err(error) = self.look_up(&command, now) {
+    fn decide(&mut self, command: Command, reply: Reply, cx: &mut Cx<'_>) -> Option<Outcome> {
+        if let Err(error) = self.look_up(&command, cx.now) {
             self.broke(&error);
             if let Some(reply) = fail(reply) {
                 self.parked.push(Request::Command { command, reply });
@@ -309,33 +317,9 @@ impl Writer {
             }
             _ => {}
         }
-        let from = batch.changes.len();
-        let result = self.engine.decide(command, &mut Cx { now, ticks: &*self.shared.board, batch });
-        Some(Outcome { reply, result, changes: from..batch.changes.len(), retry })
-    }
-
-    /// Brings what a command speaks of and the engine does not have at hand from the store.
-    fn look_up(&mut self, command: &Command, now: Now) -> Result<(), StoreError> {
-        let mut looked_for = HashSet::new();
-        loop {
-            let mut absent = self.engine.absent(command);
-            absent.retain(|task_id| looked_for.insert(*task_id));
-            if absent.is_empty() {
-                break;
-            }
-            for task_id in absent {
-                if let Some(task) = self.store.task(task_id)? {
-                    self.engine.admit(task);
-                }
-            }
-        }
-        if let Command::Submit { key: Some(key), .. } = command
-            && !self.engine.knows_key(key.key)
-            && let Some(entry) = self.store.key(key.key, now.at)?
-        {
-            self.engine.admit_key(entry);
-        }
-        Ok(())
+        let from = cx.batch.changes.len();
+        let result = self.engine.decide(command, cx);
+        Some(Outcome { reply, result, changes: from..cx.batch.changes.len(), retry })
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
@@ -373,7 +357,8 @@ impl Writer {
     }
 
     fn publish_changes(&mut self, commit: &Commit, lines: Vec<Bytes>) {
-        let ticked = self.shared.board.apply(&commit.changes);
+        let mut ticked = self.shared.board.apply(&commit.changes);
+        ticked.extend(self.shared.board.roll_up(&commit.changes, |task_id| self.engine.rollup(task_id)));
         let published: Vec<Published> = commit
             .changes
             .iter()
@@ -555,25 +540,6 @@ impl Writer {
         }
     }
 
-    /// Where the log of a task goes on that is handed out again, if that is not known any more. The next attempt cannot
-    /// number its lines without.
-    fn look_up_log_ends(&mut self, commit: &Commit) {
-        for Entry { change, .. } in &commit.changes {
-            let task = &change.task;
-            if task.status != Status::Running || !self.shared.board.lacks_log_end(task) {
-                continue;
-            }
-            let end = match self.shared.unwritten.end(task.task_id) {
-                Some(end) => Ok(end),
-                None => self.store.log_end(task.task_id),
-            };
-            match end {
-                Ok(end) => self.shared.board.remember_log_end(task.task_id, end),
-                Err(error) => tracing::error!(task.id = %task.task_id, %error, "the end of a log cannot be read"),
-            }
-        }
-    }
-
     /// Writes what is left and closes the store.
     fn end(mut self) {
         self.round(Vec::new());
@@ -619,57 +585,6 @@ fn fail(reply: Reply) -> Option<Reply> {
         Reply::Submitter(submitter) => submitter.send(Err(HubError::StorageUnavailable)).err().and(None),
         Reply::Link { .. } => Some(reply),
     }
-}
-
-/// Writes each change once: as the event that the feed sends, and within it the record that the store keeps.
-fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Bytes>) {
-    let changes = std::mem::take(&mut batch.changes);
-    let mut lines = Vec::with_capacity(changes.len());
-    let settings = std::mem::take(&mut batch.settings).into_iter().map(|change| {
-        let record = match &change.next {
-            Some(setting) => setting.to_json(),
-            None => deleted_json(&change.id, change.rev),
-        };
-        SettingEntry { change, record: record.into() }
-    });
-    let mut commit = Commit {
-        changes: Vec::with_capacity(changes.len()),
-        settings: settings.collect(),
-        keys: std::mem::take(&mut batch.keys),
-        asides,
-    };
-    let mut buffer = Vec::with_capacity((changes.len() * 640).min(EVENT_BUFFER_BYTES + 8_192));
-    let mut waiting: Vec<(Change, Range<usize>, Range<usize>)> = Vec::new();
-    let mut left = changes.len();
-    for change in changes {
-        let from = buffer.len();
-        let (line, record) = match change.kind {
-            ChangeKind::Transition(event) => {
-                open_task_line(&mut buffer, event, change.rev);
-                let record_from = buffer.len();
-                change.task.write_json(&mut buffer, None);
-                let record = record_from..buffer.len();
-                buffer.push(b'}');
-                (from..buffer.len(), record)
-            }
-            ChangeKind::Gone => {
-                buffer.extend_from_slice(&gone_line(change.task.task_id, change.rev));
-                let record_from = buffer.len();
-                change.task.write_json(&mut buffer, None);
-                (from..record_from, record_from..buffer.len())
-            }
-        };
-        waiting.push((change, line, record));
-        left -= 1;
-        if buffer.len() >= EVENT_BUFFER_BYTES || left == 0 {
-            let bytes = Bytes::from(std::mem::take(&mut buffer));
-            for (change, line, record) in waiting.drain(..) {
-                lines.push(bytes.slice(line));
-                commit.changes.push(Entry { change, record: bytes.slice(record) });
-            }
-        }
-    }
-    (commit, lines)
 }
 
 /// Runs `f` when dropped.

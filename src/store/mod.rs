@@ -110,7 +110,8 @@ pub struct Recovered {
     pub settings: Vec<Setting>,
     /// Every unfinished task, oldest first, with its newest kept tick in `run.progress`, and with its links.
     pub unfinished: Vec<Task>,
-    /// The final tasks that a waiting one depends on, as far as they are still there.
+    /// Final tasks that these need: those that a waiting one depends on; and of each workflow that is not final, or has a task
+    /// that is not, itself and its tasks. As far as they are still there.
     pub relatives: Vec<Task>,
     /// How many tasks there are of each status, final ones too.
     pub counts: BTreeMap<Status, u64>,
@@ -198,6 +199,12 @@ pub trait Reader: Send + Sync {
 
     /// Final tasks that were finished before this moment, oldest first, at most `limit`.
     fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+
+    /// The tasks of these workflows, each after the workflow that it is part of, in no order, at most `limit`.
+    fn parts_of(&self, workflow_ids: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError>;
+
+    /// What these tasks depend on, in the same order: [`Links`] as text, where they have some.
+    fn links(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Json>>, StoreError>;
 
     /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;

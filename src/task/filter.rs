@@ -25,9 +25,9 @@ pub struct FilterSpec {
     pub status: Option<Vec<Status>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
     pub user_id: Option<Vec<String>>,
-    /// No task is part of a workflow yet, so this matches none.
+    /// The workflows that it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
-    pub workflow_id: Option<Vec<String>>,
+    pub workflow_id: Option<Vec<TaskId>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "labels")]
     pub labels: Option<BTreeMap<String, Vec<String>>>,
 }
@@ -56,6 +56,7 @@ pub struct Filter {
     pub queue: Option<PatternSet>,
     pub status: Option<BTreeSet<Status>>,
     pub user_id: Option<BTreeSet<Name>>,
+    pub workflow_id: Option<BTreeSet<TaskId>>,
     pub labels: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -84,13 +85,13 @@ impl FilterSpec {
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(Some(PatternSet::new(patterns)))
         };
-        let workflows = non_empty("workflow_id", self.workflow_id)?;
-        let mut filter = Filter {
+        Ok(Filter {
             task_id: non_empty("task_id", self.task_id)?.map(|list| list.into_iter().collect()),
             task_type: patterns("task_type", non_empty("task_type", self.task_type)?)?,
             queue: patterns("queue", non_empty("queue", self.queue)?)?,
             status: non_empty("status", self.status)?.map(|list| list.into_iter().collect()),
             user_id: non_empty("user_id", self.user_id)?.map(|list| list.iter().map(|id| Name::new(id)).collect()),
+            workflow_id: non_empty("workflow_id", self.workflow_id)?.map(|list| list.into_iter().collect()),
             labels: self
                 .labels
                 .unwrap_or_default()
@@ -100,11 +101,7 @@ impl FilterSpec {
                     Ok((key, values.into_iter().collect()))
                 })
                 .collect::<Result<_, Invalid>>()?,
-        };
-        if workflows.is_some() {
-            filter.task_id = Some(BTreeSet::new());
-        }
-        Ok(filter)
+        })
     }
 }
 
@@ -123,6 +120,7 @@ impl Filter {
     pub fn values_len(&self) -> usize {
         self.task_id.as_ref().map_or(0, BTreeSet::len)
             + self.user_id.as_ref().map_or(0, BTreeSet::len)
+            + self.workflow_id.as_ref().map_or(0, BTreeSet::len)
             + self.labels.values().map(BTreeSet::len).sum::<usize>()
     }
 
@@ -137,6 +135,7 @@ impl Filter {
             && self.task_type.as_ref().is_none_or(|types| types.matches(task.task_type.as_str()))
             && self.queue.as_ref().is_none_or(|queues| queues.matches(task.queue.as_str()))
             && self.user_id.as_ref().is_none_or(|users| task.user_id.as_ref().is_some_and(|user| users.contains(user)))
+            && self.workflow_id.as_ref().is_none_or(|ids| task.workflow_id().is_some_and(|id| ids.contains(&id)))
             && self.labels.iter().all(|(key, values)| {
                 task.labels().and_then(|labels| labels.get(key)).is_some_and(|value| values.contains(value))
             })

@@ -4,11 +4,13 @@
 //! group, or a group with one task after it), what comes of it is the same: one new task for the workflow, one for each of
 //! its parts, and what these depend on. [`flatten`] makes that of it; a part may be a workflow again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounds::{list, optional_map, saturated};
+use super::bounds::{OverBound, list, optional_list, optional_map, saturated};
 use super::new_task::{LABELS_MAX, LABELS_UNIT, range};
 use super::submission::{Names, NewTies, NewWork, check_name, check_policy};
 use super::ties::{OnDependencyFailure, OnFailure, TIES_MAX};
@@ -88,11 +90,62 @@ pub struct Chord {
 }
 
 fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NewTask>, D::Error> {
-    list(deserializer, TIES_MAX, "tasks")
+    let _room = Room::enter();
+    list(deserializer, TIES_MAX, UNIT).map(plain)
 }
 
 fn some_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<NewTask>>, D::Error> {
-    super::bounds::optional_list(deserializer, TIES_MAX, "tasks")
+    let _room = Room::enter();
+    optional_list(deserializer, TIES_MAX, UNIT).map(|tasks| tasks.map(plain))
+}
+
+const UNIT: &str = "tasks";
+
+thread_local! {
+    /// How many more tasks a list that is being read may have, with all lists within it.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// A list of tasks is being read. Lists stand within lists, so what each may hold is no bound on what all do: a few bytes
+/// would become a task's worth of memory.
+struct Room {
+    is_outermost: bool,
+}
+
+impl Room {
+    fn enter() -> Room {
+        let is_outermost = LEFT.get().is_none();
+        if is_outermost {
+            LEFT.set(Some(TIES_MAX));
+        }
+        Room { is_outermost }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.is_outermost {
+            LEFT.set(None);
+        }
+    }
+}
+
+/// A task that takes some of that room.
+struct Counted(NewTask);
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Counted, D::Error> {
+        let left = LEFT.get().unwrap_or(TIES_MAX);
+        let Some(left) = left.checked_sub(1) else {
+            return Err(D::Error::custom(OverBound { max: TIES_MAX, unit: UNIT }));
+        };
+        LEFT.set(Some(left));
+        NewTask::deserialize(deserializer).map(Counted)
+    }
+}
+
+fn plain(tasks: Vec<Counted>) -> Vec<NewTask> {
+    tasks.into_iter().map(|Counted(task)| task).collect()
 }
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -144,8 +197,12 @@ impl NewWorkflow {
     /// What it is made of, with the field that says so; each with the names that it depends on beside those that it says.
     fn parts(&mut self) -> Result<Vec<Part>, Invalid> {
         let ways = [self.tasks.is_some(), self.chain.is_some(), self.group.is_some(), self.chord.is_some()];
-        if ways.iter().filter(|way| **way).count() != 1 {
-            return Err(Invalid::value("tasks", "must stand alone, and so must chain, group or chord"));
+        match ways.iter().filter(|way| **way).count() {
+            0 => return Err(Invalid::value("tasks", "must stand, or one of chain, group and chord")),
+            1 => {}
+            _ => {
+                return Err(Invalid::value("tasks", "must stand alone: only one of tasks, chain, group and chord may"));
+            }
         }
         let empty = |field: &'static str| Invalid::value(field, "must not be empty");
         let plain = |field: &'static str, tasks: Vec<NewTask>| -> Result<Vec<Part>, Invalid> {

@@ -79,6 +79,7 @@ codes! {
     NotFound "not_found" 404 "There is nothing at this path",
     MethodNotAllowed "method_not_allowed" 405 "The path does not take this method",
     TaskNotFound "task_not_found" 404 "There is no such task",
+    WorkflowNotFound "workflow_not_found" 404 "There is no such workflow",
     QueueNotFound "queue_not_found" 404 "There is no such queue",
     TaskNotFinished "task_not_finished" 409 "The task is not finished",
     TaskFinished "task_finished" 409 "The task is finished",

@@ -51,3 +51,4 @@ mod wait;
 mod why;
 mod workers_http;
 mod workers_socket;
+mod workflows;

@@ -316,7 +316,7 @@ impl Checker {
                 self.cancelled(*task_id, reason, result, changes, notices, now, live)
             }
             Command::CancelWaiting { task_id, reason } => {
-                match self.tasks.get(task_id).is_some_and(|task| task.status == Status::Running) {
+                match self.tasks.get(task_id).is_some_and(|task| task.status == Status::Running || task.is_workflow()) {
                     true => assert_eq!(result.as_ref().err(), Some(&Refusal::TaskRunning)),
                     false => {
                         self.cancelled(*task_id, &Some(reason.clone()), result, changes, notices, now, live);

@@ -12,7 +12,7 @@ use taskhub::engine::{
     Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, NotNow, Notice, Now, Refusal, Report, Tasks, Ticks, late_ms,
 };
 use taskhub::settings::{Setting, SettingId};
-use taskhub::task::{ChangeKind, Json, KeyEntry, Links, Name, Outcome, Status, Task, TaskId, Timestamp};
+use taskhub::task::{Change, ChangeKind, Json, KeyEntry, Links, Name, Outcome, Status, Task, TaskId, Timestamp};
 
 use super::apps::Apps;
 use super::check::Checker;
@@ -132,10 +132,17 @@ impl Live {
         self.0.get(&task_id)
     }
 
-    fn show(&mut self, task: &Task) {
-        if let Some(Outcome::Result(result)) = task.run().and_then(|run| run.outcome.as_ref()) {
-            self.1.insert(task.task_id, result.clone());
+    fn keep_result(&mut self, change: &Change) {
+        let inline = match change.task.run().and_then(|run| run.outcome.as_ref()) {
+            Some(Outcome::Result(result)) => Some(result),
+            _ => None,
+        };
+        if let Some(result) = change.result.as_ref().or(inline) {
+            self.1.insert(change.task.task_id, result.clone());
         }
+    }
+
+    fn show(&mut self, task: &Task) {
         if task.status != Status::Running {
             self.0.remove(&task.task_id);
             return;
@@ -640,7 +647,10 @@ impl World {
         for change in &batch.changes {
             match change.kind {
                 ChangeKind::Gone => drop(self.live.0.remove(&change.task.task_id)),
-                ChangeKind::Transition(_) => self.live.show(&change.task),
+                ChangeKind::Transition(_) => {
+                    self.live.keep_result(change);
+                    self.live.show(&change.task);
+                }
             }
         }
         if told {
@@ -811,7 +821,7 @@ impl World {
                 .filter(|task| !task.status.is_final())
                 .map(|task| Store::read(task))
                 .collect();
-            self.live = Live::default();
+            self.live = Live(BTreeMap::new(), std::mem::take(&mut self.live.1));
             self.store.tasks.values().for_each(|task| self.live.show(task));
             let last_id = self.store.ids.last().copied();
             let seed = self.random.u64(..);
@@ -835,21 +845,29 @@ impl World {
         }
     }
 
+    /// A clock that went back by hours is set right, or scheduled tasks would have to be waited for.
+    fn set_clock_right(&mut self) {
+        let named = self.checker.unfinished_tasks().filter(|task| !task.delayed || task.status == Status::Waiting);
+        let latest = named.filter_map(|task| task.run_at).max();
+        let behind = latest.map_or(0, |at| at.millis_since(self.wall()));
+        self.wall_ahead += behind.saturating_sub(5_000) as i64;
+    }
+
     /// The end of all faults: an honest worker for everything is there, and within bounded time everything is final,
     /// every place of every worker can be filled, and every watcher knows it.
     pub fn end(&mut self) {
         self.calm = true;
         self.store_broken = false;
         self.trace.note(|| format!("{:>8} calm", self.time));
-        // A clock that went back by hours is set right, or scheduled tasks would have to be waited for.
-        let named = self.checker.unfinished_tasks().filter(|task| !task.delayed);
-        let latest = named.filter_map(|task| task.run_at).max();
-        let behind = latest.map_or(0, |at| at.millis_since(self.wall()));
-        self.wall_ahead += behind.saturating_sub(5_000) as i64;
+        self.set_clock_right();
         self.actors_calm();
         self.resume_all();
         let deadline = self.steps + 4_000 + 60 * self.checker.unfinished() as u64;
         while self.checker.unfinished() > 0 || !self.inbox.is_empty() {
+            if self.steps.is_multiple_of(1_000) {
+                // Some were on their way here, or waited for others.
+                self.set_clock_right();
+            }
             assert!(
                 self.steps < deadline,
                 "these tasks never end: {:?}",

@@ -22,7 +22,7 @@ impl SqliteStore {
     /// Gives a record of the view its links.
     pub(super) fn attach_links(&self, task: &mut Task) -> Result<(), StoreError> {
         const STEP: &str = "read the links of a task";
-        if task.ties().is_none_or(|ties| ties.dependencies == 0) {
+        if task.ties().is_none_or(|ties| ties.dependencies == 0 && ties.workflow.is_none()) {
             return Ok(());
         }
         let links = self

@@ -2,7 +2,7 @@
 //!
 //! A page is read in order of `task_id`, from the cursor on, and reading stops where the page is full; so what matters
 //! is that SQLite walks an index that is in that order and wastes few rows. The walk is chosen here, not by the
-//! planner: over the ids asked for, one status, one user or one label, or over all tasks. Where a filter lists several
+//! planner: over the ids asked for, one workflow, one status, one user or one label, or over all tasks. Where a filter lists several
 //! values, each gets a walk of its own, and SQLite merges them. Everything else is checked row by row.
 
 use std::fmt::Write as _;
@@ -120,14 +120,19 @@ impl Built {
         built
     }
 
-    /// Chooses by what is likely to be few: ids; running tasks, which are as many as workers can hold; a label; a user;
+    /// Chooses by what is likely to be few: ids; the tasks of a workflow; running tasks, which are as many as workers can hold; a label; a user;
     /// a status.
     fn walks(&mut self, filter: &Filter) -> Vec<Walk> {
         const STATUS: &str = "tasks AS t INDEXED BY tasks_status";
         const USER: &str = "tasks AS t INDEXED BY tasks_user";
+        const WORKFLOW: &str = "tasks AS t INDEXED BY tasks_workflow";
         if let Some(ids) = &filter.task_id {
             let list = self.list(ids.iter().map(|id| id.as_bytes().to_vec()));
             return vec![Walk { from: "tasks AS t", id: "t.task_id", condition: format!("t.task_id IN {list}") }];
+        }
+        if let Some(ids) = &filter.workflow_id {
+            let ids = ids.iter().map(|id| id.as_bytes().to_vec());
+            return self.each("t.workflow_id", ids, |condition| Walk { from: WORKFLOW, id: "t.task_id", condition });
         }
         let statuses = filter.status.as_ref();
         let only_running = statuses.is_some_and(|set| set.iter().all(|status| *status == Status::Running));
@@ -153,7 +158,7 @@ impl Built {
 
     /// All conditions, those of the walk included: to check them twice costs little.
     fn rest(&mut self, query: &Query) -> String {
-        let Filter { task_id: _, task_type, queue, status, user_id, labels } = &query.filter;
+        let Filter { task_id: _, task_type, queue, status, user_id, workflow_id, labels } = &query.filter;
         let mut rest = String::new();
         let mut and = |condition: String| write!(rest, " AND {condition}").expect(FITS);
         if let Some(statuses) = status {
@@ -162,6 +167,9 @@ impl Built {
         }
         if let Some(users) = user_id {
             and(format!("+t.user_id IN {}", self.list(users.iter().map(|user: &Name| user.as_str().to_owned()))));
+        }
+        if let Some(ids) = workflow_id {
+            and(format!("+t.workflow_id IN {}", self.list(ids.iter().map(|id| id.as_bytes().to_vec()))));
         }
         for (column, patterns) in [("t.task_type", task_type), ("t.queue", queue)] {
             if let Some(patterns) = patterns {
@@ -274,6 +282,7 @@ mod tests {
         let users = |n: usize| Some((0..n).map(|at| Name::new(&format!("u{at}"))).collect());
         let labels = || [("k".to_owned(), ["v".to_owned(), "w".to_owned()].into())].into();
         let all = Filter::default;
+        let workflow = || Some([TaskId::from_bytes([9; 16])].into());
         for (filter, index, sorts) in [
             (all(), "PRIMARY KEY (task_id<?)", false),
             (
@@ -298,6 +307,11 @@ mod tests {
                 false,
             ),
             (Filter { user_id: users(WALKS_MAX + 1), ..all() }, "INDEX tasks_user (user_id=? AND task_id<?)", true),
+            (
+                Filter { workflow_id: workflow(), status: status(&[Status::Running]), ..all() },
+                "INDEX tasks_workflow (workflow_id=? AND task_id<?)",
+                false,
+            ),
             (Filter { labels: labels(), ..all() }, "l USING PRIMARY KEY (key=? AND value=? AND task_id<?)", false),
         ] {
             let query = query(filter);

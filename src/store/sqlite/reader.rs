@@ -2,6 +2,7 @@
 //!
 //! One question about one task is one statement, so that it sees one state of the view, also while the writer settles.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::staging::{StagedRecord, Staging};
 use super::view::Part;
 use super::{id_of, integer, json_of};
 use crate::store::{ChangedSince, ChangedTask, HandOut, LogRange, Page, Query, Reader, StoreError, Stored};
-use crate::task::{LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition, read_strictly};
+use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition, read_strictly};
 
 /// What the writer and the readers share.
 pub(super) struct Shared {
@@ -285,6 +286,55 @@ impl Reader for Shared {
             Ok(None)
         };
         fresh.merge(limit, next).map(|(task_ids, _)| task_ids).context(STEP)
+    }
+
+    fn parts_of(&self, workflow_ids: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+        const STEP: &str = "find the tasks of a workflow";
+        let mut found = Vec::new();
+        let wanted: HashSet<TaskId> = workflow_ids.iter().copied().collect();
+        let mut newer = HashSet::new();
+        for record in self.staging.read().records() {
+            let task = &record.task;
+            if let Some(workflow_id) = task.workflow_id().filter(|id| wanted.contains(id)) {
+                newer.insert(task.task_id);
+                found.extend((!record.gone).then_some((workflow_id, task.task_id)));
+            }
+        }
+        let conn = self.pool.checkout()?;
+        let mut statement = conn
+            .prepare_cached("SELECT task_id FROM tasks INDEXED BY tasks_workflow WHERE workflow_id = ?1")
+            .context(STEP)?;
+        for workflow_id in workflow_ids {
+            let mut rows = statement.query([workflow_id.as_bytes().as_slice()]).context(STEP)?;
+            while found.len() < limit
+                && let Some(row) = rows.next().context(STEP)?
+            {
+                let task_id = id_of(row, 0).context(STEP)?;
+                found.extend((!newer.contains(&task_id)).then_some((*workflow_id, task_id)));
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn links(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Json>>, StoreError> {
+        const STEP: &str = "read the links of tasks";
+        let staged = |staging: &Staging, task_id: &TaskId| staging.get(*task_id)?.links.clone();
+        let mut found: Vec<_> = {
+            let staging = self.staging.read();
+            task_ids.iter().map(|task_id| staged(&staging, task_id)).collect()
+        };
+        if found.iter().all(Option::is_some) {
+            return Ok(found);
+        }
+        let conn = self.pool.checkout()?;
+        let mut statement =
+            conn.prepare_cached("SELECT json FROM parts WHERE task_id = ?1 AND part = ?2").context(STEP)?;
+        for (task_id, found) in task_ids.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            let params = params![task_id.as_bytes().as_slice(), Part::Links as u8];
+            *found = statement.query_row(params, |row| json_of(row, 0)).optional().context(STEP)?.flatten();
+        }
+        Ok(found)
     }
 
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError> {

@@ -24,7 +24,7 @@ impl SqliteStore {
         unfinished.sort_unstable_by_key(|task: &Task| task.task_id);
         unfinished.iter_mut().try_for_each(|task| self.attach_links(task))?;
         let relatives = self.read_relatives(&unfinished)?;
-        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished)?);
+        let (openings, last_at) = (self.openings.clone(), self.last_at(&unfinished, &relatives)?);
         Ok(Recovered {
             openings,
             rev: self.rev,
@@ -38,15 +38,20 @@ impl SqliteStore {
         })
     }
 
-    /// What waiting tasks depend on and what is final.
+    /// The final tasks that these need.
     fn read_relatives(&mut self, unfinished: &[Task]) -> Result<Vec<Task>, StoreError> {
-        let is_unfinished = |task_id: &TaskId| unfinished.binary_search_by_key(task_id, |task| task.task_id).is_ok();
         let waiting = unfinished.iter().filter(|task| task.status == Status::Waiting);
-        let named: BTreeSet<TaskId> =
-            waiting.flat_map(|task| task.depends_on()).copied().filter(|id| !is_unfinished(id)).collect();
+        let mut named: BTreeSet<TaskId> = waiting.flat_map(|task| task.depends_on()).copied().collect();
+        let own = unfinished.iter().filter(|task| task.is_workflow()).map(|task| task.task_id);
+        let families: BTreeSet<TaskId> = own.chain(unfinished.iter().filter_map(|task| task.workflow_id())).collect();
+        let families: Vec<TaskId> = families.into_iter().collect();
+        named.extend(self.shared.parts_of(&families, usize::MAX)?.into_iter().map(|(_, task_id)| task_id));
+        named.extend(families);
         let mut relatives = Vec::new();
         for task_id in named {
-            relatives.extend(self.task(task_id)?);
+            if unfinished.binary_search_by_key(&task_id, |task| task.task_id).is_err() {
+                relatives.extend(self.task(task_id)?);
+            }
         }
         Ok(relatives)
     }
@@ -137,7 +142,7 @@ impl SqliteStore {
             openings: self.openings.clone(),
             rev: self.rev,
             last_id: self.last_id,
-            last_at: self.last_at(&unfinished).unwrap_or_default(),
+            last_at: self.last_at(&unfinished, &[]).unwrap_or_default(),
             settings: settings.into_values().collect(),
             unfinished,
             relatives: Vec::new(),
@@ -156,7 +161,7 @@ impl SqliteStore {
 
     /// The newest time that is written down: of a task that was made, went on or ended, of a deletion, of what a running
     /// task said. What is not looked at is older than one of these.
-    fn last_at(&self, unfinished: &[Task]) -> Result<Timestamp, StoreError> {
+    fn last_at(&self, unfinished: &[Task], relatives: &[Task]) -> Result<Timestamp, StoreError> {
         const STEP: &str = "find the last time";
         let ended = "SELECT finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1";
         let deleted = "SELECT at FROM tombstones ORDER BY rev DESC LIMIT 1";
@@ -168,6 +173,7 @@ impl SqliteStore {
         times.extend(self.last_id.map(TaskId::made_at));
         times.extend(self.read_settings().unwrap_or_default().into_iter().map(|setting| setting.updated_at));
         let reader = &self.shared;
+        times.extend(relatives.iter().map(|task| task.updated_at));
         for task in unfinished {
             times.push(task.updated_at);
             if task.status == Status::Running {

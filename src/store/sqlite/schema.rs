@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -103,6 +103,12 @@ CREATE TABLE settings (
     record BLOB NOT NULL,
     PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;
+";
+
+/// * `tasks.workflow_id`: the workflow that a task is part of. `finished_at` is empty then: it is kept for as long as that is.
+const WORKFLOWS: &str = "
+ALTER TABLE tasks ADD COLUMN workflow_id BLOB;
+CREATE INDEX tasks_workflow ON tasks (workflow_id, task_id) WHERE workflow_id IS NOT NULL;
 ";
 
 /// The version this hub writes.

@@ -76,10 +76,11 @@ pub(super) struct StagedRecord {
 }
 
 impl StagedRecord {
-    /// When the task became final, by which its retention is counted.
+    /// When the task became final, by which its retention is counted. A task of a workflow has none of its own.
     pub fn finished_at(&self) -> Option<Timestamp> {
         let task = &self.task;
-        task.status.is_final().then(|| task.run().and_then(|run| run.finished_at).unwrap_or(task.updated_at))
+        let counts = task.status.is_final() && task.workflow_id().is_none();
+        counts.then(|| task.run().and_then(|run| run.finished_at).unwrap_or(task.updated_at))
     }
 }
 

@@ -58,7 +58,8 @@ impl<'c> View<'c> {
         Ok(View {
             insert: prepare(
                 "INSERT INTO tasks (task_id, rev, status, created_at, finished_at, task_type, queue, user_id, title,
-                 progress, record, history) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                 progress, record, history, workflow_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?,
             // What does not fit is cut off anywhere in the oldest line; readers begin at the first newline.
             update: prepare(&format!(
@@ -148,6 +149,7 @@ impl<'c> View<'c> {
             progress,
             text,
             lines,
+            task.workflow_id().as_ref().map(|id| id.as_bytes().as_slice()),
         ])?;
         for (key, value) in task.labels().into_iter().flatten() {
             self.label.execute(params![key, value, id])?;
