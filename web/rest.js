@@ -28,6 +28,20 @@ export class Rest {
     return this.call('POST', 'tasks', { body: task, headers });
   }
 
+  /**
+   * Submits a workflow: `tasks`, `chain`, `group` or `chord`, with a `title` and whatever else holds for all of it. Gives
+   * `{workflow, tasks}`.
+   */
+  submitWorkflow(workflow, { idempotency_key } = {}) {
+    const headers = idempotency_key === undefined ? {} : { 'idempotency-key': idempotency_key };
+    return this.call('POST', 'workflows', { body: workflow, headers });
+  }
+
+  /** A workflow with all of its tasks, and which depend on which: `{workflow, tasks, edges: [[from, to], …]}`. */
+  workflow(task_id) {
+    return this.call('GET', `workflows/${encodeURIComponent(task_id)}`);
+  }
+
   /** The task, with payload and result. `wait_ms` (≤ 60,000, of which 55,000 count) holds the answer until it is final, or above `since_rev`. */
   get(task_id, { wait_ms, since_rev } = {}) {
     return this.call('GET', `tasks/${encodeURIComponent(task_id)}`, { query: { wait_ms, since_rev } });

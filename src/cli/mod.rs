@@ -24,6 +24,7 @@ mod tables;
 mod tasks;
 mod watch;
 mod worker;
+mod workflows;
 
 use std::process::ExitCode;
 
@@ -81,6 +82,9 @@ enum Command {
     Stats(tasks::HubOnly),
     /// List the workers
     Workers(tasks::HubOnly),
+    /// Submit workflows, and look at their tasks
+    #[command(subcommand)]
+    Workflow(workflows::WorkflowCommand),
     /// Set queues, pause them, and look at what stands in them
     #[command(subcommand)]
     Queue(queues::QueueCommand),
@@ -162,6 +166,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Retry(args) => block_on(tasks::retry(args)),
         Command::Stats(args) => block_on(tasks::stats(args)),
         Command::Workers(args) => block_on(tasks::workers(args)),
+        Command::Workflow(command) => block_on(workflows::workflow(command)),
         Command::Queue(command) => block_on(queues::queue(command)),
         Command::Limits(args) => block_on(queues::limits(args)),
         Command::Open(args) => block_on(page::open(args)),

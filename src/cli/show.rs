@@ -345,18 +345,29 @@ pub(super) fn task(task: &TaskView, now: Timestamp, colours: bool) -> String {
         words
     });
     line("progress", task.progress.as_ref().map(|tick| progress(tick, true)).unwrap_or_default());
-    line("queue", task.queue.to_string());
+    // No worker takes a workflow, from no queue.
+    let own = |value: String| if task.workflow.is_some() { String::new() } else { value };
+    line("queue", own(task.queue.to_string()));
     line("user", task.user_id.as_ref().map(|user| plain(user.as_str())).unwrap_or_default());
     let labels: Vec<_> = task.labels.iter().map(|(key, value)| format!("{}={}", plain(key), plain(value))).collect();
     line("labels", labels.join(" "));
     line("priority", if task.priority == 0 { String::new() } else { task.priority.to_string() });
-    line("attempt", {
-        let tries = format!("{} ({} of {} tries", task.attempt, task.tries, task.max_attempts);
-        let crashes =
-            if task.crashes > 0 { format!(", {} of {} crashes", task.crashes, task.max_crashes) } else { "".into() };
-        format!("{tries}{crashes})")
-    });
+    line(
+        "attempt",
+        own({
+            let tries = format!("{} ({} of {} tries", task.attempt, task.tries, task.max_attempts);
+            let crashes = if task.crashes > 0 {
+                format!(", {} of {} crashes", task.crashes, task.max_crashes)
+            } else {
+                "".into()
+            };
+            format!("{tries}{crashes})")
+        }),
+    );
     line("worker", task.worker_id.as_ref().map(|worker| worker.to_string()).unwrap_or_default());
+    line("workflow", task.workflow_id.map(|workflow| workflow.to_string()).unwrap_or_default());
+    line("ref", task.reference.as_ref().map(|name| name.to_string()).unwrap_or_default());
+    line("depends on", task.depends_on.iter().map(TaskId::to_string).collect::<Vec<_>>().join(" "));
     line("parent", task.parent_id.map(|parent| parent.to_string()).unwrap_or_default());
     line("created", ago(task.created_at));
     line("run at", task.run_at.filter(|_| !task.status.is_final()).map(moment).unwrap_or_default());

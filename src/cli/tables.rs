@@ -1,9 +1,11 @@
 //! What the commands that ask once print for people: whole texts, from what the hub answered and the time it is.
 
+use std::collections::HashMap;
+
 use super::show::{self, Table};
 use crate::settings::{FairBy, Limits, UserLimits};
-use crate::task::{Status, TaskView, Timestamp, Transition};
-use crate::wire::{QueueStats, QueueView, Stats, WorkerView};
+use crate::task::{Status, TaskId, TaskView, Timestamp, Transition};
+use crate::wire::{QueueStats, QueueView, Stats, WorkerView, WorkflowView};
 
 /// What a text is made for.
 #[derive(Clone, Copy)]
@@ -20,6 +22,9 @@ impl Look {
         Look { now: Timestamp::now(), colours: show::colours(), width: show::terminal_width() }
     }
 }
+
+/// Names said of those that a task comes after; of the rest, how many they are.
+const AFTER_MAX: usize = 5;
 
 /// Narrower than this, queue and type make room.
 const NARROW: usize = 80;
@@ -75,6 +80,40 @@ pub(super) fn task(task: &TaskView, history: Option<&[Transition]>, look: Look) 
         text.push_str(&table.text(look.width));
     }
     text
+}
+
+/// `workflow show`: the workflow, and a line for each of its tasks, in the order in which they were given.
+pub(super) fn workflow(whole: &WorkflowView, look: Look) -> String {
+    let mut text = show::task(&whole.workflow, look.now, look.colours);
+    let names: HashMap<TaskId, String> = whole.tasks.iter().map(|task| (task.task_id, reference(task))).collect();
+    let mut after: HashMap<TaskId, Vec<&str>> = HashMap::new();
+    for (from, to) in &whole.edges {
+        after.entry(*to).or_default().push(names.get(from).map_or("?", String::as_str));
+    }
+    let mut table = Table::new(&["REF", "TASK", "STATUS", "DONE", "TITLE", "AFTER"], &[3]);
+    for task in &whole.tasks {
+        let after = after.remove(&task.task_id).unwrap_or_default();
+        let rest = after.len().saturating_sub(AFTER_MAX);
+        let mut after = after.into_iter().take(AFTER_MAX).collect::<Vec<_>>().join(", ");
+        if rest > 0 {
+            after += &format!(" and {rest} more");
+        }
+        table.row([
+            reference(task),
+            if look.width.is_some() { show::short_id(task) } else { task.task_id.to_string() },
+            show::status(task.status, 0, look.colours),
+            show::cut(&show::short_progress(task.progress.as_ref()), 12),
+            show::title(task),
+            after,
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.text(look.width));
+    text
+}
+
+fn reference(task: &TaskView) -> String {
+    task.reference.as_ref().map(|name| name.to_string()).unwrap_or_default()
 }
 
 /// `stats`: counts, and unfinished tasks of each queue and type.

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
 use crate::settings::{Limits, QueueSettings};
-use crate::task::{Json, LogLine, NewTask, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition};
+use crate::task::{Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition};
 use crate::wire::{
     CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, Stats, TaskList, WorkerList,
-    WorkerView,
+    WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -38,6 +38,8 @@ pub struct ListQuery {
     pub task_type: Option<String>,
     pub queue: Option<String>,
     pub user_id: Option<String>,
+    /// At most 100.
+    pub workflow_id: Vec<TaskId>,
     pub labels: BTreeMap<String, String>,
     /// A text in title, type or id.
     pub text: Option<String>,
@@ -74,6 +76,7 @@ impl ListQuery {
             ("task_type", self.task_type.clone()),
             ("queue", self.queue.clone()),
             ("user_id", self.user_id.clone()),
+            ("workflow_id", joined(self.workflow_id.iter().map(TaskId::to_string).collect())),
             ("q", self.text.clone()),
             ("created_after", self.created_after.map(|at| at.to_string())),
             ("created_before", self.created_before.map(|at| at.to_string())),
@@ -135,6 +138,24 @@ impl Client {
             request = request.header("idempotency-key", key);
         }
         Ok(self.call::<TaskList>(request).await?.tasks)
+    }
+
+    /// Submits a workflow, all of it or nothing, perhaps under a key as in [`submit_once`](Self::submit_once).
+    pub async fn submit_workflow(
+        &self,
+        workflow: &NewWorkflow,
+        key: Option<&str>,
+    ) -> Result<WorkflowView, ClientError> {
+        let mut request = self.request(Method::POST, "workflows").json(workflow);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.call(request).await
+    }
+
+    /// A workflow with its tasks, and which of these depend on which.
+    pub async fn workflow(&self, task_id: TaskId) -> Result<WorkflowView, ClientError> {
+        self.call(self.request(Method::GET, &format!("workflows/{task_id}"))).await
     }
 
     /// The task as it stands, with payload and result.

@@ -16,7 +16,7 @@ pub use problem::{Code, Problem};
 pub use rest::{
     AttemptAnswer, BATCH_LEN_MAX, BatchBody, CancelBody, ClaimBody, Claimed, History, LimitsBody, LogList, OtherStats,
     Purged, QueueBody, QueueList, QueueStats, QueueView, Rates, RetryBody, Stats, TaskCounts, TaskList, TaskResult,
-    WorkerList, WorkerRunning, WorkerView,
+    WorkerList, WorkerRunning, WorkerView, WorkflowView,
 };
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,

@@ -51,6 +51,16 @@ pub struct TaskList {
     pub next_cursor: Option<String>,
 }
 
+/// `POST /workflows` and `GET /workflows/{id}`: a workflow with its tasks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkflowView {
+    pub workflow: TaskView,
+    pub tasks: Vec<TaskView>,
+    /// Which of them depend on which: the dependency first. Only where the workflow was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<(TaskId, TaskId)>,
+}
+
 /// `GET /tasks/{id}/result`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskResult {

@@ -225,3 +225,31 @@ async fn a_task_is_told_in_plain_words() {
     page.until(&format!("location.hash === '#/task/{done}'")).await;
     page.close().await;
 }
+
+/// A workflow's page is its tasks, live, and leads to them and back.
+#[tokio::test]
+async fn a_workflow_shows_its_tasks_as_they_go_on() {
+    let hub = TestHub::start().await;
+    let body = json!({"title": "Release", "tasks": [
+        {"ref": "build", "task_type": "build"},
+        {"ref": "test", "task_type": "test", "title": "All tests", "depends_on": ["@build"]},
+    ]});
+    let whole = hub.post("/api/v1/workflows", body).await.expect(201);
+    let (workflow, test) = (id(&whole["workflow"]), id(&whole["tasks"][1]));
+    let mut page = open(&hub, &workflow).await;
+    let row =
+        |n: usize| format!("(document.querySelectorAll('.parts li')[{n}]?.innerText.replaceAll('\\n', ' ') ?? '')");
+    page.until(&format!("{}.includes('All tests after build')", row(1))).await;
+    let given = hub.claim("w").await;
+    let done = json!({"progress": {"percentage": 40, "step": "linking"}});
+    hub.attempt(&id(&given["task"]), 1, "progress", done).await.expect(200);
+    page.until(&format!("{}.includes('40%') && {}.includes('linking')", row(0), row(0))).await;
+    page.until("document.querySelector('.panel.progress strong').innerText === '20%'").await;
+    hub.attempt(&id(&given["task"]), 1, "complete", json!({})).await.expect(200);
+    page.until("document.querySelector('.parts li a')?.dataset.status === 'completed'").await;
+    page.until("document.querySelector('.panel.progress strong').innerText === '50%'").await;
+    page.look("document.querySelectorAll('.parts a')[1].click(), 0").await;
+    page.until(&format!("location.hash === '#/task/{test}' && document.querySelector('h1').innerText === 'All tests'"))
+        .await;
+    page.until(&format!("!!document.querySelector('.facts a[href=\"#/task/{workflow}\"]')")).await;
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::kit::{Answer, TestHub, eventually, id, millis};
+use crate::kit::{Answer, TestHub, eventually, id, millis, program};
 
 async fn submit(hub: &TestHub, workflow: Value) -> (String, Vec<String>) {
     let whole = hub.post("/api/v1/workflows", workflow).await.expect(201);
@@ -337,4 +337,30 @@ async fn a_workflow_waits_as_a_whole() {
     let (workflow, _) = submit(&hub, json!({"group": [{"task_type": "t", "queue": "other"}]})).await;
     hub.tell("/api/v1/queues/default/purge").await.expect(200);
     assert_eq!(hub.task(&workflow).await["status"], "pending");
+}
+
+#[tokio::test]
+async fn the_command_line_submits_a_workflow_waits_for_it_and_shows_it() {
+    let hub = TestHub::start().await;
+    let run = |args: &[&str]| {
+        let output = program().args(args).env("TASKHUB_URL", &hub.url).output().expect("the program runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("it prints text").trim_end().to_owned())
+    };
+    let text = r#"{"title": "Release", "tasks": [
+        {"ref": "build", "task_type": "build", "payload": {"exact": 1.10}},
+        {"ref": "test", "task_type": "test", "depends_on": ["@build"]}
+    ], "output": "@test"}"#;
+    let (code, workflow) = run(&["workflow", "submit", text]);
+    assert_eq!(code, Some(0));
+    let (_, shown) = run(&["workflow", "show", &workflow]);
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(lines.contains(&vec!["title", "Release"]), "{shown}");
+    let test = lines.last().expect("a table");
+    assert_eq!((test[0], test[2], *test.last().unwrap()), ("test", "waiting", "build"), "{shown}");
+    let given = hub.post("/api/v1/worker/claim", json!({"worker_id": "w"})).await;
+    assert!(given.text.contains(r#"{"exact": 1.10}"#), "{}", given.text);
+    hub.attempt(&id(&given.body["tasks"][0]["task"]), 1, "complete", json!({})).await.expect(200);
+    complete_next(&hub, json!("shipped")).await;
+    assert_eq!(hub.finished(&workflow).await["result"], "shipped");
+    assert_eq!(run(&["workflow", "submit", "{\"tasks\": 1}"]).0, Some(2));
 }

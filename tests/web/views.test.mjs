@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { areSet, filtersAddress, namesOf, readFilters, subscriptionFilter } from '../../web/views/filters.js';
+import { afterWords } from '../../web/views/parts.js';
 import { ruleWords, standsWords, summaryOf as queuesSummary } from '../../web/views/queues.js';
 import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
 import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
@@ -178,4 +179,12 @@ test('a queue says how it hands out and what stands in it', () => {
   assert.equal(standsWords({ waiting: 1, scheduled: 2, pending: 1_200, running: 3 }), '3 running, 1,200 ready, 2 scheduled, 1 waiting');
   assert.equal(queuesSummary([{ paused: true }, { paused: false }]), '2 queues, 1 paused');
   assert.equal(queuesSummary([]), '');
+});
+
+test('a task of a workflow says what it comes after, in few words', () => {
+  const check = (ids, expected) => assert.equal(afterWords(ids, (id) => ({ 1: 'build', 2: 'test' })[id]), expected);
+  check([], '');
+  check(['1'], 'after build');
+  check(['1', '2', '3'], 'after build, test, …'); // the third one is not known here
+  check(['1', '2', '2', '1', '2'], 'after build, test, test and 2 more');
 });

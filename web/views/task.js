@@ -9,6 +9,7 @@ import { Tasks, isFinal } from '../store.js';
 import { atNextFrame, copyButton, h, icon, setIcon, setText } from './dom.js';
 import { logView } from './log.js';
 import { definitions, keyed } from './pairs.js';
+import { partsView } from './parts.js';
 import { bytes, complaint, count, eventWord, moment, percentage, span, standing, taken, title, waitsWords } from './words.js';
 
 /** Characters of JSON put on the page. More makes the page slow and is read by nobody. */
@@ -23,6 +24,9 @@ const AGAIN_MS = 5_000;
 /** Between two questions why a task still waits. */
 const WAITS_MS = 5_000;
 
+/** Tasks that it depends on, said one by one. */
+const DEPENDENCIES_MAX = 20;
+
 /** Ids looked through for a short one. */
 const FOUND_MAX = 50;
 
@@ -36,6 +40,8 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   let fetching = false;
   let waits = { rev: 0, reasons: [] };
   let asking_again;
+  let depends_on = [];
+  let parts; // of a workflow
 
   const badge = h('span', { class: 'badge' }, icon('pending'), h('span'));
   const heading = h('h1', { tabIndex: -1 }, task_id);
@@ -53,8 +59,9 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   const payload = jsonPanel('Payload');
   const result = jsonPanel('Result');
   const error = errorPanel();
+  const inner = h('div', { hidden: true });
   const body = h('div', { class: 'columns' },
-    h('div', {}, progress.element, error.element, result.element, log.element, payload.element),
+    h('div', {}, progress.element, error.element, inner, result.element, log.element, payload.element),
     h('aside', { 'aria-label': 'About this task' },
       h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Task')), facts),
       h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Timeline')), timeline)));
@@ -78,6 +85,12 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
     cancel.hidden = isFinal(task);
     cancel.disabled = !!task.cancel_requested_at;
     retry.hidden = !['failed', 'cancelled'].includes(task.status);
+    if (task.workflow && !parts) {
+      parts = partsView({ hub, task_id: task.task_id, now });
+      inner.replaceChildren(parts.element);
+      inner.hidden = false;
+      log.element.hidden = payload.element.hidden = true; // no worker has it
+    }
     progress.draw(task, at);
     drawFacts(task, at);
     if (full_rev < task.rev && at >= again_at) fetchRest(task.rev);
@@ -101,7 +114,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
     const labels = Object.entries(task.labels ?? {});
     setFacts([
       text('Type', task.task_type),
-      text('Queue', task.queue),
+      text('Queue', task.workflow ? undefined : task.queue),
       text('User', task.user_id),
       text('Worker', task.worker_id),
       text('Attempt', task.attempt ? `${task.attempt}${task.max_attempts > 1 ? `, try ${task.tries} of ${task.max_attempts}` : ''}` : undefined),
@@ -116,7 +129,10 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       when('Finished', task.finished_at),
       text('Waits for', waits.rev === task.rev ? waitsWords(waits.reasons, at) : undefined),
       ['Parent', task.parent_id, () => link(task.parent_id)],
-      text('Workflow', task.workflow_id),
+      ['Depends on', depends_on.join(), () => depends_on.slice(0, DEPENDENCIES_MAX).map((id) => h('div', {}, link(id))).concat(depends_on.length > DEPENDENCIES_MAX ? [`and ${count(depends_on.length - DEPENDENCIES_MAX)} more`] : [])],
+      ['Workflow', task.workflow_id, () => link(task.workflow_id)],
+      text('Called there', task.ref),
+      text('When one fails', task.workflow && (task.workflow.on_failure === 'finish' ? 'the others go on' : 'what has not started is cancelled')),
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
       ['Id', task_id, () => h('span', { class: 'mono' }, task_id)],
     ].filter(([, says]) => says));
@@ -133,6 +149,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       full_rev = Math.max(rev, record.rev);
       tasks.apply(record);
       waits = { rev: record.rev, reasons: record.waits_for ?? [] };
+      depends_on = record.depends_on ?? [];
       setTimeline(transitions.map((each, n) => ({ ...each, before: transitions[n - 1] })));
       payload.draw(texts.get('payload') ?? 'none');
       const failure = record.error ? 'error' : !isFinal(record) && record.last_error ? 'last_error' : undefined;
@@ -162,7 +179,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
 
   function transition({ at, before, event, status, attempt, worker_id, note }) {
     const since_ms = before && Date.parse(at) - Date.parse(before.at);
-    const where = [event === 'task.running' && `attempt ${attempt}`, worker_id && `on ${worker_id}`].filter(Boolean).join(' ');
+    const where = [event === 'task.running' && attempt && `attempt ${attempt}`, worker_id && `on ${worker_id}`].filter(Boolean).join(' ');
     const element = h('li', {}, icon(status),
       h('div', {}, h('b', {}, eventWord(event)), where && h('span', {}, ` ${where}`), note && h('p', {}, note)),
       h('time', { dateTime: at, title: at }, since_ms === undefined ? moment(at, now()) : `+${span(since_ms)}`));
@@ -252,6 +269,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       clearInterval(ticking);
       off();
       if (is_id) subscription.close();
+      parts?.close();
       element.remove();
     },
   };
