@@ -74,7 +74,7 @@ test('one line says where a task stands', () => {
   check({ status: 'scheduled', run_at: '2026-01-01T00:59:00.000Z' }, 'due');
   check({ status: 'scheduled', run_at: '2026-01-01T01:00:07.000Z', last_error: { kind: 'exit', message: 'disk full\nmore' } }, 'again in 7.0 s · disk full');
   check({ last_error: { kind: 'timeout', message: '' } }, 'again · timeout');
-  check({ status: 'waiting', depends_on: ['t2', 't3'] }, 'for 2 tasks');
+  check({ status: 'waiting', dependencies: 2 }, 'for 2 tasks');
 });
 
 test('how long a task runs is counted while it runs', () => {
