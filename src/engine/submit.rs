@@ -183,6 +183,7 @@ impl Engine {
             workflow_id: ties.parent.map(|place| ids[place as usize]),
             reference: ties.reference,
             weight: ties.weight,
+            takes_results: ties.takes_results,
             workflow,
         }))
     }

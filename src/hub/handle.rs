@@ -23,6 +23,7 @@ use super::clock::Clock;
 use super::expire;
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
+use super::results::bodies;
 use super::shared::{Body, Ended, Given, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
@@ -424,12 +425,13 @@ impl Hub {
             claim.look();
         }
         let stored = claim.stored()?;
-        let bodies = match stored.is_empty() {
+        let bytes_max = self.options().engine.payload_bytes_max;
+        let read = match stored.is_empty() {
             true => Vec::new(),
-            false => self.shared.read(move |reader| reader.hand_out(&stored)).await?,
+            false => self.shared.read(move |reader| bodies(reader, &stored, bytes_max)).await?,
         };
-        let mut bodies = bodies.into_iter();
-        Ok(claim.take().into_iter().map(|given| given.complete(&mut bodies)).collect())
+        let mut read = read.into_iter();
+        Ok(claim.take().into_iter().filter_map(|given| given.complete(&mut read, &self.shared)).collect())
     }
 
     /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
@@ -552,12 +554,12 @@ impl OpenClaim<'_> {
     }
 
     /// The tasks whose payloads are to be read.
-    fn stored(&mut self) -> Result<Vec<TaskId>, HubError> {
+    fn stored(&mut self) -> Result<Vec<Arc<Task>>, HubError> {
         match &self.given {
             Some(Err(error)) => Err(error.clone()),
             Some(Ok(given)) => {
                 let stored = |given: &&Given| matches!(given.body, Body::Stored);
-                Ok(given.iter().filter(stored).map(|given| given.task.task_id).collect())
+                Ok(given.iter().filter(stored).map(|given| given.task.clone()).collect())
             }
             None => Ok(Vec::new()),
         }

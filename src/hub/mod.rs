@@ -16,6 +16,7 @@ mod meter;
 mod missed;
 mod pace;
 mod payloads;
+mod results;
 mod settings;
 mod shared;
 mod single_flight;

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report};
-use crate::store;
 use crate::task::{Json, Level, Name, Progress, Task, TaskId};
 
 use super::inbox::{Bound, Reply, Request};
 use super::mailbox::Mailbox;
+use super::results::{Filled, bodies};
 use super::shared::{Body, Given, Push, Shared};
 use super::{Hub, HubError};
 
@@ -71,7 +71,7 @@ pub struct WorkerLink {
     mailbox: Arc<Mailbox<Push>>,
     taken: Vec<Push>,
     /// Payloads that are being read for what was taken. Kept here, so that a wait that is given up loses nothing.
-    reading: Option<JoinHandle<Result<Vec<store::HandOut>, HubError>>>,
+    reading: Option<JoinHandle<Result<Vec<Filled>, HubError>>>,
     heard_at: AtomicU64,
     /// The task that it said log lines of last.
     logged: Mutex<Option<TaskId>>,
@@ -117,26 +117,30 @@ impl WorkerLink {
         if self.taken.is_empty() {
             self.mailbox.take(&mut self.taken).await;
         }
-        let stored: Vec<TaskId> = self.taken.iter().filter_map(Push::reads).collect();
-        let mut bodies = Vec::new().into_iter();
+        let stored: Vec<Arc<Task>> = self.taken.iter().filter_map(Push::reads).collect();
+        let mut read_bodies = Vec::new().into_iter();
         if !stored.is_empty() {
             let shared = &self.shared;
             let reading = self.reading.get_or_insert_with(|| {
                 let shared = shared.clone();
-                tokio::spawn(async move { shared.read(move |reader| reader.hand_out(&stored)).await })
+                let bytes_max = shared.options.engine.payload_bytes_max;
+                tokio::spawn(async move { shared.read(move |reader| bodies(reader, &stored, bytes_max)).await })
             });
             let read = reading.await;
             self.reading = None;
-            bodies = read.unwrap_or(Err(HubError::Stopped))?.into_iter();
+            read_bodies = read.unwrap_or(Err(HubError::Stopped))?.into_iter();
         }
-        out.extend(self.taken.drain(..).map(|push| match push {
-            Push::Run(given) => Pushed::Run(given.complete(&mut bodies)),
-            Push::Stop { task_id, attempt, reason } => Pushed::Stop { task_id, attempt, reason },
-            Push::Ack { task_id, attempt } => Pushed::Ack { task_id, attempt },
-            Push::Refused { task_id, attempt, refusal } => Pushed::Refused { task_id, attempt, refusal },
-            Push::Drain => Pushed::Drain,
-            Push::Goodbye => Pushed::Goodbye,
-            Push::Replaced => Pushed::Replaced,
+        let shared = &self.shared;
+        out.extend(self.taken.drain(..).filter_map(|push| {
+            Some(match push {
+                Push::Run(given) => Pushed::Run(given.complete(&mut read_bodies, shared)?),
+                Push::Stop { task_id, attempt, reason } => Pushed::Stop { task_id, attempt, reason },
+                Push::Ack { task_id, attempt } => Pushed::Ack { task_id, attempt },
+                Push::Refused { task_id, attempt, refusal } => Pushed::Refused { task_id, attempt, refusal },
+                Push::Drain => Pushed::Drain,
+                Push::Goodbye => Pushed::Goodbye,
+                Push::Replaced => Pushed::Replaced,
+            })
         }));
         Ok(())
     }
@@ -217,21 +221,28 @@ impl Drop for WorkerLink {
 
 impl Push {
     /// The task whose payload must be read first.
-    fn reads(&self) -> Option<TaskId> {
+    fn reads(&self) -> Option<Arc<Task>> {
         match self {
-            Push::Run(Given { task, body: Body::Stored }) => Some(task.task_id),
+            Push::Run(Given { task, body: Body::Stored }) => Some(task.clone()),
             _ => None,
         }
     }
 }
 
 impl Given {
-    /// The task with its payload, taking it from `bodies` where it had to be read.
-    pub(super) fn complete(self, bodies: &mut impl Iterator<Item = (Option<Json>, Option<Json>)>) -> HandedOut {
+    /// The task with its payload, taking it from `bodies` where it had to be read. One that lacks a result that it takes has
+    /// failed.
+    pub(super) fn complete(self, bodies: &mut impl Iterator<Item = Filled>, shared: &Shared) -> Option<HandedOut> {
         let (payload, checkpoint) = match self.body {
             Body::Ready { payload, checkpoint } => (payload, checkpoint),
-            Body::Stored => bodies.next().unwrap_or_default(),
+            Body::Stored => match bodies.next().unwrap_or_else(|| Ok(Default::default())) {
+                Ok(body) => body,
+                Err(error) => {
+                    shared.fail_unfilled(&self.task, error);
+                    return None;
+                }
+            },
         };
-        HandedOut { task: self.task, payload, checkpoint }
+        Some(HandedOut { task: self.task, payload, checkpoint })
     }
 }

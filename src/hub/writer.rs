@@ -421,7 +421,7 @@ impl Writer {
         let payload = self.payloads.take(task.task_id);
         // Only a first attempt can be sure that nobody left a checkpoint.
         let body = match payload {
-            Some(payload) if task.attempt == 1 => Body::Ready { payload, checkpoint: None },
+            Some(payload) if task.attempt == 1 && !task.takes_results() => Body::Ready { payload, checkpoint: None },
             _ => Body::Stored,
         };
         Given { task, body }

@@ -20,6 +20,7 @@ mod log;
 mod name;
 mod new_task;
 mod patch;
+mod placeholders;
 mod progress;
 mod record;
 mod retry;
@@ -53,6 +54,7 @@ pub use new_task::{
     TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
 };
 pub use patch::TaskPatch;
+pub use placeholders::{Placeholder, Unfilled, fill, has_placeholders, placeholders};
 pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
 pub use record::{By, Cancel, Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
 pub use retry::RetryPolicy;

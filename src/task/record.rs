@@ -203,6 +203,11 @@ impl Task {
         self.detail()?.ties.as_deref()
     }
 
+    /// Whether its payload has places for results of what it depends on.
+    pub fn takes_results(&self) -> bool {
+        self.ties().is_some_and(|ties| ties.takes_results)
+    }
+
     /// What stands beside the record of its ties, where that is at hand.
     pub fn links(&self) -> Option<&Links> {
         self.ties()?.links.as_deref()
@@ -284,6 +289,7 @@ impl Task {
             object.some("workflow_id", ties.workflow_id);
             object.some("ref", ties.reference.as_ref());
             object.some("weight", Some(ties.weight).filter(|weight| *weight > 1));
+            object.some("takes_results", ties.takes_results.then_some(true));
             object.some("workflow", ties.workflow);
         }
         match run.and_then(|r| r.outcome.as_ref()) {
@@ -341,6 +347,7 @@ impl From<TaskView> for Task {
             workflow_id: view.workflow_id,
             reference: view.reference,
             weight: view.weight.unwrap_or(view.workflow_id.is_some().into()),
+            takes_results: view.takes_results,
             workflow: view.workflow,
         };
         let detail = Detail {
@@ -491,6 +498,7 @@ mod tests {
                     links: None,
                     on_dependency_failure: OnDependencyFailure::Run,
                     workflow_id: Some(ids.next(now, &mut random)),
+                    takes_results: true,
                     reference: Some(Name::new("r")),
                     weight: 5,
                     workflow: Some(Workflow { on_failure: OnFailure::Finish }),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
-use super::{Invalid, Name, NewTask, NewWorkflow, TaskId};
+use super::{Invalid, Name, NewTask, NewWorkflow, Placeholder, TaskId, has_placeholders, placeholders};
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
 pub const EDGES_MAX: usize = 100_000;
@@ -66,6 +66,8 @@ pub struct NewTies {
     pub weight: u32,
     /// It is a workflow.
     pub work: Option<NewWork>,
+    /// Its payload has places for results.
+    pub takes_results: bool,
 }
 
 /// What a new workflow is.
@@ -100,17 +102,27 @@ impl Submission {
             }
         }
         let names = named(&tasks, within)?;
-        for (place, new) in tasks.iter().enumerate() {
-            check_policy(new, !new.depends_on.is_empty()).map_err(|invalid| within(place, invalid))?;
-        }
-        if tasks.iter().all(|new| new.depends_on.is_empty()) {
+        // Alone it has nobody to take results of, and its payload is nobody's business.
+        let alone = tasks.len() == 1;
+        let is_plain =
+            |new: &NewTask| new.depends_on.is_empty() && (alone || !new.payload.as_ref().is_some_and(has_placeholders));
+        if tasks.iter().all(is_plain) {
+            for (place, new) in tasks.iter().enumerate() {
+                check_policy(new, false).map_err(|invalid| within(place, invalid))?;
+            }
             return Ok(Submission { tasks, ties: Vec::new(), paths });
         }
         let places: Vec<u32> = (0..tasks.len() as u32).collect();
         let names = Names { names: &names, places: &places };
-        let ties = tasks.iter().enumerate().map(|(place, new)| {
-            names.ties(&new.depends_on, place, After::Nothing).map_err(|invalid| within(place, invalid))
-        });
+        let ties = |place: usize, new: &NewTask| -> Result<NewTies, Invalid> {
+            let mut ties = names.ties(&new.depends_on, place, After::Nothing)?;
+            if !alone {
+                names.take_results(new, place, &mut ties)?;
+            }
+            check_policy(new, !ties.depends_on.is_empty())?;
+            Ok(ties)
+        };
+        let ties = tasks.iter().enumerate().map(|(place, new)| ties(place, new).map_err(|wrong| within(place, wrong)));
         let ties = ties.collect::<Result<_, _>>()?;
         Submission::of(tasks, ties, paths)
     }
@@ -229,6 +241,37 @@ impl Names<'_> {
             return Err(Invalid::limit("depends_on", TIES_MAX as u64, "tasks"));
         }
         Ok(ties)
+    }
+}
+
+impl Names<'_> {
+    /// A task depends on those whose results it takes.
+    pub(super) fn take_results(&self, new: &NewTask, index: usize, ties: &mut NewTies) -> Result<(), Invalid> {
+        let Some(payload) = &new.payload else { return Ok(()) };
+        for Placeholder { name, .. } in placeholders(payload)? {
+            ties.takes_results = true;
+            if ties.names.contains_key(name.as_str()) {
+                continue;
+            }
+            let wrong = |detail: String| Invalid::value("payload", detail);
+            let place = self
+                .names
+                .get(&name)
+                .ok_or_else(|| wrong(format!("takes the result of no task of this call: @{name}")))?;
+            if *place == self.places[index] {
+                return Err(wrong("must not take the result of the task itself".to_owned()));
+            }
+            let dependency = Dependency::OnNew(*place);
+            let at = ties.depends_on.iter().position(|known| *known == dependency).unwrap_or(ties.depends_on.len());
+            if at == ties.depends_on.len() {
+                ties.depends_on.push(dependency);
+            }
+            ties.names.insert(Name::new(&name), (at as u32, 1));
+        }
+        if ties.depends_on.len() > TIES_MAX {
+            return Err(Invalid::limit("depends_on", TIES_MAX as u64, "tasks"));
+        }
+        Ok(())
     }
 }
 

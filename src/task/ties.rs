@@ -27,6 +27,8 @@ pub struct Ties {
     pub reference: Option<Name>,
     /// … and how much it counts in the progress of that.
     pub weight: u32,
+    /// Its payload has places for results of what it depends on.
+    pub takes_results: bool,
     /// It is a workflow: no worker takes it, its work is other tasks.
     pub workflow: Option<Workflow>,
 }

@@ -79,6 +79,9 @@ pub struct TaskView {
     /// How much it counts in the progress of that, where that is not 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Its payload has places for results of what it depends on, which are put in when it is handed out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_results: bool,
     /// It is a workflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<Workflow>,

@@ -336,6 +336,7 @@ fn flatten_into(
     for (index, Part { mut new, path, after }) in parts.into_iter().enumerate() {
         let wrong = |invalid: Invalid| at(&path, invalid);
         let mut ties = resolver.ties(&new.depends_on, index, after).map_err(wrong)?;
+        resolver.take_results(&new, index, &mut ties).map_err(wrong)?;
         for dependency in &ties.depends_on {
             if let Dependency::OnNew(place) = dependency
                 && let Ok(at) = places.binary_search(place)

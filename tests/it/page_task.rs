@@ -249,7 +249,9 @@ async fn a_workflow_shows_its_tasks_as_they_go_on() {
     page.until("document.querySelector('.parts li a')?.dataset.status === 'completed'").await;
     page.until("document.querySelector('.panel.progress strong').innerText === '50%'").await;
     page.look("document.querySelectorAll('.parts a')[1].click(), 0").await;
-    page.until(&format!("location.hash === '#/task/{test}' && document.querySelector('h1').innerText === 'All tests'"))
-        .await;
+    page.until(&format!(
+        "location.hash === '#/task/{test}' && document.querySelector('section.task h1').innerText === 'All tests'"
+    ))
+    .await;
     page.until(&format!("!!document.querySelector('.facts a[href=\"#/task/{workflow}\"]')")).await;
 }

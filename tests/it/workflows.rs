@@ -364,3 +364,99 @@ async fn the_command_line_submits_a_workflow_waits_for_it_and_shows_it() {
     assert_eq!(hub.finished(&workflow).await["result"], "shipped");
     assert_eq!(run(&["workflow", "submit", "{\"tasks\": 1}"]).0, Some(2));
 }
+
+async fn claimed(hub: &TestHub) -> (String, String) {
+    let given = hub.post("/api/v1/worker/claim", json!({"worker_id": "w", "wait_ms": 5_000})).await;
+    let task = &given.body["tasks"][0];
+    (id(&task["task"]), task["task"]["payload"].to_string())
+}
+
+#[tokio::test]
+async fn results_are_passed_on() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    let take = |name: &str| json!({"$result": name});
+    let tasks = json!({"tasks": [
+        {"ref": "a", "task_type": "t", "priority": 9},
+        {"ref": "b", "task_type": "t", "payload": {"whole": take("@a"), "part": {"$result": "@a", "path": "/docs/1"}}},
+        {"ref": "inner", "workflow": {"chord": {
+            "group": [{"task_type": "t", "priority": 8}, {"task_type": "t", "priority": 7}],
+            "then": {"task_type": "t", "payload": [take("@group"), {"$result": "@group", "path": "/1"}]},
+        }}, "depends_on": ["@b"]},
+        {"ref": "last", "task_type": "t", "payload": take("@inner"), "depends_on": ["@inner"]},
+    ], "output": "@last"});
+    let (workflow, ids) = submit(&hub, tasks).await;
+    // Taking it is depending on it.
+    assert_eq!(hub.task(&ids[1]).await["depends_on"], json!([ids[0]]));
+    let large = json!({"docs": ["x".repeat(10_000), 1.5]});
+    assert_eq!(complete_next(&hub, large.clone()).await, ids[0]);
+    hub.restart().await;
+    let (b, payload) = claimed(&hub).await;
+    assert_eq!((&b, payload), (&ids[1], json!({"whole": large, "part": 1.5}).to_string()));
+    // What was sent is what is shown.
+    assert_eq!(hub.task(&b).await["payload"]["whole"], take("@a"));
+    assert_eq!(hub.task(&b).await["takes_results"], true);
+    hub.attempt(&b, 1, "complete", json!({})).await.expect(200);
+    complete_next(&hub, json!("first")).await;
+    complete_next(&hub, json!("second")).await;
+    // Over a socket as well, after a restart.
+    hub.restart().await;
+    let mut worker = hub.worker("s", json!({"task_types": ["t"], "concurrency": 1})).await;
+    let run = worker.next_of("run").await;
+    assert_eq!(run["task"]["payload"], json!([["first", "second"], "second"]));
+    let (then, attempt) = (run["task"]["task_id"].clone(), run["task"]["attempt"].clone());
+    worker.say(json!({"op": "complete", "task_id": then, "attempt": attempt, "result": 7})).await;
+    let run = worker.next_of("run").await;
+    let left = json!({"then": {"task_id": then, "status": "completed", "result": 7}});
+    assert_eq!(run["task"]["payload"], left);
+    let (last, attempt) = (run["task"]["task_id"].clone(), run["task"]["attempt"].clone());
+    worker.say(json!({"op": "complete", "task_id": last, "attempt": attempt, "result": "end"})).await;
+    assert_eq!(hub.finished(&workflow).await["result"], "end");
+}
+
+#[tokio::test]
+async fn a_task_fails_where_a_result_that_it_takes_is_not_there() {
+    let hub = TestHub::start().await;
+    let tasks = json!({"on_failure": "finish", "tasks": [
+        {"ref": "a", "task_type": "t", "priority": 9},
+        {"ref": "gap", "task_type": "t", "payload": {"$result": "@a", "path": "/nothing"}},
+        {"ref": "default", "task_type": "t", "payload": {"$result": "@a", "path": "/nothing", "default": "else"}},
+        {"ref": "spared", "task_type": "t", "payload": {"$result": "@gap", "default": null}, "on_dependency_failure": "run"},
+    ]});
+    let (workflow, ids) = submit(&hub, tasks).await;
+    complete_next(&hub, json!({})).await;
+    let (default, payload) = {
+        let mut given = claimed_any(&hub).await;
+        while given.is_none() {
+            given = claimed_any(&hub).await;
+        }
+        given.unwrap()
+    };
+    assert_eq!((default.as_str(), payload.as_str()), (ids[2].as_str(), "\"else\""));
+    let failed = hub.finished(&ids[1]).await;
+    assert_eq!((&failed["error"]["kind"], &failed["attempt"]), (&json!("dependency"), &json!(1)));
+    assert_eq!(failed["error"]["message"], "its payload takes @a/nothing, where nothing is");
+    hub.attempt(&default, 1, "complete", json!({})).await.expect(200);
+    let (spared, payload) = claimed(&hub).await;
+    assert_eq!((spared, payload), (ids[3].clone(), "null".to_owned()));
+    hub.attempt(&ids[3], 1, "complete", json!({})).await.expect(200);
+    assert_eq!(hub.finished(&workflow).await["status"], "failed");
+    for (wrong, detail) in [(json!({"$result": "@nobody"}), "@nobody"), (json!({"$result": 1}), "byte 0")] {
+        let body = json!({"tasks": [{"task_type": "t"}, {"task_type": "t", "payload": wrong}]});
+        for path in ["/api/v1/workflows", "/api/v1/tasks/batch"] {
+            let answer = hub.post(path, body.clone()).await;
+            assert_eq!(answer.problem(), "422 invalid_field tasks[1].payload");
+            assert!(answer.text.contains(detail), "{}", answer.text);
+        }
+    }
+    // Alone it is a payload like any other.
+    let literal = json!({"$result": "@nobody"});
+    let task = hub.submit(json!({"task_type": "t", "payload": literal})).await;
+    assert_eq!(claimed(&hub).await, (id(&task), literal.to_string()));
+}
+
+/// A claim that met a task which could not be run may bring nothing.
+async fn claimed_any(hub: &TestHub) -> Option<(String, String)> {
+    let given = hub.post("/api/v1/worker/claim", json!({"worker_id": "w", "wait_ms": 5_000})).await;
+    let task = given.body["tasks"].get(0)?;
+    Some((id(&task["task"]), task["task"]["payload"].to_string()))
+}

@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use super::Writer;
 use crate::engine::{Command, NotNow, Now, Ticks};
 use crate::hub::board::Board;
+use crate::hub::results::result;
 use crate::store::{Commit, Entry, Reader, StoreError};
-use crate::task::{Json, Outcome, Status, Task, TaskId};
+use crate::task::{Json, Status, Task, TaskId};
 
 /// What running tasks say, and what ended ones left.
 pub(super) struct Told<'a> {
@@ -27,18 +28,10 @@ impl Ticks for Told<'_> {
     }
 
     fn result(&self, task_id: TaskId) -> Result<Option<Json>, NotNow> {
-        let Some(stored) = self.reader.task(task_id).map_err(|error| {
+        result(self.reader, task_id).map_err(|error| {
             self.failed.set(Some(error));
             NotNow
-        })?
-        else {
-            return Ok(None);
-        };
-        let inline = || match Task::parse(&stored.record).ok()?.run.and_then(|run| run.outcome) {
-            Some(Outcome::Result(result)) => Some(result),
-            _ => None,
-        };
-        Ok(stored.result.clone().or_else(inline))
+        })
     }
 }
 

@@ -1,0 +1,87 @@
+//! Payloads with the results of other tasks in them.
+
+use std::sync::Arc;
+
+use crate::engine::{Command, Report};
+use crate::store::{HandOut, Reader, StoreError};
+use crate::task::{Failure, Json, Outcome, Task, TaskId, Unfilled, fill};
+
+use super::inbox::{Bound, Reply, Request};
+use super::shared::Shared;
+
+/// The results of a group are read up to so many times the bytes that a payload may have: not all of them may be wanted.
+const GROUP_TIMES: usize = 16;
+
+/// What a task is handed out with, or why it cannot be.
+pub(super) type Filled = Result<HandOut, Failure>;
+
+/// Reads payloads and checkpoints, and puts results in where they belong.
+pub(super) fn bodies(reader: &dyn Reader, tasks: &[Arc<Task>], bytes_max: usize) -> Result<Vec<Filled>, StoreError> {
+    let task_ids: Vec<TaskId> = tasks.iter().map(|task| task.task_id).collect();
+    let bodies = reader.hand_out(&task_ids)?;
+    let filled = tasks.iter().zip(bodies).map(|(task, (payload, checkpoint))| match payload {
+        Some(payload) if task.takes_results() => {
+            let payload = fill(&payload, bytes_max, |name| named(reader, task, name, bytes_max))?;
+            Ok(payload.map(|payload| (Some(payload), checkpoint)).map_err(unfilled))
+        }
+        payload => Ok(Ok((payload, checkpoint))),
+    });
+    filled.collect()
+}
+
+fn unfilled(why: Unfilled) -> Failure {
+    let message = match why {
+        Unfilled::Nothing(what) => format!("its payload takes {what}, where nothing is"),
+        Unfilled::TooLong => "its payload is too long with the results that it takes".to_owned(),
+    };
+    Failure::new("dependency", message)
+}
+
+/// What a name in a payload stands for: the result of a task, or a list of several, with `null` for those that did not
+/// complete.
+fn named(reader: &dyn Reader, task: &Task, name: &str, bytes_max: usize) -> Result<Option<Json>, StoreError> {
+    let Some(links) = task.links() else { return Ok(None) };
+    let Some((from, count)) = links.names.get(name).copied() else { return Ok(None) };
+    let (from, count) = (from as usize, count as usize);
+    let Some(of) = links.depends_on.get(from..from + count) else { return Ok(None) };
+    match (of, name) {
+        ([task_id], "prev") => result(reader, *task_id),
+        (of, "group") => {
+            let mut list = String::from("[");
+            for task_id in of {
+                if list.len() > 1 {
+                    list.push(',');
+                }
+                list.push_str(result(reader, *task_id)?.as_ref().map_or("null", Json::as_str));
+                if list.len() > bytes_max.saturating_mul(GROUP_TIMES) {
+                    return Ok(None);
+                }
+            }
+            list.push(']');
+            Ok(Some(Json::trusted(list)))
+        }
+        ([task_id], _) => result(reader, *task_id),
+        _ => Ok(None),
+    }
+}
+
+/// The result of a completed task.
+pub(super) fn result(reader: &dyn Reader, task_id: TaskId) -> Result<Option<Json>, StoreError> {
+    let Some(stored) = reader.task(task_id)? else { return Ok(None) };
+    if stored.result.is_some() {
+        return Ok(stored.result);
+    }
+    Ok(match Task::parse(&stored.record).ok().and_then(|task| task.run).and_then(|run| run.outcome) {
+        Some(Outcome::Result(result)) => Some(result),
+        _ => None,
+    })
+}
+
+impl Shared {
+    /// A task that was handed out and cannot be run: its attempt fails for good, and its worker never hears of it.
+    pub(super) fn fail_unfilled(&self, task: &Task, error: Failure) {
+        let report = Report::Fail { error, retryable: false, retry_after_ms: None };
+        let command = Command::Report { task_id: task.task_id, attempt: task.attempt, report };
+        let _ = self.inbox.push(Request::Command { command, reply: Reply::Nobody }, Bound::Free);
+    }
+}
