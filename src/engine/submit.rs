@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::task::{
     By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, NewWork,
-    OnDependencyFailure, Run, Status, Submission, Task, TaskId, Ties, Workflow,
+    OnDependencyFailure, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Workflow,
 };
 
 use super::core::{Engine, Step};
@@ -15,7 +15,7 @@ use super::{Answer, Batch, Cx, Now, Refusal};
 impl Engine {
     pub(super) fn submit(
         &mut self,
-        submission: Submission,
+        mut submission: Submission,
         key: Option<SubmitKey>,
         cx: &mut Cx<'_>,
     ) -> Result<Answer, Refusal> {
@@ -33,6 +33,10 @@ impl Engine {
         let count = submission.tasks().len();
         if self.unfinished() + count > self.options.tasks_max {
             return Err(Refusal::Full);
+        }
+        if let Some(spawner) = submission.spawner() {
+            let parent = self.spawning(spawner, count)?;
+            submission.adopt(&parent).map_err(Refusal::Invalid)?;
         }
         let paths = submission.paths();
         // Each has its id before the first is made, for they may name those that come later.
@@ -59,6 +63,19 @@ impl Engine {
             self.keys.insert(entry);
         }
         Ok(Answer::Submitted { tasks })
+    }
+
+    /// The task that adds so many others.
+    fn spawning(&self, Spawner { task_id, attempt }: Spawner, count: usize) -> Result<Arc<Task>, Refusal> {
+        let task = self.tasks.get(&task_id).ok_or(Refusal::TaskNotFound)?;
+        if task.status != Status::Running || task.attempt != attempt || task.is_workflow() {
+            return Err(Refusal::LeaseLost);
+        }
+        let rollup = task.workflow_id().and_then(|workflow_id| self.rollup(workflow_id));
+        if rollup.is_some_and(|rollup| rollup.total() as usize + count > TIES_MAX) {
+            return Err(Refusal::Invalid(Invalid::limit("tasks", TIES_MAX as u64, "tasks in a workflow")));
+        }
+        Ok(task.clone())
     }
 
     /// Decides something of several steps: if it is refused, none of them was made.
@@ -152,7 +169,7 @@ impl Engine {
         on_dependency_failure: OnDependencyFailure,
         ids: &[TaskId],
     ) -> Result<Option<Ties>, Refusal> {
-        if ties.depends_on.is_empty() && ties.parent.is_none() && ties.work.is_none() {
+        if ties.depends_on.is_empty() && ties.parent.is_none() && ties.workflow_id.is_none() && ties.work.is_none() {
             return Ok(None);
         }
         let mut depends_on = Vec::with_capacity(ties.depends_on.len());
@@ -180,7 +197,7 @@ impl Engine {
             dependencies: links.depends_on.len() as u32,
             links: (links != Links::default()).then(|| Arc::new(links)),
             on_dependency_failure,
-            workflow_id: ties.parent.map(|place| ids[place as usize]),
+            workflow_id: ties.workflow_id.or(ties.parent.map(|place| ids[place as usize])),
             reference: ties.reference,
             weight: ties.weight,
             takes_results: ties.takes_results,

@@ -66,6 +66,7 @@ table! {
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/cancelled" worker_http::cancelled,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/release"   worker_http::release,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/heartbeat" worker_http::heartbeat,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/spawn"     workflows::spawn,
 
     GET    "/api/v1/queues"                                 settings::queues,
     GET    "/api/v1/queues/{name}"                          settings::queue,

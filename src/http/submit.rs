@@ -54,9 +54,7 @@ pub(super) async fn batch(
     let key = request.headers().get(KEY_HEADER).cloned();
     let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
     let (key, BatchBody { tasks }) = arrived.with(&app, read_once(&who, "tasks/batch", key)).await?;
-    if tasks.is_empty() {
-        return Err(Problem::wrong("tasks", "must not be empty"));
-    }
+    not_empty(&tasks)?;
     let alone = tasks.len() == 1;
     let Submitted { records, replayed, .. } =
         app.hub.submit_all(&who, tasks, key).await.map_err(|error| match error {
@@ -66,19 +64,31 @@ pub(super) async fn batch(
             }
             error => error.into(),
         })?;
+    Ok(taken(replayed, &records))
+}
+
+pub(super) fn not_empty(tasks: &[NewTask]) -> Result<(), Problem> {
+    match tasks.is_empty() {
+        true => Err(Problem::wrong("tasks", "must not be empty")),
+        false => Ok(()),
+    }
+}
+
+/// The answer to several tasks at once.
+pub(super) fn taken(replayed: bool, records: &[Bytes]) -> Response {
     let mut text = Vec::with_capacity(records.iter().map(Bytes::len).sum::<usize>() + records.len() + 16);
     splice::list(&mut text, "tasks", records.iter());
-    Ok(splice::json(created(replayed), text))
+    splice::json(created(replayed), text)
 }
 
 /// Reads a body, and what its `Idempotency-Key` stands for.
 pub(super) fn read_once<T: DeserializeOwned>(
     who: &Principal,
-    route: &'static str,
+    route: impl Into<String>,
     key: Option<HeaderValue>,
 ) -> impl FnOnce(&[u8]) -> Result<(Option<SubmitKey>, T), Problem> + Send + 'static {
-    let who = who.clone();
-    move |bytes| Ok((submit_key(&who, route, key.as_ref(), bytes)?, parse(bytes)?))
+    let (who, route) = (who.clone(), route.into());
+    move |bytes| Ok((submit_key(&who, &route, key.as_ref(), bytes)?, parse(bytes)?))
 }
 
 pub(super) fn created(replayed: bool) -> StatusCode {

@@ -165,7 +165,7 @@ async fn report(app: &App, path: (String, String), report: Report) -> Result<Res
 }
 
 /// The attempt a path names. A number that no attempt can have is one that is over.
-fn attempt_of((id, attempt): (String, String)) -> Result<(TaskId, u32), Problem> {
+pub(super) fn attempt_of((id, attempt): (String, String)) -> Result<(TaskId, u32), Problem> {
     let task_id = task_id(&id)?;
     match attempt.parse() {
         Ok(attempt) => Ok((task_id, attempt)),

@@ -14,10 +14,11 @@ use super::query::NoQuery;
 use super::read::task_id;
 use super::splice;
 use super::state::App;
-use super::submit::{KEY_HEADER, created, read_once};
+use super::submit::{KEY_HEADER, created, not_empty, read_once, taken};
+use super::worker_http::attempt_of;
 use crate::hub::Submitted;
-use crate::task::{Json, NewWorkflow};
-use crate::wire::{Code, Problem};
+use crate::task::{Json, NewWorkflow, Spawner};
+use crate::wire::{BatchBody, Code, Problem};
 
 /// `POST /api/v1/workflows`.
 pub(super) async fn submit(
@@ -52,6 +53,25 @@ pub(super) async fn one(
     let mut text = whole(&workflow.record, &workflow.tasks);
     splice::with(&mut text, "edges", Json::of(&workflow.edges).ok().as_ref());
     Ok(splice::json(StatusCode::OK, text))
+}
+
+/// `POST /api/v1/tasks/{id}/attempts/{attempt}/spawn`.
+pub(super) async fn spawn(
+    State(app): State<Arc<App>>,
+    Caller(who): Caller,
+    _: NoQuery,
+    Path(path): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (task_id, attempt) = attempt_of(path)?;
+    let key = request.headers().get(KEY_HEADER).cloned();
+    let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
+    // Of the task: what an attempt added and its worker never heard of is not added again by the next one.
+    let read = read_once(&who, format!("tasks/{task_id}/spawn"), key);
+    let (key, BatchBody { tasks }) = arrived.with(&app, read).await?;
+    not_empty(&tasks)?;
+    let Submitted { records, replayed, .. } = app.hub.spawn(&who, Spawner { task_id, attempt }, tasks, key).await?;
+    Ok(taken(replayed, &records))
 }
 
 /// A workflow and its tasks.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::engine::{Answer, Command, Refusal, SubmitKey};
 use crate::store::{Order, Query};
-use crate::task::{Filter, Links, NewWorkflow, Submission, Task, TaskId};
+use crate::task::{Filter, Links, NewTask, NewWorkflow, Spawner, Submission, Task, TaskId};
 
 use super::inbox::Bound;
 use super::{Hub, HubError, Principal, Submitted};
@@ -39,6 +39,18 @@ impl Hub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let checked = Submission::check_workflow(workflow, self.options().engine.payload_bytes_max);
+        self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
+    }
+
+    /// Takes tasks that a running attempt adds, all or none.
+    pub async fn spawn(
+        &self,
+        who: &Principal,
+        spawner: Spawner,
+        tasks: Vec<NewTask>,
+        key: Option<SubmitKey>,
+    ) -> Result<Submitted, HubError> {
+        let checked = Submission::check_spawned(spawner, tasks, self.options().engine.payload_bytes_max);
         self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
     }
 

@@ -62,7 +62,7 @@ pub use rfc3339::TimeError;
 pub use rollup::{Rollup, weight_of};
 pub use status::{Event, Status};
 pub use strict::{Strict, from_slice as read_strictly};
-pub use submission::{Dependency, EDGES_MAX, NewTies, NewWork, Paths, Submission};
+pub use submission::{Dependency, EDGES_MAX, NewTies, NewWork, Paths, Spawner, Submission};
 pub use ties::{Links, OnDependencyFailure, OnFailure, TIES_MAX, Ties, Workflow};
 pub use time::Timestamp;
 pub use view::TaskView;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
-use super::{Invalid, Name, NewTask, NewWorkflow, Placeholder, TaskId, has_placeholders, placeholders};
+use super::{Invalid, Name, NewTask, NewWorkflow, Placeholder, Task, TaskId, has_placeholders, placeholders};
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
 pub const EDGES_MAX: usize = 100_000;
@@ -22,6 +22,14 @@ pub struct Submission {
     /// One for each task; empty where none has any.
     ties: Vec<NewTies>,
     paths: Paths,
+    spawner: Option<Spawner>,
+}
+
+/// A running attempt that adds tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spawner {
+    pub task_id: TaskId,
+    pub attempt: u32,
 }
 
 /// How the tasks of a submission are called in errors.
@@ -58,8 +66,10 @@ pub struct NewTies {
     pub depends_on: Vec<Dependency>,
     /// See [`Links`](super::Links).
     pub names: BTreeMap<Name, (u32, u32)>,
-    /// The place of the workflow that it is part of.
+    /// The place of the workflow that it is part of, …
     pub parent: Option<u32>,
+    /// … or its id, where that was there before.
+    pub workflow_id: Option<TaskId>,
     /// Its name in there.
     pub reference: Option<Name>,
     /// Its weight in there; 0 outside of workflows.
@@ -91,7 +101,30 @@ pub enum Dependency {
 impl Submission {
     /// Checks what can be checked without knowing other tasks, and resolves `@` names.
     pub fn check(tasks: Vec<NewTask>, payload_bytes_max: usize) -> Result<Submission, Invalid> {
-        let paths = Paths::List { alone: tasks.len() == 1 };
+        Submission::check_of(None, tasks, payload_bytes_max)
+    }
+
+    /// The same of tasks that a running one adds: they may depend on each other and on `@self`.
+    pub fn check_spawned(
+        spawner: Spawner,
+        tasks: Vec<NewTask>,
+        payload_bytes_max: usize,
+    ) -> Result<Submission, Invalid> {
+        let invalid = |at: usize, wrong: Invalid| wrong.within(format_args!("tasks[{at}]"));
+        for (at, new) in tasks.iter().enumerate() {
+            if new.parent_id.is_some_and(|parent| parent != spawner.task_id) {
+                return Err(invalid(at, Invalid::value("parent_id", "must be the task that spawns it")));
+            }
+        }
+        Submission::check_of(Some(spawner), tasks, payload_bytes_max)
+    }
+
+    fn check_of(
+        spawner: Option<Spawner>,
+        tasks: Vec<NewTask>,
+        payload_bytes_max: usize,
+    ) -> Result<Submission, Invalid> {
+        let paths = Paths::List { alone: tasks.len() == 1 && spawner.is_none() };
         let within = |place: usize, invalid: Invalid| paths.within(place, invalid);
         for (place, new) in tasks.iter().enumerate() {
             new.check(payload_bytes_max).map_err(|invalid| within(place, invalid))?;
@@ -103,17 +136,17 @@ impl Submission {
         }
         let names = named(&tasks, within)?;
         // Alone it has nobody to take results of, and its payload is nobody's business.
-        let alone = tasks.len() == 1;
+        let alone = tasks.len() == 1 && spawner.is_none();
         let is_plain =
             |new: &NewTask| new.depends_on.is_empty() && (alone || !new.payload.as_ref().is_some_and(has_placeholders));
         if tasks.iter().all(is_plain) {
             for (place, new) in tasks.iter().enumerate() {
                 check_policy(new, false).map_err(|invalid| within(place, invalid))?;
             }
-            return Ok(Submission { tasks, ties: Vec::new(), paths });
+            return Ok(Submission { tasks, ties: Vec::new(), paths, spawner });
         }
         let places: Vec<u32> = (0..tasks.len() as u32).collect();
-        let names = Names { names: &names, places: &places };
+        let names = Names { names: &names, places: &places, spawner: spawner.map(|spawner| spawner.task_id) };
         let ties = |place: usize, new: &NewTask| -> Result<NewTies, Invalid> {
             let mut ties = names.ties(&new.depends_on, place, After::Nothing)?;
             if !alone {
@@ -124,17 +157,22 @@ impl Submission {
         };
         let ties = tasks.iter().enumerate().map(|(place, new)| ties(place, new).map_err(|wrong| within(place, wrong)));
         let ties = ties.collect::<Result<_, _>>()?;
-        Submission::of(tasks, ties, paths)
+        Submission::of(tasks, ties, paths, spawner)
     }
 
     /// The same of a workflow: the task that it is comes first, and its parts follow.
     pub fn check_workflow(workflow: NewWorkflow, payload_bytes_max: usize) -> Result<Submission, Invalid> {
         let Flat { tasks, ties, paths } = flatten(workflow, payload_bytes_max)?;
-        Submission::of(tasks, ties, Paths::Workflow(paths.into()))
+        Submission::of(tasks, ties, Paths::Workflow(paths.into()), None)
     }
 
     /// Of tasks whose names are resolved.
-    fn of(tasks: Vec<NewTask>, ties: Vec<NewTies>, paths: Paths) -> Result<Submission, Invalid> {
+    fn of(
+        tasks: Vec<NewTask>,
+        ties: Vec<NewTies>,
+        paths: Paths,
+        spawner: Option<Spawner>,
+    ) -> Result<Submission, Invalid> {
         let mut edges = 0;
         for (place, ties) in ties.iter().enumerate() {
             edges += ties.depends_on.len();
@@ -143,7 +181,7 @@ impl Submission {
                 return Err(paths.within(place, over));
             }
         }
-        let Some(cycle) = cycle(&ties) else { return Ok(Submission { tasks, ties, paths }) };
+        let Some(cycle) = cycle(&ties) else { return Ok(Submission { tasks, ties, paths, spawner }) };
         let name = |place: &u32| match &tasks[*place as usize].reference {
             Some(name) => format!("@{name}"),
             None => paths.name(*place as usize),
@@ -161,6 +199,33 @@ impl Submission {
     /// The new tasks.
     pub fn tasks(&self) -> &[NewTask] {
         &self.tasks
+    }
+
+    /// Who adds them, where a running attempt does.
+    pub fn spawner(&self) -> Option<Spawner> {
+        self.spawner
+    }
+
+    /// Gives what a task adds to it: its children are of its user, and part of its workflow.
+    pub fn adopt(&mut self, parent: &Task) -> Result<(), Invalid> {
+        for (at, new) in self.tasks.iter_mut().enumerate() {
+            new.parent_id = Some(parent.task_id);
+            let Some(user_id) = &parent.user_id else { continue };
+            match &new.user_id {
+                Some(said) if said != user_id.as_str() => {
+                    let wrong = format!("must be that of the task that spawns it, not {said}");
+                    return Err(self.paths.within(at, Invalid::value("user_id", wrong)));
+                }
+                _ => new.user_id = Some(user_id.as_str().to_owned()),
+            }
+        }
+        let Some(workflow_id) = parent.workflow_id() else { return Ok(()) };
+        self.ties.resize_with(self.tasks.len(), NewTies::default);
+        for (new, ties) in self.tasks.iter().zip(&mut self.ties) {
+            (ties.workflow_id, ties.weight) = (Some(workflow_id), 1);
+            ties.reference = new.reference.as_deref().map(Name::new);
+        }
+        Ok(())
     }
 
     /// Whether some of them depend on others.
@@ -189,6 +254,8 @@ pub(super) struct Names<'a> {
     pub(super) names: &'a BTreeMap<String, u32>,
     /// The places of all, in their order.
     pub(super) places: &'a [u32],
+    /// Whom `@self` means, where a running task adds these.
+    pub(super) spawner: Option<TaskId>,
 }
 
 impl Names<'_> {
@@ -212,8 +279,12 @@ impl Names<'_> {
                 // It does anyway.
                 continue;
             }
-            let dependency = match text.strip_prefix('@') {
-                Some(name) => {
+            let dependency = match (text.strip_prefix('@'), self.spawner) {
+                (Some("self"), Some(spawner)) => {
+                    ties.names.insert(Name::new("self"), (ties.depends_on.len() as u32, 1));
+                    Dependency::On(spawner)
+                }
+                (Some(name), _) => {
                     let unknown = || wrong(format!("names no task of this call: {text}"));
                     let place = *self.names.get(name).ok_or_else(unknown)?;
                     if place == self.places[index] {
@@ -227,7 +298,7 @@ impl Names<'_> {
                     }
                     dependency
                 }
-                None => {
+                (None, _) => {
                     let task_id = text.parse().map_err(|_| wrong("must be the id of a task, or @ref".to_owned()))?;
                     Dependency::On(task_id)
                 }
@@ -254,6 +325,11 @@ impl Names<'_> {
                 continue;
             }
             let wrong = |detail: String| Invalid::value("payload", detail);
+            if let (Some(spawner), "self") = (self.spawner, name.as_str()) {
+                ties.names.insert(Name::new("self"), (ties.depends_on.len() as u32, 1));
+                ties.depends_on.push(Dependency::On(spawner));
+                continue;
+            }
             let place = self
                 .names
                 .get(&name)

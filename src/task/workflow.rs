@@ -269,7 +269,7 @@ impl Flat {
 pub(super) fn flatten(workflow: NewWorkflow, payload_bytes_max: usize) -> Result<Flat, Invalid> {
     let mut flat = Flat { tasks: Vec::new(), ties: Vec::new(), paths: Vec::new() };
     let mut left = TIES_MAX;
-    let nobody = Names { names: &BTreeMap::new(), places: &[0] };
+    let nobody = Names { names: &BTreeMap::new(), places: &[0], spawner: None };
     let own = Own { ties: nobody.ties(&workflow.depends_on, 0, After::Nothing)?, path: String::new() };
     flatten_into(&mut flat, workflow, own, 0, &mut left)?;
     for (place, new) in flat.tasks.iter().enumerate() {
@@ -330,7 +330,7 @@ fn flatten_into(
         return Err(if own_path.is_empty() { limit } else { limit.within(&own_path) });
     }
     *left -= parts.len();
-    let resolver = Names { names: &names, places: &places };
+    let resolver = Names { names: &names, places: &places, spawner: None };
     let count = parts.len();
     let mut needed = vec![false; count];
     for (index, Part { mut new, path, after }) in parts.into_iter().enumerate() {

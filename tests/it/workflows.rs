@@ -460,3 +460,52 @@ async fn claimed_any(hub: &TestHub) -> Option<(String, String)> {
     let task = given.body["tasks"].get(0)?;
     Some((id(&task["task"]), task["task"]["payload"].to_string()))
 }
+
+#[tokio::test]
+async fn a_running_task_adds_others() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    let (workflow, ids) = submit(&hub, json!({"user_id": "ann", "chain": [{"task_type": "plan"}]})).await;
+    assert_eq!(id(&hub.claim("w").await["task"]), ids[0]);
+    let path = |attempt: u32| format!("/api/v1/tasks/{}/attempts/{attempt}/spawn", ids[0]);
+    let tasks = json!({"tasks": [
+        {"ref": "page", "task_type": "page"},
+        {"ref": "sum", "task_type": "sum", "depends_on": ["@page", "@self"], "payload": {"plan": {"$result": "@self"}}},
+    ]});
+    let send = async |hub: &TestHub, attempt: u32| {
+        Answer::of(hub.request(Method::POST, &path(attempt)).header("Idempotency-Key", "k").json(&tasks)).await
+    };
+    let spawned = send(&hub, 1).await.expect(201)["tasks"].clone();
+    for task in spawned.as_array().unwrap() {
+        let expected = (&json!(ids[0]), &json!(workflow), &json!("ann"));
+        assert_eq!((&task["parent_id"], &task["workflow_id"], &task["user_id"]), expected);
+    }
+    // What the next attempt finds to be done is done already.
+    hub.restart().await;
+    let page = hub.claim("w").await;
+    let again = hub.claim("w").await;
+    let (page, again) = if id(&page["task"]) == ids[0] { (again, page) } else { (page, again) };
+    assert_eq!((id(&page["task"]), &again["task"]["attempt"]), (id(&spawned[0]), &json!(2)));
+    assert_eq!(send(&hub, 2).await.expect(200)["tasks"][1]["task_id"], spawned[1]["task_id"]);
+    hub.attempt(&ids[0], 2, "complete", json!({"result": {"pages": 1}})).await.expect(200);
+    assert_eq!(hub.task(&workflow).await["progress"]["total"], json!(3));
+    hub.attempt(&id(&spawned[0]), 1, "complete", json!({})).await.expect(200);
+    assert_eq!(claimed(&hub).await, (id(&spawned[1]), json!({"plan": {"pages": 1}}).to_string()));
+    hub.attempt(&id(&spawned[1]), 1, "complete", json!({})).await.expect(200);
+    assert_eq!(hub.finished(&workflow).await["status"], "completed");
+    // One that does not run adds nothing.
+    assert_eq!(hub.post(&path(2), tasks.clone()).await.problem(), "409 lease_lost");
+
+    let alone = hub.submit_any().await;
+    let other = hub.submit_any().await;
+    hub.claim("w").await;
+    let path = format!("/api/v1/tasks/{alone}/attempts/1/spawn");
+    for (tasks, expected) in [
+        (json!([]), "422 invalid_field tasks"),
+        (json!([{"task_type": "t", "depends_on": ["@nobody"]}]), "422 invalid_field tasks[0].depends_on[0]"),
+        (json!([{"task_type": "t", "parent_id": other}]), "422 invalid_field tasks[0].parent_id"),
+    ] {
+        assert_eq!(hub.post(&path, json!({ "tasks": tasks })).await.problem(), expected);
+    }
+    let more = hub.post(&path, json!({"tasks": [{"task_type": "t"}]})).await.expect(201);
+    assert_eq!((&more["tasks"][0]["parent_id"], more["tasks"][0].get("workflow_id")), (&json!(alone), None));
+}
