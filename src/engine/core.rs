@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::settings::{Setting, SettingId};
+use crate::settings::{Setting, SettingId, SettingKind};
 use crate::task::{Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp};
 
 use super::claims::Claim;
@@ -16,6 +16,7 @@ use super::lanes::Lanes;
 use super::leases::Ending;
 use super::private::Journal;
 use super::quotas::Quotas;
+use super::schedules::Unfinished;
 use super::timers::{Alarm, Timers};
 use super::workers::Worker;
 use super::workflows::Parts;
@@ -87,12 +88,14 @@ pub struct Engine {
     pub(super) served_at: HashMap<TaskId, u64, IdHasher>,
     pub(super) keys: Keys,
     pub(super) settings: HashMap<SettingId, Arc<Setting>>,
+    pub(super) set_counts: HashMap<SettingKind, usize>,
     pub(super) keyed: Keyed,
     pub(super) quotas: Quotas,
     pub(super) dependencies: Dependencies,
     pub(super) consequences: Consequences,
     /// The tasks of workflows, counted. Of each that is not final, and of some that are.
     pub(super) parts: HashMap<TaskId, Parts, IdHasher>,
+    pub(super) scheduled: Unfinished,
     pub(super) draining: bool,
     /// What is leased now is from before a restart.
     pub(super) recovering: bool,
@@ -141,11 +144,13 @@ impl Engine {
             served_at: HashMap::default(),
             keys: Keys::default(),
             settings: HashMap::new(),
+            set_counts: HashMap::new(),
             keyed: Keyed::default(),
             quotas: Quotas::default(),
             dependencies: Dependencies::default(),
             consequences: Consequences::default(),
             parts: HashMap::default(),
+            scheduled: Unfinished::default(),
             draining: false,
             recovering: false,
         }
@@ -239,6 +244,10 @@ impl Engine {
             }
             Command::PauseQueue { name, paused } => self.pause_queue(name, paused, cx),
             Command::SetLimits { limits } => self.set_limits(limits, cx),
+            Command::SetSchedule { name, spec } => self.set_schedule(name, spec, cx),
+            Command::UnsetSchedule { name } => self.unset_schedule(name, cx),
+            Command::PauseSchedule { name, paused } => self.pause_schedule(name, paused, cx),
+            Command::RunSchedule { name } => self.run_schedule(name, cx),
             Command::Drain => {
                 self.draining = true;
                 self.dismiss_claims(cx);
@@ -281,6 +290,7 @@ impl Engine {
             Alarm::CancelGrace(task_id) => self.cancel_ignored(*task_id, cx),
             Alarm::Deadline(task_id) => self.deadline_over(*task_id, cx),
             Alarm::StartBy(task_id) => self.never_started(*task_id, cx),
+            Alarm::Schedule(name) => self.make_due(name, cx),
         }
         if self.timers.at(&alarm) == at {
             self.timers.clear(&alarm);

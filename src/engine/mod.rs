@@ -54,6 +54,9 @@ mod recover;
 mod reports;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod schedule_tests;
+mod schedules;
 mod service;
 mod settings;
 mod slab;
@@ -73,7 +76,7 @@ mod workflows;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::settings::{Limits, QueueSettings, Setting, SettingChange};
+use crate::settings::{Limits, QueueSettings, ScheduleSpec, Setting, SettingChange};
 use crate::task::{
     Change, Failure, Json, KeyEntry, Name, PatternSet, Submission, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
 };
@@ -186,6 +189,22 @@ pub enum Command {
     SetLimits {
         limits: Limits,
     },
+    /// Set a schedule, all of it.
+    SetSchedule {
+        name: Name,
+        spec: ScheduleSpec,
+    },
+    UnsetSchedule {
+        name: Name,
+    },
+    PauseSchedule {
+        name: Name,
+        paused: bool,
+    },
+    /// Make its task now, whatever is due, beside all others and while it is paused.
+    RunSchedule {
+        name: Name,
+    },
     /// No new work for anybody: the hub is going down.
     Drain,
     /// The drain is over: what still runs is given back.
@@ -287,6 +306,7 @@ pub enum Refusal {
     QueueNotFound,
     /// A task that it depends on did not complete, and is to be run again before it.
     DependencyFailed(TaskId),
+    ScheduleNotFound,
     /// As many tasks of the same `concurrency_key` are unfinished as may run, and it does not want to wait for them.
     KeyTaken,
     /// A limit of its user is reached.
@@ -320,6 +340,7 @@ impl fmt::Display for Refusal {
             Refusal::DependencyFailed(task_id) => {
                 return write!(f, "it depends on {task_id}, which did not complete: retry that first");
             }
+            Refusal::ScheduleNotFound => "there is no such schedule",
             Refusal::KeyTaken => "unfinished tasks with this concurrency_key are there already",
             Refusal::Quota(Quota::Waiting { limit }) => {
                 return write!(f, "the user may have {limit} unfinished tasks that do not run");

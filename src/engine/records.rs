@@ -146,6 +146,7 @@ impl Engine {
         } else {
             self.keyed.insert(task);
             self.quotas.insert(task);
+            self.scheduled.insert(task);
         }
         self.set_deadlines(task, &private, now);
         match task.status {
@@ -179,6 +180,7 @@ impl Engine {
         if !task.is_workflow() {
             self.keyed.remove(task);
             self.quotas.remove(task);
+            self.scheduled.remove(task);
         }
         self.clear_deadlines(task, &mut private);
         match task.status {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::settings::{
-    LIMITS_NAME, Limits, QueueSettings, SET_QUEUES_MAX, Setting, SettingChange, SettingId, SettingKind, SettingValue,
+    LIMITS_NAME, Limits, QueueSettings, SCHEDULES_MAX, SET_QUEUES_MAX, Setting, SettingChange, SettingId, SettingKind,
+    SettingValue,
 };
 use crate::task::{Invalid, Name, Status, Task};
 
@@ -38,13 +39,21 @@ impl Engine {
     }
 
     /// Where nothing would be different, nothing changes.
-    fn set(&mut self, id: SettingId, value: SettingValue, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn set(&mut self, id: SettingId, value: SettingValue, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let known = self.settings.get(&id).cloned();
         if let Some(setting) = known.clone().filter(|setting| setting.value == value) {
             return Ok(Answer::Set { setting, is_new: false });
         }
-        if known.is_none() && id.0 == SettingKind::Queue && self.set_queues() >= SET_QUEUES_MAX {
-            return Err(Refusal::Invalid(Invalid::limit("queues", SET_QUEUES_MAX as u64, "that are set")));
+        let most = match id.0 {
+            SettingKind::Queue => Some(("queues", SET_QUEUES_MAX)),
+            SettingKind::Schedule => Some(("schedules", SCHEDULES_MAX)),
+            SettingKind::Limits => None,
+        };
+        if let Some((field, most)) = most
+            && known.is_none()
+            && self.set_of(id.0) >= most
+        {
+            return Err(Refusal::Invalid(Invalid::limit(field, most as u64, "that are set")));
         }
         let setting = Setting { name: id.1.clone(), rev: self.rev + 1, updated_at: cx.now.at, value };
         let setting = Arc::new(setting);
@@ -52,12 +61,12 @@ impl Engine {
         Ok(Answer::Set { setting, is_new: known.is_none() })
     }
 
-    fn set_queues(&self) -> usize {
-        let limits = (SettingKind::Limits, Name::new(LIMITS_NAME));
-        self.settings.len() - usize::from(self.settings.contains_key(&limits))
+    /// How many of a kind are set.
+    fn set_of(&self, kind: SettingKind) -> usize {
+        self.set_counts.get(&kind).copied().unwrap_or(0)
     }
 
-    fn change_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>, cx: &mut Cx<'_>) {
+    pub(super) fn change_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>, cx: &mut Cx<'_>) {
         self.rev += 1;
         let prev = self.put_setting(id.clone(), next.clone());
         cx.batch.settings.push(SettingChange { rev: self.rev, at: cx.now.at, id, prev, next });
@@ -69,6 +78,12 @@ impl Engine {
             Some(next) => self.settings.insert(id.clone(), next),
             None => self.settings.remove(&id),
         };
+        *self.set_counts.entry(id.0).or_default() += usize::from(next.is_some());
+        *self.set_counts.entry(id.0).or_default() -= usize::from(prev.is_some());
+        if id.0 == SettingKind::Schedule {
+            self.await_due(&id.1, next.as_deref());
+            return prev;
+        }
         let value = next.map(|next| next.value.clone());
         match (id.0, value) {
             (SettingKind::Queue, value) => {
@@ -105,6 +120,7 @@ impl Engine {
                     false => self.stand_anew(None, |engine| engine.lanes.set_limits(limits)),
                 }
             }
+            (SettingKind::Schedule, _) => {}
         }
         prev
     }

@@ -4,13 +4,19 @@ use std::sync::Arc;
 
 use crate::task::{
     By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, NewWork,
-    OnDependencyFailure, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Workflow,
+    OnDependencyFailure, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Workflow,
 };
 
 use super::core::{Engine, Step};
 use super::keys::SubmitKey;
 use super::workflows::is_shut;
 use super::{Answer, Batch, Cx, Now, Refusal};
+
+/// Which schedule makes a task, and for which due time unless it is run by hand.
+pub(super) struct MadeBy {
+    pub(super) schedule: Name,
+    pub(super) due_at: Option<Timestamp>,
+}
 
 impl Engine {
     pub(super) fn submit(
@@ -44,7 +50,7 @@ impl Engine {
         let tasks = self.whole(cx, |engine, cx| {
             let mut created: Vec<Arc<Task>> = Vec::with_capacity(count);
             for (at, (new, ties)) in submission.into_parts().enumerate() {
-                let task = engine.create(ids[at], new, ties, &ids, cx).map_err(|refusal| match refusal {
+                let task = engine.create(ids[at], new, ties, &ids, None, cx).map_err(|refusal| match refusal {
                     Refusal::Invalid(invalid) => Refusal::Invalid(paths.within(at, invalid)),
                     refusal => refusal,
                 })?;
@@ -79,7 +85,7 @@ impl Engine {
     }
 
     /// Decides something of several steps: if it is refused, none of them was made.
-    fn whole<T>(
+    pub(super) fn whole<T>(
         &mut self,
         cx: &mut Cx<'_>,
         decide: impl FnOnce(&mut Engine, &mut Cx<'_>) -> Result<T, Refusal>,
@@ -94,12 +100,14 @@ impl Engine {
         })
     }
 
-    fn create(
+    /// Makes a new task, for a schedule where that is named. A refusal may have changed something, which is to be taken back.
+    pub(super) fn create(
         &mut self,
         task_id: TaskId,
         new: NewTask,
         ties: NewTies,
         ids: &[TaskId],
+        made_by: Option<MadeBy>,
         cx: &mut Cx<'_>,
     ) -> Result<Arc<Task>, Refusal> {
         let queue = Name::new(new.queue.as_deref().unwrap_or("default"));
@@ -138,6 +146,8 @@ impl Engine {
             concurrency_key,
             parent_id: new.parent_id,
             ties: ties.map(Box::new),
+            due_at: made_by.as_ref().and_then(|made_by| made_by.due_at),
+            schedule: made_by.map(|made_by| made_by.schedule),
         };
         let task = Task {
             task_id,

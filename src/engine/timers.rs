@@ -28,6 +28,8 @@ pub(super) enum Alarm {
     StartBy(TaskId),
     /// A ready task has waited so long that there should be a worker for it.
     Unserved(TaskId),
+    /// A schedule is due.
+    Schedule(Name),
 }
 
 /// A time on one of the clocks.

@@ -67,6 +67,7 @@ impl From<Refusal> for Problem {
             Refusal::Draining => (Code::Draining, "the hub is going down and takes no new work"),
             Refusal::DeadlineOver => (Code::Conflict, "the time by which it had to be done or started is over"),
             Refusal::Full => (Code::Overloaded, "the hub holds as many unfinished tasks as it may"),
+            Refusal::ScheduleNotFound => (Code::ScheduleNotFound, "there is no schedule of this name"),
             Refusal::QueueNotFound => (Code::QueueNotFound, "the queue is neither set nor has unfinished tasks"),
             Refusal::DependencyFailed(_) => return Problem::new(Code::DependencyFailed, refusal.to_string()),
             Refusal::KeyTaken => {
@@ -158,6 +159,7 @@ mod tests {
             (CancelNotRequested, 409, "cancel_not_requested"),
             (IdempotencyConflict, 409, "idempotency_conflict"),
             (QueueNotFound, 404, "queue_not_found"),
+            (ScheduleNotFound, 404, "schedule_not_found"),
             (KeyTaken, 409, "conflict"),
         ] {
             check(HubError::Refused(refusal), status, code, None);

@@ -1,11 +1,14 @@
-//! What people set while the hub runs, beside its tasks: queues and limits.
+//! What people set while the hub runs, beside its tasks: queues, limits and schedules.
 //!
 //! A setting is a record as a task is one: whoever changes it makes a new record with a new `rev` of the one order, which is
 //! on disk before anybody hears of it, comes back after a restart, and is taken back with a commit that fails. What is not set
 //! has its defaults. Everything here is plain data: no clock, no I/O.
 
+mod cron;
 mod limits;
 mod queue;
+mod schedule;
+mod timing;
 
 use std::sync::Arc;
 
@@ -13,8 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::{Name, Timestamp, read_strictly};
 
+pub use cron::CRON_BYTES_MAX;
 pub use limits::{LIMITED_USERS_MAX, Limits, UserLimits};
 pub use queue::{AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings, SET_QUEUES_MAX};
+pub use schedule::{
+    CATCH_UP_MAX, CatchUp, EVERY_MS_MIN, JITTER_MS_MAX, LATE_MS, LastRun, Overlap, Plan, SCHEDULE_PAYLOAD_BYTES_MAX,
+    SCHEDULES_MAX, Schedule, ScheduleSpec, ScheduleState, SkipReason, Skipped,
+};
 
 /// What kind of thing is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,12 +30,16 @@ pub use queue::{AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings, SET_QUEUES_MAX}
 pub enum SettingKind {
     Queue = 1,
     Limits = 2,
+    Schedule = 3,
 }
 
 impl SettingKind {
+    /// Every kind.
+    pub const ALL: [SettingKind; 3] = [SettingKind::Queue, SettingKind::Limits, SettingKind::Schedule];
+
     /// The kind with this discriminant, as stored.
     pub fn from_code(code: u8) -> Option<SettingKind> {
-        [SettingKind::Queue, SettingKind::Limits].into_iter().find(|kind| *kind as u8 == code)
+        SettingKind::ALL.into_iter().find(|kind| *kind as u8 == code)
     }
 
     /// The word used on the wire.
@@ -35,6 +47,7 @@ impl SettingKind {
         match self {
             SettingKind::Queue => "queue",
             SettingKind::Limits => "limits",
+            SettingKind::Schedule => "schedule",
         }
     }
 }
@@ -57,6 +70,7 @@ pub struct Setting {
 pub enum SettingValue {
     Queue(QueueSettings),
     Limits(Limits),
+    Schedule(Schedule),
 }
 
 impl SettingValue {
@@ -65,6 +79,7 @@ impl SettingValue {
         match self {
             SettingValue::Queue(_) => SettingKind::Queue,
             SettingValue::Limits(_) => SettingKind::Limits,
+            SettingValue::Schedule(_) => SettingKind::Schedule,
         }
     }
 }
@@ -108,6 +123,7 @@ impl Setting {
         let written = match value {
             SettingValue::Queue(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
             SettingValue::Limits(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
+            SettingValue::Schedule(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
         };
         written.expect("settings are plain values")
     }
@@ -125,6 +141,10 @@ impl Setting {
         let value = match r#type.as_str() {
             "queue" => SettingValue::Queue(serde_json::from_slice(record)?),
             "limits" => SettingValue::Limits(serde_json::from_slice(record)?),
+            "schedule" => {
+                let schedule = Schedule::of(serde_json::from_slice(record)?, serde_json::from_slice(record)?);
+                SettingValue::Schedule(schedule.map_err(serde::de::Error::custom)?)
+            }
             _ => return Err(serde::de::Error::custom(format!("there is no setting of type {}", r#type))),
         };
         Ok(Setting { name, rev, updated_at, value })
@@ -145,7 +165,28 @@ mod tests {
     #[test]
     fn records_round_trip() {
         let user = UserLimits { running: Some(3), waiting: None, submits_per_min: Some(60) };
+        let now = Timestamp::from_millis(1_790_000_000_123);
+        let payload = crate::task::Json::parse_verbatim("{\n \"a\": 1.50 }").unwrap();
+        let spec = ScheduleSpec {
+            cron: Some("0 9 * * MON-FRI".into()),
+            time_zone: "Europe/Berlin".into(),
+            overlap: Overlap::Skip,
+            catch_up: CatchUp::All,
+            jitter_ms: Some(5),
+            start_at: Some(now),
+            end_at: Some(now.plus_millis(1_000)),
+            paused: true,
+            ..ScheduleSpec::new(crate::task::NewTask { payload: Some(payload), ..crate::task::NewTask::new("t") })
+        };
+        let schedule = Schedule::set(spec, None, 1 << 20, now).unwrap();
+        let ran = ScheduleState {
+            last: Some(LastRun { task_id: crate::task::TaskId::from_bytes([7; 16]), due_at: Some(now) }),
+            skipped: Some(Skipped { due_at: now, reason: SkipReason::QuotaExceeded }),
+            ..schedule.state.clone()
+        };
         for value in [
+            SettingValue::Schedule(schedule.with(ran)),
+            SettingValue::Schedule(schedule),
             SettingValue::Queue(QueueSettings::default()),
             SettingValue::Queue(QueueSettings {
                 concurrency: Some(8),
@@ -166,7 +207,7 @@ mod tests {
 
     #[test]
     fn kinds_have_codes() {
-        for kind in [SettingKind::Queue, SettingKind::Limits] {
+        for kind in SettingKind::ALL {
             assert_eq!(SettingKind::from_code(kind as u8), Some(kind));
         }
         assert_eq!(SettingKind::from_code(0), None);

@@ -39,7 +39,7 @@ pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
 pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 
 /// A new task. Everything but `task_type` may be left out, or `null`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTask {
     /// What to run: 1–128 of `A-Z a-z 0-9 . _ : -`. Absent only where `workflow` stands.

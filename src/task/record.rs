@@ -66,6 +66,10 @@ pub struct Detail {
     pub concurrency_key: Option<Name>,
     pub parent_id: Option<TaskId>,
     pub ties: Option<Box<Ties>>,
+    /// The schedule that made it.
+    pub schedule: Option<Name>,
+    /// The due time that it was made for; none where its schedule was run by hand.
+    pub due_at: Option<Timestamp>,
 }
 
 /// A time by which something must have happened.
@@ -243,6 +247,11 @@ impl Task {
         self.ties()?.workflow_id
     }
 
+    /// The schedule that made it, where one did.
+    pub fn schedule(&self) -> Option<&Name> {
+        self.detail()?.schedule.as_ref()
+    }
+
     /// The labels, where there are any.
     pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
         self.detail().map(|detail| &detail.labels)
@@ -292,6 +301,8 @@ impl Task {
             object.some("takes_results", ties.takes_results.then_some(true));
             object.some("workflow", ties.workflow);
         }
+        object.some("schedule", self.schedule());
+        object.some("due_at", detail.and_then(|d| d.due_at));
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
             Some(Outcome::ResultOmitted) => object.some("result_omitted", Some(true)),
@@ -364,6 +375,8 @@ impl From<TaskView> for Task {
             concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
             ties: (ties != Ties::default()).then(|| Box::new(ties)),
+            schedule: view.schedule,
+            due_at: view.due_at,
         };
         let outcome = match (view.result, view.error) {
             (Some(result), _) => Some(Outcome::Result(result)),
@@ -503,6 +516,8 @@ mod tests {
                     weight: 5,
                     workflow: Some(Workflow { on_failure: OnFailure::Finish }),
                 })),
+                schedule: Some(Name::new("nightly")),
+                due_at: Some(now),
             })),
             run: Some(Box::new(Run {
                 started_at: Some(now),

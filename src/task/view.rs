@@ -88,6 +88,12 @@ pub struct TaskView {
     /// Which these are. Only where one task is asked for by its id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,
+    /// The schedule that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Name>,
+    /// The due time that it was made for; absent where its schedule was run by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
     /// What a completed task left; absent with `result_omitted` where lists and events leave out a large one.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub result: Option<Json>,

@@ -25,7 +25,7 @@ pub const SINKS_MAX: usize = 100;
 
 /// A workflow. One of `tasks`, `chain`, `group` and `chord` says what it is made of; everything else may be left out, or
 /// `null`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewWorkflow {
     /// `workflow` unless said.
@@ -81,7 +81,7 @@ pub struct NewWorkflow {
 }
 
 /// A group, and a task after it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chord {
     #[serde(deserialize_with = "tasks")]

@@ -506,6 +506,10 @@ impl Checker {
                 let Ok(Answer::Waits(waits)) = result else { panic!("why is answered by {result:?}") };
                 self.waits_truly(*task_id, waits);
             }
+            Command::SetSchedule { .. }
+            | Command::UnsetSchedule { .. }
+            | Command::PauseSchedule { .. }
+            | Command::RunSchedule { .. } => panic!("nobody asks for schedules here"),
             Command::Workers => {
                 assert!(changes.is_empty());
                 let Ok(Answer::Workers(workers)) = result else { panic!("workers are answered by {result:?}") };
@@ -726,7 +730,7 @@ impl Checker {
             SettingKind::Limits if Rules::limits_move(&limits, self.rules.limits()) => {
                 self.rules.join_anew(None, ready);
             }
-            SettingKind::Queue | SettingKind::Limits => {}
+            SettingKind::Queue | SettingKind::Limits | SettingKind::Schedule => {}
         }
         before
     }
