@@ -16,6 +16,7 @@ mod page;
 mod papers;
 mod queues;
 mod run;
+mod schedules;
 mod serve;
 mod show;
 mod store;
@@ -90,6 +91,9 @@ enum Command {
     Queue(queues::QueueCommand),
     /// Show or set what users may have at once
     Limits(queues::LimitsArgs),
+    /// Set schedules, run and pause them, and look at what they did
+    #[command(subcommand)]
+    Schedule(schedules::ScheduleCommand),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -169,6 +173,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Workflow(command) => block_on(workflows::workflow(command)),
         Command::Queue(command) => block_on(queues::queue(command)),
         Command::Limits(args) => block_on(queues::limits(args)),
+        Command::Schedule(command) => block_on(schedules::schedule(command)),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

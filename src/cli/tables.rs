@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::show::{self, Table};
 use crate::settings::{FairBy, Limits, UserLimits};
 use crate::task::{Status, TaskId, TaskView, Timestamp, Transition};
-use crate::wire::{QueueStats, QueueView, Stats, WorkerView, WorkflowView};
+use crate::wire::{QueueStats, QueueView, ScheduleView, Stats, WorkerView, WorkflowView};
 
 /// What a text is made for.
 #[derive(Clone, Copy)]
@@ -207,6 +207,37 @@ pub(super) fn limits(limits: &Limits, look: Look) -> String {
     row("(each)", &limits.user, "no limit");
     for (user, of_user) in &limits.users {
         row(user, of_user, "");
+    }
+    table.text(look.width)
+}
+
+/// `schedule`: a line a schedule.
+pub(super) fn schedules(schedules: &[ScheduleView], look: Look) -> String {
+    let mut table = Table::new(&["SCHEDULE", "WHEN", "ZONE", "TYPE", "NEXT", "LAST", "STATUS", ""], &[]);
+    for schedule in schedules {
+        let every = schedule.every_ms.map(|ms| format!("every {}", show::span(ms)));
+        let zone = if schedule.cron.is_some() { schedule.time_zone.clone() } else { String::new() };
+        let last = schedule.last.as_ref();
+        let status = last.and_then(|last| last.status);
+        table.row([
+            schedule.name.to_string(),
+            schedule.cron.as_deref().map(show::one_line).or(every).unwrap_or_default(),
+            zone,
+            schedule.task.task_type.clone(),
+            match (schedule.next.first(), schedule.paused) {
+                (_, true) => "paused".to_owned(),
+                (None, false) => "never".to_owned(),
+                (Some(due), false) => format!("in {}", show::span(due.millis_since(look.now))),
+            },
+            last.map(|last| last.task_id.to_string()).unwrap_or_default(),
+            status.map(|status| show::status(status, 0, look.colours)).unwrap_or_default(),
+            match schedule.skipped {
+                Some(skipped) if last.and_then(|last| last.due_at).is_none_or(|due_at| due_at < skipped.due_at) => {
+                    format!("passed over {}: {}", skipped.due_at, skipped.reason.as_str().replace('_', " "))
+                }
+                _ => String::new(),
+            },
+        ]);
     }
     table.text(look.width)
 }

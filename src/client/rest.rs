@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
-use crate::settings::{Limits, QueueSettings};
+use crate::settings::{Limits, QueueSettings, ScheduleSpec};
 use crate::task::{Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition};
 use crate::wire::{
-    CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, Stats, TaskList, WorkerList,
-    WorkerView, WorkflowView,
+    CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, ScheduleList, ScheduleView, Stats,
+    TaskList, WorkerList, WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -294,10 +294,63 @@ impl Client {
         self.call(self.request(Method::PUT, "limits").json(limits)).await
     }
 
-    /// A name that is no name of a queue must not become another path.
+    /// Every schedule, by name.
+    pub async fn schedules(&self) -> Result<Vec<ScheduleView>, ClientError> {
+        let (mut schedules, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let request = self.request(Method::GET, "schedules");
+            let request = cursor.iter().fold(request, |request, cursor| request.query(&[("cursor", cursor)]));
+            let page: ScheduleList = self.call(request).await?;
+            schedules.extend(page.schedules);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(schedules);
+            }
+        }
+    }
+
+    /// One schedule.
+    pub async fn schedule(&self, name: &str) -> Result<ScheduleView, ClientError> {
+        self.call(self.of_schedule(Method::GET, name, "")).await
+    }
+
+    /// Sets a schedule, all of it.
+    pub async fn set_schedule(&self, name: &str, spec: &ScheduleSpec) -> Result<ScheduleView, ClientError> {
+        self.call(self.of_schedule(Method::PUT, name, "").json(spec)).await
+    }
+
+    /// Deletes a schedule. Its tasks stay.
+    pub async fn delete_schedule(&self, name: &str) -> Result<(), ClientError> {
+        self.send(self.of_schedule(Method::DELETE, name, "")).await.map(|_| ())
+    }
+
+    /// Submits the task of a schedule now, whatever is due.
+    pub async fn run_schedule(&self, name: &str) -> Result<TaskView, ClientError> {
+        self.call(self.of_schedule(Method::POST, name, "/run")).await
+    }
+
+    /// Submits nothing for a schedule, until it is resumed.
+    pub async fn pause_schedule(&self, name: &str) -> Result<ScheduleView, ClientError> {
+        self.call(self.of_schedule(Method::POST, name, "/pause")).await
+    }
+
+    /// Lets a paused schedule go on. Nothing is caught up.
+    pub async fn resume_schedule(&self, name: &str) -> Result<ScheduleView, ClientError> {
+        self.call(self.of_schedule(Method::POST, name, "/resume")).await
+    }
+
     fn of_queue(&self, method: Method, name: &str, what: &str) -> RequestBuilder {
+        self.of_setting(method, "queues", name, what)
+    }
+
+    fn of_schedule(&self, method: Method, name: &str, what: &str) -> RequestBuilder {
+        self.of_setting(method, "schedules", name, what)
+    }
+
+    /// A name that is no name of a setting must not become another path.
+    fn of_setting(&self, method: Method, kind: &str, name: &str, what: &str) -> RequestBuilder {
         let escaped: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
-        self.request(method, &format!("queues/{escaped}{what}"))
+        self.request(method, &format!("{kind}/{escaped}{what}"))
     }
 
     /// The live stream. It connects when it is first polled.

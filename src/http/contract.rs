@@ -11,7 +11,7 @@ use crate::settings::UserLimits;
 use crate::task::{FilterSpec, NewTask, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
 use crate::wire::{
     BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp, LiveSays,
-    LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, Stats, WorkerSays,
+    LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -142,6 +142,7 @@ fn bodies_are_documented_field_by_field() {
         ("TaskPatch", fields::<TaskPatch>()),
         ("QueueBody", fields::<QueueBody>()),
         ("Limits", fields::<LimitsBody>()),
+        ("ScheduleBody", fields::<ScheduleBody>()),
         ("UserLimits", fields::<UserLimits>()),
         ("ClaimBody", fields::<ClaimBody>()),
         ("ProgressBody", fields::<ProgressBody>()),
@@ -194,6 +195,7 @@ fn examples_of_bodies_are_taken() {
                 "TaskPatch" => check::<TaskPatch>(example),
                 "QueueBody" => check::<QueueBody>(example),
                 "Limits" => check::<LimitsBody>(example),
+                "ScheduleBody" => check::<ScheduleBody>(example),
                 "ClaimBody" => check::<ClaimBody>(example),
                 "ProgressBody" => check::<ProgressBody>(example),
                 "LogBody" => check::<LogBody>(example),

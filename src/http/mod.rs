@@ -37,6 +37,7 @@ mod query;
 mod read;
 mod refusal;
 mod routes;
+mod schedules;
 mod session;
 mod settings;
 mod socket;

@@ -9,7 +9,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::door::DoorLayer;
 use super::state::App;
 use super::{
-    change, dashboard, docs, events, live, ops, read, settings, submit, worker_http, worker_socket, workflows,
+    change, dashboard, docs, events, live, ops, read, schedules, settings, submit, worker_http, worker_socket,
+    workflows,
 };
 use crate::wire::{Code, Problem};
 
@@ -77,6 +78,14 @@ table! {
     POST   "/api/v1/queues/{name}/purge"                    settings::purge,
     GET    "/api/v1/limits"                                 settings::limits,
     PUT    "/api/v1/limits"                                 settings::set_limits,
+
+    GET    "/api/v1/schedules"                              schedules::list,
+    GET    "/api/v1/schedules/{name}"                       schedules::one,
+    PUT    "/api/v1/schedules/{name}"                       schedules::set,
+    DELETE "/api/v1/schedules/{name}"                       schedules::delete,
+    POST   "/api/v1/schedules/{name}/run"                   schedules::run,
+    POST   "/api/v1/schedules/{name}/pause"                 schedules::pause,
+    POST   "/api/v1/schedules/{name}/resume"                schedules::resume,
 
     GET    "/api/v1/stats"                                  ops::stats,
     GET    "/api/v1/workers"                                ops::workers,

@@ -17,6 +17,7 @@ mod missed;
 mod pace;
 mod payloads;
 mod results;
+mod schedules;
 mod settings;
 mod shared;
 mod single_flight;

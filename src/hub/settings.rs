@@ -1,9 +1,10 @@
 //! What is set, as committed: read by everybody, and told to those who watch it.
 //!
-//! Settings are few, so all of them are held here with the text that watchers are sent. Who watches asks now and then for what
+//! Settings are few beside tasks, so all of them are held here with the text that watchers are sent. Who watches asks now and then for what
 //! changed since it last did; what was deleted lately is remembered for that, and who asks for longer ago gets all there is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(super) struct SettingsBoard(RwLock<State>);
 #[derive(Default)]
 struct State {
     shown: BTreeMap<SettingId, (Arc<Setting>, Bytes)>,
+    /// The same by the `rev` of each: who asks what changed meets no more than that.
+    by_rev: BTreeMap<u64, SettingId>,
     /// With their `rev`, in that order; and the `rev` of the last that is not remembered any more.
     deleted: VecDeque<(u64, Bytes)>,
     known_from: u64,
@@ -46,40 +49,56 @@ pub struct SettingLines {
 impl SettingsBoard {
     /// What a store held, that had come to this `rev`. What was deleted before is not known any more.
     pub(super) fn new(settings: Vec<Setting>, rev: u64) -> SettingsBoard {
+        let by_rev = settings.iter().map(|setting| (setting.rev, setting.id())).collect();
         let shown = settings.into_iter().map(|setting| {
             let line = Bytes::from(setting.to_json());
             (setting.id(), (Arc::new(setting), line))
         });
-        SettingsBoard(RwLock::new(State { shown: shown.collect(), deleted: VecDeque::new(), known_from: rev, rev }))
+        let shown = shown.collect();
+        SettingsBoard(RwLock::new(State { shown, by_rev, deleted: VecDeque::new(), known_from: rev, rev }))
     }
 
     /// Shows a commit.
     pub(super) fn apply(&self, entries: &[SettingEntry]) {
         let mut state = self.0.write();
         for SettingEntry { change, record } in entries {
-            match &change.next {
-                Some(setting) => _ = state.shown.insert(change.id.clone(), (setting.clone(), record.clone())),
+            let before = match &change.next {
+                Some(setting) => {
+                    state.by_rev.insert(change.rev, change.id.clone());
+                    state.shown.insert(change.id.clone(), (setting.clone(), record.clone()))
+                }
                 None => {
-                    state.shown.remove(&change.id);
                     state.deleted.push_back((change.rev, record.clone()));
                     if state.deleted.len() > DELETED_MAX
                         && let Some((rev, _)) = state.deleted.pop_front()
                     {
                         state.known_from = rev;
                     }
+                    state.shown.remove(&change.id)
                 }
+            };
+            if let Some((before, _)) = before {
+                state.by_rev.remove(&before.rev);
             }
             state.rev = change.rev;
         }
     }
 
-    fn get(&self, kind: SettingKind, name: &Name) -> Option<Arc<Setting>> {
+    pub(super) fn get(&self, kind: SettingKind, name: &Name) -> Option<Arc<Setting>> {
         self.0.read().shown.get(&(kind, name.clone())).map(|(setting, _)| setting.clone())
     }
 
     fn of_kind(&self, kind: SettingKind) -> Vec<Arc<Setting>> {
+        self.page(kind, None, usize::MAX)
+    }
+
+    /// By name, those after this one.
+    pub(super) fn page(&self, kind: SettingKind, after: Option<Name>, len_max: usize) -> Vec<Arc<Setting>> {
         let state = self.0.read();
-        state.shown.iter().filter(|((of, _), _)| *of == kind).map(|(_, (setting, _))| setting.clone()).collect()
+        // No name is empty.
+        let after = (kind, after.unwrap_or_else(|| Name::new("")));
+        let beyond = state.shown.range((Excluded(after), Unbounded)).take_while(|((of, _), _)| *of == kind);
+        beyond.map(|(_, (setting, _))| setting.clone()).take(len_max).collect()
     }
 
     /// What changed after a `rev`, in order; all there is where nothing is known before.
@@ -89,8 +108,8 @@ impl SettingsBoard {
         let after = since.unwrap_or(0);
         let mut lines: Vec<(u64, Bytes)> = Vec::new();
         if after < state.rev {
-            let shown = state.shown.values().filter(|(setting, _)| setting.rev > after);
-            lines.extend(shown.map(|(setting, line)| (setting.rev, line.clone())));
+            let changed = state.by_rev.range(after + 1..);
+            lines.extend(changed.filter_map(|(rev, id)| Some((*rev, state.shown.get(id)?.1.clone()))));
             if since.is_some() {
                 lines.extend(state.deleted.iter().filter(|(rev, _)| *rev > after).cloned());
             }
@@ -216,7 +235,7 @@ impl Hub {
         self.set(Command::SetLimits { limits }).await.map(|(_, is_new)| is_new)
     }
 
-    async fn set(&self, command: Command) -> Result<(Arc<Setting>, bool), HubError> {
+    pub(super) async fn set(&self, command: Command) -> Result<(Arc<Setting>, bool), HubError> {
         match self.ask(command, Bound::Held).await? {
             Answer::Set { setting, is_new } => Ok((setting, is_new)),
             other => unreachable!("a setting is the answer to this command, not {other:?}"),

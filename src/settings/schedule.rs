@@ -196,6 +196,18 @@ pub enum SkipReason {
     QuotaExceeded,
 }
 
+impl SkipReason {
+    /// The word used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SkipReason::Missed => "missed",
+            SkipReason::Overlap => "overlap",
+            SkipReason::Conflict => "conflict",
+            SkipReason::QuotaExceeded => "quota_exceeded",
+        }
+    }
+}
+
 /// A schedule, as it stands in its record.
 #[derive(Clone, Debug, Serialize)]
 pub struct Schedule {

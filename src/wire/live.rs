@@ -108,7 +108,7 @@ pub enum LiveSays {
         rev: u64,
     },
     Stats(Box<Stats>),
-    /// A queue, or the limits of users: as it is set now, or that it is not any more.
+    /// A queue, a schedule, or the limits of users: as it is set now, or that it is not any more.
     Setting {
         kind: String,
         name: String,
@@ -281,7 +281,7 @@ impl LiveSays {
                 LiveSays::Gone { task_id, rev }
             }
             "stats" => LiveSays::Stats(from_str(line)?),
-            kind @ ("queue" | "limits") => {
+            kind @ ("queue" | "limits" | "schedule") => {
                 let OfSetting { name, rev, deleted } = from_str(line)?;
                 LiveSays::Setting { kind: kind.to_owned(), name, rev, deleted }
             }

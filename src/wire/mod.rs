@@ -6,6 +6,7 @@
 mod live;
 mod problem;
 mod rest;
+mod schedules;
 mod worker;
 
 pub use live::{
@@ -18,6 +19,7 @@ pub use rest::{
     Purged, QueueBody, QueueList, QueueStats, QueueView, Rates, RetryBody, Stats, TaskCounts, TaskList, TaskResult,
     WorkerList, WorkerRunning, WorkerView, WorkflowView,
 };
+pub use schedules::{LastRunView, SCHEDULES_LEN_MAX, ScheduleBody, ScheduleList, ScheduleView};
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,
     ProgressBody, WorkerHello, WorkerOp, WorkerSays,

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
-use taskhub::settings::{FairBy, Limits, QueueSettings, UserLimits};
+use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, ScheduleSpec, UserLimits};
 use taskhub::task::{
     Chord, Name, NewTask, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, RetryPolicy, Submission, TaskId,
     TaskPatch, Timestamp,
@@ -13,6 +13,8 @@ use super::world::{From, Reply, World};
 
 pub const TYPES: [&str; 4] = ["a", "b.x", "b.y", "c"];
 pub const QUEUES: [&str; 3] = ["default", "fast", "slow.1"];
+
+const SCHEDULES: [&str; 4] = ["hourly", "nightly", "often", "s.1"];
 
 /// What applications remember.
 #[derive(Default)]
@@ -63,6 +65,7 @@ impl World {
             46 | 47 => self.ask_why(),
             48 | 49 if self.mix.rules => self.set_something(),
             51 | 52 => self.change_something(),
+            53 | 54 if self.mix.schedules => self.schedule_something(),
             50 => {
                 let Some(task_id) = self.some_task() else { return };
                 self.push(Command::CancelWaiting { task_id, reason: "purged".into() }, From::App);
@@ -140,6 +143,55 @@ impl World {
             }
         };
         self.push(command, From::App);
+    }
+
+    /// Somebody sets a schedule, or does something with one.
+    fn schedule_something(&mut self) {
+        let name = Name::new(SCHEDULES[self.random.usize(0..SCHEDULES.len())]);
+        let wall = self.wall();
+        let random = &mut self.random;
+        let command = match random.u8(0..10) {
+            0 => Command::UnsetSchedule { name },
+            1..=3 => Command::PauseSchedule { name, paused: random.bool() },
+            4 => Command::RunSchedule { name },
+            _ => {
+                let task = NewTask {
+                    queue: random.bool().then(|| QUEUES[random.usize(0..QUEUES.len())].to_owned()),
+                    user_id: random.bool().then(|| format!("u{}", random.u8(0..3))),
+                    max_attempts: Some(random.u32(1..4)),
+                    start_by_ms: (random.u8(0..4) == 0).then(|| random.u64(100..3_000)),
+                    ..NewTask::new(TYPES[random.usize(0..TYPES.len())])
+                };
+                let by_cron = random.u8(0..3) == 0;
+                let cron = format!("*/{} * * * * *", [1, 2, 5, 30][random.usize(0..4)]);
+                let mut near = |within: i64| {
+                    let at = wall.as_millis() + random.i64(-within..within);
+                    (random.u8(0..4) == 0).then(|| Timestamp::from_millis(at))
+                };
+                let (start_at, end_at) = (near(5_000), near(20_000));
+                let spec = ScheduleSpec {
+                    cron: by_cron.then_some(cron),
+                    every_ms: (!by_cron).then(|| random.u64(1_000..4_000)),
+                    overlap: [Overlap::Allow, Overlap::Skip][random.usize(0..2)],
+                    catch_up: [CatchUp::None, CatchUp::Last, CatchUp::All][random.usize(0..3)],
+                    catch_up_max: random.u32(1..40),
+                    jitter_ms: random.bool().then(|| random.u64(0..3_000)),
+                    start_at,
+                    end_at: end_at.filter(|end| start_at.is_none_or(|start| start <= *end)),
+                    paused: random.u8(0..8) == 0,
+                    ..ScheduleSpec::new(task)
+                };
+                Command::SetSchedule { name, spec }
+            }
+        };
+        self.push(command, From::App);
+    }
+
+    /// No task comes from a schedule any more.
+    pub fn unset_schedules(&mut self) {
+        for name in SCHEDULES {
+            self.push(Command::UnsetSchedule { name: Name::new(name) }, From::App);
+        }
     }
 
     /// No queue is paused any more, and no user is kept from anything.

@@ -30,6 +30,8 @@ use super::ties::{Stand, is_consequence};
 use super::workflows;
 use super::world::{Live, Store};
 
+mod due;
+
 pub struct Checker {
     pub(super) options: Options,
     /// Every task as decided, ahead of the store.
@@ -77,6 +79,10 @@ pub struct Checker {
     given: HashSet<(TaskId, u32), IdHasher>,
     /// Whether it has been looked, since the last restart, at what was to follow from the steps before it.
     pub has_looked: bool,
+    /// The due times of schedules that have their tasks.
+    due_made: BTreeMap<Name, BTreeSet<Timestamp>>,
+    /// Until when a schedule does nothing, since there was too much to do or no room.
+    held_up: BTreeMap<Name, Timestamp>,
 }
 
 /// A worker, as the hub should see it.
@@ -123,6 +129,8 @@ enum Undo {
     Setting(SettingId, Option<Arc<Setting>>),
     Key(u128, Option<KeyEntry>),
     End((TaskId, u32)),
+    Made(Name, Timestamp),
+    Forgot(Name, BTreeSet<Timestamp>),
 }
 
 /// How a ready task stood: the turn of its party, and since when no worker was there for it.
@@ -177,6 +185,8 @@ impl Checker {
             acknowledged: Vec::new(),
             given: HashSet::default(),
             has_looked: true,
+            due_made: BTreeMap::new(),
+            held_up: BTreeMap::new(),
         }
     }
 
@@ -241,6 +251,10 @@ impl Checker {
                 | Command::UnsetQueue { .. }
                 | Command::PauseQueue { .. }
                 | Command::SetLimits { .. }
+                | Command::SetSchedule { .. }
+                | Command::UnsetSchedule { .. }
+                | Command::PauseSchedule { .. }
+                | Command::RunSchedule { .. }
         ) {
             assert!(settings.is_empty(), "{command:?} set something");
         }
@@ -270,7 +284,7 @@ impl Checker {
                             assert_eq!(task.on_dependency_failure(), new.on_dependency_failure.unwrap_or_default());
                             self.makes_way(new, &mut changes, &mut notices, now, live);
                             let change = changes.split_off_first().expect("each task is created");
-                            assert!(Arc::ptr_eq(task, &change.task));
+                            assert!(Arc::ptr_eq(task, &change.task) && task.schedule().is_none());
                             let new_ones = created.iter().map(|task| task.task_id).collect::<BTreeSet<_>>();
                             let stand = match task.depends_on().iter().any(|id| new_ones.contains(id)) {
                                 true => Stand::Held,
@@ -506,10 +520,25 @@ impl Checker {
                 let Ok(Answer::Waits(waits)) = result else { panic!("why is answered by {result:?}") };
                 self.waits_truly(*task_id, waits);
             }
-            Command::SetSchedule { .. }
-            | Command::UnsetSchedule { .. }
-            | Command::PauseSchedule { .. }
-            | Command::RunSchedule { .. } => panic!("nobody asks for schedules here"),
+            Command::SetSchedule { name, .. }
+            | Command::UnsetSchedule { name }
+            | Command::PauseSchedule { name, .. } => {
+                // What is due by now comes first.
+                let (mut changes, mut settings) = (changes, settings);
+                self.makes_due(name, &mut changes, &mut settings, now);
+                assert!(changes.is_empty() && notices.is_empty());
+                if !settings.is_empty() {
+                    self.held_up.remove(name);
+                }
+                match command {
+                    Command::SetSchedule { spec, .. } => self.schedule_is_set(name, spec, result, settings, now),
+                    Command::PauseSchedule { paused, .. } => {
+                        self.schedule_is_paused(name, *paused, result, settings, now);
+                    }
+                    _ => self.schedule_is_unset(name, result, settings),
+                }
+            }
+            Command::RunSchedule { name } => self.schedule_is_run(name, result, changes, settings, now),
             Command::Workers => {
                 assert!(changes.is_empty());
                 let Ok(Answer::Workers(workers)) = result else { panic!("workers are answered by {result:?}") };
@@ -1079,12 +1108,33 @@ impl Checker {
     }
 
     /// Timers have fired. If all of them could, nothing that is due is left.
-    pub fn fired(&mut self, changes: &[Change], notices: &[Notice], now: Now, live: &Live, all: bool) {
+    pub fn fired(
+        &mut self,
+        (changes, settings): (&[Change], &[SettingChange]),
+        notices: &[Notice],
+        now: Now,
+        live: &Live,
+        all: bool,
+    ) {
         let mut stops: Vec<(TaskId, u32)> = Vec::new();
         let (notices, mut followed) = split(notices);
         self.has_looked = true;
         self.lived = now.lived;
-        for change in changes {
+        let (mut rest, mut settings) = (changes, settings);
+        let mut was_full = false;
+        loop {
+            was_full |= self.open.len() >= self.options.tasks_max;
+            let rev = self.rev + 1;
+            let made = rest.first().filter(|next| next.rev == rev && next.prev.is_none());
+            let made_by = made.and_then(|next| next.task.schedule());
+            let next_set = settings.first().filter(|next| next.rev == rev).map(|next| &next.id.1);
+            if let Some(name) = made_by.or(next_set).cloned() {
+                let before = self.rev;
+                self.makes_due(&name, &mut rest, &mut settings, now);
+                assert!(self.rev > before, "{name} did something that was not due: {rest:?} {settings:?}");
+                continue;
+            }
+            let Some(change) = rest.split_off_first() else { break };
             if is_consequence(change) {
                 self.followed(change, &mut followed, now, live);
                 continue;
@@ -1165,6 +1215,10 @@ impl Checker {
                 other => panic!("a timer made {task_id} leave {other}"),
             }
         }
+        assert!(settings.is_empty(), "a timer set {settings:?}");
+        if was_full {
+            self.waits_for_room(now);
+        }
         let told: Vec<(TaskId, u32)> = notices
             .iter()
             .map(|notice| match notice {
@@ -1189,6 +1243,9 @@ impl Checker {
         }
         for station in self.stations.values_mut() {
             station.silent |= station.silent_at(&self.options) <= now.lived;
+        }
+        if let Some((0, name)) = self.soonest_due(now) {
+            panic!("{name} is overdue at {now:?}: {:?}", self.settings);
         }
         if !self.looks_at_all() {
             return;
@@ -1451,6 +1508,10 @@ impl Checker {
             let within = within.into_iter().chain(over).min();
             soonest = soonest.into_iter().chain(within.map(|within| (within, task))).min_by_key(|(within, _)| *within);
         }
+        if let Some((soonest, name)) = self.soonest_due(now) {
+            let in_time = next_in.is_some_and(|next_in| next_in <= soonest);
+            assert!(in_time, "in {soonest} ms {name} is due, and the engine sleeps for {next_in:?} at {now:?}");
+        }
         if let Some((soonest, task)) = soonest {
             assert!(
                 next_in.is_some_and(|next_in| next_in <= soonest),
@@ -1705,6 +1766,7 @@ impl Checker {
                 Undo::Key(key, None) => drop(self.keys.remove(&key)),
                 Undo::Key(key, Some(before)) => drop(self.keys.insert(key, before)),
                 Undo::End(attempt) => drop(self.ends.remove(&attempt)),
+                due @ (Undo::Made(..) | Undo::Forgot(..)) => self.forget_due(due),
             }
         }
         self.rules.round_over(true);
@@ -1800,7 +1862,10 @@ impl Checker {
     /// A new hub has read the store.
     pub fn restarted(&mut self, store: &Store, now: Now) {
         self.has_looked = false;
-        self.undecided.clear();
+        while let Some(undo) = self.undecided.pop() {
+            self.forget_due(undo);
+        }
+        self.held_up.clear();
         self.tasks.clear();
         self.open.clear();
         self.ready.clear();

@@ -41,6 +41,8 @@ pub struct Mix {
     /// Whether people set queues and limits, and whether tasks have keys.
     pub rules: bool,
     pub keys: bool,
+    /// Whether schedules are set.
+    pub schedules: bool,
     /// Submissions by the hundred, so that final tasks are let go of.
     pub flood: bool,
     /// Whether tasks depend on others.
@@ -92,6 +94,7 @@ impl Mix {
             timeouts: random.bool(),
             rules: random.bool(),
             keys: random.bool(),
+            schedules: random.u8(0..3) == 0,
             flood,
             dependencies: random.bool(),
             workflows: random.bool(),

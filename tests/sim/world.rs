@@ -496,7 +496,7 @@ impl World {
             self.decide(request, now, &mut batch, &mut outcomes);
         }
         let steps_max = self.bound();
-        let (from, noticed) = (batch.changes.len(), batch.notices.len());
+        let (from, noticed, set) = (batch.changes.len(), batch.notices.len(), batch.settings.len());
         let cx = &mut Cx { now, ticks: &self.live, batch: &mut batch };
         self.engine.fire(cx, steps_max);
         self.engine.judge(cx, steps_max);
@@ -506,7 +506,8 @@ impl World {
             let since = self.said.get(worker_id).map_or(u64::MAX, |said| self.awake + self.unnoticed - said);
             assert!(since >= self.mix.options.lease_ms, "{worker_id} had spoken {since} ms before: {change:?}");
         }
-        self.checker.fired(fired.0, fired.1, now, &self.live, steps_max == UNBOUNDED);
+        let changed = (fired.0, &batch.settings[set..]);
+        self.checker.fired(changed, fired.1, now, &self.live, steps_max == UNBOUNDED);
         let tasks_max = self.bound();
         let (from, noticed) = (batch.changes.len(), batch.notices.len());
         let more = self.engine.assign(&mut Cx { now, ticks: &self.live, batch: &mut batch }, tasks_max);
@@ -862,6 +863,7 @@ impl World {
         self.set_clock_right();
         self.actors_calm();
         self.resume_all();
+        self.unset_schedules();
         let deadline = self.steps + 4_000 + 60 * self.checker.unfinished() as u64;
         while self.checker.unfinished() > 0 || !self.inbox.is_empty() {
             if self.steps.is_multiple_of(1_000) {
