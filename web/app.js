@@ -1,4 +1,4 @@
-// The dashboard: one connection, four views, and the address that says which of them is shown.
+// The dashboard: one connection, five views, and the address that says which of them is shown.
 
 import { keepSource } from './source.js';
 import { connect } from './taskhub.js';
@@ -6,6 +6,7 @@ import { connectionView } from './views/connection.js';
 import { icon } from './views/dom.js';
 import { listView } from './views/list.js';
 import { queuesView } from './views/queues.js';
+import { schedulesView } from './views/schedules.js';
 import { taskView } from './views/task.js';
 import { count } from './views/words.js';
 import { workersView } from './views/workers.js';
@@ -89,31 +90,33 @@ hub.stats((stats) => {
 const list = listView({ hub, announce, now });
 const workers = workersView({ hub, now });
 const queues = queuesView({ hub, announce, now });
-main.replaceChildren(list.element, workers.element, queues.element);
+const schedules = schedulesView({ hub, announce, now });
+main.replaceChildren(list.element, workers.element, queues.element, schedules.element);
+
+/** The views that are more than the list of tasks, by their address. */
+const VIEWS = { workers, queues, schedules };
 
 function route() {
   const [path, query = ''] = location.hash.slice(1).split('?');
   const [, view, id] = path.split('/');
   const onTask = view === 'task' && id;
-  if (onTask || view === 'workers' || view === 'queues') list.hide();
-  workers.hide();
-  queues.hide();
+  const shown = Object.hasOwn(VIEWS, view ?? '') ? VIEWS[view] : undefined;
+  if (onTask || shown) list.hide();
+  for (const each of Object.values(VIEWS)) if (each !== shown) each.hide();
   task = task?.close();
   if (onTask) {
     task = taskView({ hub, task_id: decoded(id), back: list.address(), announce, retitle, now });
     main.append(task.element);
     scrollTo(0, 0);
     task.focus();
-  } else if (view === 'workers') {
-    workers.show();
-  } else if (view === 'queues') {
-    queues.show();
+  } else if (shown) {
+    shown.show();
   } else {
     list.show(query);
   }
   retitle();
   for (const link of document.querySelectorAll('nav a')) {
-    const current = link.dataset.view === (['queues', 'workers'].includes(view) ? view : 'tasks');
+    const current = link.dataset.view === (shown ? view : 'tasks');
     if (current) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }

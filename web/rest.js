@@ -115,6 +115,41 @@ export class Rest {
     return this.call('POST', `queues/${encodeURIComponent(name)}/purge`);
   }
 
+  /** One page of schedules by name: `{schedules, next_cursor}`. `query`: `limit` (≤ 1,000), `cursor`. */
+  schedules(query = {}) {
+    return this.call('GET', 'schedules', { query });
+  }
+
+  /** One schedule, with its next due times and how its last task did. */
+  schedule(name) {
+    return this.call('GET', `schedules/${encodeURIComponent(name)}`);
+  }
+
+  /** Sets a schedule, all of it: `cron` or `every_ms`, `time_zone`, `task`, `overlap`, `catch_up`, … */
+  setSchedule(name, schedule) {
+    return this.call('PUT', `schedules/${encodeURIComponent(name)}`, { body: schedule });
+  }
+
+  /** Deletes a schedule. Its tasks stay. */
+  deleteSchedule(name) {
+    return this.call('DELETE', `schedules/${encodeURIComponent(name)}`);
+  }
+
+  /** Submits its task now, whatever is due. */
+  runSchedule(name) {
+    return this.call('POST', `schedules/${encodeURIComponent(name)}/run`);
+  }
+
+  /** Submits nothing until it is resumed. */
+  pauseSchedule(name) {
+    return this.call('POST', `schedules/${encodeURIComponent(name)}/pause`);
+  }
+
+  /** Lets a paused schedule go on; nothing is caught up. */
+  resumeSchedule(name) {
+    return this.call('POST', `schedules/${encodeURIComponent(name)}/resume`);
+  }
+
   /** The connected workers. */
   async workers() {
     return (await this.call('GET', 'workers')).workers;

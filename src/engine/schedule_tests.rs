@@ -256,6 +256,7 @@ fn what_may_not_be_submitted_waits_or_is_passed_over() {
     assert_eq!(made(&rig, "s"), [1, 2]);
     run_for(&mut rig, 1);
     assert_eq!(made(&rig, "s"), [1, 2], "there is no room");
+    assert_eq!(rig.engine.next_in(rig.now), Some(1_000), "it is tried now and then");
     assert_eq!(rig.decide(Command::RunSchedule { name: Name::new("s") }).err(), Some(Refusal::Full));
     assert_eq!(rig.batch.settings.len(), 0);
     let first = rig.engine.tasks().map(|task| task.task_id).min().unwrap();

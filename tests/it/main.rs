@@ -41,6 +41,7 @@ mod retry_backoff;
 mod retry_delete;
 mod run;
 mod schedule;
+mod schedules;
 mod sse;
 mod stats;
 mod strict;

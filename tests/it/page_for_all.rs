@@ -72,6 +72,19 @@ async fn no_view_shuts_anybody_out() {
     for n in 0..40 {
         hub.submit(task(json!({"title": format!("Waits {n}"), "queue": "nobody"}))).await;
     }
+    for (name, when) in [
+        ("nightly", json!({"cron": "0 3 * * MON-FRI", "time_zone": "America/Argentina/ComodRivadavia"})),
+        (
+            "a-name-that-is-as-long-as-they-are-where-programs-make-them",
+            json!({"every_ms": 86_400_000, "paused": true}),
+        ),
+    ] {
+        let mut body = when;
+        body["task"] = json!({"task_type": "report"});
+        let path = format!("/api/v1/schedules/{name}");
+        hub.call(reqwest::Method::PUT, &path, Some(&body)).await.expect(201);
+        hub.tell(&format!("{path}/run")).await.expect(201);
+    }
     let empty = TestHub::start().await;
 
     let mut page = Browser::start().await.open(&hub.url).await;
@@ -81,6 +94,7 @@ async fn no_view_shuts_anybody_out() {
         ("#/".to_owned(), "document.querySelectorAll('ol.rows a.row').length > 20"),
         ("#/?status=waiting&q=none".to_owned(), "document.querySelector('.empty h2')?.checkVisibility()"),
         ("#/workers".to_owned(), "document.querySelector('.runs a')?.checkVisibility()"),
+        ("#/schedules".to_owned(), "document.querySelector('.schedules li a')?.checkVisibility()"),
         (format!("#/task/{running}"), "document.querySelectorAll('.log li').length > 30"),
         (format!("#/task/{retried}"), "document.querySelector('.panel.error')?.checkVisibility()"),
         (format!("#/task/{failed}"), "document.querySelector('.panel.error')?.checkVisibility()"),
@@ -113,7 +127,7 @@ async fn no_view_shuts_anybody_out() {
     let mut page = Browser::start().await.open(&empty.url).await;
     page.until("document.querySelector('.empty h2')?.innerText === 'No tasks yet'").await;
     page.look(&format!("{axe}; 0")).await;
-    for address in ["#/", "#/workers"] {
+    for address in ["#/", "#/workers", "#/schedules"] {
         page.look(&format!("location.hash = {address:?}")).await;
         page.until("[...document.querySelectorAll('.empty h2')].some((each) => each.checkVisibility())").await;
         fits_everybody(&mut page, &format!("an empty hub, {address}")).await;

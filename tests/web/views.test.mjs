@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { areSet, filtersAddress, namesOf, readFilters, subscriptionFilter } from '../../web/views/filters.js';
 import { afterWords } from '../../web/views/parts.js';
 import { ruleWords, standsWords, summaryOf as queuesSummary } from '../../web/views/queues.js';
+import { nextWords, skippedWords, summaryOf as schedulesSummary, whenWords } from '../../web/views/schedules.js';
 import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
 import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
@@ -187,4 +188,23 @@ test('a task of a workflow says what it comes after, in few words', () => {
   check(['1'], 'after build');
   check(['1', '2', '3'], 'after build, test, …'); // the third one is not known here
   check(['1', '2', '2', '1', '2'], 'after build, test, test and 2 more');
+});
+
+test('a schedule says when it is due and what was passed over', () => {
+  const now = Date.parse('2026-01-01T12:00:00.000Z');
+  assert.equal(whenWords({ every_ms: 1_000 }, now), 'every 1 s');
+  assert.equal(whenWords({ every_ms: 90_000, start_at: '2025-01-01T00:00:00.000Z' }, now), 'every 1m 30s');
+  assert.equal(whenWords({ cron: '0 9 * * MON-FRI', time_zone: 'Europe/Berlin' }, now), '0 9 * * MON-FRI, Europe/Berlin');
+  assert.match(whenWords({ cron: '@daily', start_at: '2026-01-02T00:00:00.000Z', end_at: '2026-02-02T00:00:00.000Z' }, now), /^@daily, UTC, from .+ on, until .+$/);
+  assert.equal(nextWords({ paused: true, next: [] }, now), 'paused: nothing is submitted');
+  assert.equal(nextWords({ paused: false, next: [] }, now), 'not due any more');
+  assert.match(nextWords({ paused: false, next: ['2026-01-01T12:05:00.000Z'] }, now), /^next .+, in 5m$/);
+  assert.match(nextWords({ paused: false, next: ['2026-01-01T11:59:59.000Z'] }, now), /, now$/);
+  const skipped = { due_at: '2026-01-01T11:00:00.000Z', reason: 'overlap' };
+  assert.match(skippedWords({ skipped }, now), /was passed over: the task before it was not done$/);
+  assert.match(skippedWords({ skipped: { ...skipped, reason: 'bad_weather' } }, now), /: bad weather$/);
+  assert.equal(skippedWords({ skipped, last: { due_at: '2026-01-01T11:30:00.000Z' } }, now), '');
+  assert.equal(schedulesSummary([{ paused: true }, {}]), '2 schedules, 1 paused');
+  assert.equal(schedulesSummary([{}], true), 'The first 1 schedules, by name');
+  assert.equal(schedulesSummary([]), '');
 });

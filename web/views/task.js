@@ -133,6 +133,8 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       ['Workflow', task.workflow_id, () => link(task.workflow_id)],
       text('Called there', task.ref),
       text('When one fails', task.workflow && (task.workflow.on_failure === 'finish' ? 'the others go on' : 'what has not started is cancelled')),
+      text('Schedule', task.schedule),
+      when('Due', task.due_at),
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
       ['Id', task_id, () => h('span', { class: 'mono' }, task_id)],
     ].filter(([, says]) => says));

@@ -1,0 +1,265 @@
+//! Schedules: set while the hub runs, over REST, on the command line and on the page; one task a due time, also where the hub
+//! is killed around it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use taskhub::task::Timestamp;
+
+use crate::browser::Browser;
+use crate::kit::{Answer, HubProcess, TestHub, eventually, id, program};
+
+async fn put(hub: &TestHub, path: &str, body: Value) -> Answer {
+    hub.call(reqwest::Method::PUT, path, Some(&body)).await
+}
+
+/// A refusal with this status and code.
+fn refused(answer: Answer, status: u16, code: &str) -> Value {
+    let problem = answer.expect(status);
+    assert_eq!(problem["code"], code);
+    problem
+}
+
+fn taskhub(hub: &TestHub, args: &[&str]) -> String {
+    let output = program().args(args).env("TASKHUB_URL", &hub.url).output().expect("the program runs");
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Of a schedule that is due once a year: nothing of it happens while a test looks.
+fn yearly() -> Value {
+    json!({"cron": "0 9 29 2 *", "time_zone": "europe/berlin", "overlap": "skip", "jitter_ms": 5,
+        "task": {"task_type": "report", "queue": "slow", "payload": {"n": 1.50}}})
+}
+
+#[tokio::test]
+async fn what_is_set_of_a_schedule_is_there_after_a_restart_and_may_be_put_back() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    let path = "/api/v1/schedules/leap";
+    refused(hub.get(path).await, 404, "schedule_not_found");
+    assert_eq!(hub.get("/api/v1/schedules").await.expect(200), json!({"schedules": []}));
+    let set = put(&hub, path, yearly()).await.expect(201);
+    assert_eq!(
+        (&set["name"], &set["time_zone"], &set["catch_up"], &set["catch_up_max"], &set["paused"]),
+        (&json!("leap"), &json!("Europe/Berlin"), &json!("last"), &json!(100), &json!(false))
+    );
+    assert_eq!(set["task"], yearly()["task"]);
+    let next = set["next"].as_array().unwrap();
+    assert!(next.len() == 5 && next[0].as_str().unwrap().ends_with("-02-29T08:00:00.000Z"), "{next:?}");
+    assert_eq!(put(&hub, path, set.clone()).await.expect(200), set, "nothing is different");
+    hub.restart().await;
+    assert_eq!(hub.get(path).await.expect(200), set);
+
+    let paused = hub.tell(&format!("{path}/pause")).await.expect(200);
+    assert_eq!((&paused["paused"], &paused["next"]), (&json!(true), &json!([])));
+    hub.restart().await;
+    assert_eq!(put(&hub, path, hub.get(path).await.expect(200)).await.expect(200)["rev"], paused["rev"]);
+    assert_eq!(hub.tell(&format!("{path}/resume")).await.expect(200)["next"], set["next"]);
+
+    put(&hub, "/api/v1/schedules/a", yearly()).await.expect(201);
+    put(&hub, "/api/v1/schedules/z", yearly()).await.expect(201);
+    let names = |list: &Value| {
+        let all = list["schedules"].as_array().unwrap();
+        all.iter().map(|schedule| schedule["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let first = hub.get("/api/v1/schedules?limit=2").await.expect(200);
+    assert_eq!((names(&first), &first["next_cursor"]), (vec!["a".into(), "leap".into()], &json!("leap")));
+    let rest = hub.get("/api/v1/schedules?limit=2&cursor=leap").await.expect(200);
+    assert_eq!((names(&rest), rest.get("next_cursor")), (vec!["z".into()], None));
+    refused(hub.get("/api/v1/schedules?limit=1001").await, 422, "limit_exceeded");
+    refused(hub.get("/api/v1/schedules?cursor=a/b").await, 422, "bad_cursor");
+
+    hub.delete(path).await.expect(204);
+    refused(hub.delete(path).await, 404, "schedule_not_found");
+    hub.restart().await;
+    refused(hub.get(path).await, 404, "schedule_not_found");
+}
+
+#[tokio::test]
+async fn wrong_schedules_are_refused_by_name() {
+    let hub = TestHub::start().await;
+    for (body, code, field) in [
+        (json!({}), "invalid_field", "cron"),
+        (json!({"cron": "@daily", "every_ms": 1_000}), "invalid_field", "every_ms"),
+        (json!({"cron": "61 * * * *"}), "invalid_field", "cron"),
+        (json!({"cron": "0 0 30 2 *"}), "invalid_field", "cron"),
+        (json!({"every_ms": 999}), "invalid_field", "every_ms"),
+        (json!({"every_ms": 1e30}), "limit_exceeded", "every_ms"),
+        (json!({"cron": "@daily", "time_zone": "Mars/Olympus"}), "invalid_field", "time_zone"),
+        (json!({"every_ms": 1_000, "overlap": "queue"}), "invalid_field", "overlap"),
+        (json!({"every_ms": 1_000, "catch_up": "some"}), "invalid_field", "catch_up"),
+        (json!({"every_ms": 1_000, "catch_up_max": 1_001}), "limit_exceeded", "catch_up_max"),
+        (json!({"every_ms": 1_000, "jitter_ms": 1e9}), "limit_exceeded", "jitter_ms"),
+        (
+            json!({"every_ms": 1_000, "start_at": "2027-01-02T00:00:00Z", "end_at": "2027-01-01T00:00:00Z"}),
+            "invalid_field",
+            "end_at",
+        ),
+        (json!({"every_ms": 1_000, "colour": "red"}), "unknown_field", "colour"),
+        (json!({"every_ms": 1_000, "task": {"task_type": "a b"}}), "invalid_field", "task.task_type"),
+        (json!({"every_ms": 1_000, "task": {"task_type": "t", "delay_ms": 5}}), "invalid_field", "task.delay_ms"),
+        (json!({"every_ms": 1_000, "task": {"task_type": "t", "colour": "red"}}), "unknown_field", "task.colour"),
+        (json!({"every_ms": 1_000, "task": {}}), "invalid_field", "task.task_type"),
+        (json!({"every_ms": 1_000, "task": null}), "invalid_field", "task"),
+    ] {
+        let mut body = body;
+        body.as_object_mut().unwrap().entry("task").or_insert(json!({"task_type": "t"}));
+        let problem = refused(put(&hub, "/api/v1/schedules/s", body.clone()).await, 422, code);
+        assert_eq!(problem["field"], field, "{body}");
+    }
+    let problem = refused(put(&hub, "/api/v1/schedules/s", json!({"every_ms": 1_000})).await, 422, "invalid_field");
+    assert_eq!(problem["field"], "task");
+    let problem = refused(put(&hub, "/api/v1/schedules/a%20b", yearly()).await, 422, "invalid_field");
+    assert_eq!(problem["field"], "name");
+    for verb in ["run", "pause", "resume"] {
+        refused(hub.tell(&format!("/api/v1/schedules/nobody/{verb}")).await, 404, "schedule_not_found");
+    }
+    assert_eq!(hub.get("/api/v1/schedules").await.expect(200), json!({"schedules": []}));
+}
+
+#[tokio::test]
+async fn a_schedule_submits_tasks_that_say_so_and_runs_when_it_is_told() {
+    let hub = TestHub::start().await;
+    let path = "/api/v1/schedules/tick";
+    let body =
+        json!({"every_ms": 1_000, "overlap": "skip", "task": {"task_type": "t", "payload": [1], "title": "tick"}});
+    put(&hub, path, body).await.expect(201);
+    let last = eventually("a task", async || hub.get(path).await.expect(200).get("last").cloned()).await;
+    hub.tell(&format!("{path}/pause")).await.expect(200);
+    let task = hub.task(last["task_id"].as_str().unwrap()).await;
+    assert_eq!(
+        (&task["schedule"], &task["due_at"], &task["payload"], &task["title"], &task["status"]),
+        (&json!("tick"), &last["due_at"], &json!([1]), &json!("tick"), &json!("pending"))
+    );
+    assert_eq!(last["status"], "pending");
+    // By hand it runs beside that, and while it is paused.
+    let answer = hub.tell(&format!("{path}/run")).await;
+    assert_eq!(answer.header("location").split('/').next_back().map(str::len), Some(36));
+    let run = answer.expect(201);
+    assert_eq!((&run["schedule"], run.get("due_at"), &run["status"]), (&json!("tick"), None, &json!("pending")));
+    let last = hub.get(path).await.expect(200)["last"].clone();
+    assert_eq!(last, json!({"task_id": run["task_id"], "status": "pending"}));
+    hub.tell(&format!("/api/v1/tasks/{}/cancel", id(&run))).await.expect(200);
+    assert_eq!(hub.get(path).await.expect(200)["last"]["status"], "cancelled");
+    hub.delete(&format!("/api/v1/tasks/{}", id(&run))).await.expect(204);
+    assert_eq!(hub.get(path).await.expect(200)["last"], json!({"task_id": run["task_id"]}));
+    hub.delete(path).await.expect(204);
+    assert_eq!(hub.task(&id(&task)).await["schedule"], "tick", "its tasks stay");
+}
+
+#[tokio::test]
+async fn schedules_are_told_live() {
+    let hub = TestHub::start().await;
+    put(&hub, "/api/v1/schedules/a", yearly()).await.expect(201);
+    let mut live = hub.live().await;
+    live.say(json!({"op": "subscribe", "id": 1, "sub": "s", "settings": true})).await;
+    let told = live.next_of("schedule").await;
+    assert_eq!((&told["name"], &told["task"]), (&json!("a"), &yearly()["task"]));
+    assert_eq!(live.next_of("settings").await["all"], true);
+    let run = hub.tell("/api/v1/schedules/a/run").await.expect(201);
+    assert_eq!(live.next_of("schedule").await["last"], json!({"task_id": run["task_id"]}));
+    hub.delete("/api/v1/schedules/a").await.expect(204);
+    assert_eq!(live.next_of("schedule").await["deleted"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_are_set_and_run_by_command_and_on_the_page() {
+    let hub = TestHub::start().await;
+    let set = ["schedule", "set", "nightly", "report", r#"{"all":true}"#, "--cron", "0 3 29 2 *", "--queue", "slow"];
+    let said = taskhub(&hub, &[&set[..], &["--time-zone", "Europe/Berlin", "--overlap", "skip"]].concat());
+    assert!(said.contains("0 3 29 2 *") && said.contains("Europe/Berlin") && said.contains("02-29T02:00"), "{said}");
+    let change = ["schedule", "set", "nightly", "--catch-up", "all", "--jitter", "30s", "--label", "a=b", "--json"];
+    let said: Value = serde_json::from_str(&taskhub(&hub, &change)).expect("it is JSON");
+    assert_eq!((&said["cron"], &said["overlap"]), (&json!("0 3 29 2 *"), &json!("skip")), "the rest stays");
+    assert_eq!((&said["catch_up"], &said["jitter_ms"]), (&json!("all"), &json!(30_000)));
+    assert_eq!(
+        said["task"],
+        json!({"task_type": "report", "queue": "slow", "payload": {"all": true}, "labels": {"a": "b"}})
+    );
+    let said = taskhub(&hub, &["schedule", "set", "often", "--every", "90d", "--task", r#"{"task_type":"poll"}"#]);
+    assert!(said.contains("every 90 d") && said.contains("poll"), "{said}");
+    assert_eq!(taskhub(&hub, &["schedule", "list", "--json"]).lines().count(), 2);
+    let task = taskhub(&hub, &["schedule", "run", "nightly"]).trim().to_owned();
+    assert_eq!(hub.task(&task).await["schedule"], "nightly");
+    let output = program().args(["schedule", "show", "x"]).env("TASKHUB_URL", &hub.url).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "it is refused");
+
+    let mut page = Browser::start().await.open(&format!("{}#/schedules", hub.url)).await;
+    page.until("document.querySelectorAll('.schedules li').length === 2").await;
+    let text = page.text(".schedules").await;
+    assert!(text.contains("0 3 29 2 *, Europe/Berlin") && text.contains("last pending, by hand"), "{text}");
+    assert!(text.contains("every 90d"), "{text}");
+    page.click(".schedules li .buttons button:last-child").await;
+    page.until("document.querySelector('.schedules .buttons button:last-child').innerText === 'Resume'").await;
+    assert_eq!(hub.get("/api/v1/schedules/nightly").await.expect(200)["paused"], true);
+    page.click(".schedules li .buttons button:first-child").await;
+    page.until(&format!("!document.querySelector('.schedules li a').href.includes('{task}')")).await;
+    let last = hub.get("/api/v1/schedules/nightly").await.expect(200)["last"]["task_id"].clone();
+    assert_ne!(last, json!(task));
+    page.click(".schedules li a").await;
+    page.until("document.querySelector('.facts')?.innerText.includes('nightly')").await;
+    taskhub(&hub, &["schedule", "resume", "nightly"]);
+    taskhub(&hub, &["schedule", "delete", "often"]);
+    page.look("location.hash = '#/schedules'").await;
+    page.until("document.querySelectorAll('.schedules li').length === 1").await;
+    page.until("document.querySelector('.schedules .buttons button:last-child').innerText === 'Pause'").await;
+    page.close().await;
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// A hub that is killed around due times: each second has exactly one task, whatever was on its way to the disk.
+#[tokio::test]
+async fn each_due_time_has_one_task_though_the_hub_is_killed_around_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let start = || HubProcess::start(folder.path(), [] as [&str; 0]);
+    let mut hub = start();
+    let names = ["cron", "every"];
+    for (name, when) in names.iter().zip([json!({"cron": "* * * * * *"}), json!({"every_ms": 1_000})]) {
+        let mut body = when;
+        body["catch_up"] = json!("all");
+        body["task"] = json!({"task_type": "t", "labels": {"of": name}});
+        let put = http.put(format!("{}/api/v1/schedules/{name}", hub.url)).json(&body).send().await.unwrap();
+        assert_eq!(put.status().as_u16(), 201);
+    }
+    // Before the second, and while its commit is under way.
+    for after in [0, 1, 2, 3, 5, 8, 990, 999] {
+        let now = now();
+        tokio::time::sleep(Duration::from_millis((1_000 - now % 1_000) + after)).await;
+        hub.program.kill();
+        hub = start();
+    }
+    let mut until = BTreeMap::new();
+    for name in names {
+        let pause = http.post(format!("{}/api/v1/schedules/{name}/pause", hub.url));
+        let schedule: Value = pause.send().await.unwrap().json().await.unwrap();
+        until.insert(name, schedule);
+    }
+    hub.program.kill();
+    let hub = start();
+    for name in names {
+        let (mut due, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let url = format!("{}/api/v1/tasks?order=asc&label.of={name}{cursor}", hub.url);
+            let page: Value = http.get(url).send().await.unwrap().json().await.unwrap();
+            for task in page["tasks"].as_array().unwrap() {
+                assert_eq!(task["schedule"], name);
+                due.push(Timestamp::parse(task["due_at"].as_str().expect("a due time")).unwrap());
+            }
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        let time = |field: &str| Timestamp::parse(until[name][field].as_str().unwrap()).unwrap();
+        assert!(due.len() >= 8, "{due:?}");
+        for (at, pair) in due.windows(2).enumerate() {
+            assert_eq!(pair[1].millis_since(pair[0]), 1_000, "{name}: {at} of {due:?}");
+        }
+        assert!(due[0].millis_since(time("counts_from")) <= 1_000, "the first of {due:?}");
+        assert_eq!(due.last(), Some(&time("done_until")), "the last");
+    }
+}

@@ -1,0 +1,196 @@
+// The schedules: when each is due, how its last task does, and whether it is paused. Asked for while it is looked at, every
+// three seconds and when something of them changes; and not at all while the page is hidden or the hub is away. Then it says
+// from when it is.
+
+import { h, setText } from './dom.js';
+import { keyed } from './pairs.js';
+import { complaint, count, moment, span, time } from './words.js';
+
+const REFRESH_MS = 3_000;
+/** Many may be due each second: what changes is asked for no more often than this. */
+const REFRESH_LEAST_MS = 1_000;
+/** More are not shown. */
+const SHOWN_MAX = 200;
+
+const EMPTY = { name: undefined };
+
+export function schedulesView({ hub, announce, now }) {
+  const summary = h('p', { class: 'summary' });
+  const list = h('ul', { class: 'workers queues schedules' });
+  const setRows = keyed(list, ({ name }) => name, (schedule) => (schedule === EMPTY ? noSchedule() : scheduleRow({ hub, announce, refresh, now })));
+  const element = h('section', { class: 'page', hidden: true }, h('div', { class: 'title-line' }, h('h1', {}, 'Schedules'), summary), list);
+  let timer;
+  let shown = false;
+  let said = '';
+  let asked_at;
+  let trouble = '';
+  let asking = false;
+  let ends; // the subscription to what is set
+
+  async function refresh() {
+    clearTimeout(timer);
+    if (!shown) return;
+    if (!document.hidden && hub.status === 'live' && !asking) {
+      asking = true;
+      try {
+        const { schedules, next_cursor } = await hub.schedules({ limit: SHOWN_MAX });
+        said = summaryOf(schedules, !!next_cursor);
+        setRows(schedules.length ? schedules : [EMPTY]);
+        list.hidden = false;
+        trouble = '';
+        asked_at = now();
+      } catch (error) {
+        trouble = `Could not be asked for: ${complaint(error)}`;
+      } finally {
+        asking = false;
+      }
+    }
+    const is_old = hub.status !== 'live' || trouble;
+    const from = asked_at === undefined ? '' : `${said ? `${said}, as` : 'As'} of ${time(asked_at)}. `;
+    const why = hub.status === 'connecting' ? 'Waiting for the hub.' : hub.status === 'live' ? trouble : 'The hub is not there; this page asks again as soon as it is.';
+    setText(summary, is_old ? from + why : said);
+    again(REFRESH_MS);
+  }
+
+  function again(after) {
+    clearTimeout(timer);
+    timer = setTimeout(refresh, after);
+  }
+
+  function changed() {
+    again(asked_at === undefined ? 0 : Math.min(REFRESH_LEAST_MS, Math.max(0, asked_at + REFRESH_LEAST_MS - now())));
+  }
+
+  document.addEventListener('visibilitychange', refresh);
+  let status_was;
+  hub.on('status', ({ status }) => {
+    if (status !== status_was) refresh();
+    status_was = status;
+  });
+
+  return {
+    element,
+    show() {
+      shown = true;
+      element.hidden = false;
+      list.hidden = asked_at === undefined;
+      ends ??= hub.settings(changed);
+      refresh();
+    },
+    hide() {
+      ends = ends?.();
+      shown = false;
+      element.hidden = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** How many there are, and how many are paused. */
+export function summaryOf(schedules, more = false) {
+  if (!schedules.length) return '';
+  if (more) return `The first ${count(schedules.length)} schedules, by name`;
+  const paused = schedules.filter((schedule) => schedule.paused).length;
+  return `${count(schedules.length)} ${schedules.length === 1 ? 'schedule' : 'schedules'}${paused ? `, ${count(paused)} paused` : ''}`;
+}
+
+/** When it is due: so often in words, or its pattern and the zone whose clocks it is about. */
+export function whenWords({ cron, every_ms, time_zone = 'UTC', start_at, end_at }, now) {
+  const words = [cron === undefined ? `every ${span(every_ms).replace('.0 ', ' ')}` : `${cron}, ${time_zone}`];
+  if (start_at && Date.parse(start_at) > now) words.push(`from ${moment(start_at, now)} on`);
+  if (end_at) words.push(`until ${moment(end_at, now)}`);
+  return words.join(', ');
+}
+
+/** When it is due next. */
+export function nextWords({ paused, next = [] }, now) {
+  if (paused) return 'paused: nothing is submitted';
+  if (!next.length) return 'not due any more';
+  const left = Date.parse(next[0]) - now;
+  return `next ${moment(next[0], now)}, ${left > 0 ? `in ${span(left).replace('.0 ', ' ')}` : 'now'}`;
+}
+
+const REASONS = {
+  missed: 'the hub was not there',
+  overlap: 'the task before it was not done',
+  conflict: 'tasks with its key were there',
+  quota_exceeded: 'its user may have no more',
+};
+
+/** The due time that was passed over since the last task, and why. */
+export function skippedWords({ last, skipped }, now) {
+  if (!skipped || Date.parse(last?.due_at ?? 0) > Date.parse(skipped.due_at)) return '';
+  return `${moment(skipped.due_at, now)} was passed over: ${REASONS[skipped.reason] ?? skipped.reason.replaceAll('_', ' ')}`;
+}
+
+function scheduleRow({ hub, announce, refresh, now }) {
+  const name = h('strong');
+  const state = h('span');
+  const when = h('div', { class: 'rules' });
+  const last = h('a');
+  const skipped = h('div', { class: 'skipped' });
+  const did = h('div', {}, last, skipped);
+  const run = h('button', { type: 'button', onclick: () => ask(runNow) }, 'Run now');
+  const pause = h('button', { type: 'button', onclick: () => ask(toggle) });
+  const trouble = h('p', { class: 'trouble', role: 'alert' });
+  const buttons = h('div', { class: 'buttons' }, run, pause);
+  const element = h('li', {}, h('div', { class: 'who' }, name, state), when, did, h('div', { class: 'doing' }, buttons, trouble));
+  let schedule;
+
+  async function ask(what) {
+    run.disabled = pause.disabled = true;
+    setText(trouble, '');
+    try {
+      await what();
+    } catch (error) {
+      setText(trouble, complaint(error));
+    }
+    run.disabled = pause.disabled = false;
+    refresh();
+  }
+
+  async function runNow() {
+    await hub.runSchedule(schedule.name);
+    announce(`A task of ${schedule.name} is submitted`);
+  }
+
+  async function toggle() {
+    schedule = schedule.paused ? await hub.resumeSchedule(schedule.name) : await hub.pauseSchedule(schedule.name);
+    announce(`${schedule.name} ${schedule.paused ? 'is paused' : 'goes on'}`);
+    draw();
+  }
+
+  function draw() {
+    const { paused } = schedule;
+    setText(name, schedule.name);
+    name.title = schedule.name;
+    element.classList.toggle('paused', paused);
+    setText(state, nextWords(schedule, now()));
+    setText(when, whenWords(schedule, now()));
+    last.hidden = !schedule.last;
+    if (schedule.last) {
+      setText(last, `last ${schedule.last.status ?? 'task is deleted'}${schedule.last.due_at ? '' : ', by hand'}`);
+      last.href = `#/task/${encodeURIComponent(schedule.last.task_id)}`;
+    }
+    setText(skipped, skippedWords(schedule, now()));
+    setText(pause, paused ? 'Resume' : 'Pause');
+    run.setAttribute('aria-label', `Run now: ${schedule.name}`);
+    pause.setAttribute('aria-label', `${paused ? 'Resume' : 'Pause'} ${schedule.name}`);
+  }
+
+  return {
+    element,
+    update(next) {
+      schedule = next;
+      draw();
+    },
+  };
+}
+
+function noSchedule() {
+  const element = h('li', { class: 'empty' },
+    h('h2', {}, 'No schedule is set'),
+    h('p', {}, 'A schedule submits a task again and again:'),
+    h('pre', { tabIndex: 0 }, "taskhub schedule set nightly report --cron '0 3 * * *' --time-zone Europe/Berlin"));
+  return { element, update() {} };
+}
