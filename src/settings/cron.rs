@@ -14,8 +14,9 @@ use jiff::civil::{self, Date, DateTime, Time};
 /// The longest pattern, in bytes.
 pub const CRON_BYTES_MAX: usize = 256;
 
-/// How far a time is looked for: a pattern that matches nothing in ten years is none.
-const MONTHS_MAX: usize = 120;
+/// How far a time is looked for. The rarest date, the 29th of February on one weekday, comes after 40 years at the latest: a
+/// pattern that matches nothing in so long never does.
+const MONTHS_MAX: usize = 41 * 12;
 
 /// One year and month of each length.
 const MONTHS: [(i32, u32); 4] = [(2023, 2), (2024, 2), (2023, 4), (2023, 1)];
@@ -44,6 +45,9 @@ impl Cron {
         if text.contains('+') {
             return Err("must not contain +".into());
         }
+        if text.split_whitespace().flat_map(|field| field.split(',')).any(str::is_empty) {
+            return Err("must not have a comma beside which nothing stands".into());
+        }
         let text = if text.trim().eq_ignore_ascii_case("@midnight") { "@daily" } else { text };
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let pattern = parser.parse(text).map_err(|why| format!("must be a cron pattern: {why}"))?.pattern;
@@ -61,7 +65,7 @@ impl Cron {
         })
     }
 
-    /// The first time that matches, from this second on; `None` if there is none within ten years.
+    /// The first time that matches, from this second on; `None` if there is none.
     pub(super) fn next(&self, from: DateTime) -> Option<DateTime> {
         let mut month = from.date().first_of_month();
         for _ in 0..=MONTHS_MAX {
@@ -84,7 +88,7 @@ impl Cron {
         None
     }
 
-    /// The last time that matches, up to this second; `None` if there is none within ten years.
+    /// The last time that matches, up to this second; `None` if there is none.
     pub(super) fn previous(&self, until: DateTime) -> Option<DateTime> {
         let mut month = until.date().first_of_month();
         for _ in 0..=MONTHS_MAX {
@@ -253,12 +257,23 @@ mod tests {
             "0 0 1 * MONDAY",
             "0 0 * * MON#6",
             "L * * * *",
+            ", * * * *",
+            "0 0 , * *",
+            "0,,1 * * * *",
+            ",0 * * * *",
+            "0 0 * * MON,",
+            "5/15 * * * *",
+            "0 9 * * FRI-MON",
+            "H * * * *",
+            "@reboot",
+            "@every 5m",
+            "99999999999 * * * *",
             "ß * * * *",
             &"1,".repeat(200),
         ] {
             assert!(Cron::parse(wrong).is_err(), "{wrong}");
         }
-        for never in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", ", * * * *", "0 0 , * *"] {
+        for never in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "0 0 * * L"] {
             let cron = Cron::parse(never).unwrap();
             assert_eq!(
                 (cron.next(at("2026-12-01T00:00")), cron.previous(at("2026-12-01T00:00"))),
@@ -269,6 +284,21 @@ mod tests {
         let cron = Cron::parse("@daily").unwrap();
         assert_eq!(cron.next(at("9999-12-31T00:00:01")), None, "after the last day there is none");
         assert_eq!(cron.previous(DateTime::MIN), Some(DateTime::MIN));
+    }
+
+    /// The rarest date is the 29th of February on one weekday. Calendars repeat after 400 years.
+    #[test]
+    fn whatever_comes_at_all_is_found_from_anywhere() {
+        for weekday in 0..7 {
+            let cron = Cron::parse(&format!("0 0 * 2 {weekday}#5")).unwrap();
+            for year in 2000..2400 {
+                let from = civil::date(year, 3, 1).to_datetime(Time::midnight());
+                let next = cron.next(from).unwrap();
+                assert_eq!((next.month(), next.day()), (2, 29));
+                assert!(next.year() - year <= 40);
+                assert!(cron.previous(from).is_some());
+            }
+        }
     }
 
     /// Patterns with whatever a field may hold, against the library's own search.
@@ -304,7 +334,7 @@ mod tests {
             let from =
                 at("2024-01-01T00:00").checked_add(jiff::Span::new().seconds(random.i64(0..126_230_400))).unwrap();
             let (next, previous) = (ours.next(from), ours.previous(from));
-            // The library looks further than ten years.
+            // The library looks further than the last year that a calendar has.
             if next.is_some() && previous.is_some() {
                 assert_eq!(next, theirs.find_next_occurrence(&from, true).ok(), "{pattern} from {from}");
                 assert_eq!(previous, theirs.find_previous_occurrence(&from, true).ok(), "{pattern} until {from}");

@@ -49,7 +49,7 @@ pub(super) enum Timing {
 }
 
 impl Timing {
-    /// The first due time after a moment; `None` if there is none within ten years.
+    /// The first due time after a moment; `None` if there is none.
     pub(super) fn after(&self, moment: Timestamp) -> Option<Timestamp> {
         match self {
             Timing::Every { ms, from } if moment < *from => Some(*from).filter(|_| *ms > 0),
@@ -69,7 +69,7 @@ impl Timing {
         }
     }
 
-    /// The last due time up to a moment; `None` if there is none within ten years.
+    /// The last due time up to a moment; `None` if there is none.
     pub(super) fn until(&self, moment: Timestamp) -> Option<Timestamp> {
         match self {
             Timing::Every { from, .. } if moment < *from => None,
