@@ -174,7 +174,7 @@ mod tests {
             catch_up: CatchUp::All,
             jitter_ms: Some(5),
             start_at: Some(now),
-            end_at: Some(now.plus_millis(1_000)),
+            end_at: Some(now.plus_millis(7 * 86_400_000)),
             paused: true,
             ..ScheduleSpec::new(crate::task::NewTask { payload: Some(payload), ..crate::task::NewTask::new("t") })
         };

@@ -111,7 +111,18 @@ impl ScheduleSpec {
         if self.jitter_ms.is_some_and(|ms| ms > JITTER_MS_MAX) {
             return Err(Invalid::limit("jitter_ms", JITTER_MS_MAX, ""));
         }
-        for (field, given) in [("run_at", self.task.run_at.is_some()), ("delay_ms", self.task.delay_ms.is_some())] {
+        let task = &*self.task;
+        for (field, given) in [
+            ("run_at", task.run_at.is_some()),
+            ("delay_ms", task.delay_ms.is_some()),
+            ("deadline_at", task.deadline_at.is_some()),
+            ("start_by_at", task.start_by_at.is_some()),
+            ("depends_on", !task.depends_on.is_empty()),
+            ("on_dependency_failure", task.on_dependency_failure.is_some()),
+            ("ref", task.reference.is_some()),
+            ("weight", task.weight.is_some()),
+            ("workflow", task.workflow.is_some()),
+        ] {
             if given {
                 return Err(Invalid::value(format!("task.{field}"), "must not stand in a schedule"));
             }
@@ -270,7 +281,12 @@ impl Schedule {
         let schedule = Schedule::of(spec, state)?;
         let begins = schedule.spec.start_at.map_or(now, |start| start.max(now));
         if schedule.spec.cron.is_some() && schedule.timing.after(begins).is_none() {
-            return Err(Invalid::value("cron", "must be due within ten years"));
+            return Err(Invalid::value("cron", "must match a time that comes"));
+        }
+        // By what is asked for alone, so that a schedule whose end has come may be set again.
+        let first = schedule.spec.start_at.and_then(|start| schedule.timing.after(just_before(start)));
+        if first.zip(schedule.spec.end_at).is_some_and(|(first, end)| end < first) {
+            return Err(Invalid::value("end_at", "must not be before the first due time after start_at"));
         }
         Ok(schedule)
     }
@@ -305,7 +321,7 @@ impl Schedule {
     }
 
     fn after(&self, moment: Timestamp) -> Option<Timestamp> {
-        let before_start = self.spec.start_at.map(|start| Timestamp::from_millis(start.as_millis() - 1));
+        let before_start = self.spec.start_at.map(just_before);
         let due = self.timing.after(before_start.map_or(moment, |before| before.max(moment)))?;
         // At the beginning of time nothing is before.
         (due > moment && self.spec.end_at.is_none_or(|end| due <= end)).then_some(due)
@@ -360,11 +376,15 @@ impl Schedule {
                 catch_up = 0;
             }
             plan.make.push(at);
-            due = self.until(Timestamp::from_millis(at.as_millis() - 1));
+            due = self.until(just_before(at));
         }
         plan.make.reverse();
         plan
     }
+}
+
+fn just_before(moment: Timestamp) -> Timestamp {
+    Timestamp::from_millis(moment.as_millis() - 1)
 }
 
 #[cfg(test)]
@@ -397,6 +417,8 @@ mod tests {
         check(r#"{"every_ms":1e30}"#, Some("every_ms"));
         check(r#"{"cron":"moon"}"#, Some("cron"));
         check(r#"{"cron":"0 0 30 2 *"}"#, Some("cron"));
+        check(r#"{"cron":"0 0 * 2 MON#5"}"#, None);
+        check(r#"{"cron":"@daily","start_at":"9999-12-31T23:59:59Z"}"#, Some("cron"));
         check(r#"{"cron":"@daily","time_zone":"Europe/Atlantis"}"#, Some("time_zone"));
         check(r#"{"every_ms":1000,"time_zone":"Europe/Atlantis"}"#, Some("time_zone"));
         check(r#"{"every_ms":1000,"start_at":"2027-01-01T00:00:00Z","end_at":"2026-01-01T00:00:00Z"}"#, Some("end_at"));
@@ -407,6 +429,28 @@ mod tests {
         check(r#"{"every_ms":1000,"task":{"task_type":"a b"}}"#, Some("task.task_type"));
         check(r#"{"every_ms":1000,"task":{"task_type":"t","delay_ms":0}}"#, Some("task.delay_ms"));
         check(r#"{"every_ms":1000,"task":{"task_type":"t","run_at":"2027-01-01T00:00:00Z"}}"#, Some("task.run_at"));
+        // What is about one task only.
+        for (field, value) in [
+            ("deadline_at", r#""2027-01-01T00:00:00Z""#),
+            ("start_by_at", r#""2027-01-01T00:00:00Z""#),
+            ("depends_on", r#"["01a3185d-8dcf-7ed6-a6a1-7f96626f21f2"]"#),
+            ("on_dependency_failure", r#""run""#),
+            ("ref", r#""a""#),
+            ("weight", "2"),
+            ("workflow", r#"{"chain":[{"task_type":"t"}]}"#),
+        ] {
+            let json = format!(r#"{{"every_ms":1000,"task":{{"task_type":"t","{field}":{value}}}}}"#);
+            check(&json, Some(&format!("task.{field}")));
+        }
+        check(r#"{"every_ms":1000,"task":{"task_type":"t","deadline_ms":5,"start_by_ms":5}}"#, None);
+        // Whenever that is set.
+        let within = |start: &str, end: &str| {
+            format!(r#"{{"cron":"0 0 1 1 *","start_at":"{start}T00:00:00Z","end_at":"{end}T00:00:00Z"}}"#)
+        };
+        check(&within("2027-01-02", "2027-12-31"), Some("end_at"));
+        check(&within("2020-01-02", "2020-12-31"), Some("end_at"));
+        check(&within("2027-01-01", "2027-01-01"), None);
+        check(&within("2020-01-02", "2021-01-01"), None);
         let large = format!(r#"{{"every_ms":1000,"task":{{"task_type":"t","payload":"{}"}}}}"#, "x".repeat(16 << 10));
         check(&large, Some("task.payload"));
     }

@@ -101,6 +101,13 @@ async fn wrong_schedules_are_refused_by_name() {
         (json!({"every_ms": 1_000, "task": {"task_type": "t", "delay_ms": 5}}), "invalid_field", "task.delay_ms"),
         (json!({"every_ms": 1_000, "task": {"task_type": "t", "colour": "red"}}), "unknown_field", "task.colour"),
         (json!({"every_ms": 1_000, "task": {}}), "invalid_field", "task.task_type"),
+        (json!({"every_ms": 1_000, "task": {"task_type": "t", "queue": "a/b"}}), "invalid_field", "task.queue"),
+        (
+            json!({"every_ms": 1_000, "task": {"task_type": "t", "depends_on": ["@a"]}}),
+            "invalid_field",
+            "task.depends_on",
+        ),
+        (json!({"every_ms": 1_000, "task": {"workflow": {"chain": []}}}), "invalid_field", "task.workflow"),
         (json!({"every_ms": 1_000, "task": null}), "invalid_field", "task"),
     ] {
         let mut body = body;

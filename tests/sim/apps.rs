@@ -177,7 +177,7 @@ impl World {
                     catch_up_max: random.u32(1..40),
                     jitter_ms: random.bool().then(|| random.u64(0..3_000)),
                     start_at,
-                    end_at: end_at.filter(|end| start_at.is_none_or(|start| start <= *end)),
+                    end_at: end_at.filter(|end| start_at.is_none_or(|start| start <= *end && !by_cron)),
                     paused: random.u8(0..8) == 0,
                     ..ScheduleSpec::new(task)
                 };
