@@ -243,18 +243,25 @@ impl Checker {
         }
     }
 
-    /// There was no room for a task: what is due may have been tried, and is tried again.
+    /// There was no room for a task: whatever is due may have been tried, and is tried again.
     pub(super) fn waits_for_room(&mut self, now: Now) {
-        while let Some((0, name)) = self.soonest_due(now) {
-            self.held_up.insert(name, now.wall.plus_millis(FULL_RETRY_MS));
-        }
+        let due = self.due_in(now).filter(|(within, _)| *within == 0).map(|(_, name)| name.clone());
+        let until = now.wall.plus_millis(FULL_RETRY_MS);
+        let held_up: Vec<(Name, Timestamp)> = due.map(|name| (name, until)).collect();
+        self.held_up.extend(held_up);
     }
 
     /// How many milliseconds until a schedule is due, by what is left of its due times; 0 where it is overdue.
     pub(super) fn soonest_due(&self, now: Now) -> Option<(u64, Name)> {
+        let waits = |name: &Name| self.held_up.get(name).is_some_and(|until| now.wall < *until);
+        self.due_in(now).filter(|(_, name)| !waits(name)).min().map(|(within, name)| (within, name.clone()))
+    }
+
+    /// The same of each schedule, also where there was no room.
+    fn due_in(&self, now: Now) -> impl Iterator<Item = (u64, &Name)> {
         let all = self.settings.values().filter_map(|setting| Some((&setting.name, of(setting)?)));
-        let within = all.filter_map(|(name, schedule)| {
-            if schedule.spec.paused || self.held_up.get(name).is_some_and(|until| now.wall < *until) {
+        all.filter_map(move |(name, schedule)| {
+            if schedule.spec.paused {
                 return None;
             }
             // The first is not further than a period after what is done, the start, or what is counted from.
@@ -262,9 +269,8 @@ impl Checker {
             let until = far.into_iter().flatten().max()?.as_millis() + 60_000;
             let due = *due_times(schedule, schedule.state.done_until, until).first()?;
             let due = Timestamp::from_millis(due).plus_millis(schedule.delay_ms(name));
-            Some((due.millis_since(now.wall), name.clone()))
-        });
-        within.min()
+            Some((due.millis_since(now.wall), name))
+        })
     }
 
     /// What was decided of due times, and never committed, is forgotten.
