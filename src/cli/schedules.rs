@@ -77,7 +77,7 @@ pub(super) struct SetArgs {
     /// All fields of its tasks, in place of those it has: JSON, @FILE, or -
     #[arg(long, value_name = "TASK", conflicts_with_all = ["task_type", "payload", "queue", "priority"])]
     task: Option<String>,
-    /// While an earlier task is not final: allow or skip
+    /// While an earlier task is not final: allow, skip, queue or replace
     #[arg(long, value_name = "WHAT", value_parser = overlap)]
     overlap: Option<Overlap>,
     /// Of what was missed: none, last or all
@@ -103,7 +103,9 @@ fn overlap(text: &str) -> Result<Overlap, String> {
     match text {
         "allow" => Ok(Overlap::Allow),
         "skip" => Ok(Overlap::Skip),
-        _ => Err("it is allow or skip".into()),
+        "queue" => Ok(Overlap::Queue),
+        "replace" => Ok(Overlap::Replace),
+        _ => Err("it is allow, skip, queue or replace".into()),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::task::{Name, OnConflict, Status, Task, TaskId};
 use super::core::Engine;
 use super::{Cx, Refusal};
 
+/// Why a task is cancelled in whose place a newer one comes.
+pub(super) const REPLACED: &str = "replaced by a newer task";
+
 /// Unfinished tasks by queue and key, those of each user beside each other: a submission looks at none but its own user's,
 /// however many others have.
 #[derive(Default)]
@@ -69,7 +72,7 @@ impl Engine {
             let runs = self.tasks[&task_id].status == Status::Running;
             if !runs || strategy == OnConflict::CancelRunning {
                 // Of a task that is not final, and without a reason that could be too long.
-                let _ = self.cancel(task_id, Some("replaced by a newer task".into()), cx);
+                let _ = self.cancel(task_id, Some(REPLACED.into()), cx);
             }
         }
         Ok(())

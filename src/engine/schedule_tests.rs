@@ -4,7 +4,7 @@ use crate::settings::{CatchUp, Overlap, SCHEDULES_MAX, Schedule, ScheduleSpec, S
 use crate::task::{InvalidKind, Name, NewTask, Status, Task, TaskId, Timestamp};
 
 use super::rig::EngineRig;
-use super::{Answer, Command, Options, Quota, Refusal, Report};
+use super::{Answer, Command, Notice, Options, Quota, Refusal, Report};
 
 /// Rigs begin at eight in the morning.
 const MINUTE: u64 = 60_000;
@@ -170,6 +170,121 @@ fn with_skip_there_is_one_task_at_a_time() {
     rig.report(first, 1, Report::Complete { result: crate::task::Json::null() }).unwrap();
     run_for(&mut rig, 1);
     assert_eq!(made(&rig, "s"), [1, 6]);
+}
+
+/// The tasks of a schedule in the order of their due times, each with how it stands, and with the places of those that it
+/// depends on.
+fn stand(rig: &EngineRig, name: &str) -> Vec<(TaskId, Status, Vec<usize>)> {
+    let of = |task: &&std::sync::Arc<Task>| task.schedule().is_some_and(|schedule| schedule.as_str() == name);
+    let mut tasks: Vec<_> = rig.engine.tasks().filter(of).collect();
+    tasks.sort_by_key(|task| task.task_id);
+    let place = |id: &TaskId| tasks.iter().position(|task| task.task_id == *id).expect("it is of the schedule too");
+    tasks.iter().map(|task| (task.task_id, task.status, task.depends_on().iter().map(place).collect())).collect()
+}
+
+fn statuses(rig: &EngineRig, name: &str) -> Vec<Status> {
+    stand(rig, name).into_iter().map(|(_, status, _)| status).collect()
+}
+
+fn end(rig: &mut EngineRig, task_id: TaskId, report: Report) {
+    let attempt = rig.task(task_id).attempt;
+    rig.report(task_id, attempt, report).expect("it runs");
+    rig.round();
+}
+
+fn failed() -> Report {
+    let error = crate::task::Failure::new("exit", "no");
+    Report::Fail { error, retryable: false, retry_after_ms: None }
+}
+
+#[test]
+fn with_queue_none_is_left_out_and_one_runs_at_a_time() {
+    use Status::{Completed, Failed, Running, Waiting};
+    let mut rig = EngineRig::new();
+    rig.hello("w", 10, &[]);
+    set(&mut rig, "s", ScheduleSpec { overlap: Overlap::Queue, ..every(MINUTE) });
+    run_for(&mut rig, 3);
+    assert_eq!(made(&rig, "s"), [1, 2, 3]);
+    assert_eq!(statuses(&rig, "s"), [Running, Waiting, Waiting]);
+    let depends_on: Vec<Vec<usize>> = stand(&rig, "s").into_iter().map(|(.., depends_on)| depends_on).collect();
+    assert_eq!(depends_on, [vec![], vec![0], vec![1]]);
+    // However one ends, the next begins; also over a restart and a commit that fails.
+    let ids: Vec<TaskId> = stand(&rig, "s").into_iter().map(|(task_id, ..)| task_id).collect();
+    rig.restart();
+    rig.hello("w", 10, &[(ids[0], 1)]);
+    rig.report(ids[0], 1, failed()).unwrap();
+    rig.go();
+    rig.take_back();
+    assert_eq!(statuses(&rig, "s"), [Running, Waiting, Waiting]);
+    end(&mut rig, ids[0], failed());
+    assert_eq!(statuses(&rig, "s"), [Failed, Running, Waiting]);
+    // What is run by hand waits for none, and what is due later waits for it as well.
+    rig.decide(Command::RunSchedule { name: Name::new("s") }).unwrap();
+    rig.round();
+    run_for(&mut rig, 1);
+    assert_eq!(statuses(&rig, "s"), [Failed, Running, Waiting, Running, Waiting]);
+    assert_eq!(stand(&rig, "s")[4].2, [2, 3]);
+    end(&mut rig, ids[1], Report::Complete { result: crate::task::Json::null() });
+    end(&mut rig, ids[2], Report::Complete { result: crate::task::Json::null() });
+    assert_eq!(statuses(&rig, "s"), [Failed, Completed, Completed, Running, Waiting]);
+    let by_hand = stand(&rig, "s")[3].0;
+    end(&mut rig, by_hand, failed());
+    assert_eq!(statuses(&rig, "s")[4], Running);
+}
+
+#[test]
+fn with_replace_the_newest_runs_when_those_before_it_have_ended() {
+    use Status::{Cancelled, Pending, Running, Waiting};
+    let mut rig = EngineRig::new();
+    let task = NewTask { cancel_grace_ms: Some(10 * MINUTE), ..NewTask::new("t") };
+    set(&mut rig, "s", ScheduleSpec { overlap: Overlap::Replace, task: task.into(), ..every(MINUTE) });
+    run_for(&mut rig, 2);
+    assert_eq!(statuses(&rig, "s"), [Cancelled, Pending], "what has not begun need not stop");
+    rig.hello("w", 10, &[]);
+    rig.round();
+    let runs = stand(&rig, "s")[1].0;
+    // One that is run by hand replaces nothing, and is replaced.
+    rig.decide(Command::RunSchedule { name: Name::new("s") }).unwrap();
+    rig.round();
+    let by_hand = stand(&rig, "s")[2].0;
+    assert_eq!(statuses(&rig, "s"), [Cancelled, Running, Running]);
+    rig.pass(MINUTE);
+    rig.heard("w");
+    rig.go();
+    let stopped: Vec<TaskId> = (rig.batch.notices.iter())
+        .filter_map(|notice| match notice {
+            Notice::Stop { task_id, .. } => Some(*task_id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(stopped, [runs, by_hand]);
+    rig.take_back();
+    assert!(!rig.task(runs).cancel_requested(), "the commit failed");
+    rig.round();
+    assert!(rig.task(runs).cancel_requested() && rig.task(by_hand).cancel_requested());
+    assert_eq!((statuses(&rig, "s")[3], stand(&rig, "s")[3].2.as_slice()), (Waiting, &[1, 2][..]));
+    end(&mut rig, by_hand, Report::Cancelled);
+    // The next takes the place of the one that waits, and waits for what is still to stop.
+    run_for(&mut rig, 1);
+    assert_eq!(statuses(&rig, "s"), [Cancelled, Running, Cancelled, Cancelled, Waiting]);
+    assert_eq!(stand(&rig, "s")[4].2, [1]);
+    rig.restart();
+    rig.hello("w", 10, &[(runs, 1)]);
+    end(&mut rig, runs, Report::Cancelled);
+    assert_eq!(statuses(&rig, "s"), [Cancelled, Cancelled, Cancelled, Cancelled, Running]);
+}
+
+#[test]
+fn what_may_not_be_submitted_replaces_nothing() {
+    let mut rig = EngineRig::new();
+    let limits = UserLimits { submits_per_min: Some(1), ..UserLimits::default() };
+    let limits = crate::settings::Limits { user: limits, ..crate::settings::Limits::default() };
+    rig.decide(Command::SetLimits { limits }).unwrap();
+    let task = NewTask { user_id: Some("u".into()), ..NewTask::new("t") };
+    set(&mut rig, "s", ScheduleSpec { task: task.into(), overlap: Overlap::Replace, ..every(MINUTE / 2) });
+    run_for(&mut rig, 1);
+    assert_eq!(statuses(&rig, "s"), [Status::Pending]);
+    assert_eq!(schedule(&rig, "s").state.skipped.map(|skipped| skipped.reason), Some(SkipReason::QuotaExceeded));
 }
 
 #[test]

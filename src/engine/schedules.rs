@@ -8,18 +8,23 @@
 //! Where much was missed, a schedule makes a few tasks and then stands at the end of those that are due now, so that what
 //! thousands of schedules have to catch up after a long absence keeps none of them from being in time.
 //!
+//! Where tasks of one schedule are not to run beside each other, a due time whose task has to wait for others is no rule of
+//! its own: the new task [depends](super::dependencies) on those before it, however they end, and so waits for them over
+//! restarts as every other does, and says so.
+//!
 //! A task of a schedule is submitted as any other: limits hold, and what a schedule's own user may not have is passed over,
 //! with the reason in the record. Two things are different. While the hub holds as many tasks as it may, the due time waits.
 //! And a hub that is going down goes on making tasks, since nobody else will; the next one hands them out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::settings::{
     LastRun, Overlap, Schedule, ScheduleSpec, Setting, SettingKind, SettingValue, SkipReason, Skipped,
 };
-use crate::task::{Name, NewTask, NewTies, Task, Timestamp};
+use crate::task::{Dependency, Name, NewTask, NewTies, OnDependencyFailure, Task, TaskId, Timestamp};
 
+use super::conflicts::REPLACED;
 use super::core::Engine;
 use super::submit::MadeBy;
 use super::timers::{Alarm, At};
@@ -30,23 +35,48 @@ const MADE_MAX: usize = 16;
 /// How soon a due time is tried again that there was no room for.
 const FULL_RETRY_MS: u64 = 1_000;
 
-/// How many tasks of each schedule are not final.
+/// Tasks that a new one replaces, the newest of those that are not final. More are there only where tasks were made beside
+/// each other before: their turn comes with the next due times.
+const REPLACED_MAX: usize = 1_000;
+
+/// The tasks of each schedule that are not final.
 #[derive(Default)]
-pub(super) struct Unfinished(HashMap<Name, usize>);
+pub(super) struct Unfinished(HashMap<Name, OfOne>);
+
+/// The unfinished tasks of one schedule.
+#[derive(Default)]
+struct OfOne {
+    due: BTreeSet<TaskId>,
+    /// Those that were run by hand.
+    by_hand: BTreeSet<TaskId>,
+}
+
+impl OfOne {
+    fn like(&mut self, task: &Task) -> &mut BTreeSet<TaskId> {
+        match task.detail().is_some_and(|detail| detail.due_at.is_some()) {
+            true => &mut self.due,
+            false => &mut self.by_hand,
+        }
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = TaskId> {
+        self.due.iter().rev().chain(self.by_hand.iter().rev()).copied()
+    }
+}
 
 impl Unfinished {
     pub(super) fn insert(&mut self, task: &Task) {
         if let Some(schedule) = task.schedule() {
-            *self.0.entry(schedule.clone()).or_default() += 1;
+            self.0.entry(schedule.clone()).or_default().like(task).insert(task.task_id);
         }
     }
 
     pub(super) fn remove(&mut self, task: &Task) {
         if let Some(schedule) = task.schedule()
-            && let Some(count) = self.0.get_mut(schedule)
+            && let Some(tasks) = self.0.get_mut(schedule)
         {
-            *count -= 1;
-            if *count == 0 {
+            tasks.like(task).remove(&task.task_id);
+            if tasks.due.is_empty() && tasks.by_hand.is_empty() {
                 self.0.remove(schedule);
             }
         }
@@ -86,8 +116,7 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        let made_by = MadeBy { schedule: name.clone(), due_at: None };
-        let task = self.create_alone(NewTask::clone(&schedule.spec.task), made_by, cx)?;
+        let task = self.create_one(&name, schedule, None, cx)?;
         let mut state = schedule.state.clone();
         state.last = Some(LastRun { task_id: task.task_id, due_at: None });
         self.replace_schedule(name, schedule.with(state), cx);
@@ -145,21 +174,57 @@ impl Engine {
         if schedule.spec.overlap == Overlap::Skip && self.scheduled.0.contains_key(name) {
             return Err(Some(SkipReason::Overlap));
         }
-        let made_by = MadeBy { schedule: name.clone(), due_at: Some(due_at) };
-        self.create_alone(NewTask::clone(&schedule.spec.task), made_by, cx).map_err(|refusal| match refusal {
+        self.create_one(name, schedule, Some(due_at), cx).map_err(|refusal| match refusal {
             Refusal::Quota(_) => Some(SkipReason::QuotaExceeded),
             Refusal::KeyTaken => Some(SkipReason::Conflict),
             _ => None,
         })
     }
 
-    /// Makes one task. A refusal has changed nothing.
-    fn create_alone(&mut self, new: NewTask, made_by: MadeBy, cx: &mut Cx<'_>) -> Result<Arc<Task>, Refusal> {
+    /// Makes one task, for a due time or beside all others. A refusal has changed nothing.
+    fn create_one(
+        &mut self,
+        name: &Name,
+        schedule: &Schedule,
+        due_at: Option<Timestamp>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Arc<Task>, Refusal> {
         if self.unfinished() >= self.options.tasks_max {
             return Err(Refusal::Full);
         }
         let task_id = self.ids.next(cx.now.at, &mut self.random);
-        self.whole(cx, |engine, cx| engine.create(task_id, new, NewTies::default(), &[task_id], Some(made_by), cx))
+        let mut new = NewTask::clone(&schedule.spec.task);
+        self.whole(cx, |engine, cx| {
+            let after = match schedule.spec.overlap {
+                Overlap::Queue if due_at.is_some() => engine.last_unfinished(name),
+                Overlap::Replace if due_at.is_some() => engine.cancel_unfinished(name, cx),
+                Overlap::Allow | Overlap::Skip | Overlap::Queue | Overlap::Replace => Vec::new(),
+            };
+            new.on_dependency_failure = (!after.is_empty()).then_some(OnDependencyFailure::Run);
+            let ties = NewTies { depends_on: after.into_iter().map(Dependency::On).collect(), ..NewTies::default() };
+            let made_by = MadeBy { schedule: name.clone(), due_at };
+            engine.create(task_id, new, ties, &[task_id], Some(made_by), cx)
+        })
+    }
+
+    /// What the next task of a schedule waits for, so that they run one at a time: the last one, which waits for the one before
+    /// it, and the last that was run by hand, for which none waits yet.
+    fn last_unfinished(&self, name: &Name) -> Vec<TaskId> {
+        let Some(OfOne { due, by_hand }) = self.scheduled.0.get(name) else { return Vec::new() };
+        due.last().into_iter().chain(by_hand.last()).copied().collect()
+    }
+
+    /// Cancels the tasks of a schedule. Answers those that have yet to stop.
+    fn cancel_unfinished(&mut self, name: &Name, cx: &mut Cx<'_>) -> Vec<TaskId> {
+        let Some(unfinished) = self.scheduled.0.get(name) else { return Vec::new() };
+        let mut replaced: Vec<TaskId> = unfinished.newest_first().take(REPLACED_MAX).collect();
+        replaced.sort_unstable();
+        for task_id in &replaced {
+            // Of a task that is not final, and without a reason that could be too long.
+            let _ = self.cancel(*task_id, Some(REPLACED.into()), cx);
+        }
+        replaced.retain(|task_id| self.tasks.get(task_id).is_some_and(|task| !task.status.is_final()));
+        replaced
     }
 
     fn replace_schedule(&mut self, name: Name, schedule: Schedule, cx: &mut Cx<'_>) {

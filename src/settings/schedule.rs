@@ -147,6 +147,10 @@ pub enum Overlap {
     Allow,
     /// It is passed over.
     Skip,
+    /// Its task is made, and runs when those are final: one at a time, and none is left out.
+    Queue,
+    /// Those are cancelled, and its task runs when they have ended.
+    Replace,
 }
 
 /// What becomes of due times that were missed.

@@ -87,7 +87,7 @@ async fn wrong_schedules_are_refused_by_name() {
         (json!({"every_ms": 999}), "invalid_field", "every_ms"),
         (json!({"every_ms": 1e30}), "limit_exceeded", "every_ms"),
         (json!({"cron": "@daily", "time_zone": "Mars/Olympus"}), "invalid_field", "time_zone"),
-        (json!({"every_ms": 1_000, "overlap": "queue"}), "invalid_field", "overlap"),
+        (json!({"every_ms": 1_000, "overlap": "wait"}), "invalid_field", "overlap"),
         (json!({"every_ms": 1_000, "catch_up": "some"}), "invalid_field", "catch_up"),
         (json!({"every_ms": 1_000, "catch_up_max": 1_001}), "limit_exceeded", "catch_up_max"),
         (json!({"every_ms": 1_000, "jitter_ms": 1e9}), "limit_exceeded", "jitter_ms"),
@@ -153,6 +153,49 @@ async fn a_schedule_submits_tasks_that_say_so_and_runs_when_it_is_told() {
     assert_eq!(hub.get(path).await.expect(200)["last"], json!({"task_id": run["task_id"]}));
     hub.delete(path).await.expect(204);
     assert_eq!(hub.task(&id(&task)).await["schedule"], "tick", "its tasks stay");
+}
+
+#[tokio::test]
+async fn tasks_that_are_not_to_overlap_wait_for_each_other_or_give_way() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    let body = |overlap: &str| json!({"every_ms": 1_000, "overlap": overlap, "task": {"task_type": "t"}});
+    for overlap in ["queue", "replace"] {
+        let set = put(&hub, &format!("/api/v1/schedules/{overlap}"), body(overlap)).await.expect(201);
+        assert_eq!(set["overlap"], overlap);
+    }
+    let tasks = async |hub: &TestHub, overlap: &str| {
+        let list = hub.get("/api/v1/tasks?task_type=t&limit=100").await.expect(200);
+        let of = |task: &&Value| task["schedule"] == overlap;
+        let mut tasks: Vec<Value> = list["tasks"].as_array().unwrap().iter().filter(of).cloned().collect();
+        tasks.sort_by_key(|task| task["due_at"].as_str().unwrap().to_owned());
+        tasks
+    };
+    eventually("three of each", async || {
+        let enough = tasks(&hub, "queue").await.len() >= 3 && tasks(&hub, "replace").await.len() >= 3;
+        enough.then_some(())
+    })
+    .await;
+    for overlap in ["queue", "replace"] {
+        hub.tell(&format!("/api/v1/schedules/{overlap}/pause")).await.expect(200);
+    }
+    hub.restart().await;
+    let queued = tasks(&hub, "queue").await;
+    for (at, task) in queued.iter().enumerate() {
+        let task = hub.task(&id(task)).await;
+        match at.checked_sub(1) {
+            None => assert_eq!((&task["status"], task.get("depends_on")), (&json!("pending"), None)),
+            Some(before) => assert_eq!(
+                (&task["status"], &task["depends_on"], &task["on_dependency_failure"]),
+                (&json!("waiting"), &json!([queued[before]["task_id"]]), &json!("run"))
+            ),
+        }
+    }
+    let statuses: Vec<Value> = tasks(&hub, "replace").await.iter().map(|task| task["status"].clone()).collect();
+    let (last, before) = statuses.split_last().unwrap();
+    assert!(last == "pending" && before.iter().all(|status| status == "cancelled"), "{statuses:?}");
+    // However the first ends, the second may run.
+    hub.tell(&format!("/api/v1/tasks/{}/cancel", id(&queued[0]))).await.expect(200);
+    assert_eq!(hub.task(&id(&queued[1])).await["status"], "pending");
 }
 
 #[tokio::test]

@@ -172,7 +172,7 @@ impl World {
                 let spec = ScheduleSpec {
                     cron: by_cron.then_some(cron),
                     every_ms: (!by_cron).then(|| random.u64(1_000..4_000)),
-                    overlap: [Overlap::Allow, Overlap::Skip][random.usize(0..2)],
+                    overlap: [Overlap::Allow, Overlap::Skip, Overlap::Queue, Overlap::Replace][random.usize(0..4)],
                     catch_up: [CatchUp::None, CatchUp::Last, CatchUp::All][random.usize(0..3)],
                     catch_up_max: random.u32(1..40),
                     jitter_ms: random.bool().then(|| random.u64(0..3_000)),

@@ -525,8 +525,10 @@ impl Checker {
             | Command::PauseSchedule { name, .. } => {
                 // What is due by now comes first.
                 let (mut changes, mut settings) = (changes, settings);
-                self.makes_due(name, &mut changes, &mut settings, now);
-                assert!(changes.is_empty() && notices.is_empty());
+                let mut stops = Vec::new();
+                self.makes_due(name, (&mut changes, &mut settings), &mut stops, now, live);
+                assert!(changes.is_empty(), "more came of it: {changes:?}");
+                assert_eq!(told_to_stop(notices), stops);
                 if !settings.is_empty() {
                     self.held_up.remove(name);
                 }
@@ -1125,12 +1127,11 @@ impl Checker {
         loop {
             was_full |= self.open.len() >= self.options.tasks_max;
             let rev = self.rev + 1;
-            let made = rest.first().filter(|next| next.rev == rev && next.prev.is_none());
-            let made_by = made.and_then(|next| next.task.schedule());
+            let made_by = self.next_made(rest).filter(|_| rest[0].rev == rev).and_then(|next| next.task.schedule());
             let next_set = settings.first().filter(|next| next.rev == rev).map(|next| &next.id.1);
             if let Some(name) = made_by.or(next_set).cloned() {
                 let before = self.rev;
-                self.makes_due(&name, &mut rest, &mut settings, now);
+                self.makes_due(&name, (&mut rest, &mut settings), &mut stops, now, live);
                 assert!(self.rev > before, "{name} did something that was not due: {rest:?} {settings:?}");
                 continue;
             }
@@ -1219,13 +1220,7 @@ impl Checker {
         if was_full {
             self.waits_for_room(now);
         }
-        let told: Vec<(TaskId, u32)> = notices
-            .iter()
-            .map(|notice| match notice {
-                Notice::Stop { task_id, attempt, .. } => (*task_id, *attempt),
-                other => panic!("a timer made {other:?}"),
-            })
-            .collect();
+        let told = told_to_stop(&notices);
         assert!(followed.is_empty(), "workers were told to stop for nothing: {followed:?}");
         assert_eq!(told, stops, "whoever took too long, or lost its lease on an open socket, is told to stop");
         let ready: Vec<Arc<Task>> = self.open.values().filter(|task| task.status == Status::Pending).cloned().collect();
@@ -1996,6 +1991,15 @@ impl Station {
 /// What workers are told, and what they are told because of others.
 fn split(notices: &[Notice]) -> (Vec<Notice>, Vec<Notice>) {
     notices.iter().cloned().partition(|notice| !workflows::is_consequence(notice))
+}
+
+/// The attempts that workers are told to stop, which is all that they are told.
+fn told_to_stop(notices: &[Notice]) -> Vec<(TaskId, u32)> {
+    let attempt = |notice: &Notice| match notice {
+        Notice::Stop { task_id, attempt, .. } => (*task_id, *attempt),
+        other => panic!("a timer made {other:?}"),
+    };
+    notices.iter().map(attempt).collect()
 }
 
 /// Whether two records are the same; mostly they are one.

@@ -193,6 +193,8 @@ test('a task of a workflow says what it comes after, in few words', () => {
 test('a schedule says when it is due and what was passed over', () => {
   const now = Date.parse('2026-01-01T12:00:00.000Z');
   assert.equal(whenWords({ every_ms: 1_000 }, now), 'every 1 s');
+  assert.equal(whenWords({ every_ms: 1_000, overlap: 'allow' }, now), 'every 1 s');
+  assert.equal(whenWords({ every_ms: 1_000, overlap: 'queue' }, now), 'every 1 s, one at a time');
   assert.equal(whenWords({ every_ms: 90_000, start_at: '2025-01-01T00:00:00.000Z' }, now), 'every 1m 30s');
   assert.equal(whenWords({ cron: '0 9 * * MON-FRI', time_zone: 'Europe/Berlin' }, now), '0 9 * * MON-FRI, Europe/Berlin');
   assert.match(whenWords({ cron: '@daily', start_at: '2026-01-02T00:00:00.000Z', end_at: '2026-02-02T00:00:00.000Z' }, now), /^@daily, UTC, from .+ on, until .+$/);

@@ -94,11 +94,18 @@ export function summaryOf(schedules, more = false) {
   return `${count(schedules.length)} ${schedules.length === 1 ? 'schedule' : 'schedules'}${paused ? `, ${count(paused)} paused` : ''}`;
 }
 
-/** When it is due: so often in words, or its pattern and the zone whose clocks it is about. */
-export function whenWords({ cron, every_ms, time_zone = 'UTC', start_at, end_at }, now) {
+const OVERLAPS = {
+  skip: 'not beside another',
+  queue: 'one at a time',
+  replace: 'in place of the one before',
+};
+
+/** When it is due: so often in words, or its pattern and the zone whose clocks it is about; and what of others of it. */
+export function whenWords({ cron, every_ms, time_zone = 'UTC', start_at, end_at, overlap }, now) {
   const words = [cron === undefined ? `every ${span(every_ms).replace('.0 ', ' ')}` : `${cron}, ${time_zone}`];
   if (start_at && Date.parse(start_at) > now) words.push(`from ${moment(start_at, now)} on`);
   if (end_at) words.push(`until ${moment(end_at, now)}`);
+  if (OVERLAPS[overlap]) words.push(OVERLAPS[overlap]);
   return words.join(', ');
 }
 

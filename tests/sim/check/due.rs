@@ -6,20 +6,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use taskhub::engine::{Answer, Now, Quota, Refusal};
+use taskhub::engine::{Answer, Notice, Now, Quota, Refusal};
 use taskhub::settings::{
     CatchUp, LastRun, Overlap, Schedule, ScheduleSpec, ScheduleState, Setting, SettingChange, SettingId, SettingKind,
     SettingValue, SkipReason, Skipped,
 };
-use taskhub::task::{Change, ChangeKind, Event, Name, Timestamp};
+use taskhub::task::{Change, Name, OnDependencyFailure, Task, TaskId, Timestamp};
 
 use super::super::ties::Stand;
+use super::super::world::Live;
 use super::{Checker, Undo};
 
 /// Tasks that one schedule makes at once.
 const MADE_MAX: usize = 16;
 /// How soon it is tried again that there was no room for one.
 const FULL_RETRY_MS: u64 = 1_000;
+/// Why a task is cancelled in whose place a newer one comes.
+const REPLACED: &str = "replaced by a newer task";
 /// What is looked at so late was missed.
 const LATE_MS: i64 = 5_000;
 
@@ -59,9 +62,10 @@ impl Checker {
     pub(super) fn makes_due(
         &mut self,
         name: &Name,
-        changes: &mut &[Change],
-        settings: &mut &[SettingChange],
+        (changes, settings): (&mut &[Change], &mut &[SettingChange]),
+        stops: &mut Vec<(TaskId, u32)>,
         now: Now,
+        live: &Live,
     ) {
         let Some(schedule) = self.schedule(name).filter(|schedule| !schedule.spec.paused) else { return };
         let delay = schedule.delay_ms(name);
@@ -87,12 +91,10 @@ impl Checker {
         for due_at in make.into_iter().take(MADE_MAX).map(Timestamp::from_millis) {
             let mut unfinished = self.open.values().filter(|task| task.schedule() == Some(name));
             let skips = schedule.spec.overlap == Overlap::Skip && unfinished.next().is_some();
-            let is_made = changes.first().is_some_and(|change| {
-                let detail = change.task.detail();
-                change.kind == ChangeKind::Transition(Event::Created)
-                    && detail.and_then(|it| it.schedule.as_ref()) == Some(name)
-                    && detail.and_then(|it| it.due_at) == Some(due_at)
-            });
+            let is_made = self
+                .next_made(changes)
+                .and_then(|change| change.task.detail())
+                .is_some_and(|detail| (detail.schedule.as_ref(), detail.due_at) == (Some(name), Some(due_at)));
             let reason = match () {
                 () if skips => Some(SkipReason::Overlap),
                 () if self.open.len() >= self.options.tasks_max => {
@@ -108,8 +110,14 @@ impl Checker {
             match reason {
                 Some(reason) => state.skipped = Some(Skipped { due_at, reason }),
                 None => {
+                    let depends_on = self.comes_after(name, &schedule, changes, stops, now, live);
                     let change = changes.split_off_first().expect("it was looked at");
-                    self.created(&schedule.spec.task, Stand::Free, change, now);
+                    assert_eq!(change.task.depends_on(), depends_on, "{name} is {:?}", schedule.spec.overlap);
+                    let policy =
+                        if depends_on.is_empty() { OnDependencyFailure::default() } else { OnDependencyFailure::Run };
+                    assert_eq!(change.task.on_dependency_failure(), policy);
+                    let stand = if depends_on.is_empty() { Stand::Free } else { Stand::Held };
+                    self.created(&schedule.spec.task, stand, change, now);
                     state.last = Some(LastRun { task_id: change.task.task_id, due_at: Some(due_at) });
                     let made = self.due_made.entry(name.clone()).or_default();
                     assert!(made.insert(due_at), "{due_at} of {name} has a second task: {change:?}");
@@ -120,6 +128,51 @@ impl Checker {
         }
         if state != schedule.state {
             self.goes_on_with(name, &schedule, state, settings, now);
+        }
+    }
+
+    /// The next new task, where nothing comes before it but what it replaces.
+    pub(super) fn next_made<'c>(&self, changes: &'c [Change]) -> Option<&'c Change> {
+        changes.iter().find(|change| change.note.as_deref() != Some(REPLACED)).filter(|change| change.prev.is_none())
+    }
+
+    /// What the next task of a schedule depends on, once what it replaces was told to stop.
+    fn comes_after(
+        &mut self,
+        name: &Name,
+        schedule: &Schedule,
+        changes: &mut &[Change],
+        stops: &mut Vec<(TaskId, u32)>,
+        now: Now,
+        live: &Live,
+    ) -> Vec<TaskId> {
+        let of = |task: &&Arc<Task>| task.schedule() == Some(name);
+        let unfinished: Vec<Arc<Task>> = self.open.values().filter(of).cloned().collect();
+        let due = |task: &&Arc<Task>| task.detail().is_some_and(|detail| detail.due_at.is_some());
+        match schedule.spec.overlap {
+            Overlap::Allow | Overlap::Skip => Vec::new(),
+            Overlap::Queue => {
+                let last = unfinished.iter().rfind(due);
+                let by_hand = unfinished.iter().rfind(|task| !due(task));
+                last.into_iter().chain(by_hand).map(|task| task.task_id).collect()
+            }
+            Overlap::Replace => {
+                for task in unfinished.iter().filter(|task| !task.cancel_requested()) {
+                    let change = changes.split_off_first().expect("it is cancelled");
+                    let reason = Some(REPLACED.to_owned());
+                    let runs = task.worker_id().map(|worker_id| Notice::Stop {
+                        worker_id: worker_id.clone(),
+                        task_id: task.task_id,
+                        attempt: task.attempt,
+                        reason: Some(REPLACED.into()),
+                    });
+                    stops.extend(runs.as_ref().map(|_| (task.task_id, task.attempt)));
+                    let result = Ok(Answer::Task(change.task.clone()));
+                    let (change, told) = (std::slice::from_ref(change), runs.as_slice());
+                    self.cancelled(task.task_id, &reason, &result, change, told, now, live);
+                }
+                unfinished.iter().map(|task| task.task_id).filter(|id| self.open.contains_key(id)).collect()
+            }
         }
     }
 
