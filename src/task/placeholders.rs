@@ -191,7 +191,7 @@ fn point<'t>(text: &'t str, path: &str) -> Option<&'t str> {
         } else {
             let place: usize = step.parse().ok().filter(|_| step == "0" || !step.starts_with(['0', '+']))?;
             let list: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            *list.get(place)?
+            list.get(place)?
         };
         text = value.get();
     }
