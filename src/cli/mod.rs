@@ -5,6 +5,7 @@
 
 mod bars;
 mod browser;
+mod bulk;
 mod canvas;
 mod config_file;
 mod demo;
@@ -83,6 +84,9 @@ enum Command {
     Stats(tasks::HubOnly),
     /// List the workers
     Workers(tasks::HubOnly),
+    /// Cancel, retry or delete many tasks at once
+    #[command(subcommand)]
+    Bulk(bulk::BulkCommand),
     /// Submit workflows, and look at their tasks
     #[command(subcommand)]
     Workflow(workflows::WorkflowCommand),
@@ -170,6 +174,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Retry(args) => block_on(tasks::retry(args)),
         Command::Stats(args) => block_on(tasks::stats(args)),
         Command::Workers(args) => block_on(tasks::workers(args)),
+        Command::Bulk(command) => block_on(bulk::bulk(command)),
         Command::Workflow(command) => block_on(workflows::workflow(command)),
         Command::Queue(command) => block_on(queues::queue(command)),
         Command::Limits(args) => block_on(queues::limits(args)),

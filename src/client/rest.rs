@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
 use crate::settings::{Limits, QueueSettings, ScheduleSpec};
-use crate::task::{Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition};
+use crate::task::{
+    FilterSpec, Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition,
+};
 use crate::wire::{
-    CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, ScheduleList, ScheduleView, Stats,
-    TaskList, WorkerList, WorkerView, WorkflowView,
+    BulkBody, BulkChanged, CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, ScheduleList,
+    ScheduleView, Stats, TaskList, WorkerList, WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -232,6 +234,30 @@ impl Client {
     /// Changes a task that waits.
     pub async fn update(&self, task_id: TaskId, patch: &TaskPatch) -> Result<TaskView, ClientError> {
         self.call(self.request(Method::PATCH, &format!("tasks/{task_id}")).json(patch)).await
+    }
+
+    /// Cancels the tasks that a filter means, up to 10,000 in a call, or says how many these would be.
+    pub async fn cancel_many(
+        &self,
+        filter: FilterSpec,
+        reason: Option<&str>,
+        dry_run: bool,
+    ) -> Result<BulkChanged, ClientError> {
+        self.many("cancel", BulkBody { filter, dry_run, reason: reason.map(str::to_owned) }).await
+    }
+
+    /// Runs those again that failed or were cancelled.
+    pub async fn retry_many(&self, filter: FilterSpec, dry_run: bool) -> Result<BulkChanged, ClientError> {
+        self.many("retry", BulkBody { filter, dry_run, reason: None }).await
+    }
+
+    /// Deletes those that are final.
+    pub async fn delete_many(&self, filter: FilterSpec, dry_run: bool) -> Result<BulkChanged, ClientError> {
+        self.many("delete", BulkBody { filter, dry_run, reason: None }).await
+    }
+
+    async fn many(&self, action: &str, body: BulkBody) -> Result<BulkChanged, ClientError> {
+        self.call(self.request(Method::POST, &format!("tasks/{action}")).json(&body)).await
     }
 
     /// Deletes a final task.

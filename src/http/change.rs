@@ -11,9 +11,11 @@ use super::caller::Caller;
 use super::path::Path;
 use super::query::NoQuery;
 use super::read::{record, task_id};
+use super::splice;
 use super::state::App;
+use crate::hub::{BULK_MAX, BulkAction, Changed, Principal};
 use crate::task::{Status, TaskPatch};
-use crate::wire::{CancelBody, Problem, RetryBody};
+use crate::wire::{BulkBody, BulkChanged, CancelBody, Problem, RetryBody};
 
 /// `POST /api/v1/tasks/{id}/cancel`.
 pub(super) async fn cancel(
@@ -38,6 +40,47 @@ pub(super) async fn retry(
 ) -> Result<Response, Problem> {
     let task = app.hub.retry_as(&who, task_id(&id)?, payload).await?;
     Ok(record(StatusCode::OK, task.to_json()))
+}
+
+/// `POST /api/v1/tasks/cancel`.
+pub(super) async fn cancel_many(
+    State(app): State<Arc<App>>,
+    Caller(who): Caller,
+    _: NoQuery,
+    JsonBody(body): JsonBody<BulkBody>,
+) -> Result<Response, Problem> {
+    many(&app, &who, BulkAction::Cancel, body).await
+}
+
+/// `POST /api/v1/tasks/retry`.
+pub(super) async fn retry_many(
+    State(app): State<Arc<App>>,
+    Caller(who): Caller,
+    _: NoQuery,
+    JsonBody(body): JsonBody<BulkBody>,
+) -> Result<Response, Problem> {
+    many(&app, &who, BulkAction::Retry, body).await
+}
+
+/// `POST /api/v1/tasks/delete`.
+pub(super) async fn delete_many(
+    State(app): State<Arc<App>>,
+    Caller(who): Caller,
+    _: NoQuery,
+    JsonBody(body): JsonBody<BulkBody>,
+) -> Result<Response, Problem> {
+    many(&app, &who, BulkAction::Delete, body).await
+}
+
+async fn many(app: &App, who: &Principal, action: BulkAction, body: BulkBody) -> Result<Response, Problem> {
+    let BulkBody { filter, dry_run, reason } = body;
+    if reason.is_some() && action != BulkAction::Cancel {
+        return Err(Problem::wrong("reason", "must stand where tasks are cancelled only"));
+    }
+    let filter = filter.checked().map_err(|invalid| Problem::from(invalid.within("filter")))?;
+    let done = app.hub.bulk(who, action, filter, reason, dry_run, BULK_MAX).await?;
+    let Changed { matched, changed, more } = done;
+    Ok(splice::json_of(&BulkChanged { matched, changed, more }))
 }
 
 /// `PATCH /api/v1/tasks/{id}`.

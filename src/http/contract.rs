@@ -10,8 +10,9 @@ use super::routes;
 use crate::settings::UserLimits;
 use crate::task::{FilterSpec, NewTask, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
 use crate::wire::{
-    BatchBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp, LiveSays,
-    LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats, WorkerSays,
+    BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
+    LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats,
+    WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -137,6 +138,7 @@ fn bodies_are_documented_field_by_field() {
         ("Progress", fields::<Progress>()),
         ("BatchBody", fields::<BatchBody>()),
         ("CancelBody", fields::<CancelBody>()),
+        ("BulkBody", fields::<BulkBody>()),
         ("NoBody", fields::<NoBody>()),
         ("RetryBody", fields::<RetryBody>()),
         ("TaskPatch", fields::<TaskPatch>()),
@@ -190,6 +192,7 @@ fn examples_of_bodies_are_taken() {
                 "NewWorkflow" => check::<NewWorkflow>(example),
                 "BatchBody" => check::<BatchBody>(example),
                 "CancelBody" => check::<CancelBody>(example),
+                "BulkBody" => check::<BulkBody>(example),
                 "NoBody" => check::<NoBody>(example),
                 "RetryBody" => check::<RetryBody>(example),
                 "TaskPatch" => check::<TaskPatch>(example),

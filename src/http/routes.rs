@@ -42,6 +42,9 @@ macro_rules! table {
 table! {
     POST   "/api/v1/tasks"                                  submit::one,
     POST   "/api/v1/tasks/batch"                            submit::batch,
+    POST   "/api/v1/tasks/cancel"                           change::cancel_many,
+    POST   "/api/v1/tasks/retry"                            change::retry_many,
+    POST   "/api/v1/tasks/delete"                           change::delete_many,
     GET    "/api/v1/tasks"                                  read::list,
     GET    "/api/v1/tasks/{id}"                             read::one,
     PATCH  "/api/v1/tasks/{id}"                             change::update,

@@ -83,7 +83,7 @@ pub(super) async fn purge(
     _: NoQuery,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let crate::hub::Purged { matched, changed } = app.hub.purge_queue(&who, known(&name)?).await?;
+    let crate::hub::Changed { matched, changed, .. } = app.hub.purge_queue(&who, known(&name)?).await?;
     Ok(splice::json_of(&Purged { matched, changed }))
 }
 

@@ -7,6 +7,7 @@
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
 
 mod board;
+mod bulk;
 mod clock;
 mod expire;
 mod handle;
@@ -38,9 +39,10 @@ use crate::task::{Name, TaskId};
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
 pub use crate::engine::{Accepts, Link, Quota, Refusal, Report, SubmitKey, WorkerState};
 pub use crate::store::{LogRange, Order, Page, Query, Stored};
+pub use bulk::{BULK_MAX, BulkAction, Changed};
 pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
-pub use settings::{Purged, SettingLines};
+pub use settings::SettingLines;
 pub use shared::Ended;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 pub use workflows::WholeWorkflow;

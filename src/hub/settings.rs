@@ -12,18 +12,16 @@ use parking_lot::RwLock;
 
 use crate::engine::{Answer, Command, Refusal};
 use crate::settings::{LIMITS_NAME, Limits, QueueSettings, Setting, SettingId, SettingKind, SettingValue};
-use crate::store::{Order, Query, SettingEntry};
-use crate::task::{Filter, Name, Pattern, PatternSet, Status};
+use crate::store::SettingEntry;
+use crate::task::{Filter, Name, Pattern, PatternSet};
 use crate::wire::{QueueStats, QueueView};
 
+use super::bulk::{BulkAction, Changed};
 use super::inbox::Bound;
 use super::{Hub, HubError, Principal};
 
 /// So many deletions are remembered.
 const DELETED_MAX: usize = 1_000;
-/// Tasks that are looked for and cancelled at once.
-const PURGE_STEP: usize = 500;
-
 pub(super) struct SettingsBoard(RwLock<State>);
 
 #[derive(Default)]
@@ -119,13 +117,6 @@ impl SettingsBoard {
     }
 }
 
-/// How many tasks a purge met, and how many of them it cancelled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
-    pub matched: u64,
-    pub changed: u64,
-}
-
 impl Hub {
     /// The newest record of each setting, or what changed after a `rev` that was given by this.
     pub fn setting_lines(&self, since: Option<u64>) -> SettingLines {
@@ -180,44 +171,10 @@ impl Hub {
     }
 
     /// Cancels what does not run of a queue and was there when it was called.
-    pub async fn purge_queue(&self, who: &Principal, name: Name) -> Result<Purged, HubError> {
+    pub async fn purge_queue(&self, who: &Principal, name: Name) -> Result<Changed, HubError> {
         self.check_queue(&name)?;
-        let filter = Filter {
-            queue: Some(PatternSet::new(vec![Pattern::Exact(name)])),
-            status: Some([Status::Waiting, Status::Scheduled, Status::Pending].into()),
-            ..Filter::default()
-        };
-        let mut query = Query {
-            filter,
-            text: None,
-            created_after: None,
-            created_before: None,
-            order: Order::NewestFirst,
-            beyond: None,
-            limit: PURGE_STEP,
-        };
-        let mut purged = Purged::default();
-        loop {
-            let page = self.find(query.clone()).await?;
-            query.beyond = page.tasks.last().map(|(task_id, _)| *task_id).or(query.beyond);
-            let cancels = page.tasks.iter().map(|(task_id, _)| self.cancel_waiting(who, *task_id));
-            for cancelled in futures::future::join_all(cancels).await {
-                purged.matched += 1;
-                purged.changed += u64::from(cancelled?);
-            }
-            if !page.more {
-                return Ok(purged);
-            }
-        }
-    }
-
-    /// Cancels a task unless it runs by now. Answers whether it did.
-    async fn cancel_waiting(&self, _who: &Principal, task_id: crate::task::TaskId) -> Result<bool, HubError> {
-        match self.ask(Command::CancelWaiting { task_id, reason: "purged".into() }, Bound::Held).await {
-            Ok(_) => Ok(true),
-            Err(HubError::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let filter = Filter { queue: Some(PatternSet::new(vec![Pattern::Exact(name)])), ..Filter::default() };
+        self.bulk(who, BulkAction::Purge, filter, Some("purged".into()), false, usize::MAX).await
     }
 
     /// The limits of users.
@@ -309,9 +266,9 @@ mod tests {
         let ids = hub.submit_all(&who, vec![NewTask::new("t"); 2], None).await.unwrap().task_ids;
         let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
         hub.claim(Name::new("w"), accepts, 1, Duration::ZERO).await.unwrap();
-        assert!(!hub.cancel_waiting(&who, ids[0]).await.unwrap(), "it runs");
-        assert!(hub.cancel_waiting(&who, ids[1]).await.unwrap());
-        assert!(!hub.cancel_waiting(&who, ids[1]).await.unwrap(), "it is cancelled already");
+        assert!(!hub.one(&who, BulkAction::Purge, ids[0], None).await.unwrap(), "it runs");
+        assert!(hub.one(&who, BulkAction::Purge, ids[1], None).await.unwrap());
+        assert!(!hub.one(&who, BulkAction::Purge, ids[1], None).await.unwrap(), "it is cancelled already");
         // What is set takes a number too, which everybody is shown.
         let (queue, _) = hub.set_queue(&who, Name::new("q"), QueueSettings::default()).await.unwrap();
         assert_eq!(queue.rev, Some(hub.rev()));

@@ -15,9 +15,9 @@ pub use live::{
 };
 pub use problem::{Code, Problem};
 pub use rest::{
-    AttemptAnswer, BATCH_LEN_MAX, BatchBody, CancelBody, ClaimBody, Claimed, History, LimitsBody, LogList, OtherStats,
-    Purged, QueueBody, QueueList, QueueStats, QueueView, Rates, RetryBody, Stats, TaskCounts, TaskList, TaskResult,
-    WorkerList, WorkerRunning, WorkerView, WorkflowView,
+    AttemptAnswer, BATCH_LEN_MAX, BatchBody, BulkBody, BulkChanged, CancelBody, ClaimBody, Claimed, History,
+    LimitsBody, LogList, OtherStats, Purged, QueueBody, QueueList, QueueStats, QueueView, Rates, RetryBody, Stats,
+    TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView, WorkflowView,
 };
 pub use schedules::{LastRunView, SCHEDULES_LEN_MAX, ScheduleBody, ScheduleList, ScheduleView};
 pub use worker::{

@@ -6,7 +6,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::settings::{FairBy, LIMITED_USERS_MAX, QueueSettings, UserLimits};
-use crate::task::{self, Failure, Json, LogLine, Name, NewTask, Status, TaskId, TaskView, Timestamp, Transition};
+use crate::task::{
+    self, Failure, FilterSpec, Json, LogLine, Name, NewTask, Status, TaskId, TaskView, Timestamp, Transition,
+};
 
 use super::worker::patterns;
 use super::{HandOut, Held};
@@ -32,6 +34,29 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NewTask>, D::
 pub struct CancelBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// `POST /tasks/cancel`, `/tasks/retry` and `/tasks/delete`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BulkBody {
+    /// Which tasks; of these, those that it can be done to.
+    pub filter: FilterSpec,
+    /// Nothing is done: only how many it would be is told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Of a cancellation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a call on many tasks did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkChanged {
+    pub matched: u64,
+    pub changed: u64,
+    /// There are more: the call is to be made again.
+    pub more: bool,
 }
 
 /// `POST /tasks/{id}/retry`.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod browser;
+mod bulk;
 mod cancel;
 mod client;
 mod command_line;
