@@ -391,8 +391,10 @@ impl World {
     pub fn push(&mut self, command: Command, from: From) {
         if let Command::Heard { worker_id } = &command {
             let lived_at_most = self.awake + self.unnoticed + (self.time - self.looked - self.absent);
-            // A lease that ran out before the hub was stopped may be over, whatever is said while nothing is read.
-            let was_over = |said: &u64| lived_at_most - said >= self.mix.options.lease_ms;
+            // A lease that ran out before the hub was stopped may be over, whatever is said while nothing is read; or one that
+            // ran out in the first moments of that, which may count.
+            let lease_ms = self.mix.options.lease_ms;
+            let was_over = |said: &u64| lived_at_most + late_ms(lease_ms) - said >= lease_ms;
             if self.time >= self.hears_at || !self.said.get(worker_id).is_none_or(was_over) {
                 self.said.insert(worker_id.clone(), lived_at_most);
             }
