@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::HubArgs;
 use super::outcome::{Outcome, print, print_json, tell};
 use super::tables::{self, Look};
-use crate::settings::{FairBy, QueueSettings, UserLimits};
+use crate::settings::{FairBy, QueueSettings, Rate, RateBy, UserLimits};
 use crate::wire::QueueView;
 
 #[derive(Debug, Subcommand)]
@@ -58,6 +58,12 @@ pub(super) struct SetArgs {
     /// The most of one user, or none
     #[arg(long, value_name = "N", value_parser = limit)]
     user_concurrency: Option<Limit>,
+    /// The most that are handed out within a while, such as 100/1m; or none
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    rate: Option<RateArg>,
+    /// Whose hand-outs are counted together: those of the queue, of each key or of each user
+    #[arg(long, value_name = "WHOM", value_parser = rate_by)]
+    rate_by: Option<RateBy>,
     /// Between whom its hand-outs are shared in turn: user, key or none
     #[arg(long, value_name = "WHOM", value_parser = fair_by)]
     fair_by: Option<FairBy>,
@@ -86,6 +92,42 @@ fn ageing(text: &str) -> Result<Ageing, String> {
     match text {
         "none" => Ok(Ageing(None)),
         _ => humantime::parse_duration(text).map(|time| Ageing(Some(time))).map_err(|why| why.to_string()),
+    }
+}
+
+/// So many in so many milliseconds, or none.
+#[derive(Clone, Copy, Debug)]
+struct RateArg(Option<(u32, u64)>);
+
+fn rate(text: &str) -> Result<RateArg, String> {
+    if text == "none" {
+        return Ok(RateArg(None));
+    }
+    let (limit, time) = text.split_once('/').ok_or("a rate is a number and a time, such as 100/1m, or none")?;
+    let limit = limit.trim().parse().map_err(|_| "before the slash there is a number")?;
+    let time = humantime::parse_duration(time.trim()).map_err(|why| why.to_string())?;
+    Ok(RateArg(Some((limit, u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))))
+}
+
+fn rate_by(text: &str) -> Result<RateBy, String> {
+    match text {
+        "queue" => Ok(RateBy::Queue),
+        "key" => Ok(RateBy::Key),
+        "user" => Ok(RateBy::User),
+        _ => Err("it is queue, key or user".into()),
+    }
+}
+
+/// The rate that a queue is to have, which has this one.
+fn new_rate(known: Option<Rate>, asked: Option<RateArg>, by: Option<RateBy>) -> Result<Option<Rate>, super::Failed> {
+    let rate = match asked {
+        Some(RateArg(rate)) => rate,
+        None => known.map(|rate| (rate.limit, rate.per_ms)),
+    };
+    let by_before = known.map(|rate| rate.by).unwrap_or_default();
+    match (rate, by) {
+        (None, Some(_)) => Err(super::Failed::usage("--rate-by needs a --rate")),
+        (rate, by) => Ok(rate.map(|(limit, per_ms)| Rate { limit, per_ms, by: by.unwrap_or(by_before) })),
     }
 }
 
@@ -134,6 +176,7 @@ async fn set(args: SetArgs) -> Result<(), super::Failed> {
         concurrency: args.concurrency.map_or(known.concurrency, |Limit(limit)| limit),
         key_concurrency: args.key_concurrency.unwrap_or(known.key_concurrency),
         user_concurrency: args.user_concurrency.map_or(known.user_concurrency, |Limit(limit)| limit),
+        rate: new_rate(known.rate, args.rate, args.rate_by)?,
         fair_by: args.fair_by.unwrap_or(known.fair_by),
         ageing_ms: args.ageing.map_or(known.ageing_ms, |Ageing(time)| time.map(|time| time.as_millis() as u64)),
         paused: known.paused,

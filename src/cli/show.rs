@@ -297,6 +297,12 @@ pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
                 let user = task.user_id.as_ref().map_or("", |user| user.as_str());
                 format!("{running} of user {user:?} run, and {limit} may at a time")
             }
+            WaitsFor::Rate { until } => format!(
+                "as many were handed out as the rate of queue {} allows: the next from {} on, in {}",
+                task.queue,
+                moment(*until),
+                span(until.millis_since(now))
+            ),
             WaitsFor::NoWorker => {
                 format!("no worker is connected that takes tasks of type {} in queue {}", task.task_type, task.queue)
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::show::{self, Table};
-use crate::settings::{FairBy, Limits, UserLimits};
+use crate::settings::{FairBy, Limits, Rate, RateBy, UserLimits};
 use crate::task::{Status, TaskId, TaskView, Timestamp, Transition};
 use crate::wire::{QueueStats, QueueView, ScheduleView, Stats, WorkerView, WorkflowView};
 
@@ -169,8 +169,20 @@ pub(super) fn stats(stats: &Stats, look: Look) -> String {
 
 /// `queue`: a line a queue.
 pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
-    let heads =
-        ["QUEUE", "RUNNING", "READY", "SCHEDULED", "WAITING", "AT ONCE", "A USER", "A KEY", "FAIR BY", "AGEING", ""];
+    let heads = [
+        "QUEUE",
+        "RUNNING",
+        "READY",
+        "SCHEDULED",
+        "WAITING",
+        "AT ONCE",
+        "A USER",
+        "A KEY",
+        "RATE",
+        "FAIR BY",
+        "AGEING",
+        "",
+    ];
     let mut table = Table::new(&heads, &[1, 2, 3, 4, 5, 6, 7]);
     let number = |limit: Option<u32>| limit.map(|limit| limit.to_string()).unwrap_or_default();
     for QueueView { name, settings, tasks, .. } in queues {
@@ -183,6 +195,7 @@ pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
             number(settings.concurrency),
             number(settings.user_concurrency),
             settings.key_concurrency.to_string(),
+            settings.rate.as_ref().map(rate).unwrap_or_default(),
             match settings.fair_by {
                 FairBy::None => "",
                 FairBy::User => "user",
@@ -194,6 +207,15 @@ pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
         ]);
     }
     table.text(look.width)
+}
+
+fn rate(Rate { limit, per_ms, by }: &Rate) -> String {
+    let whose = match by {
+        RateBy::Queue => "",
+        RateBy::Key => ", each key",
+        RateBy::User => ", each user",
+    };
+    format!("{limit} in {}{whose}", show::span(*per_ms))
 }
 
 /// `limits`: a line for all, and one for each user of whom something else is set.

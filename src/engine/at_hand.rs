@@ -60,6 +60,7 @@ impl Engine {
         }
         self.journal.clear();
         self.quotas.round_over();
+        self.rates_round_over();
         self.consequences.round_over();
         self.forget_leaving();
         if !self.consequences.is_empty() {

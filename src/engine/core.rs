@@ -16,6 +16,7 @@ use super::lanes::Lanes;
 use super::leases::Ending;
 use super::private::Journal;
 use super::quotas::Quotas;
+use super::rates::Rates;
 use super::schedules::Unfinished;
 use super::timers::{Alarm, Timers};
 use super::workers::Worker;
@@ -91,6 +92,7 @@ pub struct Engine {
     pub(super) set_counts: HashMap<SettingKind, usize>,
     pub(super) keyed: Keyed,
     pub(super) quotas: Quotas,
+    pub(super) rates: Rates,
     pub(super) dependencies: Dependencies,
     pub(super) consequences: Consequences,
     /// The tasks of workflows, counted. Of each that is not final, and of some that are.
@@ -147,6 +149,7 @@ impl Engine {
             set_counts: HashMap::new(),
             keyed: Keyed::default(),
             quotas: Quotas::default(),
+            rates: Rates::default(),
             dependencies: Dependencies::default(),
             consequences: Consequences::default(),
             parts: HashMap::default(),
@@ -289,6 +292,7 @@ impl Engine {
             Alarm::Silence(task_id) => self.check_silence(*task_id, cx),
             Alarm::CancelGrace(task_id) => self.cancel_ignored(*task_id, cx),
             Alarm::Deadline(task_id) => self.deadline_over(*task_id, cx),
+            Alarm::Rate(window) => self.look_at_window(*window, cx.now),
             Alarm::StartBy(task_id) => self.never_started(*task_id, cx),
             Alarm::Schedule(name) => self.make_due(name, cx),
         }
@@ -334,7 +338,9 @@ impl Engine {
             ..Run::default()
         }));
         let task = self.step(Some(task_id), Step::new(task, Event::Running), cx);
-        self.lanes.serve(&task, &mut self.groups);
+        if let Some((limit, rate)) = self.lanes.serve(&task, &mut self.groups) {
+            self.count_hand_out(&task, limit, rate, cx);
+        }
         match slot {
             Slot::Worker(worker_id) => cx.batch.notices.push(Notice::Run { worker_id, task }),
             Slot::Claim(ticket) => self.give_to_claim(ticket, task, cx.now),

@@ -32,12 +32,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::settings::{self, FairBy, QueueSettings};
+use crate::settings::{self, FairBy, QueueSettings, Rate, RateBy};
 use crate::task::{Name, Task, TaskId};
 
 use super::buckets::{Bucket, BucketId, BucketName, Head, Lane, LaneId, Party, Place, QueueId, Rank, Ready};
 use super::groups::{GroupId, WorkerGroups};
-use super::limits::{LimitId, Limits};
+use super::limits::{IsOpen, LimitId, Limits};
 use super::slab::Slab;
 
 /// Empty lanes that are kept because they will fill again soon. Beyond this, an empty lane is dropped.
@@ -71,6 +71,10 @@ pub(super) struct Queue {
     pub(super) running: u32,
     /// Attempts that keep a key though they are over for the hub.
     stuck: u32,
+    /// As many were handed out as its rate allows.
+    rate_reached: bool,
+    /// Windows in which something of it counts.
+    windows: u32,
     open: bool,
     pub(super) lanes: Vec<LaneId>,
     /// Of a queue that is shared out: those that have something ready.
@@ -100,8 +104,19 @@ impl Queue {
         BucketName { user: task.user_id.clone().filter(|_| self.by_user), key: task.concurrency_key().cloned() }
     }
 
+    /// The limit of its rate that tasks of this user and key are under.
+    fn limit_of_rate(&self, id: QueueId, user: Option<&Name>, key: Option<&Name>) -> Option<(LimitId, Rate)> {
+        let rate = self.settings.rate?;
+        let limit = match rate.by {
+            RateBy::Queue => LimitId::Rate(id),
+            RateBy::User => LimitId::RateUser(id, user?.clone()),
+            RateBy::Key => LimitId::RateKey(id, key?.clone()),
+        };
+        Some((limit, rate))
+    }
+
     fn may_run(&self) -> bool {
-        !self.settings.paused && self.settings.concurrency.is_none_or(|max| self.running < max)
+        !self.settings.paused && !self.rate_reached && self.settings.concurrency.is_none_or(|max| self.running < max)
     }
 }
 
@@ -181,7 +196,7 @@ impl Lanes {
     pub(super) fn begin(&mut self, task: &Task, groups: &mut WorkerGroups) {
         let queue_id = self.queue_for(&task.queue);
         self.queues[queue_id.0].running += 1;
-        for (limit, max) in self.limits_of(queue_id, task.user_id.as_ref(), task.concurrency_key()) {
+        for (limit, max) in self.limits_of_running(queue_id, task.user_id.as_ref(), task.concurrency_key()) {
             self.begin_under(&limit, max);
         }
         self.update_open(queue_id, groups);
@@ -193,7 +208,7 @@ impl Lanes {
         let Some(&queue_id) = self.queue_ids.get(&task.queue) else { return };
         self.queues[queue_id.0].running -= 1;
         // First under all of them: else what one has room for would be moved to the next, to come back from there at once.
-        let limits = self.limits_of(queue_id, task.user_id.as_ref(), task.concurrency_key());
+        let limits = self.limits_of_running(queue_id, task.user_id.as_ref(), task.concurrency_key());
         let opened: Vec<_> = limits.map(|(limit, _)| (self.limits.end(&limit), limit)).collect();
         for (lanes, limit) in opened {
             lanes.into_iter().for_each(|id| self.list_blocked(&limit, id));
@@ -221,9 +236,9 @@ impl Lanes {
         self.drop_queue(queue_id, groups);
     }
 
-    /// A task was handed out: its party has had its turn.
-    pub(super) fn serve(&mut self, task: &Task, groups: &mut WorkerGroups) {
-        let Some(&queue_id) = self.queue_ids.get(&task.queue) else { return };
+    /// A task was handed out: its party has had its turn. Answers the rate that it counts under.
+    pub(super) fn serve(&mut self, task: &Task, groups: &mut WorkerGroups) -> Option<(LimitId, Rate)> {
+        let queue_id = *self.queue_ids.get(&task.queue)?;
         let queue = &mut self.queues[queue_id.0];
         if queue.is_shared() {
             queue.turns += 1;
@@ -231,6 +246,47 @@ impl Lanes {
             self.set_turn(queue_id, &party, turn);
             self.tell(groups);
         }
+        self.queues[queue_id.0].limit_of_rate(queue_id, task.user_id.as_ref(), task.concurrency_key())
+    }
+
+    /// So many hand-outs count under a rate of so many.
+    pub(super) fn set_handed_out(&mut self, limit: &LimitId, count: u32, max: u32, groups: &mut WorkerGroups) {
+        if let LimitId::Rate(queue_id) = limit {
+            self.queues[queue_id.0].rate_reached = count >= max;
+            return self.update_open(*queue_id, groups);
+        }
+        let Some((IsOpen(is_open), lanes)) = self.limits.set(limit, max, count) else { return };
+        match is_open {
+            true => lanes.into_iter().for_each(|id| self.list_blocked(limit, id)),
+            false => self.touched.extend(lanes),
+        }
+        self.tell(groups);
+    }
+
+    /// A window of a rate is there: the number of its queue stays.
+    pub(super) fn hold_queue(&mut self, id: QueueId) {
+        self.queues[id.0].windows += 1;
+    }
+
+    pub(super) fn release_queue(&mut self, id: QueueId, groups: &mut WorkerGroups) {
+        self.queues[id.0].windows -= 1;
+        self.drop_queue(id, groups);
+    }
+
+    /// The limit of the rate of a queue.
+    pub(super) fn limit_of_rate(&mut self, queue: &Name, by: RateBy, name: Option<Name>) -> LimitId {
+        let id = self.queue_for(queue);
+        match (by, name) {
+            (RateBy::User, Some(user)) => LimitId::RateUser(id, user),
+            (RateBy::Key, Some(key)) => LimitId::RateKey(id, key),
+            _ => LimitId::Rate(id),
+        }
+    }
+
+    /// The rate that a limit is of, as it is set now.
+    pub(super) fn rate_under(&self, limit: &LimitId) -> Option<Rate> {
+        let (by, _) = limit.rate()?;
+        self.queues[limit.queue()?.0].settings.rate.filter(|rate| rate.by == by)
     }
 
     /// Shows a new group the head of every lane that it takes.
@@ -298,12 +354,26 @@ impl Lanes {
 
     fn set_of(&self, name: &Name) -> (Arc<QueueSettings>, bool) {
         let settings = self.set_queues.get(name).cloned().unwrap_or_default();
-        let by_user = settings.fair_by == FairBy::User || settings.user_concurrency.is_some() || self.users_limited;
+        let by_rate = settings.rate.is_some_and(|rate| rate.by == RateBy::User);
+        let by_user =
+            settings.fair_by == FairBy::User || settings.user_concurrency.is_some() || self.users_limited || by_rate;
         (settings, by_user)
     }
 
-    /// The limits that tasks of this user and key are under, in a queue, each with how many may run.
+    /// The limits that tasks of this user and key are under, in a queue, each with how many there may be.
     pub(super) fn limits_of(
+        &self,
+        queue_id: QueueId,
+        user: Option<&Name>,
+        key: Option<&Name>,
+    ) -> impl Iterator<Item = (LimitId, u32)> + use<> {
+        let of_rate = self.queues[queue_id.0].limit_of_rate(queue_id, user, key);
+        let of_rate = of_rate.filter(|(_, rate)| rate.by != RateBy::Queue).map(|(limit, rate)| (limit, rate.limit));
+        self.limits_of_running(queue_id, user, key).chain(of_rate)
+    }
+
+    /// Those of them that count what runs.
+    fn limits_of_running(
         &self,
         queue_id: QueueId,
         user: Option<&Name>,
@@ -489,6 +559,8 @@ impl Lanes {
             by_user,
             running: 0,
             stuck: 0,
+            rate_reached: false,
+            windows: 0,
             open: true,
             lanes: Vec::new(),
             parties: HashMap::new(),
@@ -512,7 +584,10 @@ impl Lanes {
 
     fn drop_queue(&mut self, id: QueueId, groups: &mut WorkerGroups) {
         let queue = &self.queues[id.0];
-        if queue.lanes.is_empty() && queue.running + queue.stuck == 0 && self.queue_ids.len() > EMPTY_LANES_MAX {
+        if queue.lanes.is_empty()
+            && queue.running + queue.stuck + queue.windows == 0
+            && self.queue_ids.len() > EMPTY_LANES_MAX
+        {
             self.queue_ids.remove(&queue.name);
             self.queues.remove(id.0);
             // The number is another queue's the next time.

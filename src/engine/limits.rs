@@ -1,16 +1,17 @@
-//! How many tasks of one user or one key run at once, and who waits for that.
+//! How many tasks of one user or one key run at once, or are handed out within a while, and who waits for that.
 //!
-//! A *limit* counts running tasks. While it is full, what it holds back is *blocked*: the buckets of ready tasks that are
+//! A *limit* counts running tasks; that of a rate counts hand-outs, for as long as [`rates`](super::rates) says. While it is full, what it holds back is *blocked*: the buckets of ready tasks that are
 //! under it ([`lanes`](super::lanes)), by lane, best first. A limit that blocks nothing and counts nothing is not kept, so
 //! that users and keys of the past cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::settings::RateBy;
 use crate::task::Name;
 
 use super::buckets::{BucketId, LaneId, QueueId, Rank};
 
-/// Whose running tasks are counted together.
+/// Whose tasks are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum LimitId {
     /// A user's, over all queues.
@@ -19,6 +20,36 @@ pub(super) enum LimitId {
     QueueUser(QueueId, Name),
     /// Those of a `concurrency_key`, in one queue.
     QueueKey(QueueId, Name),
+    /// What was handed out of a queue. It blocks nothing by itself: a queue is closed as a whole.
+    Rate(QueueId),
+    /// What was handed out of a user, in one queue.
+    RateUser(QueueId, Name),
+    /// What was handed out of a `concurrency_key`, in one queue.
+    RateKey(QueueId, Name),
+}
+
+impl LimitId {
+    /// The queue, where it is of one.
+    pub(super) fn queue(&self) -> Option<QueueId> {
+        match self {
+            LimitId::User(_) => None,
+            LimitId::QueueUser(id, _)
+            | LimitId::QueueKey(id, _)
+            | LimitId::Rate(id)
+            | LimitId::RateUser(id, _)
+            | LimitId::RateKey(id, _) => Some(*id),
+        }
+    }
+
+    /// Whose hand-outs it counts, where it is the limit of a rate.
+    pub(super) fn rate(&self) -> Option<(RateBy, Option<Name>)> {
+        match self {
+            LimitId::Rate(_) => Some((RateBy::Queue, None)),
+            LimitId::RateUser(_, user) => Some((RateBy::User, Some(user.clone()))),
+            LimitId::RateKey(_, key) => Some((RateBy::Key, Some(key.clone()))),
+            LimitId::User(_) | LimitId::QueueUser(..) | LimitId::QueueKey(..) => None,
+        }
+    }
 }
 
 struct Limit {
@@ -38,6 +69,9 @@ impl Limit {
         self.running < self.max
     }
 }
+
+/// Whether a limit has room.
+pub(super) struct IsOpen(pub(super) bool);
 
 /// All limits that count or block something.
 #[derive(Default)]
@@ -86,6 +120,21 @@ impl Limits {
         let lanes = if opened { limit.blocked.keys().copied().collect() } else { Vec::new() };
         self.drop_unused(id);
         lanes
+    }
+
+    /// So many count under the limit of a rate. Answers whether it has room where it had none, or the other way round, and the
+    /// lanes that are to be looked at for that.
+    pub(super) fn set(&mut self, id: &LimitId, max: u32, count: u32) -> Option<(IsOpen, Vec<LaneId>)> {
+        let limit = self.0.entry(id.clone()).or_insert_with(|| Limit::new(max));
+        let was_open = limit.is_open();
+        limit.running = count;
+        let changed = match (was_open, limit.is_open()) {
+            (true, false) => Some((IsOpen(false), limit.blocked.keys().chain(&limit.heads).copied().collect())),
+            (false, true) => Some((IsOpen(true), limit.blocked.keys().copied().collect())),
+            _ => None,
+        };
+        self.drop_unused(id);
+        changed
     }
 
     /// A bucket waits for a limit that is full.

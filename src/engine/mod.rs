@@ -49,6 +49,9 @@ mod private;
 #[cfg(test)]
 mod queue_tests;
 mod quotas;
+#[cfg(test)]
+mod rate_tests;
+mod rates;
 mod records;
 mod recover;
 mod reports;
@@ -76,7 +79,7 @@ mod workflows;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::settings::{Limits, QueueSettings, ScheduleSpec, Setting, SettingChange};
+use crate::settings::{HandOuts, Limits, QueueSettings, ScheduleSpec, Setting, SettingChange};
 use crate::task::{
     Change, Failure, Json, KeyEntry, Name, PatternSet, Submission, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
 };
@@ -373,6 +376,8 @@ pub struct Batch {
     pub settings: Vec<SettingChange>,
     pub notices: Vec<Notice>,
     pub keys: Vec<KeyEntry>,
+    /// What was handed out under a rate, in order of `rev`.
+    pub hand_outs: Vec<HandOuts>,
 }
 
 /// What a decision is made with, and where its outcome goes.

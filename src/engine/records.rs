@@ -65,6 +65,7 @@ impl Engine {
     /// Takes back everything a batch changed, because it could not be made durable. Claims that it answered stay
     /// answered: whoever waits for them is told.
     pub fn revert(&mut self, batch: Batch, now: Now) {
+        self.take_back_hand_outs(&batch.hand_outs);
         self.take_back(&mut { batch.changes }, &mut { batch.settings }, (0, 0), now);
         self.quotas.take_back(0);
         for key in &batch.keys {
@@ -92,7 +93,8 @@ impl Engine {
                 // Its number is given again.
                 self.journal.take(rev);
             } else if let Some(SettingChange { id, prev, .. }) = settings.pop() {
-                self.put_setting(id, prev);
+                self.put_setting(id, prev, now);
+                self.restore_windows(rev);
             }
             self.rev = rev - 1;
         }

@@ -39,7 +39,7 @@ impl Engine {
     ) -> (Engine, Batch) {
         let mut engine = Engine::new(options, rev, last_id, seed);
         for setting in settings {
-            engine.put_setting(setting.id(), Some(Arc::new(setting)));
+            engine.put_setting(setting.id(), Some(Arc::new(setting)), now);
         }
         engine.tasks.reserve(tasks.unfinished.len());
         let parts: Vec<Task> = tasks.relatives.iter().filter(|task| task.workflow_id().is_some()).cloned().collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::settings::Setting;
+use crate::settings::{HandOuts, Setting};
 use crate::task::{
     Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Submission, Task, TaskId, Timestamp,
 };
@@ -26,6 +26,8 @@ pub(super) struct EngineRig {
     pub(super) batch: Batch,
     /// What a store would look up.
     finals: Vec<Arc<Task>>,
+    /// What it would know of hand-outs.
+    hand_outs: Vec<HandOuts>,
     sessions: u64,
 }
 
@@ -43,6 +45,7 @@ impl EngineRig {
             clock: Clock::new(begin, begin, 0, options.lease_ms),
             batch: Batch::default(),
             finals: Vec::new(),
+            hand_outs: Vec::new(),
             sessions: 0,
         }
     }
@@ -100,6 +103,8 @@ impl EngineRig {
                 self.finals.push(task.clone());
             }
         }
+        self.hand_outs.extend(batch.hand_outs);
+        self.engine.handed_out(self.now);
         self.engine.shed();
         batch.notices
     }
@@ -116,14 +121,16 @@ impl EngineRig {
         let unfinished = self.engine.tasks().filter(|task| !task.status.is_final());
         let mut unfinished: Vec<Task> = unfinished.map(|task| Task::clone(task)).collect();
         unfinished.sort_by_key(|task| task.task_id);
-        self.clock = Clock::new(self.now.at, self.now.wall.plus_millis(1_000), 0, self.engine.options().lease_ms);
-        self.now = self.clock.look(self.now.wall.plus_millis(1_000), 0);
+        let (wall, mono) = (self.now.wall.plus_millis(1_000), self.now.mono + 1_000);
+        self.clock = Clock::new(self.now.at, wall, mono, self.engine.options().lease_ms);
+        self.now = self.clock.look(wall, mono);
         let last_id = unfinished.last().map(|task| task.task_id);
         let (options, rev) = (*self.engine.options(), self.engine.rev());
         let settings = self.engine.settings().map(|setting| Setting::clone(setting)).collect();
         let relatives = self.finals.iter().map(|task| Task::clone(task)).collect();
         let tasks = Tasks { unfinished, relatives };
         (self.engine, self.batch) = Engine::recover(options, rev, last_id, settings, tasks, 1, self.now);
+        self.engine.remember_hand_outs(self.hand_outs.clone(), self.now);
         self.commit();
     }
 

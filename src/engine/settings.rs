@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::settings::{
-    LIMITS_NAME, Limits, QueueSettings, SCHEDULES_MAX, SET_QUEUES_MAX, Setting, SettingChange, SettingId, SettingKind,
+    LIMITS_NAME, Limits, QueueSettings, Rate, RateBy, SCHEDULES_MAX, SET_QUEUES_MAX, Setting, SettingChange, SettingId, SettingKind,
     SettingValue,
 };
 use crate::task::{Invalid, Name, Status, Task};
 
 use super::core::Engine;
-use super::{Answer, Cx, Refusal};
+use super::{Answer, Cx, Now, Refusal};
 
 impl Engine {
     pub(super) fn set_queue(
@@ -68,12 +68,15 @@ impl Engine {
 
     pub(super) fn change_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>, cx: &mut Cx<'_>) {
         self.rev += 1;
-        let prev = self.put_setting(id.clone(), next.clone());
+        if id.0 == SettingKind::Queue {
+            self.save_windows(self.rev, &id.1);
+        }
+        let prev = self.put_setting(id.clone(), next.clone(), cx.now);
         cx.batch.settings.push(SettingChange { rev: self.rev, at: cx.now.at, id, prev, next });
     }
 
     /// Puts a setting in the place of another. Answers what stood there.
-    pub(super) fn put_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>) -> Option<Arc<Setting>> {
+    pub(super) fn put_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>, now: Now) -> Option<Arc<Setting>> {
         let prev = match next.clone() {
             Some(next) => self.settings.insert(id.clone(), next),
             None => self.settings.remove(&id),
@@ -95,12 +98,18 @@ impl Engine {
                 let (old, new) = (self.lanes.settings_of(&name), settings.clone().unwrap_or_default());
                 // Whether a queue is open is looked at again with each task; all else is where its tasks stand.
                 let (concurrency, paused) = (old.concurrency, old.paused);
-                let only_opens = *old == QueueSettings { concurrency, paused, ..QueueSettings::clone(&new) };
+                let is_whole = |rate: Option<Rate>| rate.is_none_or(|rate| rate.by == RateBy::Queue);
+                let rate = if is_whole(old.rate) && is_whole(new.rate) { old.rate } else { new.rate };
+                let only_opens = *old == QueueSettings { concurrency, paused, rate, ..QueueSettings::clone(&new) };
                 match only_opens {
-                    true => self.lanes.set_queue(&name, settings, &mut self.groups),
+                    true => {
+                        self.lanes.set_queue(&name, settings, &mut self.groups);
+                        self.rate_changed(&name, old.rate, new.rate, now);
+                    }
                     false => {
                         self.stand_anew(Some(&name.clone()), |engine| {
                             engine.lanes.set_queue(&name, settings, &mut engine.groups);
+                            engine.rate_changed(&name, old.rate, new.rate, now);
                         });
                     }
                 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::task::{Name, TaskId, Timestamp};
 
 use super::Now;
+use super::rates::WindowId;
 
 /// A rule that waits for a time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +27,8 @@ pub(super) enum Alarm {
     Deadline(TaskId),
     /// A task was not handed out in time.
     StartBy(TaskId),
+    /// Something may not count any more under a rate.
+    Rate(WindowId),
     /// A ready task has waited so long that there should be a worker for it.
     Unserved(TaskId),
     /// A schedule is due.

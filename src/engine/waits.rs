@@ -12,6 +12,7 @@ use super::core::Engine;
 use super::groups::WorkerGroups;
 use super::lanes::Lanes;
 use super::limits::LimitId;
+use super::rates::Rates;
 use super::{Link, Now};
 
 impl Engine {
@@ -31,7 +32,7 @@ impl Engine {
             }
             _ => return Vec::new(),
         };
-        let closed = if time.is_some() { Vec::new() } else { self.lanes.closed_by(task) };
+        let closed = if time.is_some() { Vec::new() } else { self.lanes.closed_by(task, &self.rates, now) };
         let then = match self.is_taken(task) {
             false => Some(WaitsFor::NoWorker),
             // Where it stands counts once nothing else is in its way.
@@ -58,7 +59,7 @@ impl Engine {
 
 impl Lanes {
     /// What closes a task's way beside its turn, the widest first.
-    fn closed_by(&self, task: &Task) -> Vec<WaitsFor> {
+    fn closed_by(&self, task: &Task, rates: &Rates, now: Now) -> Vec<WaitsFor> {
         let Some(&queue_id) = self.queue_ids.get(&task.queue) else { return Vec::new() };
         let queue = &self.queues[queue_id.0];
         let mut closed = Vec::new();
@@ -68,14 +69,22 @@ impl Lanes {
         if let Some(limit) = queue.settings.concurrency.filter(|max| queue.running >= *max) {
             closed.push(WaitsFor::QueueLimit { limit, running: queue.running });
         }
+        let until = |limit: &LimitId| {
+            // Where that is over, and only not looked at yet, it does not wait for it.
+            let left_ms =
+                rates.opens_at(limit, queue.settings.rate?)?.checked_sub(now.mono).filter(|left| *left > 0)?;
+            Some(WaitsFor::Rate { until: now.wall.plus_millis(left_ms) })
+        };
+        closed.extend(until(&LimitId::Rate(queue_id)));
         for (id, limit) in self.limits_of(queue_id, task.user_id.as_ref(), task.concurrency_key()) {
             if self.limits.is_open(&id) {
                 continue;
             }
             let running = self.limits.running(&id);
-            closed.push(match id {
-                LimitId::QueueKey(..) => WaitsFor::KeyLimit { limit, running },
-                LimitId::User(_) | LimitId::QueueUser(..) => WaitsFor::UserLimit { limit, running },
+            closed.extend(match id {
+                LimitId::QueueKey(..) => Some(WaitsFor::KeyLimit { limit, running }),
+                LimitId::User(_) | LimitId::QueueUser(..) => Some(WaitsFor::UserLimit { limit, running }),
+                LimitId::Rate(_) | LimitId::RateUser(..) | LimitId::RateKey(..) => until(&id),
             });
         }
         closed

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
-use crate::settings::UserLimits;
+use crate::settings::{Rate, UserLimits};
 use crate::task::{FilterSpec, NewTask, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
 use crate::wire::{
     BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
@@ -143,6 +143,7 @@ fn bodies_are_documented_field_by_field() {
         ("RetryBody", fields::<RetryBody>()),
         ("TaskPatch", fields::<TaskPatch>()),
         ("QueueBody", fields::<QueueBody>()),
+        ("Rate", fields::<Rate>()),
         ("Limits", fields::<LimitsBody>()),
         ("ScheduleBody", fields::<ScheduleBody>()),
         ("UserLimits", fields::<UserLimits>()),

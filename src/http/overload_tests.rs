@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::{App, router};
 use crate::config::ServeConfig;
 use crate::hub::{Accepts, Hub, HubError, LogRange, Missed, Principal, Pushed, Refusal, Report, Until};
-use crate::store::{Commit, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
+use crate::settings::HandOuts;
+use crate::store::{Commit, Count, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
 use crate::task::{
     Cancel, Digest, Filter, Json, KeyEntry, Level, Name, NewTask, PatternSet, Status, Task, TaskId, Timestamp,
 };
@@ -101,6 +102,14 @@ impl Store for Gated {
 
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.0.sweep(now, tombstones_before, rows_max)
+    }
+
+    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
+        self.0.hand_outs(now)
+    }
+
+    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.forget_hand_outs(until, mono, rows_max)
     }
 
     fn shrink(&mut self) -> Result<bool, StoreError> {

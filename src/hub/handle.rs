@@ -55,6 +55,9 @@ impl Hub {
             fastrand::u64(..),
             clock.look(),
         );
+        if recovered.damage.is_none() {
+            engine.remember_hand_outs(store.hand_outs(clock.count())?, clock.now());
+        }
         let batch = match recovered.damage.is_some() {
             // Nothing of it can be written, so nothing of it is shown.
             true => {

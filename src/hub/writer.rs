@@ -258,6 +258,9 @@ impl Writer {
                 self.publish(&commit, lines);
                 self.remember_payloads(&commit);
                 self.give_notice(std::mem::take(&mut batch.notices));
+                if !commit.hand_outs.is_empty() {
+                    self.engine.handed_out(self.shared.clock.now());
+                }
                 self.answer(outcomes, &commit);
                 self.more |= !self.parked.is_empty() && self.is_well();
                 for reply in aside_replies {
@@ -469,6 +472,7 @@ impl Writer {
         batch.changes = commit.changes.into_iter().map(|entry| entry.change).collect();
         batch.settings = commit.settings.into_iter().map(|entry| entry.change).collect();
         batch.keys = commit.keys;
+        batch.hand_outs = commit.hand_outs;
         self.engine.revert(batch, now);
         self.shared.unwritten.take_back(&commit.asides);
         for aside in commit.asides {

@@ -7,6 +7,7 @@
 mod cron;
 mod limits;
 mod queue;
+mod rate;
 mod schedule;
 mod timing;
 
@@ -19,6 +20,7 @@ use crate::task::{Name, Timestamp, read_strictly};
 pub use cron::CRON_BYTES_MAX;
 pub use limits::{LIMITED_USERS_MAX, Limits, UserLimits};
 pub use queue::{AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings, SET_QUEUES_MAX};
+pub use rate::{HandOuts, RATE_PER_MS_MAX, Rate, RateBy};
 pub use schedule::{
     CATCH_UP_MAX, CatchUp, EVERY_MS_MIN, JITTER_MS_MAX, LATE_MS, LastRun, Overlap, Plan, SCHEDULE_PAYLOAD_BYTES_MAX,
     SCHEDULES_MAX, Schedule, ScheduleSpec, ScheduleState, SkipReason, Skipped,
@@ -192,6 +194,7 @@ mod tests {
                 concurrency: Some(8),
                 key_concurrency: 2,
                 user_concurrency: Some(3),
+                rate: Some(Rate { limit: 100, per_ms: 60_000, by: RateBy::User }),
                 fair_by: FairBy::Key,
                 ageing_ms: Some(60_000),
                 paused: true,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::rate::Rate;
 use crate::task::{Invalid, saturated};
 
 /// The largest limit on what runs at once.
@@ -25,6 +26,9 @@ pub struct QueueSettings {
     /// The most tasks of one user that run at once.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub user_concurrency: Option<u32>,
+    /// The most tasks that are handed out within a while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
     /// Between whom the hand-outs are shared.
     pub fair_by: FairBy,
     /// So many milliseconds of being ready outweigh one priority; without, priority is strict.
@@ -40,6 +44,7 @@ impl Default for QueueSettings {
             concurrency: None,
             key_concurrency: 1,
             user_concurrency: None,
+            rate: None,
             fair_by: FairBy::None,
             ageing_ms: None,
             paused: false,
@@ -69,6 +74,7 @@ impl QueueSettings {
         limit("concurrency", self.concurrency)?;
         limit("key_concurrency", Some(self.key_concurrency))?;
         limit("user_concurrency", self.user_concurrency)?;
+        self.rate.as_ref().map_or(Ok(()), Rate::check).map_err(|invalid| invalid.within("rate"))?;
         range("ageing_ms", self.ageing_ms, AGEING_MS_MAX)?;
         Ok(())
     }
@@ -100,5 +106,6 @@ mod tests {
             check(&format!(r#"{{"{field}":1e30}}"#), Some(field));
         }
         check(r#"{"ageing_ms":0}"#, Some("ageing_ms"));
+        check(r#"{"rate":{"limit":0,"per_ms":1}}"#, Some("rate.limit"));
     }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::settings::{Setting, SettingChange};
+use crate::settings::{HandOuts, Setting, SettingChange};
 use crate::task::{
     Change, Digest, Filter, Json, KeyEntry, Links, LogLine, Status, Task, TaskId, TaskView, Timestamp, Transition,
 };
@@ -46,6 +46,8 @@ pub struct Commit {
     pub settings: Vec<SettingEntry>,
     /// Idempotency keys that now stand for tasks.
     pub keys: Vec<KeyEntry>,
+    /// What was handed out under rates, in order of `rev`.
+    pub hand_outs: Vec<HandOuts>,
     /// What is kept beside the records.
     pub asides: Vec<Aside>,
 }
@@ -53,6 +55,7 @@ pub struct Commit {
 impl Commit {
     /// Whether there is nothing to write down.
     pub fn is_empty(&self) -> bool {
+        // Hand-outs are changes too.
         self.changes.is_empty() && self.settings.is_empty() && self.keys.is_empty() && self.asides.is_empty()
     }
 
@@ -82,6 +85,15 @@ pub struct Entry {
 pub struct SettingEntry {
     pub change: SettingChange,
     pub record: Bytes,
+}
+
+/// A moment on the monotonic count of a machine, which begins anew when the machine is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Names this start of the machine.
+    pub boot: u128,
+    /// In milliseconds.
+    pub mono: u64,
 }
 
 /// Kept beside a record, without a transition.
@@ -149,6 +161,15 @@ pub trait Store: Send {
     /// Forgets expired keys, and tombstones that are older than `tombstones_before`; at most `rows_max` of each.
     /// Says how many rows went.
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError>;
+
+    /// What was handed out under rates, in order of `rev`, as of the count of this machine. Where that began anew, what passed
+    /// between the last that is known of its count before and now is taken for nothing. Called once, after
+    /// [`recover`](Self::recover).
+    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError>;
+
+    /// Forgets what was handed out at this count or before, at most `rows_max` commits of it, and knows from now on that the
+    /// count has come so far. Says how much went.
+    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError>;
 
     /// Whether the store is still what it was when it was opened: its files under their names, and nothing found damaged
     /// since. Cheap; to be asked about once a second.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::{QueueSettings, SettingId, SettingKind, SettingValue, deleted_json};
+use crate::settings::{HandOuts, QueueSettings, RateBy, SettingId, SettingKind, SettingValue, deleted_json};
 use crate::task::{
     ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Links, Name, Outcome, Pattern,
     PatternSet, Run, Ties,
@@ -252,6 +252,12 @@ impl World {
         let entry = KeyEntry { key, body: u128::MAX - key, tasks, expires_at: self.now.plus_millis(1_000) };
         self.keys.insert(key, entry.clone());
         commit.keys.push(entry);
+    }
+
+    pub fn hand_out(&mut self, commit: &mut Commit, queue: &str, name: Option<&str>, at: i64) {
+        let by = if name.is_some() { RateBy::User } else { RateBy::Queue };
+        let (queue, name) = (Name::new(queue), name.map(Name::new));
+        commit.hand_outs.push(HandOuts { rev: self.rev, at, queue, by, name, count: 2 });
     }
 
     fn any(&mut self, wanted: impl Fn(&Known) -> bool) -> Option<TaskId> {

@@ -26,6 +26,9 @@ pub enum WaitsFor {
     KeyLimit { limit: u32, running: u32 },
     /// As many tasks of its user run as may, in its queue or over all.
     UserLimit { limit: u32, running: u32 },
+    /// As many tasks of its queue, its `concurrency_key` or its user were handed out within a while as may; the next may be by
+    /// then.
+    Rate { until: Timestamp },
     /// No worker is connected, and no claim open, that takes its queue and type.
     NoWorker,
     /// Its turn: so many ready tasks go to the same workers before it, exact up to [`AHEAD_MAX`].

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::settings::{FairBy, LIMITED_USERS_MAX, QueueSettings, UserLimits};
+use crate::settings::{FairBy, LIMITED_USERS_MAX, QueueSettings, Rate, UserLimits};
 use crate::task::{
     self, Failure, FilterSpec, Json, LogLine, Name, NewTask, Status, TaskId, TaskView, Timestamp, Transition,
 };
@@ -237,6 +237,8 @@ pub struct QueueBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub user_concurrency: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fair_by: Option<FairBy>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub ageing_ms: Option<u64>,
@@ -261,6 +263,7 @@ impl From<QueueBody> for QueueSettings {
             concurrency: body.concurrency,
             key_concurrency: body.key_concurrency.unwrap_or(usual.key_concurrency),
             user_concurrency: body.user_concurrency,
+            rate: body.rate,
             fair_by: body.fair_by.unwrap_or(usual.fair_by),
             ageing_ms: body.ageing_ms,
             paused: usual.paused,

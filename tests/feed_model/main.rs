@@ -38,7 +38,8 @@ use taskhub::engine::{Accepts, Report};
 use taskhub::feed::OutboxLimits;
 use taskhub::http::{App, router};
 use taskhub::hub::{HubError, Order, Principal, Query};
-use taskhub::store::{Commit, Reader, Recovered, SqliteStore, Store, StoreError, in_memory};
+use taskhub::settings::HandOuts;
+use taskhub::store::{Commit, Count, Reader, Recovered, SqliteStore, Store, StoreError, in_memory};
 use taskhub::task::{
     Digest, Failure, Filter, FilterSpec, Json, KeyEntry, Name, NewTask, PatternSet, Progress, RetryPolicy, Status,
     Task, TaskId, Timestamp,
@@ -110,6 +111,12 @@ impl Store for Kept {
     }
     fn sweep(&mut self, now: Timestamp, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.0.lock().sweep(now, before, rows_max)
+    }
+    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
+        self.0.lock().hand_outs(now)
+    }
+    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.lock().forget_hand_outs(until, mono, rows_max)
     }
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.0.lock().shrink()

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use taskhub::hub::{Ended, Hub, HubError, HubOptions, Principal};
-use taskhub::store::{Commit, Reader, Recovered, Store, StoreError, in_memory};
+use taskhub::settings::HandOuts;
+use taskhub::store::{Commit, Count, Reader, Recovered, Store, StoreError, in_memory};
 use taskhub::task::{Digest, KeyEntry, Task, TaskId, Timestamp};
 
 use crate::kit::{HubProcess, MEANT, PATIENCE, TestSocket, program};
@@ -336,6 +337,12 @@ impl Store for Panics {
     }
     fn sweep(&mut self, now: Timestamp, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.0.sweep(now, before, rows_max)
+    }
+    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
+        self.0.hand_outs(now)
+    }
+    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.forget_hand_outs(until, mono, rows_max)
     }
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.0.shrink()

@@ -1,6 +1,8 @@
 //! Queues and limits: set and paused while the hub runs, over REST, on the command line and on the page, and kept over
 //! restarts.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
@@ -70,6 +72,12 @@ async fn wrong_settings_are_refused_by_name() {
         (json!({"key_concurrency": 1_000_001}), "limit_exceeded", "key_concurrency"),
         (json!({"user_concurrency": 1e30}), "limit_exceeded", "user_concurrency"),
         (json!({"ageing_ms": 0}), "invalid_field", "ageing_ms"),
+        (json!({"rate": {"limit": 0, "per_ms": 1}}), "invalid_field", "rate.limit"),
+        (json!({"rate": {"limit": 1, "per_ms": 1e12}}), "limit_exceeded", "rate.per_ms"),
+        (json!({"rate": {"limit": 1}}), "invalid_field", "rate.per_ms"),
+        (json!({"rate": [1, 2]}), "invalid_field", "rate"),
+        (json!({"rate": {"limit": 1, "per_ms": 1, "by": "moon"}}), "invalid_field", "rate.by"),
+        (json!({"rate": {"limit": 1, "per_ms": 1, "burst": 1}}), "unknown_field", "rate.burst"),
         (json!({"fair_by": "moon"}), "invalid_field", "fair_by"),
         (json!({"colour": "red"}), "unknown_field", "colour"),
     ] {
@@ -126,6 +134,30 @@ async fn users_over_their_limits_wait_or_are_told_when_to_come_back() {
     assert_eq!(waits, json!({"kind": "user_limit", "limit": 1, "running": 1}));
 }
 
+#[tokio::test]
+async fn no_more_is_handed_out_in_a_window_than_its_rate_says_also_over_a_restart() {
+    let mut hub = TestHub::builder().on_disk().start().await;
+    const PER: Duration = Duration::from_millis(1_500);
+    for (queue, by) in [("calls", "queue"), ("of_users", "user")] {
+        let rate = json!({"limit": 2, "per_ms": PER.as_millis() as u64, "by": by});
+        put(&hub, &format!("/api/v1/queues/{queue}"), json!({ "rate": rate })).await.expect(201);
+        let tasks = vec![json!({"task_type": "t", "queue": queue, "user_id": "u1"}); 5];
+        let made = hub.post("/api/v1/tasks/batch", json!({ "tasks": tasks })).await.expect(201);
+        let last = made["tasks"][4]["task_id"].as_str().unwrap().to_owned();
+        let claim = || json!({"worker_id": "w", "queues": [queue], "max": 5, "wait_ms": 20_000});
+        let begun = Instant::now();
+        let given = hub.post("/api/v1/worker/claim", claim()).await.expect(200);
+        assert_eq!(given["tasks"].as_array().map(Vec::len), Some(2));
+        let waits = hub.get(&format!("/api/v1/tasks/{last}")).await.expect(200)["waits_for"][0].clone();
+        assert_eq!(waits["kind"], "rate");
+        assert!(waits["until"].as_str().unwrap() > given["tasks"][0]["task"]["started_at"].as_str().unwrap());
+        hub.restart().await;
+        let given = hub.post("/api/v1/worker/claim", claim()).await.expect(200);
+        assert!(begun.elapsed() >= PER, "too early by {:?}", PER - begun.elapsed());
+        assert_eq!(given["tasks"].as_array().map(Vec::len), Some(2));
+    }
+}
+
 /// "Cancel the old build when a new commit comes."
 #[tokio::test]
 async fn a_newer_build_takes_the_place_of_the_older() {
@@ -157,6 +189,8 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
         (&said["concurrency"], &said["user_concurrency"], &said["ageing_ms"]),
         (&json!(8), &json!(2), &json!(60_000))
     );
+    let said = taskhub(&hub, &["queue", "set", "mail", "--rate", "100/1m", "--rate-by", "user"]);
+    assert!(said.contains("100 in 1 m, each user"), "{said}");
     taskhub(&hub, &["limits", "--user", "u1", "--running", "3"]);
     assert_eq!(hub.get("/api/v1/limits").await.expect(200)["users"], json!({"u1": {"running": 3}}));
     assert!(taskhub(&hub, &["limits"]).contains("no limit"));
@@ -164,7 +198,12 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
     let mut page = Browser::start().await.open(&format!("{}#/queues", hub.url)).await;
     page.until("document.querySelector('.queues li strong')?.innerText === 'mail'").await;
     let text = page.text(".queues").await;
-    assert!(text.contains("at most 8 at once, 2 a user, in turn between users"), "{text}");
+    assert!(
+        text.contains(
+            "at most 8 at once, 2 a user, at most 100 handed out in any 1m for each user, in turn between users"
+        ),
+        "{text}"
+    );
     assert!(text.contains("1 ready"), "{text}");
     page.click(".queues button").await;
     page.until("document.querySelector('.queues button').innerText === 'Resume'").await;

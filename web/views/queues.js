@@ -3,7 +3,7 @@
 
 import { h, setText } from './dom.js';
 import { keyed } from './pairs.js';
-import { complaint, count, short, time } from './words.js';
+import { complaint, count, short, span, time } from './words.js';
 
 const REFRESH_MS = 3_000;
 
@@ -80,14 +80,20 @@ export function summaryOf(queues) {
 }
 
 /** What is set of a queue, in words; nothing where all is as usual. */
-export function ruleWords({ concurrency, key_concurrency = 1, user_concurrency, fair_by = 'none', ageing_ms }) {
+export function ruleWords({ concurrency, key_concurrency = 1, user_concurrency, rate, fair_by = 'none', ageing_ms }) {
   return [
     concurrency !== undefined && `at most ${count(concurrency)} at once`,
     user_concurrency !== undefined && `${count(user_concurrency)} a user`,
     key_concurrency !== 1 && `${count(key_concurrency)} a key`,
+    rate && rateWords(rate),
     fair_by !== 'none' && `in turn between ${fair_by === 'user' ? 'users' : 'keys'}`,
     ageing_ms !== undefined && `one priority for each ${short(ageing_ms)} of waiting`,
   ].filter(Boolean).join(', ');
+}
+
+function rateWords({ limit, per_ms, by }) {
+  const whose = { key: ' for each key', user: ' for each user' }[by] ?? '';
+  return `at most ${count(limit)} handed out in any ${span(per_ms)}${whose}`;
 }
 
 /** What stands in it. */

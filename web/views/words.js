@@ -106,6 +106,7 @@ export function waitsWords(reasons, now) {
     queue_limit: ({ limit, running }) => `its queue: ${count(running)} run, and ${count(limit)} may at a time`,
     key_limit: ({ limit, running }) => `others with its key: ${count(running)} run, and ${count(limit)} may at a time`,
     user_limit: ({ limit, running }) => `others of its user: ${count(running)} run, and ${count(limit)} may at a time`,
+    rate: ({ until }) => `its rate: as many were handed out as may, the next from ${moment(until, now)} on, in ${span(Math.max(0, Date.parse(until) - now))}`,
     no_worker: () => 'a worker that takes it: none is connected',
     turn: ({ ahead }) => (ahead ? `its turn: ${ahead < 1_000 ? count(ahead) : '1,000 or more'} before it` : 'room at its workers: it is next'),
   };

@@ -28,6 +28,7 @@ pub(super) fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Byte
         changes: Vec::with_capacity(changes.len()),
         settings: settings.collect(),
         keys: std::mem::take(&mut batch.keys),
+        hand_outs: std::mem::take(&mut batch.hand_outs),
         asides,
     };
     let mut buffer = Vec::with_capacity((changes.len() * 640).min(EVENT_BUFFER_BYTES + 8_192));

@@ -48,9 +48,14 @@ impl Writer {
             }
         }
         if Instant::now() >= self.sweep_at {
-            let now = self.now().at;
+            let now = self.now();
             let before = self.shared.clock.ago(self.shared.options.tombstones);
-            self.sweep_at = self.chore(SWEEP_EVERY, |store| Ok(store.sweep(now, before, SWEEP_STEP)? >= SWEEP_STEP));
+            let handed_out_until = now.mono as i64 - self.engine.longest_rate_ms() as i64;
+            self.sweep_at = self.chore(SWEEP_EVERY, |store| {
+                let swept = store.sweep(now.at, before, SWEEP_STEP)?;
+                let forgotten = store.forget_hand_outs(handed_out_until, now.mono, SWEEP_STEP)?;
+                Ok(swept.max(forgotten) >= SWEEP_STEP)
+            });
         }
         if Instant::now() >= self.shrink_at {
             self.shrink_at = self.chore(SHRINK_EVERY, |store| store.shrink());

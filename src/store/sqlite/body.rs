@@ -13,6 +13,7 @@
 //! progress = 4, task_id, rev, json
 //! logs     = 5, task_id, count, (seq, at, attempt, level: u8, message)*
 //! setting  = 6, kind: u8, flags: u8, name, rev, record
+//! hand-outs = 7, by: u8, rev, at, queue, name (empty for none), count
 //! ```
 //!
 //! Numbers are LEB128; texts and JSON are a length and their bytes; a `task_id` is its 16 bytes; times are milliseconds
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 
-use crate::settings::{SettingChange, SettingId, SettingKind};
+use crate::settings::{HandOuts, RateBy, SettingChange, SettingId, SettingKind};
 use crate::store::{Aside, Commit, Entry, KeyEntry, SettingEntry};
 use crate::task::{ChangeKind, Json, Level, LogLine, Name, TaskId, Timestamp, Transition};
 
@@ -62,6 +63,7 @@ mod tag {
     pub const PROGRESS: u8 = 4;
     pub const LOGS: u8 = 5;
     pub const SETTING: u8 = 6;
+    pub const HAND_OUTS: u8 = 7;
 }
 
 mod flag {
@@ -111,6 +113,10 @@ impl Encoder {
         for key in &commit.keys {
             start = self.next_row(start);
             self.key(key);
+        }
+        for hand_outs in &commit.hand_outs {
+            start = self.next_row(start);
+            self.hand_outs(hand_outs);
         }
         for aside in &commit.asides {
             start = self.next_row(start);
@@ -218,6 +224,16 @@ impl Encoder {
         for task_id in &entry.tasks {
             out.extend_from_slice(task_id.as_bytes());
         }
+    }
+
+    fn hand_outs(&mut self, HandOuts { rev, at, queue, by, name, count }: &HandOuts) {
+        let out = &mut self.bytes;
+        out.extend_from_slice(&[tag::HAND_OUTS, *by as u8]);
+        number(out, *rev);
+        number(out, u64::try_from(*at).unwrap_or(0));
+        bytes(out, queue.as_str().as_bytes());
+        bytes(out, name.as_ref().map_or("", |name| name.as_str()).as_bytes());
+        number(out, u64::from(*count));
     }
 
     fn aside(&mut self, aside: &Aside) {
@@ -328,6 +344,7 @@ pub(super) enum Item {
     Change(ChangeItem),
     Setting(SettingItem),
     Key(KeyEntry),
+    HandOuts(HandOuts),
     Aside(Aside),
 }
 
@@ -368,6 +385,7 @@ pub(super) enum Damage {
     Tag(u8),
     Level(u8),
     Kind(u8),
+    Rate(u8),
     Text,
 }
 
@@ -383,6 +401,7 @@ impl std::fmt::Display for Damage {
             Damage::Tag(tag) => write!(f, "unknown item {tag}"),
             Damage::Level(level) => write!(f, "unknown level {level}"),
             Damage::Kind(kind) => write!(f, "unknown kind of setting {kind}"),
+            Damage::Rate(by) => write!(f, "unknown kind of rate {by}"),
             Damage::Text => f.write_str("a text is not UTF-8"),
         }
     }
@@ -439,6 +458,7 @@ impl Cursor {
                 let tasks = (0..self.number()?).map(|_| self.task_id()).collect::<Result<_, _>>()?;
                 Item::Key(KeyEntry { key, body, tasks, expires_at })
             }
+            tag::HAND_OUTS => Item::HandOuts(self.hand_outs()?),
             tag::CHECKPOINT => Item::Aside(Aside::Checkpoint { task_id: self.task_id()?, checkpoint: self.json()? }),
             tag::PROGRESS => {
                 let (task_id, rev, progress) = (self.task_id()?, self.number()?, self.json()?);
@@ -478,10 +498,24 @@ impl Cursor {
         if flags & !flag::GONE != 0 {
             return Err(Damage::Flags(flags));
         }
-        let name = self.slice()?;
-        let name = Name::new(std::str::from_utf8(&name).map_err(|_| Damage::Text)?);
+        let name = self.name()?;
         let (rev, record) = (self.number()?, self.slice()?);
         Ok(SettingItem { id: (kind, name), rev, record: (flags == 0).then_some(record) })
+    }
+
+    fn hand_outs(&mut self) -> Result<HandOuts, Damage> {
+        let by = self.byte()?;
+        let by = RateBy::from_code(by).ok_or(Damage::Rate(by))?;
+        let (rev, at) = (self.number()?, i64::try_from(self.number()?).map_err(|_| Damage::Number)?);
+        let (queue, name) = (self.name()?, self.name()?);
+        let name = Some(name).filter(|name| !name.as_str().is_empty());
+        let count = u32::try_from(self.number()?).map_err(|_| Damage::Number)?;
+        Ok(HandOuts { rev, at, queue, by, name, count })
+    }
+
+    fn name(&mut self) -> Result<Name, Damage> {
+        let name = self.slice()?;
+        Ok(Name::new(std::str::from_utf8(&name).map_err(|_| Damage::Text)?))
     }
 
     fn log_line(&mut self) -> Result<LogLine, Damage> {
@@ -571,6 +605,7 @@ mod tests {
             world.log(&mut commit, task_id, at % 4, at * 50);
             world.step(&mut commit, task_id, Status::Completed, Event::Completed);
             world.key(&mut commit, u128::from(seed) << 64 | at as u128);
+            world.hand_out(&mut commit, "q", (at % 2 == 0).then_some("u \"1\""), at as i64);
             if at % 3 == 0 {
                 world.delete(&mut commit, task_id);
             }
@@ -608,6 +643,8 @@ mod tests {
         let keys: Vec<_> =
             items.iter().filter_map(|item| if let Item::Key(key) = item { Some(key) } else { None }).collect();
         assert_eq!(keys, commit.keys.iter().collect::<Vec<_>>());
+        let hand_outs = items.iter().filter_map(|item| if let Item::HandOuts(item) = item { Some(item) } else { None });
+        assert_eq!(hand_outs.collect::<Vec<_>>(), commit.hand_outs.iter().collect::<Vec<_>>());
         let asides: Vec<_> = items
             .iter()
             .filter_map(|item| if let Item::Aside(aside) = item { Some(format!("{aside:?}")) } else { None })

@@ -31,6 +31,7 @@ mod checkpoint;
 mod damage_tests;
 mod failure;
 mod fresh;
+mod hand_outs;
 mod keeper;
 mod links;
 mod names;
@@ -73,8 +74,10 @@ use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, StagedSetting, Staging};
 use self::view::View;
 use super::{
-    Aside, Commit, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, SettingEntry, Store, StoreError,
+    Aside, Commit, Count, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, SettingEntry, Store,
+    StoreError,
 };
+use crate::settings::HandOuts;
 use crate::task::{ChangeKind, Json, Links, Task, TaskId, Timestamp};
 
 /// The name of the database in its folder.
@@ -340,6 +343,7 @@ impl SqliteStore {
     fn replay_item(&mut self, staging: &mut Staging, row: i64, item: Item) -> Result<(), StoreError> {
         match item {
             Item::Key(entry) => staging.key(row, entry),
+            Item::HandOuts(hand_outs) => staging.hand_outs(row, hand_outs),
             Item::Setting(SettingItem { id, rev, record }) => {
                 self.rev = self.rev.max(rev);
                 staging.setting(row, id, StagedSetting { rev, record });
@@ -455,6 +459,9 @@ impl Store for SqliteStore {
         for key in &commit.keys {
             staging.key(first_row, key.clone());
         }
+        for hand_outs in &commit.hand_outs {
+            staging.hand_outs(first_row, hand_outs.clone());
+        }
         for aside in &commit.asides {
             staging.aside(first_row, aside);
         }
@@ -491,6 +498,9 @@ impl Store for SqliteStore {
         }
         for entry in &batch.keys {
             view.key(entry)?;
+        }
+        for hand_outs in &batch.hand_outs {
+            view.hand_outs(hand_outs)?;
         }
         drop(view);
         tx.prepare_cached("DELETE FROM log WHERE row < ?1")
@@ -586,6 +596,14 @@ impl Store for SqliteStore {
         }
         tx.commit().context(STEP)?;
         Ok(keys + tombstones)
+    }
+
+    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
+        self.known_hand_outs(now)
+    }
+
+    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
+        self.sweep_hand_outs(until, mono, rows_max)
     }
 
     fn look(&mut self) -> Result<(), StoreError> {

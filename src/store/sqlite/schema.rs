@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -109,6 +109,21 @@ CREATE TABLE settings (
 const WORKFLOWS: &str = "
 ALTER TABLE tasks ADD COLUMN workflow_id BLOB;
 CREATE INDEX tasks_workflow ON tasks (workflow_id, task_id) WHERE workflow_id IS NOT NULL;
+";
+
+/// * `hand_outs`: what was handed out under rates, a row for what one commit handed out that is counted together. `at` is
+///   on the count of the machine, `counted_by` a [`RateBy`](crate::settings::RateBy).
+/// * `machine`: one row. Which start of a machine that count is of, and how far it is known to have come.
+const HAND_OUTS: &str = "
+CREATE TABLE hand_outs (
+    rev INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    queue TEXT NOT NULL,
+    counted_by INTEGER NOT NULL,
+    name TEXT,
+    count INTEGER NOT NULL
+);
+CREATE TABLE machine (one INTEGER PRIMARY KEY CHECK (one = 1), boot BLOB NOT NULL, mono INTEGER NOT NULL);
 ";
 
 /// The version this hub writes.

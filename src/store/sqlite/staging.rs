@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::settings::SettingId;
+use crate::settings::{HandOuts, SettingId};
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
 
@@ -37,6 +37,8 @@ pub(super) struct Staging {
     /// The newest of each setting, or that it is not set any more, and in which rows they are: as with keys.
     settings: HashMap<SettingId, StagedSetting>,
     setting_order: VecDeque<(i64, SettingId)>,
+    /// What was handed out under rates, and in which rows that is.
+    hand_outs: VecDeque<(i64, HandOuts)>,
     /// The rows that are in the log, with the bytes that each stands for.
     rows: VecDeque<(i64, usize)>,
     bytes: usize,
@@ -104,6 +106,7 @@ pub(super) struct SettleBatch<'a> {
     pub tasks: Vec<&'a Staged>,
     pub keys: Vec<&'a KeyEntry>,
     pub settings: Vec<(&'a SettingId, &'a StagedSetting)>,
+    pub hand_outs: Vec<&'a HandOuts>,
     /// Rows of the log below this hold nothing any more, once the batch is settled.
     pub rows_below: i64,
     keys_len: usize,
@@ -115,6 +118,7 @@ pub(super) struct SettledBatch {
     tasks: usize,
     keys: usize,
     settings: usize,
+    hand_outs: usize,
     rows_below: i64,
 }
 
@@ -184,6 +188,10 @@ impl Staging {
         self.settings.insert(id, setting);
     }
 
+    pub fn hand_outs(&mut self, row: i64, hand_outs: HandOuts) {
+        self.hand_outs.push_back((row, hand_outs));
+    }
+
     /// What waits of settings, in no order.
     pub fn settings(&self) -> impl Iterator<Item = (&SettingId, &StagedSetting)> {
         self.settings.iter()
@@ -238,7 +246,8 @@ impl Staging {
         let settings_len = self.setting_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let settings = self.setting_order.iter().take(settings_len);
         let settings = settings.filter_map(|(_, id)| self.settings.get_key_value(id)).collect();
-        SettleBatch { tasks, keys, settings, rows_below, keys_len, settings_len }
+        let hand_outs = self.hand_outs.iter().take_while(|(row, _)| *row < rows_below).map(|(_, it)| it).collect();
+        SettleBatch { tasks, keys, settings, hand_outs, rows_below, keys_len, settings_len }
     }
 
     /// The batch is in the view.
@@ -253,6 +262,7 @@ impl Staging {
         for (_, id) in self.setting_order.drain(..batch.settings) {
             self.settings.remove(&id);
         }
+        self.hand_outs.drain(..batch.hand_outs);
         while let Some((row, bytes)) = self.rows.front().copied()
             && row < batch.rows_below
         {
@@ -273,6 +283,7 @@ impl SettleBatch<'_> {
             tasks: self.tasks.len(),
             keys: self.keys_len,
             settings: self.settings_len,
+            hand_outs: self.hand_outs.len(),
             rows_below: self.rows_below,
         }
     }

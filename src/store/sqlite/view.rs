@@ -4,7 +4,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::failure::ErrorContext as _;
 use super::staging::{Staged, StagedRecord, StagedSetting};
-use crate::settings::SettingId;
+use crate::settings::{HandOuts, SettingId};
 use crate::store::{KeyEntry, StoreError};
 use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine};
 
@@ -49,6 +49,7 @@ pub(super) struct View<'c> {
     key: CachedStatement<'c>,
     setting: CachedStatement<'c>,
     delete_setting: CachedStatement<'c>,
+    hand_outs: CachedStatement<'c>,
     ids: Vec<u8>,
 }
 
@@ -87,6 +88,7 @@ impl<'c> View<'c> {
             key: prepare("INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4)")?,
             setting: prepare("INSERT OR REPLACE INTO settings VALUES (?1, ?2, ?3, ?4)")?,
             delete_setting: prepare("DELETE FROM settings WHERE kind = ?1 AND name = ?2")?,
+            hand_outs: prepare("INSERT OR REPLACE INTO hand_outs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
             ids: Vec::new(),
         })
     }
@@ -224,6 +226,13 @@ impl<'c> View<'c> {
             None => self.delete_setting.execute(params![kind, name]),
         }
         .context(STEP)?;
+        Ok(())
+    }
+
+    /// Writes down what was handed out under a rate.
+    pub fn hand_outs(&mut self, HandOuts { rev, at, queue, by, name, count }: &HandOuts) -> Result<(), StoreError> {
+        let name = name.as_ref().map(|name| name.as_str());
+        self.hand_outs.execute(params![*rev as i64, at, queue.as_str(), *by as u8, name, count]).context(STEP)?;
         Ok(())
     }
 
