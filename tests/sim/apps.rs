@@ -2,7 +2,9 @@
 
 use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
-use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, ScheduleSpec, UserLimits};
+use taskhub::settings::{
+    CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits,
+};
 use taskhub::task::{
     Chord, Name, NewTask, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, RetryPolicy, Submission, TaskId,
     TaskPatch, Timestamp,
@@ -135,6 +137,7 @@ impl World {
                     concurrency,
                     key_concurrency: self.random.u32(1..3),
                     user_concurrency,
+                    rate: (self.random.u8(0..3) > 0).then(|| some_rate(&mut self.random)),
                     fair_by: [FairBy::None, FairBy::User, FairBy::Key][self.random.usize(0..3)],
                     ageing_ms: self.random.bool().then(|| self.random.u64(1..2_000)),
                     paused: false,
@@ -336,6 +339,12 @@ impl World {
         let submission = Submission::check(vec![task; count], 1_000).expect("nothing is wrong with it");
         self.push(Command::Submit { submission, key: None }, From::App);
     }
+}
+
+fn some_rate(random: &mut Rng) -> Rate {
+    let per_ms_max = [10, 300, 3_000][random.usize(0..3)];
+    let by = [RateBy::Queue, RateBy::Key, RateBy::User][random.usize(0..3)];
+    Rate { limit: random.u32(1..5), per_ms: random.u64(1..per_ms_max), by }
 }
 
 fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {

@@ -25,6 +25,7 @@ use taskhub::task::{
     RESULT_INLINE_BYTES, Run, Status, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
 };
 
+use super::rates::{Rates, Saved};
 use super::rules::{Ready, Rules};
 use super::ties::{Stand, is_consequence};
 use super::workflows;
@@ -42,6 +43,9 @@ pub struct Checker {
     ready: Ready,
     /// What is set.
     rules: Rules,
+    pub rates: Rates,
+    /// Every timer that was due has gone off in this round.
+    all_fired: bool,
     settings: BTreeMap<SettingId, Arc<Setting>>,
     /// Who holds which attempts.
     held: BTreeMap<Name, BTreeMap<TaskId, u32>>,
@@ -127,6 +131,7 @@ enum End {
 enum Undo {
     Task(TaskId, Option<Arc<Task>>, Stood),
     Setting(SettingId, Option<Arc<Setting>>),
+    Rate(Saved),
     Key(u128, Option<KeyEntry>),
     End((TaskId, u32)),
     Made(Name, Timestamp),
@@ -162,6 +167,8 @@ impl Checker {
             open: BTreeMap::new(),
             ready: BTreeMap::new(),
             rules: Rules::default(),
+            rates: Rates::default(),
+            all_fired: true,
             settings: BTreeMap::new(),
             held: BTreeMap::new(),
             rev: 0,
@@ -216,6 +223,7 @@ impl Checker {
         live: &Live,
     ) {
         self.lived = now.lived;
+        self.rates.at(now);
         // Consequences come at the end.
         let own = changes.iter().take_while(|change| !is_consequence(change)).count();
         let (changes, followed) = changes.split_at(own);
@@ -587,7 +595,7 @@ impl Checker {
                 other => panic!("{task:?} is said to wait for {other:?}"),
             };
         }
-        let mut expected = self.rules.closed_by(task, &self.running_tasks());
+        let mut expected = self.rules.closed_by(task, &self.running_tasks(), &self.rates);
         if !is_taken {
             expected.push(WaitsFor::NoWorker);
         } else if expected.is_empty() {
@@ -741,9 +749,14 @@ impl Checker {
         assert_eq!(change.rev, self.rev + 1, "a hole in the revs");
         self.rev += 1;
         self.last_at = change.at;
+        let rate = self.rules.queue(&change.id.1).rate;
         let before = self.apply_setting(change.id.clone(), change.next.clone());
         assert_eq!(change.prev, before);
         self.undecided.push(Undo::Setting(change.id.clone(), before));
+        let next = self.rules.queue(&change.id.1).rate;
+        if change.id.0 == SettingKind::Queue && rate != next {
+            self.undecided.push(Undo::Rate(self.rates.changes(&change.id.1, rate, next)));
+        }
     }
 
     fn apply_setting(&mut self, id: SettingId, next: Option<Arc<Setting>>) -> Option<Arc<Setting>> {
@@ -1122,6 +1135,8 @@ impl Checker {
         let (notices, mut followed) = split(notices);
         self.has_looked = true;
         self.lived = now.lived;
+        self.rates.at(now);
+        self.all_fired = all;
         let (mut rest, mut settings) = (changes, settings);
         let mut was_full = false;
         loop {
@@ -1392,8 +1407,10 @@ impl Checker {
             let queues = [&self.tasks[&best].queue, &before.queue];
             let mut ready = self.open.values().filter(|task| task.status == Status::Pending);
             let is_mixed = ready.any(|task| queues.contains(&&task.queue) && self.rules.is_mixed(task));
-            assert!(best == task_id || is_mixed, "{best} was next, and not {task_id}");
-            let closed = self.rules.closed_by(&before, &self.running_tasks());
+            // A rate may have room that the engine has not looked at yet.
+            let not_seen = !self.all_fired && self.rules.queue(&self.tasks[&best].queue).rate.is_some();
+            assert!(best == task_id || is_mixed || not_seen, "{best} was next, and not {task_id}");
+            let closed = self.rules.closed_by(&before, &self.running_tasks(), &self.rates);
             assert!(closed.is_empty(), "{task_id} runs beyond {closed:?}");
             for (other_id, other) in &self.stations {
                 if takes(&other.accepts, &before) && self.must_take(other_id, now) {
@@ -1415,6 +1432,7 @@ impl Checker {
             assert_eq!(change.kind, ChangeKind::Transition(Event::Running));
             self.step(change, now);
             self.rules.served(&task);
+            self.rates.served(&task, self.rules.queue(&task.queue).rate);
             self.signs.insert((task_id, task.attempt), Sign { heard: now.lived, restored: false });
             self.timeouts.remove(&(task_id, task.attempt));
             if let Some(timeout) = task.timeout_ms() {
@@ -1431,7 +1449,9 @@ impl Checker {
             let stations = self.stations.iter().filter(|(id, _)| self.must_take(id, now)).map(|(_, it)| &it.accepts);
             for accepts in stations.chain(self.claims.values().map(|claim| &claim.accepts)) {
                 let left = self.best(accepts);
-                assert!(left.is_none(), "a slot is free for {left:?}");
+                let is_rated = |id: TaskId| self.rules.queue(&self.tasks[&id].queue).rate.is_some();
+                let not_seen = !self.all_fired && left.is_some_and(is_rated);
+                assert!(left.is_none() || not_seen, "a slot is free for {left:?}");
             }
         }
     }
@@ -1448,7 +1468,7 @@ impl Checker {
         let mut firsts: BTreeMap<&Name, &Arc<Task>> = BTreeMap::new();
         for task in lanes.flat_map(|(_, lane)| lane).map(|(_, task_id)| &self.tasks[task_id]) {
             let is_first = firsts.get(&task.queue).is_none_or(|first| self.rules.order(task) < self.rules.order(first));
-            if is_first && self.rules.closed_by(task, &running).is_empty() {
+            if is_first && self.rules.closed_by(task, &running, &self.rates).is_empty() {
                 firsts.insert(&task.queue, task);
             }
         }
@@ -1491,6 +1511,7 @@ impl Checker {
                     let others = self.silent_at(task, live).into_iter().chain(self.must_stop_by(task));
                     Some(others.fold(lost.min(due), u64::min).saturating_sub(now.lived))
                 }
+                Status::Pending if !task.is_workflow() => self.rates.opens_in(task, self.rules.queue(&task.queue).rate),
                 Status::Waiting if self.stand(task) != Stand::Held => Some(0),
                 _ if task.is_workflow() && self.is_overdue(task) => Some(0),
                 _ => None,
@@ -1746,6 +1767,7 @@ impl Checker {
 
     /// A commit failed: what was decided since the last is forgotten.
     pub fn taken_back(&mut self, store: &Store) {
+        self.rates.taken_back();
         while let Some(undo) = self.undecided.pop() {
             match undo {
                 Undo::Task(task_id, before, Stood { turn, unserved }) => {
@@ -1758,6 +1780,7 @@ impl Checker {
                     }
                 }
                 Undo::Setting(id, before) => _ = self.apply_setting(id, before),
+                Undo::Rate(saved) => self.rates.stays(saved),
                 Undo::Key(key, None) => drop(self.keys.remove(&key)),
                 Undo::Key(key, Some(before)) => drop(self.keys.insert(key, before)),
                 Undo::End(attempt) => drop(self.ends.remove(&attempt)),
@@ -1881,6 +1904,7 @@ impl Checker {
         self.keys = store.keys.clone();
         self.settings = store.settings.iter().map(|(id, setting)| (id.clone(), Arc::new(setting.clone()))).collect();
         self.rules = Rules::of(store.settings.values());
+        self.rates.restarted(&store.hand_outs, store.settings.values(), now);
         for (task_id, task) in &store.tasks {
             self.draw(*task_id, Some(task.clone()));
             if let Some(worker_id) = task.worker_id() {

@@ -6,6 +6,7 @@
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
 //! * [`ties`] and [`workflows`] are its account of what tasks depend on, and are part of.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
+//! * [`rates`] is its account of what was handed out within a while.
 //! * [`mix`] says, from the seed, how much of everything there is.
 //!
 //! Nothing here reads a clock or the operating system, so the same seed makes the same run, step for step.
@@ -17,6 +18,7 @@
 mod apps;
 mod check;
 mod mix;
+mod rates;
 mod rules;
 mod ties;
 mod trace;

@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use taskhub::settings::{FairBy, Limits, QueueSettings, Setting, SettingKind, SettingValue, UserLimits};
+use taskhub::settings::{FairBy, Limits, QueueSettings, Rate, RateBy, Setting, SettingKind, SettingValue, UserLimits};
 use taskhub::task::{Name, Task, TaskId, WaitsFor};
+
+use super::rates::Rates;
 
 pub type Ready = BTreeMap<(Name, Name), BTreeSet<(i16, TaskId)>>;
 
@@ -67,7 +69,13 @@ impl Rules {
 
     /// Whether another setting of a queue moves its tasks, and does not only open or close it.
     pub fn moves(old: &QueueSettings, new: &QueueSettings) -> bool {
-        let all_but = |it: &QueueSettings| QueueSettings { concurrency: None, paused: false, ..it.clone() };
+        let of_parts = |rate: &Rate| rate.by != RateBy::Queue;
+        let all_but = |it: &QueueSettings| QueueSettings {
+            concurrency: None,
+            paused: false,
+            rate: it.rate.filter(of_parts),
+            ..it.clone()
+        };
         all_but(old) != all_but(new)
     }
 
@@ -87,7 +95,10 @@ impl Rules {
         match settings.fair_by {
             FairBy::None => false,
             FairBy::User => task.concurrency_key().is_some(),
-            FairBy::Key => settings.user_concurrency.is_some() || self.limits.limit_running(),
+            FairBy::Key => {
+                let by_user = settings.rate.is_some_and(|rate| rate.by == RateBy::User);
+                settings.user_concurrency.is_some() || self.limits.limit_running() || by_user
+            }
         }
     }
 
@@ -219,7 +230,7 @@ impl Rules {
     }
 
     /// What keeps a task from running, while these run.
-    pub fn closed_by(&self, task: &Task, running: &[&Arc<Task>]) -> Vec<WaitsFor> {
+    pub fn closed_by(&self, task: &Task, running: &[&Arc<Task>], rates: &Rates) -> Vec<WaitsFor> {
         let settings = self.queue(&task.queue);
         let count = |is: &dyn Fn(&Task) -> bool| running.iter().filter(|task| is(task)).count() as u32;
         let in_queue = |other: &Task| other.queue == task.queue;
@@ -232,6 +243,9 @@ impl Rules {
         if let Some(limit) = settings.concurrency.filter(|limit| of_queue >= *limit) {
             closed.push(WaitsFor::QueueLimit { limit, running: of_queue });
         }
+        let of_rate = || rates.closes(task, settings.rate);
+        let of_whole = settings.rate.is_some_and(|rate| rate.by == RateBy::Queue);
+        closed.extend(of_rate().filter(|_| of_whole));
         if let Some(key) = task.concurrency_key() {
             let stuck = self.stuck.values().filter(|held| held.0 == task.queue && held.1 == *key).count() as u32;
             let running = stuck + count(&|other| in_queue(other) && other.concurrency_key() == Some(key));
@@ -239,7 +253,11 @@ impl Rules {
                 closed.push(WaitsFor::KeyLimit { limit: settings.key_concurrency, running });
             }
         }
-        let Some(user) = &task.user_id else { return closed };
+        let of_part = of_rate().filter(|_| !of_whole);
+        let Some(user) = &task.user_id else {
+            closed.extend(of_part);
+            return closed;
+        };
         let here = count(&|other| in_queue(other) && of_user(other));
         if let Some(limit) = settings.user_concurrency.filter(|limit| here >= *limit) {
             closed.push(WaitsFor::UserLimit { limit, running: here });
@@ -248,6 +266,7 @@ impl Rules {
         if let Some(limit) = self.limits.of(user.as_str()).running.filter(|limit| over_all >= *limit) {
             closed.push(WaitsFor::UserLimit { limit, running: over_all });
         }
+        closed.extend(of_part);
         closed
     }
 

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use taskhub::engine::{
     Answer, Batch, Clock, Command, Cx, Engine, HEARING_MS, NotNow, Notice, Now, Refusal, Report, Tasks, Ticks, late_ms,
 };
-use taskhub::settings::{Setting, SettingId};
+use taskhub::settings::{HandOuts, Setting, SettingId};
 use taskhub::task::{Change, ChangeKind, Json, KeyEntry, Links, Name, Outcome, Status, Task, TaskId, Timestamp};
 
 use super::apps::Apps;
@@ -40,11 +40,15 @@ pub struct Store {
     pub ids: Vec<TaskId>,
     /// The newest time that is written down.
     pub last_at: Timestamp,
+    /// What was handed out under rates, on the count of this start of the machine, and how far that is known to have come.
+    pub hand_outs: Vec<HandOuts>,
+    count: (u64, u64),
 }
 
 impl Store {
     fn append(&mut self, batch: &Batch) {
-        let Batch { changes, settings, keys, .. } = batch;
+        let Batch { changes, settings, keys, hand_outs, .. } = batch;
+        self.hand_outs.extend(hand_outs.iter().cloned());
         let mut revs: Vec<u64> = settings.iter().map(|change| change.rev).collect();
         revs.extend(changes.iter().map(|change| change.rev));
         revs.sort_unstable();
@@ -77,6 +81,22 @@ impl Store {
         for key in keys {
             self.keys.insert(key.key, key.clone());
         }
+    }
+
+    /// A hub begins: what nobody knows of took no time.
+    fn begin(&mut self, (boot, mono): (u64, u64)) {
+        let (known, seen) = self.count;
+        let newest = self.hand_outs.iter().map(|it| it.at).max().unwrap_or(0).max(seen as i64);
+        if known != boot {
+            self.hand_outs.iter_mut().for_each(|it| it.at += mono as i64 - newest);
+            self.count = (boot, mono);
+        }
+    }
+
+    /// What does not count any more goes.
+    fn sweep(&mut self, longest_ms: u64, mono: u64) {
+        self.hand_outs.retain(|it| it.at > mono as i64 - longest_ms as i64);
+        self.count.1 = mono;
     }
 
     /// The final tasks that unfinished ones have to do with.
@@ -219,8 +239,9 @@ pub struct World {
     pub time: u64,
     /// What the wall clock shows beyond `time`.
     wall_ahead: i64,
-    /// When this hub process started.
-    hub_started: u64,
+    /// When the machine was started, and how often that was.
+    booted: u64,
+    boots: u64,
     clock: Clock,
     /// How long this process was there since then: what its clock must find out by itself.
     awake: u64,
@@ -277,7 +298,8 @@ impl World {
             trace,
             time: 0,
             wall_ahead: begin.as_millis(),
-            hub_started: 0,
+            booted: 0,
+            boots: 0,
             clock: Clock::new(begin, begin, 0, mix.options.lease_ms),
             awake: 0,
             unjudged: 0,
@@ -315,6 +337,11 @@ impl World {
         Timestamp::from_millis(self.wall_ahead + self.time as i64)
     }
 
+    /// The machine's monotonic count.
+    fn mono(&self) -> u64 {
+        self.time - self.booted
+    }
+
     /// The writer looks at its clock, and what that says is held against what happened.
     fn look(&mut self) -> Now {
         let passed = self.time - self.looked;
@@ -329,8 +356,8 @@ impl World {
         // What is too short to be noticed counts, and a little of what follows another absence at once.
         self.unnoticed += self.absent.min(late_ms);
         (self.looked, self.absent) = (self.time, 0);
-        let now = self.clock.look(self.wall(), self.time - self.hub_started);
-        assert_eq!(now.mono, self.time - self.hub_started, "a wait is of time that passes");
+        let now = self.clock.look(self.wall(), self.mono());
+        assert_eq!(now.mono, self.mono(), "a wait is of time that passes");
         let (lived, unnoticed) = (now.lived - 1, self.unnoticed);
         assert!(lived <= self.awake + unnoticed, "the hub lived {lived} ms in {} ms", self.awake);
         let unjudged = self.unjudged;
@@ -473,7 +500,7 @@ impl World {
 
     /// A tick of an attempt, past the writer, as on the board.
     pub fn tick(&mut self, task_id: TaskId, attempt: u32) {
-        let lived = self.clock.read(self.wall(), self.time - self.hub_started).lived;
+        let lived = self.clock.read(self.wall(), self.mono()).lived;
         let Some(live) = self.live.0.get_mut(&task_id).filter(|live| live.attempt == attempt) else { return };
         live.tick += 1;
         live.spoke = lived;
@@ -490,6 +517,7 @@ impl World {
     /// A round of the writer.
     fn round(&mut self) {
         let now = self.look();
+        self.checker.rates.time = self.time;
         let mut requests = std::mem::take(&mut self.parked);
         requests.append(&mut self.inbox);
         let mut batch = Batch::default();
@@ -529,6 +557,7 @@ impl World {
             if !fails {
                 self.append(&batch);
                 self.show(&batch, false);
+                self.checker.rates.given(self.checker.rates.time, now.mono);
             }
             for (request, _) in outcomes {
                 self.reply(request.from, &request.command, Reply::Unknown);
@@ -562,6 +591,14 @@ impl World {
             self.append(&batch);
             self.show(&batch, true);
             self.give_notice(std::mem::take(&mut batch.notices));
+            if !batch.hand_outs.is_empty() {
+                let now = self.clock.read(self.wall(), self.mono());
+                self.engine.handed_out(now);
+                self.checker.rates.given(self.time, now.mono);
+            }
+            if self.random.u8(0..40) == 0 {
+                self.store.sweep(self.engine.longest_rate_ms(), self.mono());
+            }
             for (request, result) in outcomes {
                 let reply = match result {
                     Ok(answer) => Reply::Answer(answer),
@@ -811,8 +848,11 @@ impl World {
         loop {
             // A little later, perhaps much later.
             self.time += if self.random.u8(0..8) == 0 { self.random.u64(0..20_000) } else { self.random.u64(0..200) };
-            self.hub_started = self.time;
-            self.clock = Clock::new(self.store.last_at, self.wall(), 0, self.mix.options.lease_ms);
+            if self.random.u8(0..4) == 0 {
+                (self.booted, self.boots) = (self.time, self.boots + 1);
+            }
+            self.store.begin((self.boots, self.mono()));
+            self.clock = Clock::new(self.store.last_at, self.wall(), self.mono(), self.mix.options.lease_ms);
             (self.awake, self.unjudged, self.unnoticed) = (0, 0, 0);
             (self.looked, self.absent, self.hears_at) = (self.time, 0, 0);
             self.said.clear();
@@ -833,6 +873,7 @@ impl World {
             let tasks = Tasks { relatives: self.store.relatives(&unfinished), unfinished };
             let (engine, batch) = Engine::recover(options, rev, last_id, settings, tasks, seed, now);
             self.engine = engine;
+            self.engine.remember_hand_outs(self.store.hand_outs.clone(), now);
             self.checker.restarted(&self.store, now);
             self.checker.confirmed(&batch, now);
             self.note_batch(&batch);
