@@ -577,6 +577,13 @@ impl Checker {
         let there = self.stations.values().filter(|station| station.link != Link::Away).map(|station| &station.accepts);
         let is_taken =
             there.chain(self.claims.values().map(|claim| &claim.accepts)).any(|accepts| takes(accepts, task));
+        // In a round that was held short the engine may have forgotten workers that this account still has.
+        let may_be_gone =
+            |station: &Station| station.link == Link::Http && station.silent_at(&self.options) <= self.lived;
+        let waits_on = |accepts: &Accepts| self.claims.values().any(|claim| claim.accepts == *accepts);
+        if self.stations.values().any(|it| may_be_gone(it) && takes(&it.accepts, task) && !waits_on(&it.accepts)) {
+            return;
+        }
         let all = self.stations.values().map(|station| &station.accepts);
         let taking: Vec<_> =
             all.chain(self.claims.values().map(|claim| &claim.accepts)).filter(|it| takes(it, task)).collect();
@@ -1768,6 +1775,8 @@ impl Checker {
     /// A commit failed: what was decided since the last is forgotten.
     pub fn taken_back(&mut self, store: &Store) {
         self.rates.taken_back();
+        // Their numbers are given again.
+        self.waits.retain(|(_, rev), _| *rev <= store.rev);
         while let Some(undo) = self.undecided.pop() {
             match undo {
                 Undo::Task(task_id, before, Stood { turn, unserved }) => {
