@@ -95,7 +95,7 @@ export class Rest {
     return this.call('GET', `queues/${encodeURIComponent(name)}`);
   }
 
-  /** Sets a queue, all of it: `concurrency`, `key_concurrency`, `user_concurrency`, `rate`, `fair_by`, `ageing_ms`. */
+  /** Sets a queue, all of it: `concurrency`, `key_concurrency`, `user_concurrency`, `rate`, `fair_by`, `ageing_ms`, `retain_ms`, `retain_count`, `retain_bytes`. */
   setQueue(name, settings) {
     return this.call('PUT', `queues/${encodeURIComponent(name)}`, { body: settings });
   }

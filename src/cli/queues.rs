@@ -68,8 +68,17 @@ pub(super) struct SetArgs {
     #[arg(long, value_name = "WHOM", value_parser = fair_by)]
     fair_by: Option<FairBy>,
     /// So much waiting outweighs one priority, such as 1m; or none
-    #[arg(long, value_name = "TIME", value_parser = ageing)]
-    ageing: Option<Ageing>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    ageing: Option<Time>,
+    /// How long its final tasks are kept, such as 7d; or none: as long as the hub keeps any
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    retain: Option<Time>,
+    /// The most of its final tasks that are kept, the newest; or none
+    #[arg(long, value_name = "N", value_parser = number)]
+    retain_count: Option<Number>,
+    /// The most bytes of them, or none
+    #[arg(long, value_name = "BYTES", value_parser = number)]
+    retain_bytes: Option<Number>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -86,12 +95,22 @@ fn limit(text: &str) -> Result<Limit, String> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ageing(Option<Duration>);
+struct Number(Option<u64>);
 
-fn ageing(text: &str) -> Result<Ageing, String> {
+fn number(text: &str) -> Result<Number, String> {
     match text {
-        "none" => Ok(Ageing(None)),
-        _ => humantime::parse_duration(text).map(|time| Ageing(Some(time))).map_err(|why| why.to_string()),
+        "none" => Ok(Number(None)),
+        _ => text.parse().map(|number| Number(Some(number))).map_err(|_| "it is a number, or none".into()),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Time(Option<Duration>);
+
+fn time(text: &str) -> Result<Time, String> {
+    match text {
+        "none" => Ok(Time(None)),
+        _ => humantime::parse_duration(text).map(|time| Time(Some(time))).map_err(|why| why.to_string()),
     }
 }
 
@@ -178,7 +197,10 @@ async fn set(args: SetArgs) -> Result<(), super::Failed> {
         user_concurrency: args.user_concurrency.map_or(known.user_concurrency, |Limit(limit)| limit),
         rate: new_rate(known.rate, args.rate, args.rate_by)?,
         fair_by: args.fair_by.unwrap_or(known.fair_by),
-        ageing_ms: args.ageing.map_or(known.ageing_ms, |Ageing(time)| time.map(|time| time.as_millis() as u64)),
+        retain_ms: args.retain.map_or(known.retain_ms, |Time(time)| time.map(|time| time.as_millis() as u64)),
+        retain_count: args.retain_count.map_or(known.retain_count, |Number(number)| number),
+        retain_bytes: args.retain_bytes.map_or(known.retain_bytes, |Number(number)| number),
+        ageing_ms: args.ageing.map_or(known.ageing_ms, |Time(time)| time.map(|time| time.as_millis() as u64)),
         paused: known.paused,
     };
     show(&args.hub, &client.set_queue(&args.name, &settings).await?)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::show::{self, Table};
-use crate::settings::{FairBy, Limits, Rate, RateBy, UserLimits};
+use crate::settings::{FairBy, Limits, QueueSettings, Rate, RateBy, UserLimits};
 use crate::task::{Status, TaskId, TaskView, Timestamp, Transition};
 use crate::wire::{QueueStats, QueueView, ScheduleView, Stats, WorkerView, WorkflowView};
 
@@ -181,6 +181,7 @@ pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
         "RATE",
         "FAIR BY",
         "AGEING",
+        "KEPT",
         "",
     ];
     let mut table = Table::new(&heads, &[1, 2, 3, 4, 5, 6, 7]);
@@ -203,10 +204,21 @@ pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
             }
             .to_owned(),
             settings.ageing_ms.map(show::span).unwrap_or_default(),
+            kept(settings),
             if settings.paused { "paused" } else { "" }.to_owned(),
         ]);
     }
     table.text(look.width)
+}
+
+/// What is kept of its final tasks, where that is set.
+fn kept(QueueSettings { retain_ms, retain_count, retain_bytes, .. }: &QueueSettings) -> String {
+    let bounds = [
+        retain_ms.map(show::span),
+        retain_count.map(|count| format!("{count} tasks")),
+        retain_bytes.map(|bytes| format!("{bytes} bytes")),
+    ];
+    bounds.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn rate(Rate { limit, per_ms, by }: &Rate) -> String {

@@ -96,11 +96,22 @@ impl Engine {
                     _ => None,
                 };
                 let (old, new) = (self.lanes.settings_of(&name), settings.clone().unwrap_or_default());
-                // Whether a queue is open is looked at again with each task; all else is where its tasks stand.
+                // Whether a queue is open is looked at again with each task, and what is kept of it elsewhere; all else is where its
+                // tasks stand.
                 let (concurrency, paused) = (old.concurrency, old.paused);
                 let is_whole = |rate: Option<Rate>| rate.is_none_or(|rate| rate.by == RateBy::Queue);
                 let rate = if is_whole(old.rate) && is_whole(new.rate) { old.rate } else { new.rate };
-                let only_opens = *old == QueueSettings { concurrency, paused, rate, ..QueueSettings::clone(&new) };
+                let QueueSettings { retain_ms, retain_count, retain_bytes, .. } = *old;
+                let alike = QueueSettings {
+                    concurrency,
+                    paused,
+                    rate,
+                    retain_ms,
+                    retain_count,
+                    retain_bytes,
+                    ..(*new).clone()
+                };
+                let only_opens = *old == alike;
                 match only_opens {
                     true => {
                         self.lanes.set_queue(&name, settings, &mut self.groups);

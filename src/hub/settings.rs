@@ -99,6 +99,17 @@ impl SettingsBoard {
         beyond.map(|(_, (setting, _))| setting.clone()).take(len_max).collect()
     }
 
+    /// The queues whose final tasks are kept otherwise than those of any.
+    pub(super) fn retentions(&self) -> Vec<(Name, QueueSettings)> {
+        let state = self.0.read();
+        let queues = state.shown.values().filter_map(|(setting, _)| match &setting.value {
+            SettingValue::Queue(settings) => Some((setting.name.clone(), settings)),
+            SettingValue::Limits(_) => None,
+        });
+        let own = queues.filter(|(_, it)| it.retain_ms.or(it.retain_count).or(it.retain_bytes).is_some());
+        own.map(|(name, settings)| (name, settings.clone())).collect()
+    }
+
     /// What changed after a `rev`, in order; all there is where nothing is known before.
     fn since(&self, since: Option<u64>) -> SettingLines {
         let state = self.0.read();

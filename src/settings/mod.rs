@@ -19,7 +19,9 @@ use crate::task::{Name, Timestamp, read_strictly};
 
 pub use cron::CRON_BYTES_MAX;
 pub use limits::{LIMITED_USERS_MAX, Limits, UserLimits};
-pub use queue::{AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings, SET_QUEUES_MAX};
+pub use queue::{
+    AGEING_MS_MAX, FairBy, LIMIT_MAX, QueueSettings, RETAIN_BYTES_MAX, RETAIN_COUNT_MAX, RETAIN_MS_MAX, SET_QUEUES_MAX,
+};
 pub use rate::{HandOuts, RATE_PER_MS_MAX, Rate, RateBy};
 pub use schedule::{
     CATCH_UP_MAX, CatchUp, EVERY_MS_MIN, JITTER_MS_MAX, LATE_MS, LastRun, Overlap, Plan, SCHEDULE_PAYLOAD_BYTES_MAX,
@@ -197,6 +199,9 @@ mod tests {
                 rate: Some(Rate { limit: 100, per_ms: 60_000, by: RateBy::User }),
                 fair_by: FairBy::Key,
                 ageing_ms: Some(60_000),
+                retain_ms: Some(3_600_000),
+                retain_count: Some(1_000),
+                retain_bytes: Some(1 << 30),
                 paused: true,
             }),
             SettingValue::Limits(Limits { user: user.clone(), users: [("u \"1\"".to_owned(), user)].into() }),

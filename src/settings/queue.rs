@@ -10,6 +10,12 @@ pub const LIMIT_MAX: u32 = 1_000_000;
 /// The longest wait that counts as one priority more: thirty days.
 pub const AGEING_MS_MAX: u64 = 30 * 86_400_000;
 
+/// The longest that final tasks are kept: ten years.
+pub const RETAIN_MS_MAX: u64 = 3_650 * 86_400_000;
+/// The most final tasks of a queue, and the most bytes of them, that its retention may count.
+pub const RETAIN_COUNT_MAX: u64 = 1_000_000_000;
+pub const RETAIN_BYTES_MAX: u64 = 1 << 50;
+
 /// The most queues that are set: each costs memory and a line of every list.
 pub const SET_QUEUES_MAX: usize = 10_000;
 
@@ -34,6 +40,15 @@ pub struct QueueSettings {
     /// So many milliseconds of being ready outweigh one priority; without, priority is strict.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub ageing_ms: Option<u64>,
+    /// How long its final tasks are kept, in milliseconds; without, as long as the hub keeps those of any queue.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub retain_ms: Option<u64>,
+    /// How many of them are kept, the newest.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub retain_count: Option<u64>,
+    /// How many bytes of them are kept, the newest: records with what came with them and what they left, without logs.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
+    pub retain_bytes: Option<u64>,
     /// Nothing is handed out.
     pub paused: bool,
 }
@@ -47,6 +62,9 @@ impl Default for QueueSettings {
             rate: None,
             fair_by: FairBy::None,
             ageing_ms: None,
+            retain_ms: None,
+            retain_count: None,
+            retain_bytes: None,
             paused: false,
         }
     }
@@ -76,6 +94,9 @@ impl QueueSettings {
         limit("user_concurrency", self.user_concurrency)?;
         self.rate.as_ref().map_or(Ok(()), Rate::check).map_err(|invalid| invalid.within("rate"))?;
         range("ageing_ms", self.ageing_ms, AGEING_MS_MAX)?;
+        range("retain_ms", self.retain_ms, RETAIN_MS_MAX)?;
+        range("retain_count", self.retain_count, RETAIN_COUNT_MAX)?;
+        range("retain_bytes", self.retain_bytes, RETAIN_BYTES_MAX)?;
         Ok(())
     }
 }
@@ -106,6 +127,13 @@ mod tests {
             check(&format!(r#"{{"{field}":1e30}}"#), Some(field));
         }
         check(r#"{"ageing_ms":0}"#, Some("ageing_ms"));
+        for (field, max) in
+            [("retain_ms", RETAIN_MS_MAX), ("retain_count", RETAIN_COUNT_MAX), ("retain_bytes", RETAIN_BYTES_MAX)]
+        {
+            check(&format!(r#"{{"{field}":0}}"#), Some(field));
+            check(&format!(r#"{{"{field}":{max}}}"#), None);
+            check(&format!(r#"{{"{field}":{}}}"#, max + 1), Some(field));
+        }
         check(r#"{"rate":{"limit":0,"per_ms":1}}"#, Some("rate.limit"));
     }
 }

@@ -166,5 +166,7 @@ fn recover_a_million() {
         }
     }
     tell("changed since, 1,000", cost(1, || drop(reader.changed_since(world.rev / 2, 1_000).unwrap())));
-    tell("finished before, 1,000", cost(1, || drop(reader.finished_before(world.now, 1_000).unwrap())));
+    let (queue, now) = (Name::new("default"), (world.now, TaskId::from_bytes([0; 16])));
+    tell("ended before, 1,000", cost(1, || drop(reader.ended_before(&queue, now, 1_000).unwrap())));
+    tell("beyond the newest million", cost(1, || assert!(reader.beyond(&queue, 1_000_000, u64::MAX).is_ok())));
 }

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use crate::settings::{HandOuts, Setting, SettingChange};
 use crate::task::{
-    Change, Digest, Filter, Json, KeyEntry, Links, LogLine, Status, Task, TaskId, TaskView, Timestamp, Transition,
+    Change, Digest, Filter, Json, KeyEntry, Links, LogLine, Name, Status, Task, TaskId, TaskView, Timestamp, Transition,
 };
 
 pub use memory::in_memory;
@@ -218,8 +218,19 @@ pub trait Reader: Send + Sync {
     /// Has the writer know of what a read met with, where it is lasting.
     fn report(&self, _error: &StoreError) {}
 
-    /// Final tasks that were finished before this moment, oldest first, at most `limit`.
-    fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+    /// Final tasks of a queue that ended before this, oldest first, at most `limit`. Those of workflows are none of them, here
+    /// as below.
+    fn ended_before(&self, queue: &Name, before: EndedAt, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+
+    /// The queues that have final tasks, by name; those that have had one for a moment only may be missing.
+    fn queues_with_ended(&self) -> Result<Vec<Name>, StoreError>;
+
+    /// Where the newest final tasks of a queue end that are no more than so many, and no more than so many bytes. It looks at
+    /// each of them, as the index has it.
+    fn beyond(&self, queue: &Name, count_max: u64, bytes_max: u64) -> Result<Beyond, StoreError>;
+
+    /// How many of a queue ended since then, up to `limit`; some that just did may be missing.
+    fn ended_since(&self, queue: &Name, since: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
     /// The tasks of these workflows, each after the workflow that it is part of, in no order, at most `limit`.
     fn parts_of(&self, workflow_ids: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError>;
@@ -229,6 +240,20 @@ pub trait Reader: Send + Sync {
 
     /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;
+}
+
+/// When a task ended; those of one moment are in the order of their ids.
+pub type EndedAt = (Timestamp, TaskId);
+
+/// What is beyond the newest final tasks of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// All that ended before this, where there is any.
+    pub before: Option<EndedAt>,
+    /// When the newest ended.
+    pub newest: Timestamp,
+    /// How many tasks were looked at.
+    pub looked: usize,
 }
 
 /// Payload and newest checkpoint of a task.

@@ -354,10 +354,25 @@ impl World {
         let mut finished: Vec<_> =
             self.tasks.values().filter_map(|known| Some((run(known)?, known.task.task_id))).collect();
         finished.sort();
+        let queues: BTreeSet<Name> = self.tasks.values().map(|known| known.task.queue.clone()).collect();
         let middle = finished.get(finished.len() / 2).map_or(self.now, |(at, _)| *at);
         for (before, limit) in [(self.now.plus_millis(1), 10_000), (self.now.plus_millis(1), 2), (middle, 10_000)] {
-            let expected = finished.iter().filter(|(at, _)| *at < before).take(limit).map(|(_, task_id)| *task_id);
-            assert_eq!(reader.finished_before(before, limit).unwrap(), expected.collect::<Vec<_>>());
+            let before = (before, TaskId::from_bytes([0; 16]));
+            for queue in &queues {
+                let of_queue = finished.iter().filter(|(_, task_id)| self.tasks[task_id].task.queue == *queue);
+                let expected = of_queue.filter(|ended| **ended < before).take(limit).map(|(_, task_id)| *task_id);
+                assert_eq!(reader.ended_before(queue, before, limit).unwrap(), expected.collect::<Vec<_>>());
+            }
+        }
+        for queue in &queues {
+            let of_queue: Vec<EndedAt> =
+                finished.iter().filter(|(_, task_id)| self.tasks[task_id].task.queue == *queue).copied().collect();
+            for kept in [1, 2, of_queue.len()] {
+                let beyond = reader.beyond(queue, kept as u64, u64::MAX).unwrap();
+                let oldest_kept = of_queue.len().checked_sub(kept).filter(|left| *left > 0).map(|left| of_queue[left]);
+                assert_eq!(beyond.before, oldest_kept, "{kept} of {} are kept", of_queue.len());
+                assert_eq!(beyond.looked, of_queue.len().min(kept + 1));
+            }
         }
     }
 

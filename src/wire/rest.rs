@@ -242,6 +242,12 @@ pub struct QueueBody {
     pub fair_by: Option<FairBy>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
     pub ageing_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub retain_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub retain_count: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task::saturated")]
+    pub retain_bytes: Option<u64>,
     #[serde(default, skip_serializing)]
     pub r#type: Option<IgnoredAny>,
     #[serde(default, skip_serializing)]
@@ -266,6 +272,9 @@ impl From<QueueBody> for QueueSettings {
             rate: body.rate,
             fair_by: body.fair_by.unwrap_or(usual.fair_by),
             ageing_ms: body.ageing_ms,
+            retain_ms: body.retain_ms,
+            retain_count: body.retain_count,
+            retain_bytes: body.retain_bytes,
             paused: usual.paused,
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::kit::{Answer, TestHub, id, program};
+use crate::kit::{Answer, PATIENCE, TestHub, id, program};
 
 async fn put(hub: &TestHub, path: &str, body: Value) -> Answer {
     hub.call(reqwest::Method::PUT, path, Some(&body)).await
@@ -72,6 +72,9 @@ async fn wrong_settings_are_refused_by_name() {
         (json!({"key_concurrency": 1_000_001}), "limit_exceeded", "key_concurrency"),
         (json!({"user_concurrency": 1e30}), "limit_exceeded", "user_concurrency"),
         (json!({"ageing_ms": 0}), "invalid_field", "ageing_ms"),
+        (json!({"retain_ms": 0}), "invalid_field", "retain_ms"),
+        (json!({"retain_count": 1e30}), "limit_exceeded", "retain_count"),
+        (json!({"retain_bytes": -1}), "invalid_field", "retain_bytes"),
         (json!({"rate": {"limit": 0, "per_ms": 1}}), "invalid_field", "rate.limit"),
         (json!({"rate": {"limit": 1, "per_ms": 1e12}}), "limit_exceeded", "rate.per_ms"),
         (json!({"rate": {"limit": 1}}), "invalid_field", "rate.per_ms"),
@@ -158,6 +161,54 @@ async fn no_more_is_handed_out_in_a_window_than_its_rate_says_also_over_a_restar
     }
 }
 
+/// Completes so many tasks of a queue, one after the other. Answers their ids.
+async fn completed(hub: &TestHub, queue: &str, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for n in 0..count {
+        let payload = "x".repeat(1_000);
+        let task = json!({"task_type": "t", "queue": queue, "title": format!("{n}"), "payload": payload});
+        let task_id = id(&hub.submit(task).await);
+        hub.post("/api/v1/worker/claim", json!({"worker_id": "w", "queues": [queue]})).await.expect(200);
+        hub.post(&format!("/api/v1/tasks/{task_id}/attempts/1/complete"), json!({"result": n})).await.expect(200);
+        ids.push(task_id);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn of_a_queue_as_many_finished_tasks_are_kept_as_it_says() {
+    let hub = TestHub::start().await;
+    for (queue, settings) in [
+        ("counted", json!({"retain_count": 3})),
+        ("weighed", json!({"retain_bytes": 4_500})),
+        ("short", json!({"retain_ms": 1})),
+        ("both", json!({"retain_ms": 86_400_000, "retain_count": 2})),
+    ] {
+        put(&hub, &format!("/api/v1/queues/{queue}"), settings).await.expect(201);
+    }
+    let kept = [("counted", 3), ("weighed", 3), ("short", 0), ("both", 2), ("usual", 6)];
+    let mut made = Vec::new();
+    for (queue, _) in kept {
+        made.push(completed(&hub, queue, 6).await);
+    }
+    let waits = id(&hub.submit(json!({"task_type": "t", "queue": "counted"})).await);
+    for ((queue, count), made) in kept.into_iter().zip(made) {
+        let begun = Instant::now();
+        let expected: Vec<String> = made[6 - count..].to_vec();
+        loop {
+            let list = hub.get(&format!("/api/v1/tasks?queue={queue}&order=asc&status=completed")).await.expect(200);
+            let left: Vec<String> = list["tasks"].as_array().unwrap().iter().map(|task| id(task)).collect();
+            assert!(expected.iter().all(|task_id| left.contains(task_id)), "{queue}: one of the newest went");
+            if left == expected {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{queue} still has {} finished tasks", left.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_eq!(hub.task(&waits).await["status"], "pending");
+}
+
 /// "Cancel the old build when a new commit comes."
 #[tokio::test]
 async fn a_newer_build_takes_the_place_of_the_older() {
@@ -191,6 +242,9 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
     );
     let said = taskhub(&hub, &["queue", "set", "mail", "--rate", "100/1m", "--rate-by", "user"]);
     assert!(said.contains("100 in 1 m, each user"), "{said}");
+    let kept = ["--retain", "2h", "--retain-count", "1000", "--retain-bytes", "5000"];
+    let said = taskhub(&hub, &[&["queue", "set", "mail"][..], &kept].concat());
+    assert!(said.contains("2 h, 1000 tasks, 5000 bytes"), "{said}");
     taskhub(&hub, &["limits", "--user", "u1", "--running", "3"]);
     assert_eq!(hub.get("/api/v1/limits").await.expect(200)["users"], json!({"u1": {"running": 3}}));
     assert!(taskhub(&hub, &["limits"]).contains("no limit"));
@@ -200,7 +254,7 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
     let text = page.text(".queues").await;
     assert!(
         text.contains(
-            "at most 8 at once, 2 a user, at most 100 handed out in any 1m for each user, in turn between users"
+            "at most 8 at once, 2 a user, at most 100 handed out in any 1m for each user, in turn between users, one priority for each 1m of waiting, finished tasks kept for 2h"
         ),
         "{text}"
     );

@@ -140,7 +140,7 @@ impl World {
                     rate: (self.random.u8(0..3) > 0).then(|| some_rate(&mut self.random)),
                     fair_by: [FairBy::None, FairBy::User, FairBy::Key][self.random.usize(0..3)],
                     ageing_ms: self.random.bool().then(|| self.random.u64(1..2_000)),
-                    paused: false,
+                    ..QueueSettings::default()
                 };
                 Command::SetQueue { name, settings }
             }

@@ -173,8 +173,8 @@ test('a worker says how it is connected', () => {
 test('a queue says how it hands out and what stands in it', () => {
   assert.equal(ruleWords({ key_concurrency: 1, fair_by: 'none' }), '');
   assert.equal(
-    ruleWords({ concurrency: 8, user_concurrency: 2, key_concurrency: 3, rate: { limit: 100, per_ms: 60_000, by: 'user' }, fair_by: 'key', ageing_ms: 60_000 }),
-    'at most 8 at once, 2 a user, 3 a key, at most 100 handed out in any 1m for each user, in turn between keys, one priority for each 1m of waiting',
+    ruleWords({ concurrency: 8, user_concurrency: 2, key_concurrency: 3, rate: { limit: 100, per_ms: 60_000, by: 'user' }, fair_by: 'key', ageing_ms: 60_000, retain_ms: 3_600_000, retain_count: 1_000, retain_bytes: 5_000 }),
+    'at most 8 at once, 2 a user, 3 a key, at most 100 handed out in any 1m for each user, in turn between keys, one priority for each 1m of waiting, finished tasks kept for 1h, the newest 1,000 finished kept, 5,000 bytes of finished tasks kept',
   );
   assert.equal(standsWords({ waiting: 0, scheduled: 0, pending: 0, running: 0 }), 'nothing unfinished');
   assert.equal(standsWords({ waiting: 1, scheduled: 2, pending: 1_200, running: 3 }), '3 running, 1,200 ready, 2 scheduled, 1 waiting');

@@ -80,7 +80,7 @@ export function summaryOf(queues) {
 }
 
 /** What is set of a queue, in words; nothing where all is as usual. */
-export function ruleWords({ concurrency, key_concurrency = 1, user_concurrency, rate, fair_by = 'none', ageing_ms }) {
+export function ruleWords({ concurrency, key_concurrency = 1, user_concurrency, rate, fair_by = 'none', ageing_ms, retain_ms, retain_count, retain_bytes }) {
   return [
     concurrency !== undefined && `at most ${count(concurrency)} at once`,
     user_concurrency !== undefined && `${count(user_concurrency)} a user`,
@@ -88,6 +88,9 @@ export function ruleWords({ concurrency, key_concurrency = 1, user_concurrency, 
     rate && rateWords(rate),
     fair_by !== 'none' && `in turn between ${fair_by === 'user' ? 'users' : 'keys'}`,
     ageing_ms !== undefined && `one priority for each ${short(ageing_ms)} of waiting`,
+    retain_ms !== undefined && `finished tasks kept for ${span(retain_ms)}`,
+    retain_count !== undefined && `the newest ${count(retain_count)} finished kept`,
+    retain_bytes !== undefined && `${count(retain_bytes)} bytes of finished tasks kept`,
   ].filter(Boolean).join(', ');
 }
 

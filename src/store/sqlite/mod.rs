@@ -41,6 +41,7 @@ mod pool;
 mod query;
 mod reader;
 mod recovery;
+mod retention;
 mod schema;
 mod staging;
 #[cfg(test)]

@@ -17,8 +17,10 @@ use super::query;
 use super::staging::{StagedRecord, Staging};
 use super::view::Part;
 use super::{id_of, integer, json_of};
-use crate::store::{ChangedSince, ChangedTask, HandOut, LogRange, Page, Query, Reader, StoreError, Stored};
-use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, TaskId, Timestamp, Transition, read_strictly};
+use crate::store::{
+    Beyond, ChangedSince, ChangedTask, EndedAt, HandOut, LogRange, Page, Query, Reader, StoreError, Stored,
+};
+use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Name, TaskId, Timestamp, Transition, read_strictly};
 
 /// What the writer and the readers share.
 pub(super) struct Shared {
@@ -260,32 +262,20 @@ impl Reader for Shared {
         }
     }
 
-    fn finished_before(&self, before: Timestamp, limit: usize) -> Result<Vec<TaskId>, StoreError> {
-        const STEP: &str = "find finished tasks";
-        let finished = |record: &StagedRecord| {
-            let at = record.finished_at().filter(|at| !record.gone && *at < before)?;
-            Some((at.as_millis(), record.task.task_id))
-        };
-        let fresh = Fresh::of(&self.staging.read(), limit, finished, |record| record.task.task_id);
-        let conn = self.pool.checkout()?;
-        let mut statement = conn
-            .prepare_cached(
-                "SELECT task_id, finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at < ?1
-                 ORDER BY finished_at, task_id LIMIT ?2",
-            )
-            .context(STEP)?;
-        let rows_max = limit.saturating_add(fresh.len());
-        let mut rows = statement.query(params![before.as_millis(), integer(rows_max)]).context(STEP)?;
-        let next = |newer: &Newer| {
-            while let Some(row) = rows.next()? {
-                let task_id = id_of(row, 0)?;
-                if !newer.contains(&task_id) {
-                    return Ok(Some(((row.get(1)?, task_id), task_id)));
-                }
-            }
-            Ok(None)
-        };
-        fresh.merge(limit, next).map(|(task_ids, _)| task_ids).context(STEP)
+    fn ended_before(&self, queue: &Name, before: EndedAt, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        self.find_ended_before(queue, before, limit)
+    }
+
+    fn queues_with_ended(&self) -> Result<Vec<Name>, StoreError> {
+        self.find_queues_with_ended()
+    }
+
+    fn beyond(&self, queue: &Name, count_max: u64, bytes_max: u64) -> Result<Beyond, StoreError> {
+        self.find_beyond(queue, count_max, bytes_max)
+    }
+
+    fn ended_since(&self, queue: &Name, since: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.count_ended_since(queue, since, limit)
     }
 
     fn parts_of(&self, workflow_ids: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::OptionalExtension as _;
 
 use super::failure::{ErrorContext as _, damaged};
-use super::{SqliteStore, id_of, json_of};
+use super::{SqliteStore, id_of, json_of, retention};
 use crate::settings::{Setting, SettingId};
 use crate::store::{LogRange, Reader as _, Recovered, Store as _, StoreError};
 use crate::task::{Run, Status, Task, TaskId, Timestamp};
@@ -163,13 +163,11 @@ impl SqliteStore {
     /// task said. What is not looked at is older than one of these.
     fn last_at(&self, unfinished: &[Task], relatives: &[Task]) -> Result<Timestamp, StoreError> {
         const STEP: &str = "find the last time";
-        let ended = "SELECT finished_at FROM tasks INDEXED BY tasks_finished WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1";
         let deleted = "SELECT at FROM tombstones ORDER BY rev DESC LIMIT 1";
         let mut times: Vec<Timestamp> = Vec::new();
-        for query in [ended, deleted] {
-            let millis = self.conn.query_row(query, [], |row| row.get(0)).optional().context(STEP)?;
-            times.extend(millis.map(Timestamp::from_millis));
-        }
+        let millis = self.conn.query_row(deleted, [], |row| row.get(0)).optional().context(STEP)?;
+        times.extend(millis.map(Timestamp::from_millis));
+        times.extend(retention::last_ended(&self.conn).context(STEP)?);
         times.extend(self.last_id.map(TaskId::made_at));
         times.extend(self.read_settings().unwrap_or_default().into_iter().map(|setting| setting.updated_at));
         let reader = &self.shared;

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -124,6 +124,14 @@ CREATE TABLE hand_outs (
     count INTEGER NOT NULL
 );
 CREATE TABLE machine (one INTEGER PRIMARY KEY CHECK (one = 1), boot BLOB NOT NULL, mono INTEGER NOT NULL);
+";
+
+/// * `tasks.bytes`: how many bytes the record, the payload and the result of a task are; 0 of one that an earlier hub settled, which
+///   then only goes with those that are newer.
+const RETENTION: &str = "
+ALTER TABLE tasks ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+DROP INDEX tasks_finished;
+CREATE INDEX tasks_finished ON tasks (queue, finished_at, task_id, bytes) WHERE finished_at IS NOT NULL;
 ";
 
 /// The version this hub writes.

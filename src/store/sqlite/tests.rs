@@ -8,7 +8,7 @@ use tempfile::tempdir;
 use super::*;
 use crate::store::suite::{World, killed, settle_all};
 use crate::store::{ChangedSince, LogRange, Query};
-use crate::task::{Event, Status};
+use crate::task::{Event, Name, Status};
 
 fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(folder, SqliteOptions::default()).unwrap()
@@ -334,7 +334,10 @@ fn damaged_tables_are_errors_not_panics() {
         }
         let _ = reader.find(&Query { text: Some("x".into()), ..crate::store::suite::all_tasks() });
         let _ = reader.changed_since(0, 10);
-        let _ = reader.finished_before(world.now.plus_millis(9), 10);
+        let _ = reader.queues_with_ended();
+        let _ = reader.ended_before(&Name::new("default"), (world.now.plus_millis(9), TaskId::from_bytes([0; 16])), 10);
+        let _ = reader.beyond(&Name::new("default"), 1, 1_000);
+        let _ = reader.ended_since(&Name::new("default"), world.now, 10);
         let _ = store.key(1, world.now);
         let _ = store.sweep(world.now.plus_millis(1 << 20), world.now, 10);
     }

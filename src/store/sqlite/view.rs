@@ -59,12 +59,13 @@ impl<'c> View<'c> {
         Ok(View {
             insert: prepare(
                 "INSERT INTO tasks (task_id, rev, status, created_at, finished_at, task_type, queue, user_id, title,
-                 progress, record, history, workflow_id)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 progress, record, history, workflow_id, bytes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?,
             // What does not fit is cut off anywhere in the oldest line; readers begin at the first newline.
             update: prepare(&format!(
                 "UPDATE tasks SET rev = ?2, status = ?3, finished_at = ?4, progress = ?5, record = ?6, title = ?8,
+                 bytes = max(0, bytes - length(record)) + ?9,
                  history = CASE WHEN length(history) + length(?7) <= {HISTORY_BYTES_MAX}
                      THEN CAST(history || ?7 AS BLOB)
                      ELSE substr(CAST(history || ?7 AS BLOB), -{HISTORY_BYTES_MAX}) END
@@ -132,8 +133,11 @@ impl<'c> View<'c> {
         let progress = staged.progress.as_ref().map(|(_, progress): &(u64, Json)| &progress.bytes()[..]);
         let (text, lines) = (&record.bytes[..], &staged.lines[..]);
         let title = task.detail().and_then(|detail| detail.title.as_deref());
+        let beside = [&staged.payload, &staged.result].into_iter().flatten().map(Json::len).sum::<usize>();
+        let bytes = (text.len() + beside) as i64;
         if record.in_view {
-            let updated = self.update.execute(params![id, rev, status, finished_at, progress, text, lines, title])?;
+            let updated =
+                self.update.execute(params![id, rev, status, finished_at, progress, text, lines, title, bytes])?;
             if updated == 1 {
                 return Ok(());
             }
@@ -152,6 +156,7 @@ impl<'c> View<'c> {
             text,
             lines,
             task.workflow_id().as_ref().map(|id| id.as_bytes().as_slice()),
+            bytes,
         ])?;
         for (key, value) in task.labels().into_iter().flatten() {
             self.label.execute(params![key, value, id])?;
