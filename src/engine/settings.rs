@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::settings::{
-    LIMITS_NAME, Limits, QueueSettings, Rate, RateBy, SCHEDULES_MAX, SET_QUEUES_MAX, Setting, SettingChange, SettingId, SettingKind,
-    SettingValue,
+    LIMITS_NAME, Limits, QueueSettings, Rate, RateBy, SCHEDULES_MAX, SET_QUEUES_MAX, Setting, SettingChange, SettingId,
+    SettingKind, SettingValue,
 };
 use crate::task::{Invalid, Name, Status, Task};
 

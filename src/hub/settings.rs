@@ -104,7 +104,7 @@ impl SettingsBoard {
         let state = self.0.read();
         let queues = state.shown.values().filter_map(|(setting, _)| match &setting.value {
             SettingValue::Queue(settings) => Some((setting.name.clone(), settings)),
-            SettingValue::Limits(_) => None,
+            SettingValue::Limits(_) | SettingValue::Schedule(_) => None,
         });
         let own = queues.filter(|(_, it)| it.retain_ms.or(it.retain_count).or(it.retain_bytes).is_some());
         own.map(|(name, settings)| (name, settings.clone())).collect()

@@ -2,9 +2,7 @@
 
 use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
-use taskhub::settings::{
-    CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits,
-};
+use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits};
 use taskhub::task::{
     Chord, Name, NewTask, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, RetryPolicy, Submission, TaskId,
     TaskPatch, Timestamp,
