@@ -22,10 +22,14 @@ export class Rest {
     Object.assign(this, { base, token, fetch });
   }
 
-  /** Submits a task. With `idempotency_key` (≤ 255 characters) the same call again gives the first task, for 24 h. */
-  submit(task, { idempotency_key } = {}) {
+  /**
+   * Submits a task. With `idempotency_key` (≤ 255 characters) the same call again gives the first task, for 24 h. Where the task
+   * is `unique` and was there already, the answer has `existing: true`.
+   */
+  async submit(task, { idempotency_key } = {}) {
     const headers = idempotency_key === undefined ? {} : { 'idempotency-key': idempotency_key };
-    return this.call('POST', 'tasks', { body: task, headers });
+    const { text, response } = await this.fetched('POST', 'tasks', { body: task, headers });
+    return response.headers.has('taskhub-existing') ? { ...parsed(text), existing: true } : parsed(text);
   }
 
   /**
@@ -160,7 +164,12 @@ export class Rest {
   }
 
   /** The text of the answer. */
-  async text(method, path, { query = {}, body, headers = {} } = {}) {
+  async text(method, path, request) {
+    return (await this.fetched(method, path, request)).text;
+  }
+
+  /** The text of the answer, and the answer that it came in. */
+  async fetched(method, path, { query = {}, body, headers = {} } = {}) {
     const url = new URL(`api/v1/${path}`, this.base);
     for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, value);
     let response, text;
@@ -174,7 +183,7 @@ export class Rest {
     } catch (cause) {
       throw new HubError({ code: 'unreachable', detail: `the hub could not be reached (${cause.message})`, cause });
     }
-    if (response.ok) return text;
+    if (response.ok) return { text, response };
     throw new HubError({ code: 'internal', title: `HTTP ${response.status}`, ...parsed(text), status: response.status });
   }
 }

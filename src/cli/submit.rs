@@ -11,7 +11,8 @@ use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
 use crate::task::{
-    FilterSpec, Json, NewTask, OnConflict, OnDependencyFailure, RetryPolicy, Status, TaskId, TaskView, Timestamp,
+    FilterSpec, HeldUntil, Json, NewTask, NewUnique, OnConflict, OnDependencyFailure, OnHeld, RetryPolicy, Status,
+    TaskId, TaskView, Timestamp,
 };
 use crate::wire::SnapshotSpec;
 
@@ -65,6 +66,8 @@ pub(super) struct SubmitArgs {
     /// Where such tasks are unfinished: queue, reject, replace-waiting or cancel-running
     #[arg(long, value_name = "WHAT", value_parser = on_conflict, requires = "concurrency_key")]
     on_conflict: Option<OnConflict>,
+    #[command(flatten)]
+    unique: Uniqueness,
     /// Not before this task is finished; may be given several times
     #[arg(long, value_name = "TASK")]
     depends_on: Vec<TaskId>,
@@ -76,6 +79,43 @@ pub(super) struct SubmitArgs {
     idempotency_key: Option<String>,
     #[command(flatten)]
     hub: HubArgs,
+}
+
+/// What a task is the only one of.
+#[derive(Clone, Debug, Default, Args)]
+struct Uniqueness {
+    /// There is one task of its type, user and this key at a time
+    #[arg(long, value_name = "KEY", conflicts_with = "unique_by")]
+    unique_key: Option<String>,
+    /// The same, of those with the same of these: queue, payload, payload/customer/id, labels/k, ...
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    unique_by: Vec<String>,
+    /// It holds its key until it is started or finished
+    #[arg(long, value_name = "WHEN", value_parser = until, conflicts_with = "unique_within")]
+    unique_until: Option<HeldUntil>,
+    /// It holds its key for so long from now, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    unique_within: Option<Duration>,
+    /// Where another holds it: return, reject or replace
+    #[arg(long, value_name = "WHAT", value_parser = on_held)]
+    unique_on_conflict: Option<OnHeld>,
+    /// With replace and --delay: it is not put off for longer than this
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    unique_max_wait: Option<Duration>,
+}
+
+impl Uniqueness {
+    fn unique(&self) -> Option<Box<NewUnique>> {
+        let unique = NewUnique {
+            key: self.unique_key.clone(),
+            by: self.unique_by.clone(),
+            until: self.unique_until,
+            within_ms: self.unique_within.map(millis),
+            on_conflict: self.unique_on_conflict,
+            max_wait_ms: self.unique_max_wait.map(millis),
+        };
+        (unique != NewUnique::default()).then(|| Box::new(unique))
+    }
 }
 
 /// What a task says of itself to people.
@@ -142,6 +182,23 @@ fn on_dependency_failure(text: &str) -> Result<OnDependencyFailure, String> {
     }
 }
 
+fn until(text: &str) -> Result<HeldUntil, String> {
+    match text {
+        "started" => Ok(HeldUntil::Started),
+        "finished" => Ok(HeldUntil::Finished),
+        _ => Err("it is started or finished".into()),
+    }
+}
+
+fn on_held(text: &str) -> Result<OnHeld, String> {
+    match text {
+        "return" => Ok(OnHeld::Return),
+        "reject" => Ok(OnHeld::Reject),
+        "replace" => Ok(OnHeld::Replace),
+        _ => Err("it is return, reject or replace".into()),
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -161,6 +218,7 @@ impl SubmitArgs {
             priority: self.priority,
             concurrency_key: self.concurrency_key.clone(),
             on_conflict: self.on_conflict,
+            unique: self.unique.unique(),
             depends_on: self.depends_on.iter().map(TaskId::to_string).collect(),
             on_dependency_failure: self.on_dependency_failure,
             run_at: self.run_at,
@@ -222,6 +280,9 @@ pub(super) async fn submit(args: SubmitArgs) -> Outcome {
         Some(key) => client.submit_once(&new, key).await?,
         None => client.submit(&new).await?,
     };
+    if task.existing && !args.hub.json {
+        tell(format_args!("  {} was there already", task.task_id));
+    }
     if !args.wait {
         if args.hub.json {
             print_json(&task)?

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -118,15 +119,22 @@ impl Client {
         &self.url
     }
 
-    /// Submits a task. Not safe to repeat: see [`submit_once`](Self::submit_once).
+    /// Submits a task. Not safe to repeat: see [`submit_once`](Self::submit_once). One that is `unique` and was there already says
+    /// so in [`TaskView::existing`].
     pub async fn submit(&self, task: &NewTask) -> Result<TaskView, ClientError> {
-        self.call(self.request(Method::POST, "tasks").json(task)).await
+        self.submitted(self.request(Method::POST, "tasks").json(task)).await
     }
 
     /// Submits a task under a key (≤ 255 characters): the same task and key again, within 24 hours, give the first
     /// task.
     pub async fn submit_once(&self, task: &NewTask, key: &str) -> Result<TaskView, ClientError> {
-        self.call(self.request(Method::POST, "tasks").header("idempotency-key", key).json(task)).await
+        self.submitted(self.request(Method::POST, "tasks").header("idempotency-key", key).json(task)).await
+    }
+
+    async fn submitted(&self, request: RequestBuilder) -> Result<TaskView, ClientError> {
+        let (headers, body) = self.send(request).await?;
+        let task: TaskView = self.read(&body)?;
+        Ok(TaskView { existing: headers.contains_key("taskhub-existing"), ..task })
     }
 
     /// Submits up to 10,000 tasks, all or none, perhaps under a key as in [`submit_once`](Self::submit_once).
@@ -399,19 +407,24 @@ impl Client {
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let body = self.send(request).await?;
-        serde_json::from_slice(&body)
+        let (_, body) = self.send(request).await?;
+        self.read(&body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body)
             .map_err(|why| ClientError::Protocol { url: self.url.to_string(), why: why.to_string() })
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<bytes::Bytes, ClientError> {
+    async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, bytes::Bytes), ClientError> {
         let unreachable =
             |why: reqwest::Error| ClientError::Unreachable { url: self.url.to_string(), why: chain(&why) };
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
+        let headers = answer.headers().clone();
         let body = answer.bytes().await.map_err(unreachable)?;
         if status.is_success() {
-            return Ok(body);
+            return Ok((headers, body));
         }
         match problem(&body) {
             Some(problem) => Err(ClientError::Refused(Box::new(problem))),

@@ -21,10 +21,15 @@ impl Engine {
     /// made from their records.
     pub fn absent(&self, command: &Command) -> Vec<TaskId> {
         let ids: &[TaskId] = match command {
-            Command::Submit { submission, .. } => return submission.known().filter(|id| self.is_absent(*id)).collect(),
+            Command::Submit { submission, .. } => {
+                let known = submission.known().filter(|id| self.is_absent(*id));
+                return known.chain(self.absent_holders(submission.uniques())).collect();
+            }
             Command::Retry { task_id, .. } if !self.is_absent(*task_id) => {
                 let depends_on = self.tasks.get(task_id).into_iter().flat_map(|task| task.depends_on()).copied();
-                return depends_on.chain(self.undone_with(*task_id)).filter(|id| self.is_absent(*id)).collect();
+                let unique = self.tasks.get(task_id).and_then(|task| task.unique());
+                let own = depends_on.chain(self.undone_with(*task_id)).filter(|id| self.is_absent(*id));
+                return own.chain(self.absent_holders(unique.into_iter())).collect();
             }
             Command::Cancel { task_id, .. }
             | Command::CancelWaiting { task_id, .. }
@@ -61,6 +66,7 @@ impl Engine {
         self.journal.clear();
         self.quotas.round_over();
         self.rates_round_over();
+        self.keys.round_over();
         self.consequences.round_over();
         self.forget_leaving();
         if !self.consequences.is_empty() {

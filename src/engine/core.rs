@@ -19,6 +19,7 @@ use super::quotas::Quotas;
 use super::rates::Rates;
 use super::schedules::Unfinished;
 use super::timers::{Alarm, Timers};
+use super::unique::Holders;
 use super::workers::Worker;
 use super::workflows::Parts;
 use super::{Answer, Command, Cx, NotNow, Notice, Now, Refusal, Ticks, WorkerState};
@@ -91,6 +92,7 @@ pub struct Engine {
     pub(super) settings: HashMap<SettingId, Arc<Setting>>,
     pub(super) set_counts: HashMap<SettingKind, usize>,
     pub(super) keyed: Keyed,
+    pub(super) holders: Holders,
     pub(super) quotas: Quotas,
     pub(super) rates: Rates,
     pub(super) dependencies: Dependencies,
@@ -148,6 +150,7 @@ impl Engine {
             settings: HashMap::new(),
             set_counts: HashMap::new(),
             keyed: Keyed::default(),
+            holders: Holders::default(),
             quotas: Quotas::default(),
             rates: Rates::default(),
             dependencies: Dependencies::default(),

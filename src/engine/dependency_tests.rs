@@ -18,7 +18,7 @@ fn named(name: &str, depends_on: &[&str]) -> NewTask {
 
 fn submit_all(rig: &mut EngineRig, tasks: Vec<NewTask>) -> Vec<TaskId> {
     match rig.decide(submit(tasks)) {
-        Ok(Answer::Submitted { tasks }) => tasks.iter().map(|task| task.task_id).collect(),
+        Ok(Answer::Submitted { tasks, .. }) => tasks.iter().map(|task| task.task_id).collect(),
         other => panic!("not submitted: {other:?}"),
     }
 }

@@ -1,4 +1,5 @@
-//! Idempotency keys: a submission that is sent twice is one.
+//! Keys that are written down: idempotency keys, under which a submission that is sent twice is one, and those that tasks hold
+//! for a time ([`unique`](super::unique)).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +8,8 @@ use crate::task::{Digest, KeyEntry};
 use super::Now;
 use super::core::Engine;
 
-/// Keys at hand; more are looked up in the store.
+/// Keys at hand between two batches; more are looked up in the store. Within a batch none goes, for what it has brought forth
+/// cannot be looked up yet.
 const KEYS_RESIDENT_MAX: usize = 4_096;
 
 /// An idempotency key with its caller and route, and the body it came with, as digests.
@@ -25,6 +27,16 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// Whether it is at hand, or was looked up and is over.
+    pub(super) fn knows(&self, key: u128) -> bool {
+        self.entries.contains_key(&key)
+    }
+
+    /// The entry of a key, over or not.
+    pub(super) fn at_hand(&self, key: u128) -> Option<&KeyEntry> {
+        self.entries.get(&key)
+    }
+
     pub(super) fn get(&self, key: u128, now: Now) -> Option<&KeyEntry> {
         self.entries.get(&key).filter(|entry| entry.expires_at > now.at)
     }
@@ -36,7 +48,11 @@ impl Keys {
             self.order.retain(|known| *known != key);
         }
         self.order.push_back(key);
-        if self.order.len() > KEYS_RESIDENT_MAX
+    }
+
+    /// The round is over: all of it is in the store.
+    pub(super) fn round_over(&mut self) {
+        while self.order.len() > KEYS_RESIDENT_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.entries.remove(&oldest);
@@ -50,13 +66,7 @@ impl Keys {
 }
 
 impl Engine {
-    /// Whether a key is at hand. If not, whoever drives the engine looks it up in the store and
-    /// [`admit_key`](Self::admit_key)s it.
-    pub fn knows_key(&self, key: u128) -> bool {
-        self.keys.entries.contains_key(&key)
-    }
-
-    /// Takes in a key from the store.
+    /// Takes in a key from the store; see [`absent_keys`](Self::absent_keys).
     pub fn admit_key(&mut self, entry: KeyEntry) {
         self.keys.insert(entry);
     }

@@ -69,6 +69,9 @@ mod tests;
 #[cfg(test)]
 mod time_tests;
 mod timers;
+mod unique;
+#[cfg(test)]
+mod unique_tests;
 mod update;
 mod waits;
 mod workers;
@@ -264,10 +267,14 @@ pub enum Report {
 pub enum Answer {
     Submitted {
         tasks: Vec<Arc<Task>>,
+        /// The places of those that were there already.
+        existing: Vec<u32>,
     },
     /// The idempotency key already stands for these.
     Replayed {
         task_ids: Vec<TaskId>,
+        /// As it was answered the first time.
+        existing: Vec<u32>,
     },
     Task(Arc<Task>),
     Welcome {
@@ -312,6 +319,8 @@ pub enum Refusal {
     ScheduleNotFound,
     /// As many tasks of the same `concurrency_key` are unfinished as may run, and it does not want to wait for them.
     KeyTaken,
+    /// Another task holds what it is to be the only one of: this one, or one of the same submission.
+    KeyHeld(Option<TaskId>),
     /// A limit of its user is reached.
     Quota(Quota),
 }
@@ -345,6 +354,8 @@ impl fmt::Display for Refusal {
             }
             Refusal::ScheduleNotFound => "there is no such schedule",
             Refusal::KeyTaken => "unfinished tasks with this concurrency_key are there already",
+            Refusal::KeyHeld(None) => "another task of this call has the same unique key",
+            Refusal::KeyHeld(Some(task_id)) => return write!(f, "task {task_id} holds its unique key"),
             Refusal::Quota(Quota::Waiting { limit }) => {
                 return write!(f, "the user may have {limit} unfinished tasks that do not run");
             }

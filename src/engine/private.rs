@@ -36,7 +36,8 @@ impl Private {
         if both(Status::Pending) {
             (self.turn, self.served_at) = (from.turn, from.served_at);
         }
-        if both(Status::Scheduled) && old.delayed && new.delayed {
+        // A wait that began anew ends at another time.
+        if both(Status::Scheduled) && old.delayed && new.delayed && old.run_at == new.run_at {
             self.wait_ends = from.wait_ends;
         }
         if runs(old) && runs(new) && old.attempt == new.attempt {

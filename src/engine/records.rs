@@ -147,6 +147,7 @@ impl Engine {
             self.parts.entry(task.task_id).or_default();
         } else {
             self.keyed.insert(task);
+            self.holders.insert(task);
             self.quotas.insert(task);
             self.scheduled.insert(task);
         }
@@ -181,6 +182,7 @@ impl Engine {
         self.unfinished -= 1;
         if !task.is_workflow() {
             self.keyed.remove(task);
+            self.holders.remove(task);
             self.quotas.remove(task);
             self.scheduled.remove(task);
         }

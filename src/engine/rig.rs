@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::settings::{HandOuts, Setting};
 use crate::task::{
-    Change, ChangeKind, Name, NewTask, Pattern, PatternSet, Status, Submission, Task, TaskId, Timestamp,
+    Change, ChangeKind, KeyEntry, Name, NewTask, Pattern, PatternSet, Status, Submission, Task, TaskId, Timestamp,
 };
 
 use super::{Accepts, Answer, Batch, Clock, Command, Cx, Engine, Hello, Notice, Now, Options, Refusal, Report, Tasks};
@@ -28,6 +28,7 @@ pub(super) struct EngineRig {
     finals: Vec<Arc<Task>>,
     /// What it would know of hand-outs.
     hand_outs: Vec<HandOuts>,
+    keys: Vec<KeyEntry>,
     sessions: u64,
 }
 
@@ -46,6 +47,7 @@ impl EngineRig {
             batch: Batch::default(),
             finals: Vec::new(),
             hand_outs: Vec::new(),
+            keys: Vec::new(),
             sessions: 0,
         }
     }
@@ -77,6 +79,12 @@ impl EngineRig {
                 let parts = parts.map(|task| Task::clone(task)).collect();
                 self.engine.admit_family(workflow_id, find(workflow_id), parts);
             }
+            for key in self.engine.absent_keys(&command) {
+                let known = self.keys.iter().rev().find(|entry| entry.key == key && entry.expires_at >= self.now.at);
+                if let Some(entry) = known {
+                    self.engine.admit_key(entry.clone());
+                }
+            }
             for task_id in self.engine.absent(&command) {
                 if let Some(task) = self.finals.iter().find(|task| task.task_id == task_id) {
                     self.engine.admit(Task::clone(task));
@@ -96,7 +104,8 @@ impl EngineRig {
 
     /// The commit succeeds; what was told to workers comes back.
     pub(super) fn commit(&mut self) -> Vec<Notice> {
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
+        self.keys.append(&mut batch.keys);
         for Change { kind, task, .. } in &batch.changes {
             self.finals.retain(|known| known.task_id != task.task_id);
             if *kind != ChangeKind::Gone && task.status.is_final() {
@@ -147,7 +156,7 @@ impl EngineRig {
 
     pub(super) fn submit(&mut self, new: NewTask) -> TaskId {
         match self.decide(submit(vec![new])) {
-            Ok(Answer::Submitted { tasks }) => tasks[0].task_id,
+            Ok(Answer::Submitted { tasks, .. }) => tasks[0].task_id,
             other => panic!("not submitted: {other:?}"),
         }
     }

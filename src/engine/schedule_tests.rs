@@ -306,7 +306,7 @@ fn nothing_is_caught_up_for_a_pause_and_a_run_by_hand_needs_none() {
     assert_eq!(schedule(&rig, "s").upcoming(), []);
 
     let run = |rig: &mut EngineRig| match rig.decide(Command::RunSchedule { name: Name::new("s") }) {
-        Ok(Answer::Submitted { tasks }) => tasks[0].clone(),
+        Ok(Answer::Submitted { tasks, .. }) => tasks[0].clone(),
         other => panic!("{other:?}"),
     };
     let task = run(&mut rig);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::task::{
     By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, NewWork,
-    OnDependencyFailure, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Workflow,
+    OnDependencyFailure, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Unique, Workflow,
 };
 
 use super::core::{Engine, Step};
 use super::keys::SubmitKey;
+use super::unique::Met;
 use super::workflows::is_shut;
 use super::{Answer, Batch, Cx, Now, Refusal};
 
@@ -29,7 +30,7 @@ impl Engine {
             && let Some(entry) = self.keys.get(key, cx.now)
         {
             return match entry.body == body {
-                true => Ok(Answer::Replayed { task_ids: entry.tasks.clone() }),
+                true => Ok(Answer::Replayed { task_ids: entry.tasks.clone(), existing: entry.existing.clone() }),
                 false => Err(Refusal::IdempotencyConflict),
             };
         }
@@ -37,7 +38,8 @@ impl Engine {
             return Err(Refusal::Draining);
         }
         let count = submission.tasks().len();
-        if self.unfinished() + count > self.options.tasks_max {
+        // Of those that are to be the only ones some may be there already.
+        if submission.uniques().next().is_none() && self.unfinished() + count > self.options.tasks_max {
             return Err(Refusal::Full);
         }
         if let Some(spawner) = submission.spawner() {
@@ -47,28 +49,46 @@ impl Engine {
         let paths = submission.paths();
         // Each has its id before the first is made, for they may name those that come later.
         let ids: Vec<TaskId> = (0..count).map(|_| self.ids.next(cx.now.at, &mut self.random)).collect();
-        let tasks = self.whole(cx, |engine, cx| {
-            let mut created: Vec<Arc<Task>> = Vec::with_capacity(count);
-            for (at, (new, ties)) in submission.into_parts().enumerate() {
-                let task = engine.create(ids[at], new, ties, &ids, None, cx).map_err(|refusal| match refusal {
-                    Refusal::Invalid(invalid) => Refusal::Invalid(paths.within(at, invalid)),
-                    refusal => refusal,
-                })?;
-                created.push(task);
+        let (tasks, existing) = self.whole(cx, |engine, cx| {
+            let mut tasks: Vec<Arc<Task>> = Vec::with_capacity(count);
+            let mut existing = Vec::new();
+            for (at, (new, ties, unique)) in submission.into_parts().enumerate() {
+                let met = match &unique {
+                    Some(unique) => engine.meet_holder(new, unique, cx).map_err(|refusal| match refusal {
+                        Refusal::KeyHeld(Some(holder)) if ids.binary_search(&holder).is_ok() => Refusal::KeyHeld(None),
+                        refusal => refusal,
+                    })?,
+                    None => Met::Free(new),
+                };
+                match met {
+                    Met::Holder(task) => {
+                        existing.push(at as u32);
+                        tasks.push(task);
+                    }
+                    Met::Free(_) if engine.unfinished() >= engine.options.tasks_max => return Err(Refusal::Full),
+                    Met::Free(new) => {
+                        let task = engine.create(ids[at], new, ties, unique, &ids, None, cx);
+                        tasks.push(task.map_err(|refusal| match refusal {
+                            Refusal::Invalid(invalid) => Refusal::Invalid(paths.within(at, invalid)),
+                            refusal => refusal,
+                        })?);
+                    }
+                }
             }
-            Ok(created)
+            Ok((tasks, existing))
         })?;
         if let Some(SubmitKey { key, body }) = key {
             let entry = KeyEntry {
                 key,
                 body,
                 tasks: tasks.iter().map(|task| task.task_id).collect(),
+                existing: existing.clone(),
                 expires_at: cx.now.at.plus_millis(self.options.key_ms),
             };
             cx.batch.keys.push(entry.clone());
             self.keys.insert(entry);
         }
-        Ok(Answer::Submitted { tasks })
+        Ok(Answer::Submitted { tasks, existing })
     }
 
     /// The task that adds so many others.
@@ -91,11 +111,12 @@ impl Engine {
         decide: impl FnOnce(&mut Engine, &mut Cx<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let (changes, settings, notices) = (cx.batch.changes.len(), cx.batch.settings.len(), cx.batch.notices.len());
-        let counted = self.quotas.counted();
+        let (counted, keys) = (self.quotas.counted(), cx.batch.keys.len());
         decide(self, cx).inspect_err(|_| {
             let Batch { changes: decided, settings: set, .. } = cx.batch;
             self.take_back(decided, set, (changes, settings), cx.now);
             cx.batch.notices.truncate(notices);
+            cx.batch.keys.drain(keys..).for_each(|entry| self.keys.forget(entry.key));
             self.quotas.take_back(counted);
         })
     }
@@ -106,6 +127,7 @@ impl Engine {
         task_id: TaskId,
         new: NewTask,
         ties: NewTies,
+        unique: Option<Unique>,
         ids: &[TaskId],
         made_by: Option<MadeBy>,
         cx: &mut Cx<'_>,
@@ -145,6 +167,7 @@ impl Engine {
             cancel_grace_ms: new.cancel_grace_ms,
             concurrency_key,
             parent_id: new.parent_id,
+            unique: unique.map(Box::new),
             ties: ties.map(Box::new),
             due_at: made_by.as_ref().and_then(|made_by| made_by.due_at),
             schedule: made_by.map(|made_by| made_by.schedule),
@@ -169,7 +192,9 @@ impl Engine {
             detail: (detail != Detail::default()).then(|| Box::new(detail)),
             run: None,
         };
-        Ok(self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx))
+        let task = self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx);
+        self.hold_within(&task, cx);
+        Ok(task)
     }
 
     /// The ties of a new task; `ids` are those of all that are made with it.
@@ -243,6 +268,7 @@ impl Engine {
         if let Some(dependency) = self.failed_dependency(task) {
             return Err(Refusal::DependencyFailed(dependency));
         }
+        self.check_held(task, cx.now)?;
         let task = task.clone();
         self.whole(cx, |engine, cx| {
             if let Some(workflow_id) = task.workflow_id() {

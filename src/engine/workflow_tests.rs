@@ -22,7 +22,7 @@ fn some(count: usize) -> Vec<NewTask> {
 /// Submits a workflow. Answers its id and those of its tasks.
 fn begin(rig: &mut EngineRig, workflow: NewWorkflow) -> (TaskId, Vec<TaskId>) {
     let submission = Submission::check_workflow(workflow, 1 << 20).expect("the test's workflow is right");
-    let Ok(Answer::Submitted { tasks }) = rig.decide(Command::Submit { submission, key: None }) else { panic!() };
+    let Ok(Answer::Submitted { tasks, .. }) = rig.decide(Command::Submit { submission, key: None }) else { panic!() };
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.task_id).collect();
     (ids[0], ids[1..].to_vec())
 }

@@ -3,7 +3,7 @@
 //! A subscription is filed under *index keys*: the values of the most selective exact list of its filter. One without such a
 //! list (or with a pattern in it) is filed under "all". A task is looked up by its own values, and only the subscriptions
 //! found there are checked in full. What a filter looks at, except `status`, never changes in the life of a task, so one look-up
-//! serves its old and its new record.
+//! serves its old and its new record. Labels may be replaced: then those of before are kept in the record, and looked up too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -188,7 +188,9 @@ impl Index {
         out.clear();
         self.lookups += 1;
         let under = |index_key: IndexKey| self.subs_by_key.get(&self.digest.hash_one(index_key));
-        let labels = task.labels().into_iter().flatten().filter_map(|(key, value)| under(IndexKey::Label(key, value)));
+        let former = task.former_labels().iter().map(|(key, value)| (key, value));
+        let labels = task.labels().into_iter().flatten().chain(former);
+        let labels = labels.filter_map(|(key, value)| under(IndexKey::Label(key, value)));
         let workflow_id = task.workflow_id();
         let candidates = [
             under(IndexKey::Task(task.task_id.as_bytes())),

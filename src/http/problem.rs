@@ -74,6 +74,7 @@ impl From<Refusal> for Problem {
                 let detail = "as many tasks with this concurrency_key as may run are there already";
                 return Problem::new(Code::Conflict, detail).at("concurrency_key");
             }
+            Refusal::KeyHeld(_) => return Problem::new(Code::Conflict, refusal.to_string()).at("unique"),
             Refusal::Quota(quota) => {
                 let detail = format!("{}; nothing was taken", Refusal::Quota(quota));
                 let (limit, retry_after_ms) = match quota {
@@ -161,6 +162,7 @@ mod tests {
             (QueueNotFound, 404, "queue_not_found"),
             (ScheduleNotFound, 404, "schedule_not_found"),
             (KeyTaken, 409, "conflict"),
+            (KeyHeld(None), 409, "conflict"),
         ] {
             check(HubError::Refused(refusal), status, code, None);
         }

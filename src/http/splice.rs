@@ -47,6 +47,13 @@ pub(super) fn with(out: &mut Vec<u8>, key: &str, value: Option<&Json>) {
     out.push(b'}');
 }
 
+/// A record of a task that was there before it was submitted.
+pub(super) fn mark_existing(record: &mut Bytes) {
+    let mut text = record.to_vec();
+    with(&mut text, "existing", Some(&Json::trusted("true")));
+    *record = text.into();
+}
+
 /// Appends `{"KEY":[…]}` of these texts.
 pub(super) fn list<'a>(out: &mut Vec<u8>, key: &str, items: impl Iterator<Item = &'a Bytes>) {
     out.extend_from_slice(b"{\"");

@@ -20,6 +20,8 @@ use crate::task::{Digest, NewTask};
 use crate::wire::{BatchBody, Code, Problem};
 
 pub(super) const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that the task was there before the submission.
+const EXISTING_HEADER: HeaderName = HeaderName::from_static("taskhub-existing");
 /// The longest `Idempotency-Key`, in characters.
 const KEY_CHARS_MAX: usize = 255;
 
@@ -33,14 +35,18 @@ pub(super) async fn one(
     let key = request.headers().get(KEY_HEADER).cloned();
     let arrived = read_json(&app, request, app.limits.body_bytes_max()).await?;
     let (key, value) = arrived.with(&app, read_once::<NewTask>(&who, "tasks", key)).await?;
-    let Submitted { task_ids, records, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
+    let Submitted { task_ids, records, existing, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
     // Seen from this request: the hub may stand under a path that it does not know of.
     let location = HeaderValue::try_from(format!("tasks/{task_id}")).expect("an id is plain text");
-    let mut response = splice::json(created(replayed), record);
+    let existed = !existing.is_empty();
+    let mut response = splice::json(created(!replayed && !existed), record);
     response.headers_mut().insert(header::LOCATION, location);
+    if existed {
+        response.headers_mut().insert(EXISTING_HEADER, HeaderValue::from_static("true"));
+    }
     Ok(response)
 }
 
@@ -56,7 +62,7 @@ pub(super) async fn batch(
     let (key, BatchBody { tasks }) = arrived.with(&app, read_once(&who, "tasks/batch", key)).await?;
     not_empty(&tasks)?;
     let alone = tasks.len() == 1;
-    let Submitted { records, replayed, .. } =
+    let Submitted { records, existing, replayed, .. } =
         app.hub.submit_all(&who, tasks, key).await.map_err(|error| match error {
             // With several the hub names the one.
             HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
@@ -64,7 +70,7 @@ pub(super) async fn batch(
             }
             error => error.into(),
         })?;
-    Ok(taken(replayed, &records))
+    Ok(taken(replayed, &existing, records))
 }
 
 pub(super) fn not_empty(tasks: &[NewTask]) -> Result<(), Problem> {
@@ -74,11 +80,14 @@ pub(super) fn not_empty(tasks: &[NewTask]) -> Result<(), Problem> {
     }
 }
 
-/// The answer to several tasks at once.
-pub(super) fn taken(replayed: bool, records: &[Bytes]) -> Response {
+/// The answer to several tasks at once, some of which were there already.
+pub(super) fn taken(replayed: bool, existing: &[u32], mut records: Vec<Bytes>) -> Response {
+    for place in existing {
+        splice::mark_existing(&mut records[*place as usize]);
+    }
     let mut text = Vec::with_capacity(records.iter().map(Bytes::len).sum::<usize>() + records.len() + 16);
     splice::list(&mut text, "tasks", records.iter());
-    splice::json(created(replayed), text)
+    splice::json(created(!replayed && existing.len() < records.len()), text)
 }
 
 /// Reads a body, and what its `Idempotency-Key` stands for.
@@ -91,8 +100,9 @@ pub(super) fn read_once<T: DeserializeOwned>(
     move |bytes| Ok((submit_key(&who, &route, key.as_ref(), bytes)?, parse(bytes)?))
 }
 
-pub(super) fn created(replayed: bool) -> StatusCode {
-    if replayed { StatusCode::OK } else { StatusCode::CREATED }
+/// The status of a submission that made something, or nothing.
+pub(super) fn created(some: bool) -> StatusCode {
+    if some { StatusCode::CREATED } else { StatusCode::OK }
 }
 
 /// What the request's `Idempotency-Key` stands for: this caller's, on this route, with this body.

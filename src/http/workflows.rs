@@ -30,12 +30,12 @@ pub(super) async fn submit(
     let key = request.headers().get(KEY_HEADER).cloned();
     let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
     let (key, workflow) = arrived.with(&app, read_once::<NewWorkflow>(&who, "workflows", key)).await?;
-    let Submitted { task_ids, records, replayed } = app.hub.submit_workflow(&who, workflow, key).await?;
+    let Submitted { task_ids, records, replayed, .. } = app.hub.submit_workflow(&who, workflow, key).await?;
     let (Some(task_id), Some((record, tasks))) = (task_ids.first(), records.split_first()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
     let location = HeaderValue::try_from(format!("workflows/{task_id}")).expect("an id is plain text");
-    let mut response = splice::json(created(replayed), whole(record, tasks));
+    let mut response = splice::json(created(!replayed), whole(record, tasks));
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
 }
@@ -70,8 +70,9 @@ pub(super) async fn spawn(
     let read = read_once(&who, format!("tasks/{task_id}/spawn"), key);
     let (key, BatchBody { tasks }) = arrived.with(&app, read).await?;
     not_empty(&tasks)?;
-    let Submitted { records, replayed, .. } = app.hub.spawn(&who, Spawner { task_id, attempt }, tasks, key).await?;
-    Ok(taken(replayed, &records))
+    let Submitted { records, existing, replayed, .. } =
+        app.hub.spawn(&who, Spawner { task_id, attempt }, tasks, key).await?;
+    Ok(taken(replayed, &existing, records))
 }
 
 /// A workflow and its tasks.

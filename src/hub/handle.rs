@@ -29,6 +29,9 @@ use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
 
+/// Bytes of payloads that are hashed where nobody may be kept waiting: well under a millisecond of work.
+const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
+
 /// How long the writer may take to say why a task waits.
 const WAITS_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -109,8 +112,15 @@ impl Hub {
         tasks: Vec<NewTask>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
-        // Here, and not on the writer's thread: a payload is walked to its end.
-        let checked = Submission::check(tasks, self.options().engine.payload_bytes_max);
+        // Here, and not on the writer's thread: a payload is walked to its end. What is also put in order and hashed takes
+        // some milliseconds a MiB.
+        let hashed: usize = tasks.iter().map(NewTask::hashed_bytes).sum();
+        let bytes_max = self.options().engine.payload_bytes_max;
+        let check = move || Submission::check(tasks, bytes_max);
+        let checked = match hashed > HASHED_HERE_BYTES_MAX {
+            true => tokio::task::spawn_blocking(check).await.map_err(|_| HubError::Internal)?,
+            false => check(),
+        };
         self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
     }
 
@@ -124,12 +134,20 @@ impl Hub {
         let (sender, answer) = oneshot::channel();
         let command = Command::Submit { submission, key };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
-        let submitted = answer.await.unwrap_or(Err(HubError::Stopped))?;
-        if submitted.replayed { self.replay(submitted.task_ids).await } else { Ok(submitted) }
+        let mut submitted = answer.await.unwrap_or(Err(HubError::Stopped))?;
+        if submitted.replayed {
+            return self.replay(submitted).await;
+        }
+        let Submitted { task_ids, records, existing, .. } = &mut submitted;
+        for place in existing.iter().map(|place| *place as usize) {
+            records[place] = self.shared.board.refresh(task_ids[place], std::mem::take(&mut records[place]));
+        }
+        Ok(submitted)
     }
 
     /// What an idempotency key stood for, as it is now.
-    async fn replay(&self, task_ids: Vec<TaskId>) -> Result<Submitted, HubError> {
+    async fn replay(&self, submitted: Submitted) -> Result<Submitted, HubError> {
+        let task_ids = &submitted.task_ids;
         let wanted = task_ids.clone();
         let stored = self.shared.read(move |reader| reader.records(&wanted)).await?;
         let records: Option<Vec<Bytes>> = task_ids
@@ -139,7 +157,7 @@ impl Hub {
             .collect();
         // The first task was deleted: what the key stood for is gone.
         let records = records.ok_or(HubError::Refused(Refusal::IdempotencyConflict))?;
-        Ok(Submitted { task_ids, records, replayed: true })
+        Ok(Submitted { records, ..submitted })
     }
 
     /// Cancels a task, or asks the worker that runs it to stop: the answer's status tells which.

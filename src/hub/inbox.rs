@@ -294,8 +294,9 @@ impl Request {
 fn bytes_of_task(task: &NewTask) -> usize {
     let texts = [&task.title, &task.description].into_iter().flatten().map(String::len).sum::<usize>();
     let labels = task.labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES).sum::<usize>();
+    let unique = task.unique.as_ref().map_or(0, |unique| unique.bytes());
     let dependencies = task.depends_on.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
-    task.payload.as_ref().map_or(0, Json::len) + texts + labels + dependencies + TASK_BYTES
+    task.payload.as_ref().map_or(0, Json::len) + texts + labels + unique + dependencies + TASK_BYTES
 }
 
 /// The bytes of what is kept beside the records.

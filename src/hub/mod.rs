@@ -111,6 +111,8 @@ pub struct Submitted {
     pub task_ids: Vec<TaskId>,
     /// Their records as JSON.
     pub records: Vec<Bytes>,
+    /// The places of those that were there already, in order.
+    pub existing: Vec<u32>,
     /// Whether an idempotency key brought back what it stood for.
     pub replayed: bool,
 }

@@ -55,7 +55,7 @@ impl Hub {
     /// Makes the task of a schedule now, whatever is due, beside all others and while it is paused.
     pub async fn run_schedule(&self, _who: &Principal, name: Name) -> Result<Arc<Task>, HubError> {
         match self.ask(Command::RunSchedule { name }, Bound::Held).await? {
-            Answer::Submitted { tasks } => tasks.into_iter().next().ok_or(HubError::Internal),
+            Answer::Submitted { tasks, .. } => tasks.into_iter().next().ok_or(HubError::Internal),
             other => unreachable!("a task is the answer to this command, not {other:?}"),
         }
     }

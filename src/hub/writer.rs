@@ -566,17 +566,22 @@ fn ended(changes: &[Change]) -> impl Iterator<Item = TaskId> {
 fn submitted(result: Result<Answer, Refusal>, decided: &[Entry]) -> Result<Submitted, HubError> {
     match result {
         Err(refusal) => Err(HubError::Refused(refusal)),
-        Ok(Answer::Replayed { task_ids }) => Ok(Submitted { task_ids, records: Vec::new(), replayed: true }),
-        Ok(_) => {
-            // Others may have had to make way.
-            let is_new = |entry: &&Entry| entry.change.kind == ChangeKind::Transition(Event::Created);
-            let created = decided.iter().filter(is_new);
-            Ok(Submitted {
-                task_ids: created.clone().map(|entry| entry.change.task.task_id).collect(),
-                records: created.map(|entry| entry.record.clone()).collect(),
-                replayed: false,
-            })
+        Ok(Answer::Replayed { task_ids, existing }) => {
+            Ok(Submitted { task_ids, records: Vec::new(), existing, replayed: true })
         }
+        Ok(Answer::Submitted { tasks, existing }) => {
+            // Others may have had to make way, or have become what was submitted.
+            let is_new = |entry: &&Entry| entry.change.kind == ChangeKind::Transition(Event::Created);
+            let mut created = decided.iter().filter(is_new).map(|entry| entry.record.clone());
+            let record = |(place, task): (usize, &Arc<Task>)| match existing.binary_search(&(place as u32)) {
+                Ok(_) => task.to_json().into(),
+                Err(_) => created.next().expect("what was not there was made"),
+            };
+            let records = tasks.iter().enumerate().map(record).collect();
+            let task_ids = tasks.iter().map(|task| task.task_id).collect();
+            Ok(Submitted { task_ids, records, existing, replayed: false })
+        }
+        Ok(other) => unreachable!("a submission is not answered by {other:?}"),
     }
 }
 

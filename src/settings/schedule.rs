@@ -118,6 +118,7 @@ impl ScheduleSpec {
             ("deadline_at", task.deadline_at.is_some()),
             ("start_by_at", task.start_by_at.is_some()),
             ("depends_on", !task.depends_on.is_empty()),
+            ("unique", task.unique.is_some()),
             ("on_dependency_failure", task.on_dependency_failure.is_some()),
             ("ref", task.reference.is_some()),
             ("weight", task.weight.is_some()),

@@ -248,8 +248,10 @@ impl World {
     }
 
     pub fn key(&mut self, commit: &mut Commit, key: Digest) {
-        let tasks = commit.changes.iter().map(|entry| entry.change.task.task_id).collect();
-        let entry = KeyEntry { key, body: u128::MAX - key, tasks, expires_at: self.now.plus_millis(1_000) };
+        let tasks: Vec<TaskId> = commit.changes.iter().map(|entry| entry.change.task.task_id).collect();
+        let existing = (0..tasks.len() as u32).filter(|place| key.is_multiple_of(2) && *place > 0).collect();
+        let expires_at = self.now.plus_millis(1_000);
+        let entry = KeyEntry { key, body: u128::MAX - key, tasks, existing, expires_at };
         self.keys.insert(key, entry.clone());
         commit.keys.push(entry);
     }

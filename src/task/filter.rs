@@ -126,18 +126,35 @@ impl Filter {
 
     /// Whether the record is meant.
     pub fn matches(&self, task: &Task) -> bool {
-        self.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status)) && self.matches_unchanging(task)
+        self.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status))
+            && self.matches_unchanging(task)
+            && (task.former_labels().is_empty() || self.matches_labels(task))
     }
 
-    /// Whether the parts of the record that never change are meant: all but `status`.
+    fn matched_labels(&self, task: &Task) -> bool {
+        let former = task.former_labels();
+        let had =
+            |key: &str, values: &BTreeSet<String>| former.iter().any(|(k, value)| k == key && values.contains(value));
+        let has = |key: &str| task.labels().and_then(|labels| labels.get(key));
+        let each = |(key, values): (&String, &BTreeSet<String>)| {
+            has(key).is_some_and(|value| values.contains(value)) || had(key, values)
+        };
+        !former.is_empty() && self.labels.iter().all(each)
+    }
+
+    fn matches_labels(&self, task: &Task) -> bool {
+        let value = |key: &String| task.labels().and_then(|labels| labels.get(key));
+        self.labels.iter().all(|(key, values)| value(key).is_some_and(|value| values.contains(value)))
+    }
+
+    /// Whether the parts of the record that never change are meant: all but `status`. Of labels that were replaced, those of
+    /// before count too: whoever watches by them must hear where the task has gone.
     pub fn matches_unchanging(&self, task: &Task) -> bool {
         self.task_id.as_ref().is_none_or(|ids| ids.contains(&task.task_id))
             && self.task_type.as_ref().is_none_or(|types| types.matches(task.task_type.as_str()))
             && self.queue.as_ref().is_none_or(|queues| queues.matches(task.queue.as_str()))
             && self.user_id.as_ref().is_none_or(|users| task.user_id.as_ref().is_some_and(|user| users.contains(user)))
             && self.workflow_id.as_ref().is_none_or(|ids| task.workflow_id().is_some_and(|id| ids.contains(&id)))
-            && self.labels.iter().all(|(key, values)| {
-                task.labels().and_then(|labels| labels.get(key)).is_some_and(|value| values.contains(value))
-            })
+            && (self.matches_labels(task) || self.matched_labels(task))
     }
 }

@@ -10,6 +10,7 @@
 //!   [`Json`] text that is never parsed twice.
 
 mod bounds;
+mod canonical;
 mod change;
 mod failure;
 mod filter;
@@ -31,6 +32,7 @@ mod strict;
 mod submission;
 mod ties;
 mod time;
+mod unique;
 mod view;
 mod waits_for;
 mod workflow;
@@ -65,6 +67,9 @@ pub use strict::{Strict, from_slice as read_strictly};
 pub use submission::{Dependency, EDGES_MAX, NewTies, NewWork, Paths, Spawner, Submission};
 pub use ties::{Links, OnDependencyFailure, OnFailure, TIES_MAX, Ties, Workflow};
 pub use time::Timestamp;
+pub use unique::{
+    Held, HeldUntil, NewUnique, OnHeld, UNIQUE_BY_MAX, UNIQUE_KEY_CHARS_MAX, UNIQUE_PATH_CHARS_MAX, Unique,
+};
 pub use view::TaskView;
 pub use waits_for::{AHEAD_MAX, DEPENDENCIES_TOLD_MAX, WaitsFor};
 pub use workflow::{Chord, NewWorkflow, SINKS_MAX};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounds::{optional_list, optional_map, saturated};
 use super::ties::{OnDependencyFailure, TIES_MAX};
-use super::{Json, JsonError, Name, NewWorkflow, RetryPolicy, TaskId, Timestamp};
+use super::{Json, JsonError, Name, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp};
 
 /// The longest title, in characters.
 pub const TITLE_CHARS_MAX: usize = 256;
@@ -110,6 +110,9 @@ pub struct NewTask {
     /// What happens where as many tasks with its key are unfinished as may run. Only with `concurrency_key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
+    /// What it is the only one of, among the tasks of its type and user. Not together with `depends_on`, nor in a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Box<NewUnique>>,
     /// Its name within the call, for others to depend on as `@ref`: same characters as a type.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -312,7 +315,7 @@ impl NewTask {
         }
         self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
         self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;
-        Ok(())
+        self.unique.as_ref().map_or(Ok(()), |unique| unique.check(self))
     }
 
     /// A time by which something must have happened comes after the time at which the task may begin.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::new_task::CANCEL_GRACE_MS;
 use super::{
     Failure, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, TaskView, Ties, Timestamp,
-    Workflow,
+    Unique, Workflow,
 };
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
@@ -65,6 +65,7 @@ pub struct Detail {
     pub cancel_grace_ms: Option<u64>,
     pub concurrency_key: Option<Name>,
     pub parent_id: Option<TaskId>,
+    pub unique: Option<Box<Unique>>,
     pub ties: Option<Box<Ties>>,
     /// The schedule that made it.
     pub schedule: Option<Name>,
@@ -202,6 +203,11 @@ impl Task {
         self.detail()?.concurrency_key.as_ref()
     }
 
+    /// What it is the only one of, where it is.
+    pub fn unique(&self) -> Option<&Unique> {
+        self.detail()?.unique.as_deref()
+    }
+
     /// What ties it to others, where something does.
     pub fn ties(&self) -> Option<&Ties> {
         self.detail()?.ties.as_deref()
@@ -291,6 +297,7 @@ impl Task {
         object.some("silence_ms", self.silence_ms());
         object.some("cancel_grace_ms", detail.and_then(|d| d.cancel_grace_ms));
         object.some("concurrency_key", self.concurrency_key());
+        object.some("unique", self.unique());
         object.some("parent_id", detail.and_then(|d| d.parent_id));
         if let Some(ties) = self.ties() {
             object.some("dependencies", Some(ties.dependencies).filter(|count| *count > 0));
@@ -374,6 +381,7 @@ impl From<TaskView> for Task {
             cancel_grace_ms: view.cancel_grace_ms,
             concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
+            unique: view.unique.map(Box::new),
             ties: (ties != Ties::default()).then(|| Box::new(ties)),
             schedule: view.schedule,
             due_at: view.due_at,
@@ -470,7 +478,7 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::OnFailure;
+    use crate::task::{Held, HeldUntil, OnFailure};
 
     fn full() -> Task {
         let mut random = fastrand::Rng::with_seed(3);
@@ -506,6 +514,12 @@ mod tests {
                 cancel_grace_ms: Some(4_000),
                 concurrency_key: Some(Name::new("k \"1\"")),
                 parent_id: Some(ids.next(now, &mut random)),
+                unique: Some(Box::new(Unique {
+                    digest: 7,
+                    held: Held::Until(HeldUntil::Started),
+                    max_wait_ms: Some(5),
+                    former_labels: vec![("k".to_owned(), "v".to_owned())],
+                })),
                 ties: Some(Box::new(Ties {
                     dependencies: 3,
                     links: None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
-use super::{Invalid, Name, NewTask, NewWorkflow, Placeholder, Task, TaskId, has_placeholders, placeholders};
+use super::{Invalid, Name, NewTask, NewWorkflow, Placeholder, Task, TaskId, Unique, has_placeholders, placeholders};
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
 pub const EDGES_MAX: usize = 100_000;
@@ -21,6 +21,8 @@ pub struct Submission {
     tasks: Vec<NewTask>,
     /// One for each task; empty where none has any.
     ties: Vec<NewTies>,
+    /// The same of what they are the only ones of.
+    unique: Vec<Option<Unique>>,
     paths: Paths,
     spawner: Option<Spawner>,
 }
@@ -135,6 +137,13 @@ impl Submission {
             }
         }
         let names = named(&tasks, within)?;
+        let unique = uniques(&tasks);
+        if spawner.is_some() {
+            for (place, new) in tasks.iter().enumerate() {
+                let detail = "must not stand at a task that another one adds";
+                Invalid::no_unique(new, detail).map_err(|invalid| within(place, invalid))?;
+            }
+        }
         // Alone it has nobody to take results of, and its payload is nobody's business.
         let alone = tasks.len() == 1 && spawner.is_none();
         let is_plain =
@@ -143,7 +152,7 @@ impl Submission {
             for (place, new) in tasks.iter().enumerate() {
                 check_policy(new, false).map_err(|invalid| within(place, invalid))?;
             }
-            return Ok(Submission { tasks, ties: Vec::new(), paths, spawner });
+            return Ok(Submission { tasks, ties: Vec::new(), unique, paths, spawner });
         }
         let places: Vec<u32> = (0..tasks.len() as u32).collect();
         let names = Names { names: &names, places: &places, spawner: spawner.map(|spawner| spawner.task_id) };
@@ -153,11 +162,21 @@ impl Submission {
                 names.take_results(new, place, &mut ties)?;
             }
             check_policy(new, !ties.depends_on.is_empty())?;
+            if !ties.depends_on.is_empty() {
+                Invalid::no_unique(new, "must not stand at a task that depends on others")?;
+            }
             Ok(ties)
         };
         let ties = tasks.iter().enumerate().map(|(place, new)| ties(place, new).map_err(|wrong| within(place, wrong)));
-        let ties = ties.collect::<Result<_, _>>()?;
-        Submission::of(tasks, ties, paths, spawner)
+        let ties: Vec<NewTies> = ties.collect::<Result<_, _>>()?;
+        for dependency in ties.iter().flat_map(|ties| &ties.depends_on) {
+            if let Dependency::OnNew(place) = *dependency {
+                let detail = "must not stand where others of the call depend on the task";
+                Invalid::no_unique(&tasks[place as usize], detail)
+                    .map_err(|invalid| within(place as usize, invalid))?;
+            }
+        }
+        Ok(Submission { unique, ..Submission::of(tasks, ties, paths, spawner)? })
     }
 
     /// The same of a workflow: the task that it is comes first, and its parts follow.
@@ -181,7 +200,9 @@ impl Submission {
                 return Err(paths.within(place, over));
             }
         }
-        let Some(cycle) = cycle(&ties) else { return Ok(Submission { tasks, ties, paths, spawner }) };
+        let Some(cycle) = cycle(&ties) else {
+            return Ok(Submission { tasks, ties, unique: Vec::new(), paths, spawner });
+        };
         let name = |place: &u32| match &tasks[*place as usize].reference {
             Some(name) => format!("@{name}"),
             None => paths.name(*place as usize),
@@ -241,11 +262,24 @@ impl Submission {
         })
     }
 
-    /// The new tasks, each with its ties.
-    pub fn into_parts(self) -> impl ExactSizeIterator<Item = (NewTask, NewTies)> {
-        let mut ties = self.ties.into_iter();
-        self.tasks.into_iter().map(move |new| (new, ties.next().unwrap_or_default()))
+    /// What those are the only ones of that are.
+    pub fn uniques(&self) -> impl Iterator<Item = &Unique> {
+        self.unique.iter().flatten()
     }
+
+    /// The new tasks, each with its ties, and with what it is the only one of.
+    pub fn into_parts(self) -> impl ExactSizeIterator<Item = (NewTask, NewTies, Option<Unique>)> {
+        let (mut ties, mut unique) = (self.ties.into_iter(), self.unique.into_iter());
+        self.tasks.into_iter().map(move |new| (new, ties.next().unwrap_or_default(), unique.next().flatten()))
+    }
+}
+
+/// What each task is the only one of; nothing where none is.
+fn uniques(tasks: &[NewTask]) -> Vec<Option<Unique>> {
+    if tasks.iter().all(|new| new.unique.is_none()) {
+        return Vec::new();
+    }
+    tasks.iter().map(|new| new.unique.as_ref().map(|unique| unique.of(new))).collect()
 }
 
 /// The names that tasks of one call, or one workflow, may depend on each other by.
@@ -439,7 +473,7 @@ mod tests {
         let submission =
             check(vec![task("a", &["@c"]), task("b", &[]), task("c", &["@b", id]), NewTask::new("t")]).unwrap();
         assert_eq!(submission.known().collect::<Vec<_>>(), [id.parse().unwrap()]);
-        let parts: Vec<_> = submission.into_parts().map(|(_, ties)| ties).collect();
+        let parts: Vec<_> = submission.into_parts().map(|(_, ties, _)| ties).collect();
         assert_eq!(parts[0].depends_on, [Dependency::OnNew(2)]);
         assert_eq!(parts[2].depends_on, [Dependency::OnNew(1), Dependency::On(id.parse().unwrap())]);
         assert_eq!(parts[2].names, [(Name::new("b"), (0, 1))].into());

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Failure, Json, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, Timestamp, WaitsFor,
-    Workflow,
+    Cancel, Failure, Json, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, Timestamp, Unique,
+    WaitsFor, Workflow,
 };
 
 /// A task as clients read it. Fields that are not set are absent, not null.
@@ -62,6 +62,9 @@ pub struct TaskView {
     /// Tasks of its queue with the same key do not run beside each other, or only as many as the queue allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<Name>,
+    /// What it is the only one of, and for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// How many tasks it depends on.
@@ -142,6 +145,9 @@ pub struct TaskView {
     /// Only where one task is asked for by its id, or handed to a worker.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
+    /// Only in the answer to a submission: the task was there already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
 }
 
 fn is_zero(count: &u32) -> bool {

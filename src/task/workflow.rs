@@ -345,6 +345,7 @@ fn flatten_into(
             }
         }
         check_policy(&new, !ties.depends_on.is_empty()).map_err(wrong)?;
+        Invalid::no_unique(&new, "must not stand in a workflow").map_err(wrong)?;
         ties.parent = Some(place as u32);
         ties.reference = Some(Name::new(new.reference.as_deref().unwrap_or(&index.to_string())));
         range("weight", new.weight.map(u64::from), 1, WEIGHT_MAX.into()).map_err(wrong)?;

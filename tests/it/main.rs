@@ -48,6 +48,7 @@ mod stats;
 mod strict;
 mod submit;
 mod timeout;
+mod unique;
 mod update;
 mod wait;
 mod why;

@@ -4,8 +4,8 @@ use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
 use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits};
 use taskhub::task::{
-    Chord, Name, NewTask, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, RetryPolicy, Submission, TaskId,
-    TaskPatch, Timestamp,
+    Chord, HeldUntil, Name, NewTask, NewUnique, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, OnHeld,
+    RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
 };
 
 use super::mix::Mix;
@@ -29,8 +29,8 @@ impl Apps {
     pub fn heard(&mut self, command: &Command, reply: &Reply) {
         if let (Command::Submit { .. }, Reply::Answer(answer)) = (command, reply) {
             match answer {
-                Answer::Submitted { tasks } => self.known.extend(tasks.iter().map(|task| task.task_id)),
-                Answer::Replayed { task_ids } => self.known.extend(task_ids),
+                Answer::Submitted { tasks, .. } => self.known.extend(tasks.iter().map(|task| task.task_id)),
+                Answer::Replayed { task_ids, .. } => self.known.extend(task_ids),
                 other => panic!("a submission was answered by {other:?}"),
             }
         }
@@ -237,6 +237,7 @@ impl World {
             }
             new.user_id = None;
             new.on_conflict = None;
+            new.unique = None;
             new.reference = self.random.bool().then(|| format!("n{at}"));
             new.weight = self.random.bool().then(|| self.random.u32(1..9));
             tasks.push(new);
@@ -314,6 +315,14 @@ impl World {
             new.on_dependency_failure = policy.filter(|_| !depends_on.is_empty());
             new.depends_on = depends_on;
         }
+        // Those that others count on are made whatever is there.
+        let named: Vec<String> = tasks.iter().flat_map(|new| new.depends_on.clone()).collect();
+        for new in tasks.iter_mut() {
+            let is_named = new.reference.as_ref().is_some_and(|name| named.contains(&format!("@{name}")));
+            if is_named || !new.depends_on.is_empty() {
+                new.unique = None;
+            }
+        }
         if self.random.bool() {
             tasks.reverse();
         }
@@ -354,7 +363,7 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
     if random.bool() {
         new.user_id = Some(format!("u{}", random.u8(0..3)));
         new.title = Some("a title".into());
-        new.labels.insert("project_id".into(), "p1".into());
+        new.labels.insert("project_id".into(), if random.bool() { "p1" } else { "p2" }.into());
         new.payload = Some(taskhub::task::Json::null());
     }
     if mix.keys && random.bool() {
@@ -400,6 +409,9 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
             _ => {}
         }
     }
+    if mix.unique && random.bool() {
+        new.unique = Some(Box::new(some_unique(random, new.delay_ms)));
+    }
     if random.u8(0..8) == 0 {
         new.retry = Some(RetryPolicy::delays_ms(vec![random.u64(0..500); random.usize(1..4)]));
     } else if random.u8(0..8) > 0 {
@@ -412,4 +424,26 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
         });
     }
     new
+}
+
+/// Few keys, so that tasks meet.
+fn some_unique(random: &mut Rng, delay_ms: Option<u64>) -> NewUnique {
+    let mut unique = match random.u8(0..6) {
+        0 => NewUnique::by(["queue"]),
+        1 => NewUnique::by(["payload", "labels/project_id"]),
+        2 => NewUnique::by(["labels/project_id", "payload"]),
+        _ => NewUnique::key(format!("k{}", random.u8(0..2))),
+    };
+    match random.u8(0..4) {
+        0 => unique.until = Some(HeldUntil::Started),
+        1 => unique.within_ms = Some(random.u64(1..6_000)),
+        2 => unique.until = Some(HeldUntil::Finished),
+        _ => {}
+    }
+    let ways = [OnHeld::Return, OnHeld::Reject, OnHeld::Replace, OnHeld::Replace];
+    unique.on_conflict = random.bool().then(|| ways[random.usize(0..4)]);
+    if unique.on_conflict == Some(OnHeld::Replace) && random.bool() {
+        unique.max_wait_ms = delay_ms.map(|delay_ms| delay_ms.max(1) + random.u64(0..2_000));
+    }
+    unique
 }

@@ -5,6 +5,7 @@
 //! * [`apps`] submit, cancel, retry and delete; [`workers`] run tasks, over sockets and over HTTP; [`watchers`] follow.
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
 //! * [`ties`] and [`workflows`] are its account of what tasks depend on, and are part of.
+//! * [`unique`] is its account of tasks of which there is one at a time.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`rates`] is its account of what was handed out within a while.
 //! * [`mix`] says, from the seed, how much of everything there is.
@@ -22,6 +23,7 @@ mod rates;
 mod rules;
 mod ties;
 mod trace;
+mod unique;
 mod watchers;
 mod workers;
 mod workflows;

@@ -49,6 +49,8 @@ pub struct Mix {
     pub dependencies: bool,
     /// Whether they belong to workflows.
     pub workflows: bool,
+    /// Whether tasks are to be the only ones of their kind.
+    pub unique: bool,
 }
 
 impl Mix {
@@ -98,6 +100,7 @@ impl Mix {
             flood,
             dependencies: random.bool(),
             workflows: random.bool(),
+            unique: random.bool(),
         };
         if random.u32(0..4) == 0 {
             mix.options.changes_max = random.usize(1..12);

@@ -93,7 +93,7 @@ pub fn command(command: &Command) -> String {
 /// An answer in few words.
 pub fn result(result: &Result<Answer, Refusal>) -> String {
     match result {
-        Ok(Answer::Submitted { tasks }) => {
+        Ok(Answer::Submitted { tasks, .. }) => {
             format!("submitted {:?}", tasks.iter().map(|task| short(task.task_id)).collect::<Vec<_>>())
         }
         Ok(Answer::Task(task)) => format!("{} {}", short(task.task_id), task.status),

@@ -636,18 +636,17 @@ impl World {
                 let (workflow, parts) = self.store.family(workflow_id);
                 self.engine.admit_family(workflow_id, workflow, parts);
             }
+            for key in self.engine.absent_keys(&request.command) {
+                if let Some(entry) = self.store.keys.get(&key).filter(|entry| entry.expires_at >= now.at) {
+                    self.engine.admit_key(entry.clone());
+                }
+            }
             for task_id in absent {
                 if let Some(task) = self.store.tasks.get(&task_id) {
                     self.engine.admit(Store::read(task));
                 }
             }
             absent = self.engine.absent(&request.command);
-        }
-        if let Command::Submit { key: Some(key), .. } = &request.command
-            && !self.engine.knows_key(key.key)
-            && let Some(entry) = self.store.keys.get(&key.key).filter(|entry| entry.expires_at > now.at)
-        {
-            self.engine.admit_key(entry.clone());
         }
         let (from, noticed, set) = (batch.changes.len(), batch.notices.len(), batch.settings.len());
         let result = self.engine.decide(request.command.clone(), &mut Cx { now, ticks: &self.live, batch });

@@ -488,6 +488,8 @@ test('REST: the request is as documented, the answer is handed over', async () =
   const client = new FakeHub().connect({ fetch, token: 'secret' });
   const authorization = 'Bearer secret';
   assert.equal((await client.submit({ task_type: 'x' }, { idempotency_key: 'k' })).task_id, 't1');
+  assert.equal('existing' in (await client.submit({ task_type: 'x' })), false);
+  requests.pop();
   await client.get('a/b', { wait_ms: 5 });
   await client.list({ status: ['failed', 'running'], limit: 5 });
   await client.cancel('t1');

@@ -38,8 +38,15 @@ impl Ticks for Told<'_> {
 impl Writer {
     /// Brings what a command speaks of and the engine does not have at hand from the store.
     pub(super) fn look_up(&mut self, command: &Command, now: Now) -> Result<(), StoreError> {
-        let (mut looked_for, mut families) = (HashSet::new(), HashSet::new());
+        let (mut looked_for, mut families, mut keys) = (HashSet::new(), HashSet::new(), HashSet::new());
         loop {
+            for key in self.engine.absent_keys(command) {
+                if keys.insert(key)
+                    && let Some(entry) = self.store.key(key, now.at)?
+                {
+                    self.engine.admit_key(entry);
+                }
+            }
             let mut absent = self.engine.absent(command);
             absent.retain(|task_id| looked_for.insert(*task_id));
             let family = self.engine.absent_family(command).filter(|id| families.insert(*id));
@@ -55,12 +62,6 @@ impl Writer {
                 let (workflow, parts) = (self.store.task(workflow_id)?, self.parts(workflow_id)?);
                 self.engine.admit_family(workflow_id, workflow, parts);
             }
-        }
-        if let Command::Submit { key: Some(key), .. } = command
-            && !self.engine.knows_key(key.key)
-            && let Some(entry) = self.store.key(key.key, now.at)?
-        {
-            self.engine.admit_key(entry);
         }
         Ok(())
     }

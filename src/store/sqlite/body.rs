@@ -9,6 +9,7 @@
 //! item     = tag: u8, fields
 //! change   = 1, flags: u8, task_id, rev, at, record, line (unless gone), payload, result, links (each if flagged)
 //! key      = 2, key: 16, body: 16, expires_at, count, task_id*
+//!          | 7, the same, count, place*
 //! checkpoint = 3, task_id, json
 //! progress = 4, task_id, rev, json
 //! logs     = 5, task_id, count, (seq, at, attempt, level: u8, message)*
@@ -25,6 +26,7 @@
 //! Rows live for as long as it takes to settle them, so nothing but a crash of this version is between writing and
 //! reading: the version byte is there for the hub that is upgraded after a crash.
 
+mod damage;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,8 @@ use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 use crate::settings::{HandOuts, RateBy, SettingChange, SettingId, SettingKind};
 use crate::store::{Aside, Commit, Entry, KeyEntry, SettingEntry};
 use crate::task::{ChangeKind, Json, Level, LogLine, Name, TaskId, Timestamp, Transition};
+
+pub(super) use self::damage::Damage;
 
 const VERSION: u8 = 1;
 const VERSION_PACKED: u8 = 2;
@@ -67,6 +71,8 @@ mod tag {
     pub const LOGS: u8 = 5;
     pub const SETTING: u8 = 6;
     pub const HAND_OUTS: u8 = 7;
+    /// With the places of tasks that were there already.
+    pub const KEY_EXISTING: u8 = 8;
 }
 
 mod flag {
@@ -219,13 +225,17 @@ impl Encoder {
 
     fn key(&mut self, entry: &KeyEntry) {
         let out = &mut self.bytes;
-        out.push(tag::KEY);
+        out.push(if entry.existing.is_empty() { tag::KEY } else { tag::KEY_EXISTING });
         out.extend_from_slice(&entry.key.to_be_bytes());
         out.extend_from_slice(&entry.body.to_be_bytes());
         number(out, millis(entry.expires_at));
         number(out, entry.tasks.len() as u64);
         for task_id in &entry.tasks {
             out.extend_from_slice(task_id.as_bytes());
+        }
+        if !entry.existing.is_empty() {
+            number(out, entry.existing.len() as u64);
+            entry.existing.iter().for_each(|place| number(out, u64::from(*place)));
         }
     }
 
@@ -375,41 +385,6 @@ pub(super) struct ChangeItem {
     pub links: Option<Json>,
 }
 
-/// Why a row cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Damage {
-    /// Written by a version of the hub that this one does not know.
-    Version(u8),
-    Checksum,
-    Packed,
-    Short,
-    Number,
-    Flags(u8),
-    Tag(u8),
-    Level(u8),
-    Kind(u8),
-    Rate(u8),
-    Text,
-}
-
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Damage::Version(version) => write!(f, "unknown version {version}"),
-            Damage::Checksum => f.write_str("wrong checksum"),
-            Damage::Packed => f.write_str("cannot be unpacked"),
-            Damage::Short => f.write_str("ends too early"),
-            Damage::Number => f.write_str("a number is too large"),
-            Damage::Flags(flags) => write!(f, "unknown flags {flags:#04x}"),
-            Damage::Tag(tag) => write!(f, "unknown item {tag}"),
-            Damage::Level(level) => write!(f, "unknown level {level}"),
-            Damage::Kind(kind) => write!(f, "unknown kind of setting {kind}"),
-            Damage::Rate(by) => write!(f, "unknown kind of rate {by}"),
-            Damage::Text => f.write_str("a text is not UTF-8"),
-        }
-    }
-}
-
 /// Reads a row. Never panics, whatever it is given.
 pub(super) fn decode(row: Bytes) -> Result<Vec<Item>, Damage> {
     let version = *row.first().ok_or(Damage::Short)?;
@@ -453,13 +428,15 @@ impl Cursor {
         Ok(match self.byte()? {
             tag::CHANGE => Item::Change(self.change()?),
             tag::SETTING => Item::Setting(self.setting()?),
-            tag::KEY => {
+            tag @ (tag::KEY | tag::KEY_EXISTING) => {
                 let key = u128::from_be_bytes(self.array()?);
                 let body = u128::from_be_bytes(self.array()?);
                 let expires_at = self.time()?;
                 // No capacity is taken on the word of a length.
                 let tasks = (0..self.number()?).map(|_| self.task_id()).collect::<Result<_, _>>()?;
-                Item::Key(KeyEntry { key, body, tasks, expires_at })
+                let count = if tag == tag::KEY_EXISTING { self.number()? } else { 0 };
+                let existing = (0..count).map(|_| self.small()).collect::<Result<_, _>>()?;
+                Item::Key(KeyEntry { key, body, tasks, existing, expires_at })
             }
             tag::HAND_OUTS => Item::HandOuts(self.hand_outs()?),
             tag::CHECKPOINT => Item::Aside(Aside::Checkpoint { task_id: self.task_id()?, checkpoint: self.json()? }),
@@ -525,7 +502,7 @@ impl Cursor {
         Ok(LogLine {
             seq: self.number()?,
             at: self.time()?,
-            attempt: u32::try_from(self.number()?).map_err(|_| Damage::Number)?,
+            attempt: self.small()?,
             level: {
                 let level = self.byte()?;
                 *LEVELS.get(usize::from(level)).ok_or(Damage::Level(level))?
@@ -564,6 +541,10 @@ impl Cursor {
             }
         }
         Err(Damage::Number)
+    }
+
+    fn small(&mut self) -> Result<u32, Damage> {
+        u32::try_from(self.number()?).map_err(|_| Damage::Number)
     }
 
     fn time(&mut self) -> Result<Timestamp, Damage> {

@@ -559,7 +559,7 @@ impl Store for SqliteStore {
             Some(entry) => Some(entry),
             None => self
                 .conn
-                .prepare_cached("SELECT body, expires_at, tasks FROM keys WHERE key = ?1")
+                .prepare_cached("SELECT body, expires_at, tasks, existing FROM keys WHERE key = ?1")
                 .and_then(|mut statement| statement.query_row([key.to_be_bytes()], |row| key_of(key, row)).optional())
                 .context("read an idempotency key")?,
         };
@@ -664,5 +664,7 @@ fn key_of(key: Digest, row: &Row<'_>) -> rusqlite::Result<KeyEntry> {
     let expires_at = Timestamp::from_millis(row.get(1)?);
     let ids = row.get_ref(2)?.as_blob()?.chunks_exact(16);
     let tasks = ids.map(|id| TaskId::from_bytes(id.try_into().expect("chunks are of 16 bytes"))).collect();
-    Ok(KeyEntry { key, body, tasks, expires_at })
+    let places = row.get_ref(3)?.as_blob_or_null()?.unwrap_or_default().chunks_exact(4);
+    let existing = places.map(|place| u32::from_le_bytes(place.try_into().expect("chunks are of 4 bytes"))).collect();
+    Ok(KeyEntry { key, body, tasks, existing, expires_at })
 }

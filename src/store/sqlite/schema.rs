@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -132,6 +132,12 @@ const RETENTION: &str = "
 ALTER TABLE tasks ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 DROP INDEX tasks_finished;
 CREATE INDEX tasks_finished ON tasks (queue, finished_at, task_id, bytes) WHERE finished_at IS NOT NULL;
+";
+
+/// * `keys.existing`: which of the tasks were there already when they were submitted: their places, as four bytes each, the
+///   lowest first.
+const EXISTING: &str = "
+ALTER TABLE keys ADD COLUMN existing BLOB;
 ";
 
 /// The version this hub writes.

@@ -6,7 +6,7 @@ use super::failure::ErrorContext as _;
 use super::staging::{Staged, StagedRecord, StagedSetting};
 use crate::settings::{HandOuts, SettingId};
 use crate::store::{KeyEntry, StoreError};
-use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine};
+use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Task};
 
 /// The most bytes of history kept of one task: some two thousand transitions. The oldest go. A task is handed out a
 /// thousand times at most, but every crash and every restart of the hub leaves a line too, and the history is written
@@ -35,6 +35,7 @@ pub(super) struct View<'c> {
     update: CachedStatement<'c>,
     progress: CachedStatement<'c>,
     exists: CachedStatement<'c>,
+    known: CachedStatement<'c>,
     delete: CachedStatement<'c>,
     label: CachedStatement<'c>,
     delete_label: CachedStatement<'c>,
@@ -73,6 +74,7 @@ impl<'c> View<'c> {
             ))?,
             progress: prepare("UPDATE tasks SET progress = ?3 WHERE task_id = ?1 AND rev <= ?2")?,
             exists: prepare("SELECT 1 FROM tasks WHERE task_id = ?1")?,
+            known: prepare("SELECT record FROM tasks WHERE task_id = ?1")?,
             delete: prepare("DELETE FROM tasks WHERE task_id = ?1")?,
             label: prepare("INSERT OR REPLACE INTO labels VALUES (?1, ?2, ?3)")?,
             delete_label: prepare("DELETE FROM labels WHERE key = ?1 AND value = ?2 AND task_id = ?3")?,
@@ -86,7 +88,7 @@ impl<'c> View<'c> {
             trim_logs: prepare("DELETE FROM logs WHERE task_id = ?1 AND last_seq <= ?2")?,
             delete_logs: prepare("DELETE FROM logs WHERE task_id = ?1")?,
             tombstone: prepare("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2, ?3, ?4)")?,
-            key: prepare("INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4)")?,
+            key: prepare("INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5)")?,
             setting: prepare("INSERT OR REPLACE INTO settings VALUES (?1, ?2, ?3, ?4)")?,
             delete_setting: prepare("DELETE FROM settings WHERE kind = ?1 AND name = ?2")?,
             hand_outs: prepare("INSERT OR REPLACE INTO hand_outs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
@@ -136,6 +138,10 @@ impl<'c> View<'c> {
         let beside = [&staged.payload, &staged.result].into_iter().flatten().map(Json::len).sum::<usize>();
         let bytes = (text.len() + beside) as i64;
         if record.in_view {
+            if !task.former_labels().is_empty() {
+                self.forget_labels(id)?;
+                self.labels(id, task)?;
+            }
             let updated =
                 self.update.execute(params![id, rev, status, finished_at, progress, text, lines, title, bytes])?;
             if updated == 1 {
@@ -158,14 +164,32 @@ impl<'c> View<'c> {
             task.workflow_id().as_ref().map(|id| id.as_bytes().as_slice()),
             bytes,
         ])?;
+        self.labels(id, task)
+    }
+
+    fn labels(&mut self, id: &[u8], task: &Task) -> rusqlite::Result<()> {
         for (key, value) in task.labels().into_iter().flatten() {
             self.label.execute(params![key, value, id])?;
         }
         Ok(())
     }
 
+    /// A task is not found any more by the labels that the view knows of: it has others, or is gone.
+    fn forget_labels(&mut self, id: &[u8]) -> rusqlite::Result<()> {
+        let known = self.known.query_row([id], |row| Ok(Task::parse(row.get_ref(0)?.as_blob()?))).optional()?;
+        // What cannot be read is found to be damaged where it is asked for.
+        let known = known.and_then(Result::ok);
+        for (key, value) in known.as_ref().and_then(Task::labels).into_iter().flatten() {
+            self.delete_label.execute(params![key, value, id])?;
+        }
+        Ok(())
+    }
+
     fn gone(&mut self, id: &[u8], record: &StagedRecord) -> rusqlite::Result<()> {
         if record.in_view {
+            if !record.task.former_labels().is_empty() {
+                self.forget_labels(id)?;
+            }
             self.delete.execute([id])?;
             self.delete_parts.execute([id])?;
             self.delete_logs.execute([id])?;
@@ -246,7 +270,9 @@ impl<'c> View<'c> {
         self.ids.clear();
         entry.tasks.iter().for_each(|task_id| self.ids.extend_from_slice(task_id.as_bytes()));
         let (key, body) = (entry.key.to_be_bytes(), entry.body.to_be_bytes());
-        self.key.execute(params![key, body, entry.expires_at.as_millis(), self.ids]).context(STEP)?;
+        let existing: Vec<u8> = entry.existing.iter().flat_map(|place| place.to_le_bytes()).collect();
+        let existing = (!existing.is_empty()).then_some(existing);
+        self.key.execute(params![key, body, entry.expires_at.as_millis(), self.ids, existing]).context(STEP)?;
         Ok(())
     }
 }

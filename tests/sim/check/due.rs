@@ -280,7 +280,7 @@ impl Checker {
             Err(Refusal::Draining) => assert!(self.draining),
             Err(Refusal::Full) => assert!(self.open.len() >= self.options.tasks_max),
             Err(Refusal::Quota(Quota::Waiting { .. } | Quota::SubmitsPerMin { .. })) => self.may_be_refused(&schedule),
-            Ok(Answer::Submitted { tasks }) => {
+            Ok(Answer::Submitted { tasks, .. }) => {
                 assert!(!self.draining && self.open.len() < self.options.tasks_max);
                 let change = changes.split_off_first().expect("a task is created");
                 assert!(matches!(&tasks[..], [task] if Arc::ptr_eq(task, &change.task)));
