@@ -11,8 +11,8 @@ use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
 use crate::task::{
-    FilterSpec, HeldUntil, Json, NewTask, NewUnique, OnConflict, OnDependencyFailure, OnHeld, RetryPolicy, Status,
-    TaskId, TaskView, Timestamp,
+    FilterSpec, HeldUntil, Json, NewGather, NewTask, NewUnique, OnConflict, OnDependencyFailure, OnHeld, RetryPolicy,
+    Status, TaskId, TaskView, Timestamp,
 };
 use crate::wire::SnapshotSpec;
 
@@ -68,6 +68,8 @@ pub(super) struct SubmitArgs {
     on_conflict: Option<OnConflict>,
     #[command(flatten)]
     unique: Uniqueness,
+    #[command(flatten)]
+    gather: Gathering,
     /// Not before this task is finished; may be given several times
     #[arg(long, value_name = "TASK")]
     depends_on: Vec<TaskId>,
@@ -115,6 +117,31 @@ impl Uniqueness {
             max_wait_ms: self.unique_max_wait.map(millis),
         };
         (unique != NewUnique::default()).then(|| Box::new(unique))
+    }
+}
+
+/// What makes one task of many submissions.
+#[derive(Clone, Debug, Default, Args)]
+struct Gathering {
+    /// Submissions of its queue, type, user and this key become one task; with at least one bound
+    #[arg(long, value_name = "KEY")]
+    gather_key: Option<String>,
+    /// It is ready with so many
+    #[arg(long, value_name = "N", requires = "gather_key")]
+    gather_count: Option<u32>,
+    /// It is ready so long after the first, such as 5s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "gather_key")]
+    gather_wait: Option<Duration>,
+    /// It is ready with so many bytes of payload
+    #[arg(long, value_name = "BYTES", requires = "gather_key")]
+    gather_bytes: Option<u64>,
+}
+
+impl Gathering {
+    fn gather(&self) -> Option<Box<NewGather>> {
+        let max_wait_ms = self.gather_wait.map(millis);
+        let gather = |key| NewGather { key, max_count: self.gather_count, max_wait_ms, max_bytes: self.gather_bytes };
+        self.gather_key.clone().map(gather).map(Box::new)
     }
 }
 
@@ -219,6 +246,7 @@ impl SubmitArgs {
             concurrency_key: self.concurrency_key.clone(),
             on_conflict: self.on_conflict,
             unique: self.unique.unique(),
+            gather: self.gather.gather(),
             depends_on: self.depends_on.iter().map(TaskId::to_string).collect(),
             on_dependency_failure: self.on_dependency_failure,
             run_at: self.run_at,
@@ -280,7 +308,9 @@ pub(super) async fn submit(args: SubmitArgs) -> Outcome {
         Some(key) => client.submit_once(&new, key).await?,
         None => client.submit(&new).await?,
     };
-    if task.existing && !args.hub.json {
+    if let (Some(gathered), false) = (task.gathered, args.hub.json) {
+        tell(format_args!("  number {gathered} of {}", task.task_id));
+    } else if task.existing && !args.hub.json {
         tell(format_args!("  {} was there already", task.task_id));
     }
     if !args.wait {

@@ -40,6 +40,9 @@ mod deadlines;
 mod dependencies;
 #[cfg(test)]
 mod dependency_tests;
+mod gather;
+#[cfg(test)]
+mod gather_tests;
 mod groups;
 mod keys;
 mod lanes;

@@ -11,6 +11,7 @@ use crate::task::{Change, ChangeKind, Status, Task, TaskId, Timestamp};
 
 use super::consequences::Consequence;
 use super::core::{Engine, Step};
+use super::gather::close_unless_scheduled;
 use super::private::Private;
 use super::timers::{Alarm, At};
 use super::workflows::is_shut;
@@ -27,6 +28,7 @@ impl Engine {
             prev.map(|prev| prev.status),
             task.status
         );
+        close_unless_scheduled(&mut task);
         self.rev += 1;
         task.rev = self.rev;
         task.updated_at = prev.as_ref().map_or(cx.now.at, |prev| prev.updated_at.max(cx.now.at));
@@ -207,7 +209,8 @@ impl Engine {
     /// A task waits for a moment, or for the end of a wait. After a restart the record is all that is known of a wait; its
     /// times never go back, so what is left is no more than the wait.
     fn schedule(&mut self, task: &Task, wait_ends: Option<u64>, now: Now) {
-        let run_at = task.run_at.unwrap_or_default();
+        // What gathers until it has enough waits for no time.
+        let Some(run_at) = task.run_at else { return };
         let at = match task.delayed {
             true => At::Mono(wait_ends.unwrap_or_else(|| now.mono + run_at.millis_since(now.at))),
             false => At::Wall(run_at),

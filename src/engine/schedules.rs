@@ -203,7 +203,7 @@ impl Engine {
             new.on_dependency_failure = (!after.is_empty()).then_some(OnDependencyFailure::Run);
             let ties = NewTies { depends_on: after.into_iter().map(Dependency::On).collect(), ..NewTies::default() };
             let made_by = MadeBy { schedule: name.clone(), due_at };
-            engine.create(task_id, new, ties, None, &[task_id], Some(made_by), cx)
+            engine.create(task_id, (new, ties, None), &[task_id], Some(made_by), cx)
         })
     }
 

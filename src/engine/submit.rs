@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::task::{
-    By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Links, Name, NewTask, NewTies, NewWork,
-    OnDependencyFailure, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Unique, Workflow,
+    By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Kind, Links, Name, NewTies, NewWork, OnDependencyFailure,
+    Part, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Workflow,
 };
 
 use super::core::{Engine, Step};
+use super::gather::NewList;
 use super::keys::SubmitKey;
 use super::unique::Met;
 use super::workflows::is_shut;
@@ -38,8 +39,8 @@ impl Engine {
             return Err(Refusal::Draining);
         }
         let count = submission.tasks().len();
-        // Of those that are to be the only ones some may be there already.
-        if submission.uniques().next().is_none() && self.unfinished() + count > self.options.tasks_max {
+        // Of those that have a kind some may be there already.
+        if !submission.has_kinds() && self.unfinished() + count > self.options.tasks_max {
             return Err(Refusal::Full);
         }
         if let Some(spawner) = submission.spawner() {
@@ -52,12 +53,17 @@ impl Engine {
         let (tasks, existing) = self.whole(cx, |engine, cx| {
             let mut tasks: Vec<Arc<Task>> = Vec::with_capacity(count);
             let mut existing = Vec::new();
-            for (at, (new, ties, unique)) in submission.into_parts().enumerate() {
-                let met = match &unique {
-                    Some(unique) => engine.meet_holder(new, unique, cx).map_err(|refusal| match refusal {
-                        Refusal::KeyHeld(Some(holder)) if ids.binary_search(&holder).is_ok() => Refusal::KeyHeld(None),
-                        refusal => refusal,
-                    })?,
+            for (at, (new, ties, kind)) in submission.into_parts().enumerate() {
+                let met = match &kind {
+                    Some(Kind::Gather(list)) => engine.gather(new, list, cx),
+                    Some(Kind::Unique(unique)) => {
+                        engine.meet_holder(new, unique, cx).map_err(|refusal| match refusal {
+                            Refusal::KeyHeld(Some(holder)) if ids.binary_search(&holder).is_ok() => {
+                                Refusal::KeyHeld(None)
+                            }
+                            refusal => refusal,
+                        })?
+                    }
                     None => Met::Free(new),
                 };
                 match met {
@@ -67,7 +73,7 @@ impl Engine {
                     }
                     Met::Free(_) if engine.unfinished() >= engine.options.tasks_max => return Err(Refusal::Full),
                     Met::Free(new) => {
-                        let task = engine.create(ids[at], new, ties, unique, &ids, None, cx);
+                        let task = engine.create(ids[at], (new, ties, kind), &ids, None, cx);
                         tasks.push(task.map_err(|refusal| match refusal {
                             Refusal::Invalid(invalid) => Refusal::Invalid(paths.within(at, invalid)),
                             refusal => refusal,
@@ -125,9 +131,7 @@ impl Engine {
     pub(super) fn create(
         &mut self,
         task_id: TaskId,
-        new: NewTask,
-        ties: NewTies,
-        unique: Option<Unique>,
+        (new, ties, kind): Part,
         ids: &[TaskId],
         made_by: Option<MadeBy>,
         cx: &mut Cx<'_>,
@@ -143,11 +147,18 @@ impl Engine {
         }
         let ties = self.tie(ties, new.on_dependency_failure.unwrap_or_default(), ids)?;
         let waits = ties.as_ref().is_some_and(|ties| self.must_wait(ties, ids));
-        let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none());
+        let (unique, list) = match kind {
+            Some(Kind::Unique(unique)) => (Some(Box::new(unique)), None),
+            Some(Kind::Gather(list)) => (None, Some(NewList::of(&new, list))),
+            None => (None, None),
+        };
+        let gathers = list.as_ref().is_some_and(|list| list.gather.open.is_some());
+        let max_wait_ms = list.as_ref().filter(|_| gathers).and_then(|list| list.max_wait_ms);
+        let delay_ms = new.delay_ms.filter(|_| new.run_at.is_none()).or(max_wait_ms);
         let run_at = new.run_at.or(delay_ms.map(|delay| cx.now.at.plus_millis(delay)));
         let is_early = match delay_ms {
             Some(delay) => delay > 0,
-            None => run_at.is_some_and(|at| at > cx.now.wall),
+            None => gathers || run_at.is_some_and(|at| at > cx.now.wall),
         };
         let status = match (waits, is_early) {
             (true, _) => Status::Waiting,
@@ -167,7 +178,8 @@ impl Engine {
             cancel_grace_ms: new.cancel_grace_ms,
             concurrency_key,
             parent_id: new.parent_id,
-            unique: unique.map(Box::new),
+            unique,
+            gather: list.as_ref().map(|list| Box::new(list.gather.clone())),
             ties: ties.map(Box::new),
             due_at: made_by.as_ref().and_then(|made_by| made_by.due_at),
             schedule: made_by.map(|made_by| made_by.schedule),
@@ -192,7 +204,8 @@ impl Engine {
             detail: (detail != Detail::default()).then(|| Box::new(detail)),
             run: None,
         };
-        let task = self.step(None, Step { payload: new.payload, ..Step::new(task, Event::Created) }, cx);
+        let payload = list.map(|list| list.payload).or(new.payload);
+        let task = self.step(None, Step { payload, ..Step::new(task, Event::Created) }, cx);
         self.hold_within(&task, cx);
         Ok(task)
     }

@@ -30,8 +30,11 @@ use super::{Command, Cx, Now, Refusal};
 pub(super) struct Holders(HashMap<Digest, TaskId>);
 
 impl Task {
-    /// The key that it holds by its record alone.
+    /// The key that it holds by its record alone: of what it is the only one, or of the list that it has open.
     fn held_key(&self) -> Option<Digest> {
+        if let Some(open) = self.open_list() {
+            return Some(open.digest);
+        }
         let Unique { digest, held, .. } = self.unique()?;
         let holds = match held {
             Held::Until(HeldUntil::Started) => !self.status.is_final() && !self.has_started(),
@@ -94,6 +97,11 @@ impl Engine {
     ) -> impl Iterator<Item = TaskId> {
         let entries = uniques.filter_map(|unique| self.keys.at_hand(unique.digest));
         entries.flat_map(|entry| entry.tasks.iter().copied()).filter(|task_id| self.is_absent(*task_id))
+    }
+
+    /// Who holds a key by its record alone.
+    pub(super) fn holder_of(&self, key: Digest) -> Option<&Arc<Task>> {
+        self.tasks.get(self.holders.0.get(&key)?)
     }
 
     /// Who holds a key.

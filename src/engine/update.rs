@@ -32,6 +32,10 @@ impl Engine {
                 }
             }
         }
+        if task.open_list().is_some() && patch.payload.is_some() {
+            let detail = "must not be replaced while the task gathers those of others";
+            return Err(Refusal::Invalid(Invalid::value("payload", detail)));
+        }
         if patch.is_empty() {
             return Ok(Answer::Task(task.clone()));
         }

@@ -22,6 +22,7 @@ impl Engine {
             Status::Scheduled if task.is_workflow() => {
                 return vec![WaitsFor::Time { until: self.ready_at(task, now) }];
             }
+            Status::Scheduled if task.run_at.is_none() => return Vec::new(),
             Status::Scheduled => Some(WaitsFor::Time { until: self.ready_at(task, now) }),
             Status::Pending if task.is_workflow() => return Vec::new(),
             Status::Pending => None,

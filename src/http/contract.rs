@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
 use crate::settings::{Rate, UserLimits};
-use crate::task::{FilterSpec, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
+use crate::task::{FilterSpec, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
 use crate::wire::{
     BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
     LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats,
@@ -132,9 +132,13 @@ fn bodies_are_documented_field_by_field() {
     let new_task = fields::<NewTask>().into_iter().filter(|field| !of_workflows.contains(&field.as_str()));
     for (name, expected) in [
         ("NewTask", new_task.collect()),
-        ("WorkflowTask", fields::<NewTask>().into_iter().filter(|field| field != "unique").collect()),
+        (
+            "WorkflowTask",
+            fields::<NewTask>().into_iter().filter(|field| field != "unique" && field != "gather").collect(),
+        ),
         ("NewWorkflow", fields::<NewWorkflow>()),
         ("NewUnique", fields::<NewUnique>()),
+        ("NewGather", fields::<NewGather>()),
         ("Retry", fields::<RetryPolicy>()),
         ("Progress", fields::<Progress>()),
         ("BatchBody", fields::<BatchBody>()),

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
-use crate::task::{Json, NewTask, TaskId, line_bytes};
+use crate::task::{Json, NewGather, NewTask, TaskId, line_bytes};
 
 use super::pace::Pace;
 use super::{HubError, Submitted};
@@ -295,6 +295,7 @@ fn bytes_of_task(task: &NewTask) -> usize {
     let texts = [&task.title, &task.description].into_iter().flatten().map(String::len).sum::<usize>();
     let labels = task.labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES).sum::<usize>();
     let unique = task.unique.as_ref().map_or(0, |unique| unique.bytes());
+    let unique = unique + task.gather.as_ref().map_or(0, |gather| gather.key.len() + size_of::<NewGather>());
     let dependencies = task.depends_on.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
     task.payload.as_ref().map_or(0, Json::len) + texts + labels + unique + dependencies + TASK_BYTES
 }

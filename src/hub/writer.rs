@@ -383,7 +383,9 @@ impl Writer {
 
     fn remember_payloads(&mut self, commit: &Commit) {
         for Entry { change, .. } in &commit.changes {
-            if change.kind == ChangeKind::Transition(Event::Created) || change.payload.is_some() {
+            // The list that a task gathers is read where it is whole.
+            let is_known = change.kind == ChangeKind::Transition(Event::Created) || change.payload.is_some();
+            if is_known && change.item().is_none() {
                 self.payloads.insert(change.task.task_id, change.payload.clone());
             }
         }

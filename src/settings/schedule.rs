@@ -119,6 +119,7 @@ impl ScheduleSpec {
             ("start_by_at", task.start_by_at.is_some()),
             ("depends_on", !task.depends_on.is_empty()),
             ("unique", task.unique.is_some()),
+            ("gather", task.gather.is_some()),
             ("on_dependency_failure", task.on_dependency_failure.is_some()),
             ("ref", task.reference.is_some()),
             ("weight", task.weight.is_some()),
@@ -443,6 +444,8 @@ mod tests {
             ("ref", r#""a""#),
             ("weight", "2"),
             ("workflow", r#"{"chain":[{"task_type":"t"}]}"#),
+            ("unique", r#"{"key":"k"}"#),
+            ("gather", r#"{"key":"k","max_count":2}"#),
         ] {
             let json = format!(r#"{{"every_ms":1000,"task":{{"task_type":"t","{field}":{value}}}}}"#);
             check(&json, Some(&format!("task.{field}")));

@@ -173,6 +173,12 @@ impl World {
         self.change(commit, Some(prev), task, event);
     }
 
+    /// A record that was changed by hand.
+    pub fn put(&mut self, commit: &mut Commit, task: Task, event: Event) -> TaskId {
+        let prev = self.tasks[&task.task_id].task.clone();
+        self.change(commit, Some(prev), task, event)
+    }
+
     pub fn delete(&mut self, commit: &mut Commit, task_id: TaskId) {
         self.rev += 1;
         self.now = self.now.plus_millis(1);

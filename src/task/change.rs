@@ -19,7 +19,8 @@ pub struct Change {
     pub task: Arc<Task>,
     /// A few words for the history: why, by whom.
     pub note: Option<Box<str>>,
-    /// With the first record of a task that has one.
+    /// With the first record of a task that has one, with one that got another; and with each that gathered one more, that
+    /// ([`item`](Self::item)).
     pub payload: Option<Json>,
     /// With the final record, where the result is too large to stand in it.
     pub result: Option<Json>,
@@ -34,6 +35,13 @@ pub enum ChangeKind {
 }
 
 impl Change {
+    /// The place of its payload in the list that the task gathers, where it is an item of that.
+    pub fn item(&self) -> Option<u32> {
+        let gathered = self.task.gathered()?;
+        let before = self.prev.as_ref().and_then(|prev| prev.gathered());
+        (before != Some(gathered)).then_some(gathered - 1)
+    }
+
     /// What is written beside the record of a new task of its ties.
     pub fn links(&self) -> Option<&Links> {
         self.task.links().filter(|_| self.prev.is_none())

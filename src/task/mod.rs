@@ -14,6 +14,7 @@ mod canonical;
 mod change;
 mod failure;
 mod filter;
+mod gather;
 mod id;
 mod json;
 mod key;
@@ -42,6 +43,7 @@ pub(crate) use bounds::{list, optional_list, optional_map, or_default, saturated
 pub use change::{Change, ChangeKind, Transition};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
+pub use gather::{GATHERED_MAX, Gather, NewGather, OpenList, item_of};
 pub use id::{IdHasher, IdSource, ParseIdError, TaskId};
 pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
 pub use key::{Digest, KeyEntry};
@@ -64,7 +66,7 @@ pub use rfc3339::TimeError;
 pub use rollup::{Rollup, weight_of};
 pub use status::{Event, Status};
 pub use strict::{Strict, from_slice as read_strictly};
-pub use submission::{Dependency, EDGES_MAX, NewTies, NewWork, Paths, Spawner, Submission};
+pub use submission::{Dependency, EDGES_MAX, Kind, NewTies, NewWork, Part, Paths, Spawner, Submission};
 pub use ties::{Links, OnDependencyFailure, OnFailure, TIES_MAX, Ties, Workflow};
 pub use time::Timestamp;
 pub use unique::{

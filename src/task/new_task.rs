@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounds::{optional_list, optional_map, saturated};
 use super::ties::{OnDependencyFailure, TIES_MAX};
-use super::{Json, JsonError, Name, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp};
+use super::{Json, JsonError, Name, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp};
 
 /// The longest title, in characters.
 pub const TITLE_CHARS_MAX: usize = 256;
@@ -113,6 +113,10 @@ pub struct NewTask {
     /// What it is the only one of, among the tasks of its type and user. Not together with `depends_on`, nor in a workflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Box<NewUnique>>,
+    /// It becomes one task with others: their payloads are the list that is its own. Not together with `unique`, `run_at`,
+    /// `delay_ms` or `depends_on`, nor in a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gather: Option<Box<NewGather>>,
     /// Its name within the call, for others to depend on as `@ref`: same characters as a type.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -315,7 +319,8 @@ impl NewTask {
         }
         self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
         self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;
-        self.unique.as_ref().map_or(Ok(()), |unique| unique.check(self))
+        self.unique.as_ref().map_or(Ok(()), |unique| unique.check(self))?;
+        self.gather.as_ref().map_or(Ok(()), |gather| gather.check(self))
     }
 
     /// A time by which something must have happened comes after the time at which the task may begin.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::new_task::CANCEL_GRACE_MS;
 use super::{
-    Failure, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, TaskView, Ties, Timestamp,
-    Unique, Workflow,
+    Failure, Gather, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, TaskView, Ties,
+    Timestamp, Unique, Workflow,
 };
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
@@ -66,6 +66,7 @@ pub struct Detail {
     pub concurrency_key: Option<Name>,
     pub parent_id: Option<TaskId>,
     pub unique: Option<Box<Unique>>,
+    pub gather: Option<Box<Gather>>,
     pub ties: Option<Box<Ties>>,
     /// The schedule that made it.
     pub schedule: Option<Name>,
@@ -298,6 +299,8 @@ impl Task {
         object.some("cancel_grace_ms", detail.and_then(|d| d.cancel_grace_ms));
         object.some("concurrency_key", self.concurrency_key());
         object.some("unique", self.unique());
+        object.some("gathered", self.gathered());
+        object.some("gather", self.open_list());
         object.some("parent_id", detail.and_then(|d| d.parent_id));
         if let Some(ties) = self.ties() {
             object.some("dependencies", Some(ties.dependencies).filter(|count| *count > 0));
@@ -382,6 +385,7 @@ impl From<TaskView> for Task {
             concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
             unique: view.unique.map(Box::new),
+            gather: view.gathered.map(|gathered| Box::new(Gather { gathered, open: view.gather })),
             ties: (ties != Ties::default()).then(|| Box::new(ties)),
             schedule: view.schedule,
             due_at: view.due_at,
@@ -478,7 +482,7 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Held, HeldUntil, OnFailure};
+    use crate::task::{Held, HeldUntil, OnFailure, OpenList};
 
     fn full() -> Task {
         let mut random = fastrand::Rng::with_seed(3);
@@ -519,6 +523,10 @@ mod tests {
                     held: Held::Until(HeldUntil::Started),
                     max_wait_ms: Some(5),
                     former_labels: vec![("k".to_owned(), "v".to_owned())],
+                })),
+                gather: Some(Box::new(Gather {
+                    gathered: 2,
+                    open: Some(OpenList { digest: 8, bytes: 9, max_count: Some(10), max_bytes: None }),
                 })),
                 ties: Some(Box::new(Ties {
                     dependencies: 3,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
-use super::{Invalid, Name, NewTask, NewWorkflow, Placeholder, Task, TaskId, Unique, has_placeholders, placeholders};
+use super::{
+    Invalid, Name, NewTask, NewWorkflow, OpenList, Placeholder, Task, TaskId, Unique, has_placeholders, placeholders,
+};
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
 pub const EDGES_MAX: usize = 100_000;
@@ -21,8 +23,8 @@ pub struct Submission {
     tasks: Vec<NewTask>,
     /// One for each task; empty where none has any.
     ties: Vec<NewTies>,
-    /// The same of what they are the only ones of.
-    unique: Vec<Option<Unique>>,
+    /// The same of those that may be there already.
+    kinds: Vec<Option<Kind>>,
     paths: Paths,
     spawner: Option<Spawner>,
 }
@@ -92,6 +94,18 @@ pub struct NewWork {
     pub sinks: Vec<(u32, Name)>,
 }
 
+/// A new task, its ties, and its kind where it may be there already.
+pub type Part = (NewTask, NewTies, Option<Kind>);
+
+/// What makes a submission the same as one that may be there already.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// There is one such task at a time.
+    Unique(Unique),
+    /// Such tasks become one.
+    Gather(OpenList),
+}
+
 /// A task that a new one depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dependency {
@@ -137,7 +151,7 @@ impl Submission {
             }
         }
         let names = named(&tasks, within)?;
-        let unique = uniques(&tasks);
+        let kinds = kinds(&tasks, payload_bytes_max);
         if spawner.is_some() {
             for (place, new) in tasks.iter().enumerate() {
                 let detail = "must not stand at a task that another one adds";
@@ -152,7 +166,7 @@ impl Submission {
             for (place, new) in tasks.iter().enumerate() {
                 check_policy(new, false).map_err(|invalid| within(place, invalid))?;
             }
-            return Ok(Submission { tasks, ties: Vec::new(), unique, paths, spawner });
+            return Ok(Submission { tasks, ties: Vec::new(), kinds, paths, spawner });
         }
         let places: Vec<u32> = (0..tasks.len() as u32).collect();
         let names = Names { names: &names, places: &places, spawner: spawner.map(|spawner| spawner.task_id) };
@@ -176,7 +190,7 @@ impl Submission {
                     .map_err(|invalid| within(place as usize, invalid))?;
             }
         }
-        Ok(Submission { unique, ..Submission::of(tasks, ties, paths, spawner)? })
+        Ok(Submission { kinds, ..Submission::of(tasks, ties, paths, spawner)? })
     }
 
     /// The same of a workflow: the task that it is comes first, and its parts follow.
@@ -201,7 +215,7 @@ impl Submission {
             }
         }
         let Some(cycle) = cycle(&ties) else {
-            return Ok(Submission { tasks, ties, unique: Vec::new(), paths, spawner });
+            return Ok(Submission { tasks, ties, kinds: Vec::new(), paths, spawner });
         };
         let name = |place: &u32| match &tasks[*place as usize].reference {
             Some(name) => format!("@{name}"),
@@ -262,24 +276,36 @@ impl Submission {
         })
     }
 
-    /// What those are the only ones of that are.
-    pub fn uniques(&self) -> impl Iterator<Item = &Unique> {
-        self.unique.iter().flatten()
+    /// Whether some may be there already.
+    pub fn has_kinds(&self) -> bool {
+        !self.kinds.is_empty()
     }
 
-    /// The new tasks, each with its ties, and with what it is the only one of.
-    pub fn into_parts(self) -> impl ExactSizeIterator<Item = (NewTask, NewTies, Option<Unique>)> {
-        let (mut ties, mut unique) = (self.ties.into_iter(), self.unique.into_iter());
-        self.tasks.into_iter().map(move |new| (new, ties.next().unwrap_or_default(), unique.next().flatten()))
+    /// What those are the only ones of that are.
+    pub fn uniques(&self) -> impl Iterator<Item = &Unique> {
+        self.kinds.iter().flatten().filter_map(|kind| match kind {
+            Kind::Unique(unique) => Some(unique),
+            Kind::Gather(_) => None,
+        })
+    }
+
+    /// The new tasks, each with its ties, and with its kind where it may be there already.
+    pub fn into_parts(self) -> impl ExactSizeIterator<Item = Part> {
+        let (mut ties, mut kinds) = (self.ties.into_iter(), self.kinds.into_iter());
+        self.tasks.into_iter().map(move |new| (new, ties.next().unwrap_or_default(), kinds.next().flatten()))
     }
 }
 
-/// What each task is the only one of; nothing where none is.
-fn uniques(tasks: &[NewTask]) -> Vec<Option<Unique>> {
-    if tasks.iter().all(|new| new.unique.is_none()) {
+/// The kind of each task that may be there already; nothing where none may.
+fn kinds(tasks: &[NewTask], payload_bytes_max: usize) -> Vec<Option<Kind>> {
+    if tasks.iter().all(|new| new.unique.is_none() && new.gather.is_none()) {
         return Vec::new();
     }
-    tasks.iter().map(|new| new.unique.as_ref().map(|unique| unique.of(new))).collect()
+    let kind = |new: &NewTask| {
+        let gather = || new.gather.as_ref().map(|gather| Kind::Gather(gather.of(new, payload_bytes_max)));
+        new.unique.as_ref().map(|unique| Kind::Unique(unique.of(new))).or_else(gather)
+    };
+    tasks.iter().map(kind).collect()
 }
 
 /// The names that tasks of one call, or one workflow, may depend on each other by.

@@ -232,9 +232,13 @@ impl Task {
 }
 
 impl Invalid {
-    /// A task cannot be the only one of its kind where others count on it to be made.
+    /// A task cannot be the only one of its kind, nor become part of another, where others count on it to be made.
     pub(super) fn no_unique(new: &NewTask, detail: &str) -> Result<(), Invalid> {
-        if new.unique.is_some() { Err(Invalid::value("unique", detail)) } else { Ok(()) }
+        match (&new.unique, &new.gather) {
+            (Some(_), _) => Err(Invalid::value("unique", detail)),
+            (None, Some(_)) => Err(Invalid::value("gather", detail)),
+            (None, None) => Ok(()),
+        }
     }
 }
 
@@ -259,7 +263,7 @@ fn write_part(new: &NewTask, path: &str, form: &mut Vec<u8>) {
 }
 
 /// A digest as records have it.
-mod hexadecimal {
+pub(super) mod hexadecimal {
     use super::*;
 
     pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Failure, Json, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, Timestamp, Unique,
-    WaitsFor, Workflow,
+    Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, RetryPolicy, Status, TaskId, Timestamp,
+    Unique, WaitsFor, Workflow,
 };
 
 /// A task as clients read it. Fields that are not set are absent, not null.
@@ -65,6 +65,12 @@ pub struct TaskView {
     /// What it is the only one of, and for how long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Unique>,
+    /// How many submissions it is made of, where several become one; its payload is the list of theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gathered: Option<u32>,
+    /// While it takes more: how many bytes they are so far, and what bounds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gather: Option<OpenList>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// How many tasks it depends on.

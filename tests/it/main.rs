@@ -17,6 +17,7 @@ mod docs;
 mod door;
 mod drain;
 mod examples;
+mod gather;
 mod history;
 mod idempotency;
 mod interop;

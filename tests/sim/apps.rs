@@ -4,8 +4,8 @@ use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
 use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits};
 use taskhub::task::{
-    Chord, HeldUntil, Name, NewTask, NewUnique, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, OnHeld,
-    RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
+    Chord, HeldUntil, Name, NewGather, NewTask, NewUnique, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure,
+    OnHeld, RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
 };
 
 use super::mix::Mix;
@@ -237,7 +237,7 @@ impl World {
             }
             new.user_id = None;
             new.on_conflict = None;
-            new.unique = None;
+            (new.unique, new.gather) = (None, None);
             new.reference = self.random.bool().then(|| format!("n{at}"));
             new.weight = self.random.bool().then(|| self.random.u32(1..9));
             tasks.push(new);
@@ -320,7 +320,7 @@ impl World {
         for new in tasks.iter_mut() {
             let is_named = new.reference.as_ref().is_some_and(|name| named.contains(&format!("@{name}")));
             if is_named || !new.depends_on.is_empty() {
-                new.unique = None;
+                (new.unique, new.gather) = (None, None);
             }
         }
         if self.random.bool() {
@@ -411,6 +411,15 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
     }
     if mix.unique && random.bool() {
         new.unique = Some(Box::new(some_unique(random, new.delay_ms)));
+    }
+    if mix.gather && random.bool() && new.unique.is_none() && new.delay_ms.is_none() && new.run_at.is_none() {
+        new.gather = Some(Box::new(NewGather {
+            key: format!("k{}", random.u8(0..2)),
+            max_count: random.bool().then(|| random.u32(1..5)),
+            // So that all come to their end.
+            max_wait_ms: Some(random.u64(1..3_000)),
+            max_bytes: random.bool().then(|| random.u64(1..30)),
+        }));
     }
     if random.u8(0..8) == 0 {
         new.retry = Some(RetryPolicy::delays_ms(vec![random.u64(0..500); random.usize(1..4)]));

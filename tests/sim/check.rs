@@ -22,9 +22,10 @@ use taskhub::engine::{
 use taskhub::settings::{QueueSettings, Setting, SettingChange, SettingId, SettingKind, SettingValue};
 use taskhub::task::{
     AHEAD_MAX, By, Cancel, Change, ChangeKind, Event, IdHasher, Json, KeyEntry, Name, NewTask, OnConflict, Outcome,
-    RESULT_INLINE_BYTES, Run, Status, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
+    RESULT_INLINE_BYTES, Run, Status, Task, TaskId, TaskPatch, Timestamp, WaitsFor, item_of,
 };
 
+use super::gather::Lists;
 use super::rates::{Rates, Saved};
 use super::rules::{Ready, Rules};
 use super::ties::{Stand, is_consequence};
@@ -84,6 +85,7 @@ pub struct Checker {
     given: HashSet<(TaskId, u32), IdHasher>,
     /// What tasks are to be the only ones of, by what was submitted.
     pub(super) kinds: Kinds,
+    pub(super) lists: Lists,
     /// Whether it has been looked, since the last restart, at what was to follow from the steps before it.
     pub has_looked: bool,
     /// The due times of schedules that have their tasks.
@@ -195,10 +197,15 @@ impl Checker {
             acknowledged: Vec::new(),
             given: HashSet::default(),
             kinds: Kinds::default(),
+            lists: Lists::default(),
             has_looked: true,
             due_made: BTreeMap::new(),
             held_up: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn rev(&self) -> u64 {
+        self.rev
     }
 
     pub fn unfinished(&self) -> usize {
@@ -285,7 +292,9 @@ impl Checker {
                     (_, Some(_)) => panic!("a key was used again, and the answer is {result:?}"),
                     (Ok(Answer::Submitted { tasks: created, existing }), None) => {
                         let made = tasks.len() - existing.len();
-                        assert!(!self.draining && self.open.len() + made <= self.options.tasks_max);
+                        // Of those that may be there already each is counted when it comes, behind those that made way.
+                        let each = tasks.iter().any(|new| new.unique.is_some() || new.gather.is_some());
+                        assert!(!self.draining && (each || self.open.len() + made <= self.options.tasks_max));
                         assert_eq!(tasks.len(), created.len());
                         let (mut changes, mut notices) = (changes, notices);
                         assert!(self.knows_all(submission), "a task depends on one that is not there");
@@ -295,8 +304,13 @@ impl Checker {
                         let new_ones: BTreeSet<TaskId> = new_ones.collect();
                         let is_workflow = created.first().is_some_and(|task| task.is_workflow());
                         for (place, (new, task)) in tasks.iter().zip(created).enumerate() {
-                            let met = self.meets(new, now);
+                            let open = self.gathers(new, &mut changes, now);
+                            let met = self.meets(new, now).or(open.clone());
                             assert_eq!(met.is_some(), existing.contains(&(place as u32)), "{new:?} met {met:?}");
+                            if let Some(open) = open {
+                                self.is_gathered(new, &open, task, &mut changes, now);
+                                continue;
+                            }
                             if let Some(holder) = met {
                                 self.is_held(new, &holder, task, &mut changes, now);
                                 continue;
@@ -315,6 +329,7 @@ impl Checker {
                             self.created(new, stand, change, now);
                         }
                         assert!(changes.is_empty() && notices.is_empty(), "more came of it: {changes:?} {notices:?}");
+                        assert!(made == 0 || self.open.len() <= self.options.tasks_max);
                         if let Some(key) = key {
                             let tasks = created.iter().map(|task| task.task_id).collect();
                             let expires_at = now.at.plus_millis(self.options.key_ms);
@@ -672,6 +687,9 @@ impl Checker {
         if before.is_workflow() && is_too_much {
             return assert!(matches!(result, Err(Refusal::Invalid(_))), "{patch:?} of a workflow: {result:?}");
         }
+        if before.open_list().is_some() && patch.payload.is_some() {
+            return assert!(matches!(result, Err(Refusal::Invalid(_))), "{patch:?} of {before:?}: {result:?}");
+        }
         let too_few = patch.max_attempts.is_some_and(|max| max <= before.tries);
         let by = [before.deadline(), before.start_by()].into_iter().flatten();
         let too_late = patch.run_at.is_some_and(|run_at| by.into_iter().any(|by| by.at <= run_at));
@@ -688,6 +706,9 @@ impl Checker {
             (expected.run_at, expected.delayed) = (Some(run_at), false);
             let ready = if run_at > now.wall { Status::Scheduled } else { Status::Pending };
             expected.status = if before.status == Status::Waiting { Status::Waiting } else { ready };
+        }
+        if expected.status != Status::Scheduled {
+            expected.detail.iter_mut().flat_map(|it| &mut it.gather).for_each(|gather| gather.open = None);
         }
         if let Some(title) = &patch.title {
             expected.detail.get_or_insert_default().title = Some(title.clone().into());
@@ -853,15 +874,19 @@ impl Checker {
         assert_eq!(task.max_crashes, new.max_crashes.unwrap_or(3));
         assert_eq!((task.timeout_ms(), task.retry_policy()), (new.timeout_ms, new.retry.clone().unwrap_or_default()));
         assert_eq!(task.labels().cloned().unwrap_or_default(), new.labels);
-        assert_eq!(change.payload, new.payload);
-        let run_at = new.run_at.or(new.delay_ms.map(|delay| now.at.plus_millis(delay)));
+        let item = new.gather.as_ref().map(|_| item_of(new));
+        assert_eq!(change.payload, item.or(new.payload.clone()));
+        let opens = task.open_list().is_some();
+        let wait = new.gather.as_ref().filter(|_| opens).and_then(|gather| gather.max_wait_ms);
+        let delay_ms = new.delay_ms.or(wait);
+        let run_at = new.run_at.or(delay_ms.map(|delay| now.at.plus_millis(delay)));
         assert_eq!(
             task.task_id.made_at().max(task.created_at),
             task.task_id.made_at(),
             "an id is as young as its task"
         );
         assert_eq!(task.run_at, run_at);
-        let later = match new.delay_ms {
+        let later = match delay_ms {
             Some(delay) => delay > 0,
             None => new.run_at.is_some_and(|at| at > now.wall),
         };
@@ -876,7 +901,7 @@ impl Checker {
             self.rules.submitted(task, self.waiting_of(new.user_id.as_deref()), now.mono);
         }
         self.step(change, now);
-        if let Some(delay) = new.delay_ms.filter(|_| task.status == Status::Scheduled) {
+        if let Some(delay) = delay_ms.filter(|_| task.status == Status::Scheduled) {
             self.waits(task, delay, now);
         }
         assert_eq!(task.deadline(), By::asked(new.deadline_at, new.deadline_ms, now.at));
@@ -884,6 +909,7 @@ impl Checker {
         assert_eq!(task.silence_ms(), new.silence_ms);
         self.counts_from_now(task, now);
         self.is_of_kind(new, task);
+        self.begins_list(new, task);
     }
 
     /// Deadlines that are waits begin.
@@ -1658,9 +1684,12 @@ impl Checker {
             // A deadline that is a wait begins anew with a retry by hand.
             let fixed = |task: &Task| {
                 let mut detail = task.detail.clone().unwrap_or_default();
+                // A list is closed when it does not wait any more.
+                detail.gather.iter_mut().for_each(|gather| gather.open = None);
                 if event == Event::Updated {
                     detail.title = None;
                     detail.labels.clear();
+                    detail.gather.iter_mut().for_each(|gather| gather.gathered = 0);
                     detail.unique.iter_mut().for_each(|unique| unique.former_labels.clear());
                 }
                 for by in [&mut detail.deadline, &mut detail.start_by].into_iter().flatten() {
@@ -1840,6 +1869,7 @@ impl Checker {
         }
         self.rules.round_over(true);
         self.rev = store.rev;
+        self.forget_items();
         let running: BTreeSet<(TaskId, u32)> =
             self.held.values().flatten().map(|(task_id, attempt)| (*task_id, *attempt)).collect();
         for station in self.stations.values_mut() {
@@ -1951,6 +1981,7 @@ impl Checker {
         self.draining = false;
         (self.last_at, self.lived) = (store.last_at, now.lived);
         self.rev = store.rev;
+        self.forget_items();
         self.youngest = store.ids.last().copied();
         self.keys = store.keys.clone();
         self.settings = store.settings.iter().map(|(id, setting)| (id.clone(), Arc::new(setting.clone()))).collect();

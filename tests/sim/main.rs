@@ -6,6 +6,7 @@
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
 //! * [`ties`] and [`workflows`] are its account of what tasks depend on, and are part of.
 //! * [`unique`] is its account of tasks of which there is one at a time.
+//! * [`gather`] is its account of submissions that become one task.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`rates`] is its account of what was handed out within a while.
 //! * [`mix`] says, from the seed, how much of everything there is.
@@ -18,6 +19,7 @@
 
 mod apps;
 mod check;
+mod gather;
 mod mix;
 mod rates;
 mod rules;

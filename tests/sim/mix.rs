@@ -51,6 +51,8 @@ pub struct Mix {
     pub workflows: bool,
     /// Whether tasks are to be the only ones of their kind.
     pub unique: bool,
+    /// Whether they become one.
+    pub gather: bool,
 }
 
 impl Mix {
@@ -101,6 +103,7 @@ impl Mix {
             dependencies: random.bool(),
             workflows: random.bool(),
             unique: random.bool(),
+            gather: random.bool(),
         };
         if random.u32(0..4) == 0 {
             mix.options.changes_max = random.usize(1..12);

@@ -81,7 +81,9 @@ mod flag {
     pub const PAYLOAD: u8 = 2;
     pub const RESULT: u8 = 4;
     pub const LINKS: u8 = 8;
-    pub const ALL: u8 = 15;
+    /// The payload is the last item of those that the task has gathered.
+    pub const ITEM: u8 = 16;
+    pub const ALL: u8 = 31;
 }
 
 const LEVELS: [Level; 5] = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
@@ -194,7 +196,8 @@ impl Encoder {
         let flags = if gone { flag::GONE } else { 0 }
             | if change.payload.is_some() { flag::PAYLOAD } else { 0 }
             | if change.result.is_some() { flag::RESULT } else { 0 }
-            | if change.links().is_some() { flag::LINKS } else { 0 };
+            | if change.links().is_some() { flag::LINKS } else { 0 }
+            | if change.item().is_some() { flag::ITEM } else { 0 };
         let out = &mut self.bytes;
         out.extend_from_slice(&[tag::CHANGE, flags]);
         out.extend_from_slice(change.task.task_id.as_bytes());
@@ -381,6 +384,7 @@ pub(super) struct ChangeItem {
     /// Empty for a deletion.
     pub line: Bytes,
     pub payload: Option<Json>,
+    pub is_item: bool,
     pub result: Option<Json>,
     pub links: Option<Json>,
 }
@@ -469,6 +473,7 @@ impl Cursor {
             payload: if has(flag::PAYLOAD) { Some(self.json()?) } else { None },
             result: if has(flag::RESULT) { Some(self.json()?) } else { None },
             links: if has(flag::LINKS) { Some(self.json()?) } else { None },
+            is_item: has(flag::ITEM),
         })
     }
 

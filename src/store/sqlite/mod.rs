@@ -32,6 +32,7 @@ mod damage_tests;
 mod failure;
 mod fresh;
 mod hand_outs;
+mod items;
 mod keeper;
 mod links;
 mod names;
@@ -357,7 +358,7 @@ impl SqliteStore {
             Item::Aside(aside) => staging.aside(row, &aside),
             Item::Change(change) => {
                 self.remember(change.rev, change.task_id);
-                let ChangeItem { task_id, rev, at, gone, record, line, payload, result, links } = change;
+                let ChangeItem { task_id, rev, at, gone, record, line, payload, is_item, result, links } = change;
                 let in_view = match staging.get(task_id).and_then(|staged| staged.record.as_ref()) {
                     Some(record) => record.in_view,
                     None => match self.view_rev(task_id)? {
@@ -369,12 +370,14 @@ impl SqliteStore {
                 let mut task = Task::parse(&record).map_err(|error| damaged("read the log", error))?;
                 let staged = staging.get(task_id).and_then(|staged| staged.links.as_ref());
                 attach(&mut task, links.as_ref().or(staged)).map_err(|error| damaged("read the log", error))?;
+                let item = task.gathered().filter(|_| is_item).map(|gathered| gathered.saturating_sub(1));
                 staging.change(
                     row,
                     NewRecord {
                         record: StagedRecord { task: Arc::new(task), bytes: record, rev, at, in_view, gone },
                         line: &line,
                         payload: payload.as_ref(),
+                        item,
                         result: result.as_ref(),
                         links,
                     },
@@ -449,8 +452,8 @@ impl Store for SqliteStore {
                 gone: change.kind == ChangeKind::Gone,
             };
             let (payload, result) = (change.payload.as_ref(), change.result.as_ref());
-            let links = change.links().map(Links::to_json);
-            staging.change(first_row, NewRecord { record, line, payload, result, links });
+            let (links, item) = (change.links().map(Links::to_json), change.item());
+            staging.change(first_row, NewRecord { record, line, payload, item, result, links });
         }
         for SettingEntry { change, record } in &commit.settings {
             let record = change.next.is_some().then(|| record.clone());

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{ErrorContext as _, damaged};
 use super::fresh::{Fresh, Newer};
+use super::items::{self, Items};
 use super::keeper::Damage;
 use super::pool::Pool;
 use super::query;
@@ -35,8 +36,8 @@ enum AtHand {
     Gone,
     /// All there is: the view does not know the task yet.
     Whole(Stored),
-    /// The newest record. What does not change with each is in the view.
-    Beside(Stored),
+    /// The newest record, and what is to be put behind the items in the view. What does not change with each is in there.
+    Beside(Stored, Option<Items>),
 }
 
 impl Shared {
@@ -47,13 +48,15 @@ impl Shared {
         if record.gone {
             return Some(AtHand::Gone);
         }
+        let items = staged.items.as_deref();
+        let whole = || items.filter(|_| !record.in_view).map(Items::list);
         let stored = Stored {
             record: record.bytes.clone(),
-            payload: staged.payload.clone(),
+            payload: staged.payload.clone().or_else(whole),
             result: staged.result.clone(),
             links: staged.links.clone(),
         };
-        Some(if record.in_view { AtHand::Beside(stored) } else { AtHand::Whole(stored) })
+        Some(if record.in_view { AtHand::Beside(stored, items.cloned()) } else { AtHand::Whole(stored) })
     }
 }
 
@@ -72,9 +75,10 @@ impl Reader for Shared {
         let newer = match self.staged(task_id) {
             Some(AtHand::Gone) => return Ok(None),
             Some(AtHand::Whole(stored)) => return Ok(Some(stored)),
-            Some(AtHand::Beside(stored)) => Some(stored),
+            Some(AtHand::Beside(stored, items)) => Some((stored, items)),
             None => None,
         };
+        let (newer, staged) = newer.map_or((None, None), |(stored, items)| (Some(stored), items));
         let conn = self.pool.checkout()?;
         let mut statement = conn
             .prepare_cached(
@@ -97,7 +101,7 @@ impl Reader for Shared {
             )
             .optional()
             .context(STEP)?;
-        Ok(match (found, newer) {
+        let stored = match (found, newer) {
             // Deleted between the two looks, where there was a newer one.
             (None, _) => None,
             (found, None) => found,
@@ -107,13 +111,21 @@ impl Reader for Shared {
                 result: newer.result.or(found.result),
                 links: newer.links.or(found.links),
             }),
-        })
+        };
+        stored
+            .map(|mut stored| {
+                if stored.payload.is_none() && items::may_have(&stored.record) {
+                    stored.payload = items::read(&conn, task_id, staged).context(STEP)?;
+                }
+                Ok(stored)
+            })
+            .transpose()
     }
 
     fn task_at_hand(&self, task_id: TaskId) -> Option<Stored> {
         match self.staged(task_id)? {
             AtHand::Whole(stored) => Some(stored),
-            AtHand::Beside(_) | AtHand::Gone => None,
+            AtHand::Beside(..) | AtHand::Gone => None,
         }
     }
 
@@ -126,13 +138,15 @@ impl Reader for Shared {
             let staging = self.staging.read();
             for (at, (task_id, found)) in task_ids.iter().zip(&mut found).enumerate() {
                 let staged = staging.get(*task_id);
-                if let Some(staged) = staged {
-                    *found = (staged.payload.clone(), staged.checkpoint.clone());
-                }
                 let record = staged.and_then(|staged| staged.record.as_ref());
                 let known_whole = record.is_some_and(|record| record.gone || !record.in_view);
+                let items = staged.and_then(|staged| staged.items.as_deref()).filter(|_| known_whole);
+                if let Some(staged) = staged {
+                    let payload = staged.payload.clone().or_else(|| items.map(Items::list));
+                    *found = (payload, staged.checkpoint.clone());
+                }
                 if !known_whole {
-                    to_look_up.push(at);
+                    to_look_up.push((at, staged.and_then(|staged| staged.items.as_deref().cloned())));
                 }
             }
         }
@@ -141,18 +155,33 @@ impl Reader for Shared {
         }
         let conn = self.pool.checkout()?;
         let mut statement = conn
-            .prepare_cached("SELECT part, json FROM parts WHERE task_id = ?1 AND part IN (?2, ?3)")
+            .prepare_cached(
+                "SELECT part, json FROM parts WHERE task_id = ?1 AND (part IN (?2, ?3) OR part >= ?4) ORDER BY part",
+            )
             .context(STEP)?;
-        for at in to_look_up {
+        for (at, staged) in to_look_up {
+            let mut gathered = Items::default();
             let id = task_ids[at].as_bytes().as_slice();
-            let mut rows = statement.query(params![id, Part::Payload as u8, Part::Checkpoint as u8]).context(STEP)?;
+            let mut rows = statement
+                .query(params![id, Part::Payload as u8, Part::Checkpoint as u8, items::FIRST])
+                .context(STEP)?;
             while let Some(row) = rows.next().context(STEP)? {
-                let part: u8 = row.get(0).context(STEP)?;
+                let part: u32 = row.get(0).context(STEP)?;
                 let json = json_of(row, 1).context(STEP)?;
-                let slot = if part == Part::Payload as u8 { &mut found[at].0 } else { &mut found[at].1 };
+                let slot = match part {
+                    items::FIRST.. => {
+                        json.into_iter().for_each(|item| gathered.push(part - items::FIRST, item));
+                        continue;
+                    }
+                    part if part == Part::Payload as u32 => &mut found[at].0,
+                    _ => &mut found[at].1,
+                };
                 if slot.is_none() {
                     *slot = json;
                 }
+            }
+            if found[at].0.is_none() {
+                found[at].0 = gathered.with(staged).whole();
             }
         }
         Ok(found)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::items::Items;
 use crate::settings::{HandOuts, SettingId};
 use crate::store::{Aside, Digest, KeyEntry};
 use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
@@ -52,6 +53,8 @@ pub(super) struct Staged {
     /// `None` where only asides wait.
     pub record: Option<StagedRecord>,
     pub payload: Option<Json>,
+    /// Items of a payload that is gathered.
+    pub items: Option<Box<Items>>,
     pub result: Option<Json>,
     pub links: Option<Json>,
     /// History lines, each after a newline.
@@ -91,6 +94,8 @@ pub(super) struct NewRecord<'a> {
     pub record: StagedRecord,
     pub line: &'a [u8],
     pub payload: Option<&'a Json>,
+    /// The place of the payload in the list of which it is an item.
+    pub item: Option<u32>,
     pub result: Option<&'a Json>,
     pub links: Option<Json>,
 }
@@ -130,7 +135,7 @@ impl Staging {
     }
 
     pub fn change(&mut self, row: i64, change: NewRecord<'_>) {
-        let NewRecord { mut record, line, payload, result, links } = change;
+        let NewRecord { mut record, line, payload, item, result, links } = change;
         let staged = self.entry(row, record.task.task_id);
         if let Some(before) = &staged.record {
             record.in_view = before.in_view;
@@ -145,8 +150,10 @@ impl Staging {
             }
             staged.lines.push(b'\n');
             staged.lines.extend_from_slice(line);
-            if let Some(payload) = payload {
-                staged.payload = Some(payload.clone());
+            match (payload, item) {
+                (Some(payload), Some(place)) => staged.items.get_or_insert_default().push(place, payload.clone()),
+                (Some(payload), None) => staged.payload = Some(payload.clone()),
+                (None, _) => {}
             }
             if let Some(result) = result {
                 staged.result = Some(result.clone());
@@ -296,6 +303,7 @@ impl Staged {
             row,
             record: None,
             payload: None,
+            items: None,
             result: None,
             links: None,
             lines: Vec::new(),
@@ -310,7 +318,8 @@ impl Staged {
     fn bytes(&self) -> usize {
         let parts = [&self.payload, &self.result, &self.checkpoint, &self.links].into_iter().flatten().map(Json::len);
         let lines = self.logs.as_ref().map_or(0, |logs| logs.bytes());
-        parts.sum::<usize>() + lines
+        let items = self.items.as_ref().map_or(0, |items| items.bytes());
+        parts.sum::<usize>() + items + lines
     }
 
     /// Log lines, in the parts in which they came, oldest first. Those that would not be kept anyway are not among them.

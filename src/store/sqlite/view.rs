@@ -3,6 +3,7 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::failure::ErrorContext as _;
+use super::items;
 use super::staging::{Staged, StagedRecord, StagedSetting};
 use crate::settings::{HandOuts, SettingId};
 use crate::store::{KeyEntry, StoreError};
@@ -27,6 +28,7 @@ pub(super) enum Part {
     Result = 2,
     Checkpoint = 3,
     Links = 4,
+    // Those from `items::FIRST` on are items of a payload that is gathered.
 }
 
 /// The statements of one settling.
@@ -120,6 +122,9 @@ impl<'c> View<'c> {
             if let Some(json) = json {
                 self.part.execute(params![id, part as u8, &json.bytes()[..]]).context(STEP)?;
             }
+        }
+        for (place, item) in staged.items.iter().flat_map(|items| items.each()) {
+            self.part.execute(params![id, items::part(place), &item.bytes()[..]]).context(STEP)?;
         }
         if staged.log_end().is_some() {
             self.logs(id, staged.logs().flat_map(|lines| lines.iter()))?;
