@@ -39,7 +39,7 @@ async fn filters_are_an_and_of_ors() {
         ("label.p=1", "a c"),
         ("label.p=1&label.q=x", "a"),
         ("label.p=3", ""),
-        ("workflow_id=w", ""),
+        ("workflow_id=01890000-0000-7000-8000-00000000002a", ""),
         (&format!("task_id={},{}", ids[0], ids[3]), "a d"),
         (&format!("task_id={},{}&status=pending", ids[0], ids[3]), "a"),
         ("q=INGEST", "b c"),
