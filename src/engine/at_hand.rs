@@ -26,9 +26,12 @@ impl Engine {
                 return known.chain(self.absent_holders(submission.uniques())).collect();
             }
             Command::Retry { task_id, .. } if !self.is_absent(*task_id) => {
-                let depends_on = self.tasks.get(task_id).into_iter().flat_map(|task| task.depends_on()).copied();
+                // What goes on with it, and what all of that depends on.
+                let again: Vec<TaskId> = self.around(*task_id).chain(self.undone_with(*task_id)).collect();
+                let known = again.iter().filter_map(|id| self.tasks.get(id));
+                let depends_on = known.flat_map(|task| task.depends_on());
+                let own = depends_on.chain(&again).copied().filter(|id| self.is_absent(*id));
                 let unique = self.tasks.get(task_id).and_then(|task| task.unique());
-                let own = depends_on.chain(self.undone_with(*task_id)).filter(|id| self.is_absent(*id));
                 return own.chain(self.absent_holders(unique.into_iter())).collect();
             }
             Command::Cancel { task_id, .. }

@@ -292,7 +292,7 @@ impl Engine {
                 return if payload.is_some() {
                     Err(wrong())
                 } else {
-                    engine.retry_workflow(&task, cx).map(Answer::Task)
+                    engine.retry_workflow(&task, false, cx).map(Answer::Task)
                 };
             }
             let mut next = begin_anew(&task, cx.now)?;
@@ -310,7 +310,7 @@ impl Engine {
 pub(super) fn begin_anew(task: &Task, now: Now) -> Result<Task, Refusal> {
     let mut next = Task::clone(task);
     if let Some(detail) = &mut next.detail {
-        let start_by = detail.start_by.as_mut().filter(|_| task.attempt == 0);
+        let start_by = detail.start_by.as_mut().filter(|_| !task.has_started());
         for by in detail.deadline.as_mut().into_iter().chain(start_by) {
             match by.ms {
                 Some(ms) => by.at = now.at.plus_millis(ms),
@@ -322,7 +322,10 @@ pub(super) fn begin_anew(task: &Task, now: Now) -> Result<Task, Refusal> {
     next.run_at = None;
     next.tries = 0;
     next.crashes = 0;
-    let by_hub = task.run().is_some_and(|run| run.ended_by_hub);
-    next.run = by_hub.then(|| Box::new(Run { ended_by_hub: true, ..Run::default() }));
+    // That a workflow was started is said by nothing else.
+    let started_at = task.run().filter(|_| task.is_workflow()).and_then(|run| run.started_at);
+    let ended_by_hub = task.run().is_some_and(|run| run.ended_by_hub);
+    let run = Run { started_at, ended_by_hub, ..Run::default() };
+    next.run = (run != Run::default()).then(|| Box::new(run));
     Ok(next)
 }

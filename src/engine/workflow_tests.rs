@@ -311,3 +311,88 @@ fn what_a_workflow_is_not_is_refused() {
     let refused = rig.decide(Command::Retry { task_id: workflow, payload: None }).unwrap_err();
     assert_eq!(refused, Refusal::TaskNotFinished);
 }
+
+/// Regression: only tasks waited for what is run again with them; a workflow in a task's place began at once.
+#[test]
+fn a_retry_holds_a_workflow_within_until_what_it_depends_on_has_run_again() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 5, &[]);
+    let inner = NewTask {
+        depends_on: vec!["@a".into()],
+        workflow: Some(Box::new(NewWorkflow::group("inner", some(1)))),
+        ..NewTask::default()
+    };
+    // inner, its task, a
+    let (workflow, ids) = begin(&mut rig, NewWorkflow::new("outer", vec![inner, named("a", &[])]));
+    assert_eq!(handed_out(&mut rig), ids[2..]);
+    fail(&mut rig, ids[2]);
+    assert_eq!(statuses(&rig, &ids), [Cancelled, Cancelled, Failed]);
+    retry(&mut rig, workflow).unwrap();
+    assert_eq!(statuses(&rig, &ids), [Waiting, Waiting, Pending]);
+    assert_eq!(handed_out(&mut rig), ids[2..]);
+    complete(&mut rig, ids[2], "1");
+    assert_eq!(handed_out(&mut rig), ids[1..2]);
+}
+
+/// Regression: a retry of the workflow ran a task whose dependency outside of it had failed, which a retry of that task
+/// itself does not.
+#[test]
+fn a_retry_does_not_run_what_something_outside_keeps_from_running() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 5, &[]);
+    let outside = rig.submit(NewTask::new("t"));
+    rig.round();
+    fail(&mut rig, outside);
+    let after = named("after", &[&outside.to_string()]);
+    let (workflow, ids) = begin(&mut rig, NewWorkflow::new("w", vec![after, named("a", &[])]));
+    assert_eq!(handed_out(&mut rig), ids[1..]);
+    fail(&mut rig, ids[1]);
+    assert_eq!(statuses(&rig, &ids), [Cancelled, Failed]);
+    rig.commit();
+    rig.restart();
+    retry(&mut rig, workflow).unwrap();
+    assert_eq!(statuses(&rig, &ids), [Cancelled, Pending], "it depends on what failed");
+    assert_eq!(retry(&mut rig, ids[0]).unwrap_err(), Refusal::DependencyFailed(outside));
+}
+
+/// Regression: a task of a workflow that never began, because of what that depends on, was run by a retry by hand.
+#[test]
+fn a_task_is_not_run_again_before_what_its_workflow_depends_on() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 5, &[]);
+    let outside = rig.submit(NewTask::new("t"));
+    let waits = NewWorkflow { depends_on: vec![outside.to_string()], ..NewWorkflow::group("g", some(1)) };
+    let (workflow, ids) = begin(&mut rig, waits);
+    rig.round();
+    fail(&mut rig, outside);
+    assert_eq!(statuses(&rig, &[workflow, ids[0]]), [Cancelled, Cancelled]);
+    rig.commit();
+    rig.restart();
+    assert_eq!(retry(&mut rig, ids[0]).unwrap_err(), Refusal::DependencyFailed(outside));
+    retry(&mut rig, outside).unwrap();
+    retry(&mut rig, ids[0]).unwrap();
+    assert_eq!(statuses(&rig, &[workflow, ids[0]]), [Waiting, Waiting]);
+    rig.hello("w", 5, &[]);
+    assert_eq!(handed_out(&mut rig), [outside]);
+    complete(&mut rig, outside, "1");
+    assert_eq!(handed_out(&mut rig), ids);
+}
+
+/// Regression: that a workflow had been started in time was forgotten by a retry, which was refused for it.
+#[test]
+fn a_workflow_that_was_started_in_time_may_be_run_again_later() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 5, &[]);
+    let start_by_at = Some(rig.now.wall.plus_millis(1_000));
+    let (workflow, ids) = begin(&mut rig, NewWorkflow { start_by_at, ..NewWorkflow::group("g", some(1)) });
+    rig.round();
+    fail(&mut rig, ids[0]);
+    assert_eq!(rig.status(workflow), Failed);
+    rig.commit();
+    rig.pass(2_000);
+    rig.round();
+    retry(&mut rig, workflow).unwrap();
+    assert_eq!(handed_out(&mut rig), ids);
+    complete(&mut rig, ids[0], "1");
+    assert_eq!(rig.status(workflow), Completed);
+}

@@ -227,7 +227,13 @@ impl Engine {
     }
 
     /// A failed or cancelled workflow is run again: all of its tasks that did not complete are.
-    pub(super) fn retry_workflow(&mut self, task: &Task, cx: &mut Cx<'_>) -> Result<Arc<Task>, Refusal> {
+    /// `comes_again`: so is one that it depends on.
+    pub(super) fn retry_workflow(
+        &mut self,
+        task: &Task,
+        comes_again: bool,
+        cx: &mut Cx<'_>,
+    ) -> Result<Arc<Task>, Refusal> {
         let task_id = task.task_id;
         if self.has_no_parts(task_id) {
             // They were deleted: there is nothing to run again.
@@ -239,25 +245,30 @@ impl Engine {
             return Err(Refusal::Full);
         }
         let mut next = begin_anew(task, cx.now)?;
-        let waits = self.held_by(&next).next().is_some();
-        next.status = if waits { Status::Waiting } else { Status::Pending };
+        next.status = self.status_again(&next, comes_again);
         let next = self.step(Some(task_id), Step::new(next, Event::Retrying).note("retried by hand"), cx);
         for part in &again {
             let Some(part) = self.tasks.get(part).cloned() else { continue };
+            // Some of these are final still, and will not be.
+            let comes_again = part.depends_on().iter().any(|dependency| again.contains(dependency));
             if part.is_workflow() {
                 if !self.has_no_parts(part.task_id) {
-                    self.retry_workflow(&part, cx)?;
+                    self.retry_workflow(&part, comes_again, cx)?;
                 }
                 continue;
             }
             let mut next = begin_anew(&part, cx.now)?;
-            // Some of these are final still, and will not be.
-            let comes_again = part.depends_on().iter().any(|dependency| again.contains(dependency));
-            let waits = comes_again || self.held_by(&next).next().is_some();
-            next.status = if waits { Status::Waiting } else { Status::Pending };
+            next.status = self.status_again(&next, comes_again);
             self.step(Some(part.task_id), Step::new(next, Event::Retrying).note("its workflow was retried"), cx);
         }
         Ok(next)
+    }
+
+    /// How a task begins that is run again: where it is held, or not to run, it waits, and what follows from that is said by
+    /// what it depends on.
+    fn status_again(&self, next: &Task, comes_again: bool) -> Status {
+        let waits = comes_again || self.held_by(next).next().is_some() || self.failed_dependency(next).is_some();
+        if waits { Status::Waiting } else { Status::Pending }
     }
 
     /// A final workflow of which not all tasks are cancelled yet is not run again: some would go on and some would not.
@@ -284,8 +295,13 @@ impl Engine {
 
     /// The first of a task and the workflows around it, from within, whose record is to be looked up.
     pub(super) fn absent_around(&self, task_id: TaskId) -> Option<TaskId> {
+        self.around(task_id).find(|task_id| self.is_absent(*task_id))
+    }
+
+    /// A task, and the workflows around it, from within, as far as they are at hand.
+    pub(super) fn around(&self, task_id: TaskId) -> impl Iterator<Item = TaskId> {
         let outer = |task_id: &TaskId| self.tasks.get(task_id).and_then(|task| task.workflow_id());
-        std::iter::successors(Some(task_id), outer).find(|task_id| self.is_absent(*task_id))
+        std::iter::successors(Some(task_id), outer)
     }
 
     /// A task of a workflow is run again: the workflow goes on, and the one that that is part of.
@@ -297,8 +313,11 @@ impl Engine {
             self.reopen(outer, cx)?;
         }
         self.check_is_over(workflow_id)?;
+        if let Some(dependency) = self.failed_dependency(&task) {
+            return Err(Refusal::DependencyFailed(dependency));
+        }
         let mut next = begin_anew(&task, cx.now)?;
-        next.status = Status::Pending;
+        next.status = self.status_again(&next, false);
         self.step(Some(workflow_id), Step::new(next, Event::Retrying).note("a task of it was retried"), cx);
         Ok(())
     }
