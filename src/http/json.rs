@@ -241,7 +241,7 @@ mod tests {
     fn counts_are_bounded_while_they_are_read() {
         let many = |item: &str, count: usize| vec![item; count].join(",");
         let check = |body: String, limit: u64, field: &str| {
-            let problem = parse::<BatchBody>(body.as_bytes()).unwrap_err();
+            let problem = parse::<BatchBody>(body.as_bytes()).map(|_| ()).unwrap_err();
             let got = (problem.code, problem.limit, problem.field.as_deref());
             assert_eq!(got, (Code::LimitExceeded, Some(limit), Some(field)), "{}", problem.detail);
         };
@@ -252,6 +252,11 @@ mod tests {
         check(format!(r#"{{"tasks":[{},7]}}"#, many(task, BATCH_LEN_MAX + 1)), 10_000, "tasks");
         let labels = (0..17).map(|n| format!(r#""{n}":"v""#)).collect::<Vec<_>>().join(",");
         check(format!(r#"{{"tasks":[{{"task_type":"t","labels":{{{labels}}}}}]}}"#), 16, "tasks[0].labels");
+        // Regression: what stands in workflows, which no batch may have, was counted for each of them.
+        let workflow = format!(r#"{{"workflow":{{"group":[{}]}}}}"#, many("{}", 3_000));
+        check(format!(r#"{{"tasks":[{}]}}"#, many(&workflow, 4)), 10_000, "tasks[3].workflow.group");
+        let depending = format!(r#"{{"depends_on":[{}]}}"#, many(r#""@a""#, 9_000));
+        check(format!(r#"{{"tasks":[{}]}}"#, many(&depending, 12)), 100_000, "tasks[11].depends_on");
     }
 
     #[test]

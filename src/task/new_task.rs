@@ -6,9 +6,9 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounds::{optional_list, optional_map, saturated};
-use super::ties::{OnDependencyFailure, TIES_MAX};
-use super::{Json, JsonError, Name, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp};
+use super::bounds::{optional_map, saturated};
+use super::ties::OnDependencyFailure;
+use super::{Json, JsonError, Name, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp, room};
 
 /// The longest title, in characters.
 pub const TITLE_CHARS_MAX: usize = 256;
@@ -121,7 +121,7 @@ pub struct NewTask {
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// It waits until these are final: ids of tasks, or `@ref` of others of the same call; up to 10,000.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "dependencies")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "room::dependencies")]
     pub depends_on: Vec<String>,
     /// What becomes of it where one of these fails or is cancelled. Only with `depends_on`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,10 +152,6 @@ pub enum OnConflict {
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
-}
-
-pub(super) fn dependencies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    optional_list(deserializer, TIES_MAX, "tasks").map(Option::unwrap_or_default)
 }
 
 /// Reads any whole number: one that is far out of the range is refused with it like one that is just out of it.

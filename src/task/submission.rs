@@ -421,10 +421,10 @@ pub(super) fn check_policy(new: &NewTask, depends: bool) -> Result<(), Invalid> 
 
 /// Whether a task may be called so by others.
 pub(super) fn check_name(name: &str) -> Result<(), Invalid> {
-    match RESERVED.contains(&name) {
-        true => Err(Invalid::value("ref", "must not be self, prev or group")),
-        false => Ok(()),
+    if RESERVED.contains(&name) {
+        return Err(Invalid::value("ref", "must not be self, prev or group"));
     }
+    Name::parse(name).map(|_| ()).map_err(|why| Invalid::value("ref", why.to_string()))
 }
 
 /// The places of the tasks that have a name.

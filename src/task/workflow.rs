@@ -4,17 +4,15 @@
 //! group, or a group with one task after it), what comes of it is the same: one new task for the workflow, one for each of
 //! its parts, and what these depend on. [`flatten`] makes that of it; a part may be a workflow again.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::bounds::{OverBound, list, optional_list, optional_map, saturated};
+use super::bounds::{optional_map, saturated};
 use super::new_task::{LABELS_MAX, LABELS_UNIT, range};
 use super::submission::{Names, NewTies, NewWork, check_name, check_policy};
 use super::ties::{OnDependencyFailure, OnFailure, TIES_MAX};
-use super::{Dependency, Invalid, Name, NewTask, Timestamp};
+use super::{Dependency, Invalid, Json, Name, NewTask, Timestamp, room};
 
 /// How deep workflows may stand within workflows.
 const DEPTH_MAX: usize = 8;
@@ -26,7 +24,7 @@ pub const SINKS_MAX: usize = 100;
 /// A workflow. One of `tasks`, `chain`, `group` and `chord` says what it is made of; everything else may be left out, or
 /// `null`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct NewWorkflow {
     /// `workflow` unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +54,7 @@ pub struct NewWorkflow {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub start_by_ms: Option<u64>,
     /// None of its tasks runs before these are final: ids of tasks.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "super::new_task::dependencies")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "room::dependencies")]
     pub depends_on: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_dependency_failure: Option<OnDependencyFailure>,
@@ -67,85 +65,34 @@ pub struct NewWorkflow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
     /// Tasks that may depend on each other.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_tasks")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "room::some_tasks")]
     pub tasks: Option<Vec<NewTask>>,
     /// Tasks of which each depends on the one before.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_tasks")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "room::some_tasks")]
     pub chain: Option<Vec<NewTask>>,
     /// Tasks that do not depend on each other.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_tasks")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "room::some_tasks")]
     pub group: Option<Vec<NewTask>>,
     /// A group, and a task that depends on all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chord: Option<Chord>,
 }
 
+/// Read where it is counted what it holds.
+impl Serialize for NewWorkflow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        NewWorkflow::serialize(self, serializer)
+    }
+}
+
 /// A group, and a task after it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chord {
-    #[serde(deserialize_with = "tasks")]
+    #[serde(deserialize_with = "room::tasks")]
     pub group: Vec<NewTask>,
+    #[serde(deserialize_with = "room::task")]
     pub then: Box<NewTask>,
-}
-
-fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NewTask>, D::Error> {
-    let _room = Room::enter();
-    list(deserializer, TIES_MAX, UNIT).map(plain)
-}
-
-fn some_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<NewTask>>, D::Error> {
-    let _room = Room::enter();
-    optional_list(deserializer, TIES_MAX, UNIT).map(|tasks| tasks.map(plain))
-}
-
-const UNIT: &str = "tasks";
-
-thread_local! {
-    /// How many more tasks a list that is being read may have, with all lists within it.
-    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// A list of tasks is being read. Lists stand within lists, so what each may hold is no bound on what all do: a few bytes
-/// would become a task's worth of memory.
-struct Room {
-    is_outermost: bool,
-}
-
-impl Room {
-    fn enter() -> Room {
-        let is_outermost = LEFT.get().is_none();
-        if is_outermost {
-            LEFT.set(Some(TIES_MAX));
-        }
-        Room { is_outermost }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        if self.is_outermost {
-            LEFT.set(None);
-        }
-    }
-}
-
-/// A task that takes some of that room.
-struct Counted(NewTask);
-
-impl<'de> Deserialize<'de> for Counted {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Counted, D::Error> {
-        let left = LEFT.get().unwrap_or(TIES_MAX);
-        let Some(left) = left.checked_sub(1) else {
-            return Err(D::Error::custom(OverBound { max: TIES_MAX, unit: UNIT }));
-        };
-        LEFT.set(Some(left));
-        NewTask::deserialize(deserializer).map(Counted)
-    }
-}
-
-fn plain(tasks: Vec<Counted>) -> Vec<NewTask> {
-    tasks.into_iter().map(|Counted(task)| task).collect()
 }
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -256,25 +203,13 @@ pub(super) struct Flat {
     pub(super) paths: Vec<String>,
 }
 
-impl Flat {
-    fn within(&self, place: usize, invalid: Invalid) -> Invalid {
-        match self.paths[place].as_str() {
-            "" => invalid,
-            path => invalid.within(path),
-        }
-    }
-}
-
 /// Makes new tasks of a workflow, and checks them.
 pub(super) fn flatten(workflow: NewWorkflow, payload_bytes_max: usize) -> Result<Flat, Invalid> {
     let mut flat = Flat { tasks: Vec::new(), ties: Vec::new(), paths: Vec::new() };
     let mut left = TIES_MAX;
     let nobody = Names { names: &BTreeMap::new(), places: &[0], spawner: None };
     let own = Own { ties: nobody.ties(&workflow.depends_on, 0, After::Nothing)?, path: String::new() };
-    flatten_into(&mut flat, workflow, own, 0, &mut left)?;
-    for (place, new) in flat.tasks.iter().enumerate() {
-        new.check(payload_bytes_max).map_err(|invalid| flat.within(place, invalid))?;
-    }
+    flatten_into(&mut flat, workflow, own, (0, &mut left), payload_bytes_max)?;
     Ok(flat)
 }
 
@@ -288,8 +223,8 @@ fn flatten_into(
     flat: &mut Flat,
     mut workflow: NewWorkflow,
     own: Own,
-    depth: usize,
-    left: &mut usize,
+    (depth, left): (usize, &mut usize),
+    payload_bytes_max: usize,
 ) -> Result<(), Invalid> {
     let within = |invalid: Invalid| if own.path.is_empty() { invalid } else { invalid.within(&own.path) };
     if depth >= DEPTH_MAX {
@@ -303,6 +238,7 @@ fn flatten_into(
     let own_path = own.path.clone();
     let task = workflow.as_task();
     check_policy(&task, depends).map_err(within)?;
+    task.check(payload_bytes_max).map_err(within)?;
     flat.tasks.push(task);
     flat.ties.push(own.ties);
     flat.paths.push(own.path);
@@ -335,6 +271,12 @@ fn flatten_into(
     let mut needed = vec![false; count];
     for (index, Part { mut new, path, after }) in parts.into_iter().enumerate() {
         let wrong = |invalid: Invalid| at(&path, invalid);
+        // Before anything is read of its payload.
+        let inner = new.workflow.take();
+        match inner {
+            Some(_) => check_bare(&new).map_err(wrong)?,
+            None => new.check(payload_bytes_max).map_err(wrong)?,
+        }
         let mut ties = resolver.ties(&new.depends_on, index, after).map_err(wrong)?;
         resolver.take_results(&new, index, &mut ties).map_err(wrong)?;
         for dependency in &ties.depends_on {
@@ -353,7 +295,7 @@ fn flatten_into(
         if let Some(user) = new.user_id.as_ref().filter(|user| user_id.as_ref() != Some(user)) {
             return Err(wrong(Invalid::value("user_id", format!("must be the workflow's, not {user}"))));
         }
-        match new.workflow.take() {
+        match inner {
             None => {
                 new.user_id = user_id.clone();
                 flat.tasks.push(new);
@@ -361,7 +303,6 @@ fn flatten_into(
                 flat.paths.push(if own_path.is_empty() { path } else { format!("{own_path}.{path}") });
             }
             Some(mut inner) => {
-                check_bare(&new).map_err(wrong)?;
                 if inner.user_id.is_some() || !inner.depends_on.is_empty() {
                     let field = if inner.user_id.is_some() { "workflow.user_id" } else { "workflow.depends_on" };
                     return Err(wrong(Invalid::value(field, "must not stand in a workflow within another")));
@@ -371,7 +312,7 @@ fn flatten_into(
                 inner.on_dependency_failure = new.on_dependency_failure;
                 let path = if own_path.is_empty() { path } else { format!("{own_path}.{path}") };
                 let own = Own { ties, path: format!("{path}.workflow") };
-                flatten_into(flat, *inner, own, depth + 1, left)?;
+                flatten_into(flat, *inner, own, (depth + 1, left), payload_bytes_max)?;
             }
         }
     }
@@ -412,7 +353,10 @@ impl NewWorkflow {
 
 /// A workflow in a task's place says all about itself.
 fn check_bare(new: &NewTask) -> Result<(), Invalid> {
-    let rest = NewTask { reference: None, depends_on: Vec::new(), on_dependency_failure: None, ..new.clone() };
+    // Of its payload it is enough that there is one.
+    let payload = new.payload.as_ref().map(|_| Json::null());
+    let new = NewTask { payload, weight: None, reference: None, on_dependency_failure: None, ..new.clone() };
+    let rest = NewTask { depends_on: Vec::new(), ..new };
     let text = serde_json::to_value(&rest).unwrap_or_default();
     match text.as_object().and_then(|fields| fields.keys().next()) {
         Some(field) => {
@@ -420,5 +364,64 @@ fn check_bare(new: &NewTask) -> Result<(), Invalid> {
             Err(Invalid::value(field.clone(), detail))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::read_strictly;
+
+    fn refused(json: &str) -> String {
+        let workflow: NewWorkflow = read_strictly(json.as_bytes()).unwrap();
+        flatten(workflow, 1_000).err().map(|invalid| invalid.to_string()).unwrap_or_default()
+    }
+
+    /// Regression: the name of a workflow within another was taken as it came, and stands in the result of the outer one:
+    /// with a quote in it, that and the record were no JSON.
+    #[test]
+    fn the_name_of_a_workflow_within_another_is_a_name() {
+        let named = |name: &str| {
+            let inner = r#"{"group":[{"task_type":"t"}]}"#;
+            refused(&format!(r#"{{"tasks":[{{"ref":"{name}","workflow":{inner}}}]}}"#))
+        };
+        assert_eq!(named("in.ner_1"), "");
+        for wrong in ["a\\\"b", "", "a b", &"x".repeat(129)] {
+            assert!(named(wrong).starts_with("tasks[0].ref "), "{wrong}: {}", named(wrong));
+        }
+    }
+
+    /// Regression: a payload was looked through for results before anybody had looked at its size, and one beside a
+    /// workflow was made a tree of values, or passed over where it was deeper than such a tree may be.
+    #[test]
+    fn a_payload_is_measured_before_it_is_read() {
+        let deep = format!("{}{{\"$result\":\"@a\"}}{}", "[".repeat(200), "]".repeat(200));
+        let of = |field: &str| {
+            refused(&format!(r#"{{"tasks":[{{"ref":"a","task_type":"t"}},{{{field},"payload":{deep}}}]}}"#))
+        };
+        assert_eq!(of(r#""task_type":"t""#), "tasks[1].payload is nested deeper than 128");
+        let beside = "tasks[1].payload must not stand beside workflow: it says so itself";
+        assert_eq!(of(r#""workflow":{"group":[{"task_type":"t"}]}"#), beside);
+        assert!(Json::parse(&deep).is_ok());
+    }
+
+    /// Regression: each list of tasks was counted, and not what stands in lists beside it and behind it.
+    #[test]
+    fn what_is_read_is_counted_over_all_lists() {
+        let tasks = |count: usize| vec!["{}"; count].join(",");
+        let read =
+            |json: String| read_strictly::<NewWorkflow>(json.as_bytes()).map(|_| ()).map_err(|why| why.to_string());
+        let over = |json: String| read(json).is_err_and(|why| why.starts_with("must be at most 10000 tasks"));
+        let half = tasks(5_000);
+        assert!(read(format!(r#"{{"tasks":[{half}],"chain":[{half}]}}"#)).is_ok(), "which it says when it is checked");
+        assert!(over(format!(r#"{{"tasks":[{half}],"chain":[{half},{{}}]}}"#)));
+        assert!(over(format!(r#"{{"chord":{{"group":[{half}],"then":{{"workflow":{{"group":[{half}]}}}}}}}}"#)));
+        assert!(read(format!(r#"{{"chord":{{"group":[{half}],"then":{{}}}}}}"#)).is_ok());
+        assert!(read(format!(r#"{{"group":[{half}]}}"#)).is_ok(), "each is counted for itself");
+        let names = vec!["\"@a\""; 9_000].join(",");
+        let depending = |count: usize| vec![format!(r#"{{"depends_on":[{names}]}}"#); count].join(",");
+        assert!(read(format!(r#"{{"tasks":[{}]}}"#, depending(11))).is_ok());
+        let why = read(format!(r#"{{"tasks":[{}]}}"#, depending(12))).unwrap_err();
+        assert!(why.starts_with("must be at most 100000 dependencies"), "{why}");
     }
 }

@@ -20,12 +20,8 @@ pub const BATCH_LEN_MAX: usize = 10_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchBody {
-    #[serde(deserialize_with = "tasks")]
+    #[serde(deserialize_with = "task::read_tasks")]
     pub tasks: Vec<NewTask>,
-}
-
-fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NewTask>, D::Error> {
-    task::list(deserializer, BATCH_LEN_MAX, "tasks")
 }
 
 /// `POST /tasks/{id}/cancel`.
