@@ -86,7 +86,7 @@ pub struct Checker {
     /// What tasks are to be the only ones of, by what was submitted.
     pub(super) kinds: Kinds,
     pub(super) lists: Lists,
-    /// Whether it has been looked, since the last restart, at what was to follow from the steps before it.
+    /// Whether it has been looked, since the last restart or failed commit, at what was to follow from the steps before it.
     pub has_looked: bool,
     /// The due times of schedules that have their tasks.
     due_made: BTreeMap<Name, BTreeSet<Timestamp>>,
@@ -1848,6 +1848,7 @@ impl Checker {
         self.rates.taken_back();
         // Their numbers are given again.
         self.waits.retain(|(_, rev), _| *rev <= store.rev);
+        self.has_looked = false;
         while let Some(undo) = self.undecided.pop() {
             match undo {
                 Undo::Task(task_id, before, Stood { turn, unserved }) => {

@@ -202,6 +202,10 @@ impl Checker {
                 return assert!(again.iter().any(still_ends), "what is not to end may begin anew");
             }
             Err(Refusal::DeadlineOver) => return assert!(again.iter().any(|id| self.is_too_late(*id, now))),
+            Err(refusal @ Refusal::DependencyFailed(_)) => {
+                let fails = |id: &TaskId| self.fails_again(&self.tasks[id]).as_ref() == Some(refusal);
+                return assert!(again.iter().any(fails), "nothing keeps it from running");
+            }
             Err(Refusal::Full) => return assert!(self.unfinished() + again.len() >= self.options.tasks_max),
             Err(Refusal::Invalid(invalid)) => {
                 assert_eq!(invalid.field, "payload");
@@ -220,5 +224,13 @@ impl Checker {
             self.counts_from_now(task, now);
         }
         assert!(again.is_empty(), "these were to be run again too: {again:?}");
+        // Each waits for what it depends on as it is now.
+        for change in changes.iter().filter(|change| change.task.status == Status::Pending) {
+            let task = &change.task;
+            let is_open = |id: &TaskId| self.tasks.get(id).is_some_and(|task| !task.status.is_final());
+            assert!(!task.depends_on().iter().any(is_open), "{task:?} does not wait");
+            assert_eq!(self.fails_again(task), None, "{task:?} is not to run");
+            assert!(!self.workflow_of(task).is_some_and(|workflow| self.is_shut(workflow)), "{task:?} is held");
+        }
     }
 }
