@@ -181,21 +181,91 @@ pub fn fill<E>(
     Ok(if filled.len() > bytes_max { Err(Unfilled::TooLong) } else { Ok(Json::trusted(filled)) })
 }
 
-/// The text of what a JSON Pointer leads to.
+/// The text of what a JSON Pointer leads to. One pass, however many steps the pointer has.
 fn point<'t>(text: &'t str, path: &str) -> Option<&'t str> {
-    let mut text = text.trim();
-    for step in path.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        let value: &RawValue = if text.starts_with('{') {
-            serde_json::from_str::<HashMap<String, &RawValue>>(text).ok()?.remove(&step)?
+    let steps: Vec<String> = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    walk(text, skip(text.as_bytes(), 0), &steps).1
+}
+
+/// Walks through the value that begins at `at`. Answers where it ends, and what the steps lead to in it. Of a name that
+/// stands twice in an object the last counts, as for most readers. It goes down only where the steps lead, and a result is
+/// no deeper than others may be.
+fn walk<'t>(text: &'t str, at: usize, steps: &[String]) -> (usize, Option<&'t str>) {
+    let bytes = text.as_bytes();
+    let Some((step, rest)) = steps.split_first() else {
+        let end = value_end(bytes, at);
+        return (end, text.get(at..end));
+    };
+    let is_object = match bytes.get(at) {
+        Some(b'{') => true,
+        Some(b'[') => false,
+        _ => return (value_end(bytes, at), None),
+    };
+    let wanted: Option<usize> = step.parse().ok().filter(|_| step == "0" || !step.starts_with(['0', '+']));
+    let (mut at, mut found) = (at + 1, None);
+    for place in 0.. {
+        at = skip(bytes, at);
+        if matches!(bytes.get(at), None | Some(b']' | b'}')) {
+            return (at + 1, found);
+        }
+        let leads = if is_object {
+            let end = string_end(bytes, at);
+            let is_name = text.get(at..end).is_some_and(|name| is_text(name, step));
+            at = skip(bytes, end);
+            is_name
         } else {
-            let place: usize = step.parse().ok().filter(|_| step == "0" || !step.starts_with(['0', '+']))?;
-            let list: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            list.get(place)?
+            wanted == Some(place)
         };
-        text = value.get();
+        let (end, inner) = if leads { walk(text, at, rest) } else { (value_end(bytes, at), None) };
+        if leads {
+            found = inner;
+        }
+        at = end;
     }
-    Some(text)
+    (at, found)
+}
+
+/// The next byte that is a value, or the end of what that would stand in.
+fn skip(text: &[u8], from: usize) -> usize {
+    let between = |byte: &&u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b':');
+    from + text.iter().skip(from).take_while(between).count()
+}
+
+/// Behind the value that begins here.
+fn value_end(text: &[u8], from: usize) -> usize {
+    let (mut depth, mut at) = (0usize, from);
+    while at < text.len() {
+        match text[at] {
+            b'"' => at = string_end(text, at),
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+                continue;
+            }
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            _ => at += text[at..].iter().take_while(|byte| !is_mark(**byte)).count().max(1),
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// What a number or a word ends at.
+fn is_mark(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']')
+}
+
+/// Whether a string as it stands in JSON says this.
+fn is_text(json: &str, text: &str) -> bool {
+    match json.contains('\\') {
+        true => serde_json::from_str::<String>(json).is_ok_and(|said| said == text),
+        false => json.trim_matches('"') == text && json.len() == text.len() + 2,
+    }
 }
 
 #[cfg(test)]
@@ -270,6 +340,46 @@ mod tests {
             assert!(why.field == "payload" && why.detail.contains("at byte 4"), "{wrong}: {why}");
         }
         assert_eq!(placeholders(&json(r#"[{"$result":"@a"},{"$result":"@b"}]"#)).unwrap().len(), 2);
+    }
+
+    /// Whatever stands there, it is found where every reader of JSON finds it.
+    #[test]
+    fn a_pointer_leads_where_others_do() {
+        fn value(random: &mut fastrand::Rng, depth: u32) -> String {
+            let space = |random: &mut fastrand::Rng| ["", " ", "\n\t"][random.usize(0..3)];
+            let names = ["a", "b", "0", "1", "a/b", "~", "\\u0061", "\\\"", "", "x{"];
+            match random.u32(0..if depth == 0 { 4 } else { 8 }) {
+                0 => random.i32(-9..99).to_string(),
+                1 => "null".into(),
+                2 => "\"]}, \\\" :[\"".into(),
+                3 => "1.5e3".into(),
+                4 | 5 => {
+                    let items: Vec<String> = (0..random.u32(0..4)).map(|_| value(random, depth - 1)).collect();
+                    format!("[{0}{1}{0}]", space(random), items.join([",", " , "][random.usize(0..2)]))
+                }
+                _ => {
+                    let item = |random: &mut fastrand::Rng| {
+                        let name = names[random.usize(0..names.len())];
+                        format!("\"{name}\"{}:{}{}", space(random), space(random), value(random, depth - 1))
+                    };
+                    let items: Vec<String> = (0..random.u32(0..5)).map(|_| item(random)).collect();
+                    format!("{{{0}{1}{0}}}", space(random), items.join([",", "\n,"][random.usize(0..2)]))
+                }
+            }
+        }
+        let mut random = fastrand::Rng::with_seed(9);
+        let mut there = 0;
+        for _ in 0..40_000 {
+            let text = format!(" {} ", value(&mut random, 5));
+            let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let steps = ["a", "b", "0", "1", "2", "a~1b", "~0", "\"", "", "00", "x{"];
+            let path: String =
+                (0..random.usize(0..4)).map(|_| format!("/{}", steps[random.usize(0..steps.len())])).collect();
+            let got = point(&text, &path).map(|found| serde_json::from_str::<serde_json::Value>(found).unwrap());
+            assert_eq!(got.as_ref(), whole.pointer(&path), "{path} in {text}");
+            there += usize::from(got.is_some() && !path.is_empty());
+        }
+        assert!(there > 500, "{there}");
     }
 
     /// A payload may be as deep as it is long.
