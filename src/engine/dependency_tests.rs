@@ -240,3 +240,22 @@ fn what_waits_is_cancelled_changed_and_ended_like_anything() {
     assert_eq!(rig.status(changed), Cancelled);
     assert_eq!(rig.engine.unfinished(), 0);
 }
+
+/// More of them end than are kept at hand, and what they ask of is the oldest.
+#[test]
+fn how_a_task_ended_is_known_until_all_that_hangs_on_it_was_told() {
+    let mut rig = EngineRig::with(Options { changes_max: 300, ..Options::default() });
+    rig.hello("w", 1, &[]);
+    let first = rig.submit(NewTask::new("t"));
+    let dependents = submit_all(&mut rig, vec![after(&[on(first)]); 1_500]);
+    rig.round();
+    rig.round();
+    fail(&mut rig, first);
+    rig.commit();
+    assert_eq!(rig.decide(Command::Delete { task_id: first }).unwrap_err(), Refusal::TaskNotFinished);
+    for _ in 0..20 {
+        rig.round();
+    }
+    rig.decide(Command::Delete { task_id: first }).unwrap();
+    assert!(dependents.iter().all(|task_id| rig.engine.task(*task_id).is_none_or(|task| task.status.is_final())));
+}

@@ -396,3 +396,45 @@ fn a_workflow_that_was_started_in_time_may_be_run_again_later() {
     complete(&mut rig, ids[0], "1");
     assert_eq!(rig.status(workflow), Completed);
 }
+
+/// Those that are run again are not over, whatever the policy of those after them: these wait for what comes.
+#[test]
+fn what_runs_after_a_failure_waits_for_the_retry_of_what_failed() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 1, &[]);
+    let run = Some(OnDependencyFailure::Run);
+    let after = NewTask { on_dependency_failure: run, ..named("after", &["@a"]) };
+    let (workflow, ids) = begin(&mut rig, NewWorkflow::new("w", vec![after, named("a", &[])]));
+    rig.round();
+    fail(&mut rig, ids[1]);
+    assert_eq!(handed_out(&mut rig), ids[..1]);
+    fail(&mut rig, ids[0]);
+    retry(&mut rig, workflow).unwrap();
+    assert_eq!(statuses(&rig, &ids), [Waiting, Pending]);
+    assert_eq!(handed_out(&mut rig), ids[1..]);
+}
+
+#[test]
+fn a_workflow_that_has_ended_before_its_tasks_is_neither_run_again_nor_deleted() {
+    let mut rig = EngineRig::new();
+    rig.begins("w", 1);
+    let late = NewWorkflow { deadline_ms: Some(1_000), ..NewWorkflow::group("g", some(2)) };
+    let (workflow, ids) = begin(&mut rig, late);
+    rig.round();
+    rig.pass(1_000);
+    rig.round();
+    assert_eq!((rig.status(workflow), statuses(&rig, &ids)), (Failed, vec![Running, Cancelled]));
+    // However many have ended since, it is known that one of its tasks runs.
+    for _ in 0..1_100 {
+        let task_id = rig.submit(NewTask { queue: Some("other".into()), ..NewTask::new("t") });
+        rig.decide(Command::Cancel { task_id, reason: None }).unwrap();
+        rig.commit();
+    }
+    assert_eq!(retry(&mut rig, workflow).unwrap_err(), Refusal::TaskNotFinished);
+    assert_eq!(retry(&mut rig, ids[1]).unwrap_err(), Refusal::TaskNotFinished);
+    assert_eq!(rig.decide(Command::Delete { task_id: workflow }).unwrap_err(), Refusal::TaskNotFinished);
+    let attempt = rig.task(ids[0]).attempt;
+    rig.report(ids[0], attempt, Report::Cancelled).unwrap();
+    retry(&mut rig, ids[1]).unwrap();
+    assert_eq!(statuses(&rig, &[workflow, ids[0], ids[1]]), [Running, Cancelled, Pending]);
+}
