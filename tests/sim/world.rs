@@ -906,7 +906,8 @@ impl World {
         self.actors_calm();
         self.resume_all();
         self.unset_schedules();
-        let deadline = self.steps + 4_000 + 60 * self.checker.unfinished() as u64;
+        // Under a rate each has to wait for its turn, and a step may be as short as a millisecond.
+        let deadline = self.steps + 4_000 + 2_000 * self.checker.unfinished() as u64;
         while self.checker.unfinished() > 0 || !self.inbox.is_empty() {
             if self.steps.is_multiple_of(1_000) {
                 // Some were on their way here, or waited for others.
