@@ -281,11 +281,11 @@ async fn what_is_wrong_is_said_by_its_place_and_nothing_is_taken() {
             "tasks[0].user_id",
         ),
         (json!({"tasks": [t()], "retries": 3}), "unknown_field", "retries"),
-        (json!({"group": vec![t(); 10_001]}), "limit_exceeded", "group[10000]"),
+        (json!({"group": vec![t(); 10_001]}), "limit_exceeded", "group"),
         (
             json!({"group": vec![json!({"workflow": {"group": vec![t(); 1_001]}}); 10]}),
             "limit_exceeded",
-            "group[9].workflow.group[981]",
+            "group[9].workflow.group",
         ),
     ] {
         let answer = hub.post("/api/v1/workflows", body.clone()).await;
