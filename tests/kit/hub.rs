@@ -10,7 +10,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use taskhub::Hub;
 use taskhub::config::{ServeConfig, StoreKind};
-use taskhub::server::Server;
+use taskhub::server::{Server, StartError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -99,7 +99,7 @@ async fn launch(config: ServeConfig) -> ((String, Hub), oneshot::Sender<()>, Joi
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let server = Server::start(config).await.expect("the hub starts");
+            let server = started_at_last(config).await;
             let _ = up.send((server.url(), server.hub().clone()));
             let _ = told.await;
             server.shutdown().await;
@@ -107,6 +107,23 @@ async fn launch(config: ServeConfig) -> ((String, Hub), oneshot::Sender<()>, Joi
     });
     let server = started.await.expect("the hub is up");
     (server, end, thread.expect("a thread"))
+}
+
+/// A hub that starts again takes the port that it had. Meanwhile a connection of another test may have been given it, and lets
+/// go of it soon.
+async fn started_at_last(config: ServeConfig) -> Server {
+    let begun = std::time::Instant::now();
+    loop {
+        match Server::start(config.clone()).await {
+            Ok(server) => return server,
+            Err(StartError::Bind { cause, .. })
+                if cause.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("the hub starts: {error:?}"),
+        }
+    }
 }
 
 fn count_panics() {
