@@ -13,9 +13,9 @@ use super::query::NoQuery;
 use super::read::{record, task_id};
 use super::splice;
 use super::state::App;
-use crate::hub::{BULK_MAX, BulkAction, Changed, Principal};
+use crate::hub::{BULK_MAX, BulkAction, Principal};
 use crate::task::{Status, TaskPatch};
-use crate::wire::{BulkBody, BulkChanged, CancelBody, Problem, RetryBody};
+use crate::wire::{BulkBody, CancelBody, Problem, RetryBody};
 
 /// `POST /api/v1/tasks/{id}/cancel`.
 pub(super) async fn cancel(
@@ -78,9 +78,7 @@ async fn many(app: &App, who: &Principal, action: BulkAction, body: BulkBody) ->
         return Err(Problem::wrong("reason", "must stand where tasks are cancelled only"));
     }
     let filter = filter.checked().map_err(|invalid| Problem::from(invalid.within("filter")))?;
-    let done = app.hub.bulk(who, action, filter, reason, dry_run, BULK_MAX).await?;
-    let Changed { matched, changed, more } = done;
-    Ok(splice::json_of(&BulkChanged { matched, changed, more }))
+    Ok(splice::json_of(&app.hub.bulk(who, action, filter, reason, dry_run, BULK_MAX).await?))
 }
 
 /// `PATCH /api/v1/tasks/{id}`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::body::JsonBody;
@@ -52,8 +52,7 @@ pub(super) async fn set(
 ) -> Result<Response, Problem> {
     let name = Name::parse(&name).map_err(|why| Problem::wrong("name", &why.to_string()))?;
     let (schedule, is_new) = app.hub.set_schedule(&who, name, body.into()).await?;
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, splice::json_of(&schedule)).into_response())
+    Ok((splice::made(is_new), splice::json_of(&schedule)).into_response())
 }
 
 /// `DELETE /api/v1/schedules/{name}`.
@@ -75,11 +74,8 @@ pub(super) async fn run(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let task = app.hub.run_schedule(&who, known(&name)?).await?;
-    let location = format!("../../tasks/{}", task.task_id);
-    let mut response = splice::json(StatusCode::CREATED, task.to_json());
-    let location = HeaderValue::try_from(location).expect("an id is plain text");
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    let response = splice::json(StatusCode::CREATED, task.to_json());
+    Ok(splice::located(response, format!("../../tasks/{}", task.task_id)))
 }
 
 /// `POST /api/v1/schedules/{name}/pause`.

@@ -15,7 +15,7 @@ use super::state::App;
 use crate::hub::Refusal;
 use crate::settings::Limits;
 use crate::task::Name;
-use crate::wire::{LimitsBody, Problem, Purged, QueueBody, QueueList};
+use crate::wire::{BulkChanged, LimitsBody, Problem, Purged, QueueBody, QueueList};
 
 /// `GET /api/v1/queues`.
 pub(super) async fn queues(State(app): State<Arc<App>>, Caller(_): Caller, _: NoQuery) -> Response {
@@ -42,7 +42,7 @@ pub(super) async fn set_queue(
 ) -> Result<Response, Problem> {
     let name = Name::parse(&name).map_err(|why| Problem::wrong("name", &why.to_string()))?;
     let (queue, is_new) = app.hub.set_queue(&who, name, body.into()).await?;
-    Ok((set(is_new), splice::json_of(&queue)).into_response())
+    Ok((splice::made(is_new), splice::json_of(&queue)).into_response())
 }
 
 /// `DELETE /api/v1/queues/{name}`.
@@ -83,7 +83,7 @@ pub(super) async fn purge(
     _: NoQuery,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let crate::hub::Changed { matched, changed, .. } = app.hub.purge_queue(&who, known(&name)?).await?;
+    let BulkChanged { matched, changed, .. } = app.hub.purge_queue(&who, known(&name)?).await?;
     Ok(splice::json_of(&Purged { matched, changed }))
 }
 
@@ -100,14 +100,10 @@ pub(super) async fn set_limits(
     JsonBody(LimitsBody { user, users }): JsonBody<LimitsBody>,
 ) -> Result<Response, Problem> {
     let is_new = app.hub.set_limits(&who, Limits { user, users }).await?;
-    Ok((set(is_new), splice::json_of(&app.hub.limits())).into_response())
+    Ok((splice::made(is_new), splice::json_of(&app.hub.limits())).into_response())
 }
 
 /// The name in a path. What is no name names no queue.
 fn known(text: &str) -> Result<Name, Problem> {
     Name::parse(text).map_err(|_| Refusal::QueueNotFound.into())
-}
-
-fn set(is_new: bool) -> StatusCode {
-    if is_new { StatusCode::CREATED } else { StatusCode::OK }
 }

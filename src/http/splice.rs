@@ -15,6 +15,18 @@ pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], text.into()).into_response()
 }
 
+/// The status of a call that made something, or met what was there.
+pub(super) fn made(something: bool) -> StatusCode {
+    if something { StatusCode::CREATED } else { StatusCode::OK }
+}
+
+/// Says where that stands which was made: as seen from the request, for the hub may stand under a path that it does not know of.
+pub(super) fn located(mut response: Response, location: String) -> Response {
+    let location = HeaderValue::try_from(location).expect("ids are plain text");
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
 /// An answer with the JSON of a plain value.
 pub(super) fn json_of(value: &impl serde::Serialize) -> Response {
     json(StatusCode::OK, serde_json::to_vec(value).expect("answers are plain values with string keys"))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ use crate::hub::{HubError, Principal, Refusal, SubmitKey, Submitted};
 use crate::task::{Digest, NewTask};
 use crate::wire::{BatchBody, Code, Problem};
 
-pub(super) const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that the task was there before the submission.
 const EXISTING_HEADER: HeaderName = HeaderName::from_static("taskhub-existing");
 /// The longest `Idempotency-Key`, in characters.
@@ -32,18 +32,15 @@ pub(super) async fn one(
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
-    let key = request.headers().get(KEY_HEADER).cloned();
-    let arrived = read_json(&app, request, app.limits.body_bytes_max()).await?;
-    let (key, value) = arrived.with(&app, read_once::<NewTask>(&who, "tasks", key)).await?;
+    let bytes_max = app.limits.body_bytes_max();
+    let (key, value) = read_once::<NewTask>(&app, &who, "tasks", request, bytes_max).await?;
     let Submitted { task_ids, records, existing, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
-    // Seen from this request: the hub may stand under a path that it does not know of.
-    let location = HeaderValue::try_from(format!("tasks/{task_id}")).expect("an id is plain text");
     let existed = !existing.is_empty();
-    let mut response = splice::json(created(!replayed && !existed), record);
-    response.headers_mut().insert(header::LOCATION, location);
+    let response = splice::json(splice::made(!replayed && !existed), record);
+    let mut response = splice::located(response, format!("tasks/{task_id}"));
     if existed {
         response.headers_mut().insert(EXISTING_HEADER, HeaderValue::from_static("true"));
     }
@@ -57,9 +54,8 @@ pub(super) async fn batch(
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
-    let key = request.headers().get(KEY_HEADER).cloned();
-    let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
-    let (key, BatchBody { tasks }) = arrived.with(&app, read_once(&who, "tasks/batch", key)).await?;
+    let bytes_max = app.limits.batch_bytes_max();
+    let (key, BatchBody { tasks }) = read_once(&app, &who, "tasks/batch", request, bytes_max).await?;
     not_empty(&tasks)?;
     let alone = tasks.len() == 1;
     let Submitted { records, existing, replayed, .. } =
@@ -87,22 +83,21 @@ pub(super) fn taken(replayed: bool, existing: &[u32], mut records: Vec<Bytes>) -
     }
     let mut text = Vec::with_capacity(records.iter().map(Bytes::len).sum::<usize>() + records.len() + 16);
     splice::list(&mut text, "tasks", records.iter());
-    splice::json(created(!replayed && existing.len() < records.len()), text)
+    splice::json(splice::made(!replayed && existing.len() < records.len()), text)
 }
 
-/// Reads a body, and what its `Idempotency-Key` stands for.
-pub(super) fn read_once<T: DeserializeOwned>(
+/// Reads a body, and what its `Idempotency-Key` stands for on this route.
+pub(super) async fn read_once<T: DeserializeOwned + Send + 'static>(
+    app: &App,
     who: &Principal,
     route: impl Into<String>,
-    key: Option<HeaderValue>,
-) -> impl FnOnce(&[u8]) -> Result<(Option<SubmitKey>, T), Problem> + Send + 'static {
+    request: Request,
+    bytes_max: usize,
+) -> Result<(Option<SubmitKey>, T), Problem> {
+    let key = request.headers().get(KEY_HEADER).cloned();
     let (who, route) = (who.clone(), route.into());
-    move |bytes| Ok((submit_key(&who, &route, key.as_ref(), bytes)?, parse(bytes)?))
-}
-
-/// The status of a submission that made something, or nothing.
-pub(super) fn created(some: bool) -> StatusCode {
-    if some { StatusCode::CREATED } else { StatusCode::OK }
+    let read = move |bytes: &[u8]| Ok((submit_key(&who, &route, key.as_ref(), bytes)?, parse(bytes)?));
+    read_json(app, request, bytes_max).await?.with(app, read).await
 }
 
 /// What the request's `Idempotency-Key` stands for: this caller's, on this route, with this body.

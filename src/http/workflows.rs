@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 
-use super::body::read_json;
 use super::caller::Caller;
 use super::path::Path;
 use super::query::NoQuery;
 use super::read::task_id;
 use super::splice;
 use super::state::App;
-use super::submit::{KEY_HEADER, created, not_empty, read_once, taken};
+use super::submit::{not_empty, read_once, taken};
 use super::worker_http::attempt_of;
 use crate::hub::Submitted;
 use crate::task::{Json, NewWorkflow, Spawner};
@@ -27,17 +26,14 @@ pub(super) async fn submit(
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
-    let key = request.headers().get(KEY_HEADER).cloned();
-    let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
-    let (key, workflow) = arrived.with(&app, read_once::<NewWorkflow>(&who, "workflows", key)).await?;
+    let bytes_max = app.limits.batch_bytes_max();
+    let (key, workflow) = read_once::<NewWorkflow>(&app, &who, "workflows", request, bytes_max).await?;
     let Submitted { task_ids, records, replayed, .. } = app.hub.submit_workflow(&who, workflow, key).await?;
     let (Some(task_id), Some((record, tasks))) = (task_ids.first(), records.split_first()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
-    let location = HeaderValue::try_from(format!("workflows/{task_id}")).expect("an id is plain text");
-    let mut response = splice::json(created(!replayed), whole(record, tasks));
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    let response = splice::json(splice::made(!replayed), whole(record, tasks));
+    Ok(splice::located(response, format!("workflows/{task_id}")))
 }
 
 /// `GET /api/v1/workflows/{id}`.
@@ -64,11 +60,9 @@ pub(super) async fn spawn(
     request: Request,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    let key = request.headers().get(KEY_HEADER).cloned();
-    let arrived = read_json(&app, request, app.limits.batch_bytes_max()).await?;
     // Of the task: what an attempt added and its worker never heard of is not added again by the next one.
-    let read = read_once(&who, format!("tasks/{task_id}/spawn"), key);
-    let (key, BatchBody { tasks }) = arrived.with(&app, read).await?;
+    let (route, bytes_max) = (format!("tasks/{task_id}/spawn"), app.limits.batch_bytes_max());
+    let (key, BatchBody { tasks }) = read_once(&app, &who, route, request, bytes_max).await?;
     not_empty(&tasks)?;
     let Submitted { records, existing, replayed, .. } =
         app.hub.spawn(&who, Spawner { task_id, attempt }, tasks, key).await?;

@@ -7,6 +7,7 @@
 use crate::engine::{Command, Refusal};
 use crate::store::{Order, Query};
 use crate::task::{Filter, Status, TaskId};
+use crate::wire::BulkChanged;
 
 use super::inbox::Bound;
 use super::{Hub, HubError, Principal};
@@ -26,17 +27,6 @@ pub enum BulkAction {
     Purge,
     Retry,
     Delete,
-}
-
-/// What became of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changed {
-    /// How many tasks were meant.
-    pub matched: u64,
-    /// How many of them were changed, or would have been.
-    pub changed: u64,
-    /// There are more: the call is to be made again.
-    pub more: bool,
 }
 
 impl BulkAction {
@@ -61,24 +51,16 @@ impl Hub {
         reason: Option<String>,
         dry_run: bool,
         tasks_max: usize,
-    ) -> Result<Changed, HubError> {
+    ) -> Result<BulkChanged, HubError> {
         let asked = filter.status.take();
         let can = action.statuses().iter().copied();
         filter.status = Some(can.filter(|status| asked.as_ref().is_none_or(|asked| asked.contains(status))).collect());
-        let mut changed = Changed::default();
+        let mut changed = BulkChanged::default();
         if filter.status.as_ref().is_some_and(|statuses| statuses.is_empty()) {
             return Ok(changed);
         }
-        let mut query = Query {
-            filter,
-            text: None,
-            created_after: None,
-            created_before: None,
-            // What is made meanwhile is not met.
-            order: Order::NewestFirst,
-            beyond: None,
-            limit: STEP,
-        };
+        // What is made meanwhile is not met.
+        let mut query = Query::all(filter, Order::NewestFirst, STEP);
         loop {
             query.limit = STEP.min(tasks_max - changed.matched as usize);
             let page = self.find(query.clone()).await?;

@@ -121,16 +121,17 @@ impl Hub {
             true => tokio::task::spawn_blocking(check).await.map_err(|_| HubError::Internal)?,
             false => check(),
         };
-        self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
+        self.submit_checked(who, checked, key).await
     }
 
     /// The same of what was checked.
     pub(super) async fn submit_checked(
         &self,
         _who: &Principal,
-        submission: Submission,
+        checked: Result<Submission, Invalid>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
+        let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         let (sender, answer) = oneshot::channel();
         let command = Command::Submit { submission, key };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;

@@ -39,7 +39,7 @@ use crate::task::{Name, TaskId};
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
 pub use crate::engine::{Accepts, Link, Quota, Refusal, Report, SubmitKey, WorkerState};
 pub use crate::store::{LogRange, Order, Page, Query, Stored};
-pub use bulk::{BULK_MAX, BulkAction, Changed};
+pub use bulk::{BULK_MAX, BulkAction};
 pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
 pub use settings::SettingLines;

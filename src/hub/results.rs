@@ -45,7 +45,6 @@ fn named(reader: &dyn Reader, task: &Task, name: &str, bytes_max: usize) -> Resu
     let (from, count) = (from as usize, count as usize);
     let Some(of) = links.depends_on.get(from..from + count) else { return Ok(None) };
     match (of, name) {
-        ([task_id], "prev") => result(reader, *task_id),
         (of, "group") => {
             let mut list = String::from("[");
             for task_id in of {

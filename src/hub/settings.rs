@@ -14,9 +14,9 @@ use crate::engine::{Answer, Command, Refusal};
 use crate::settings::{LIMITS_NAME, Limits, QueueSettings, Setting, SettingId, SettingKind, SettingValue};
 use crate::store::SettingEntry;
 use crate::task::{Filter, Name, Pattern, PatternSet};
-use crate::wire::{QueueStats, QueueView};
+use crate::wire::{BulkChanged, QueueStats, QueueView};
 
-use super::bulk::{BulkAction, Changed};
+use super::bulk::BulkAction;
 use super::inbox::Bound;
 use super::{Hub, HubError, Principal};
 
@@ -182,7 +182,7 @@ impl Hub {
     }
 
     /// Cancels what does not run of a queue and was there when it was called.
-    pub async fn purge_queue(&self, who: &Principal, name: Name) -> Result<Changed, HubError> {
+    pub async fn purge_queue(&self, who: &Principal, name: Name) -> Result<BulkChanged, HubError> {
         self.check_queue(&name)?;
         let filter = Filter { queue: Some(PatternSet::new(vec![Pattern::Exact(name)])), ..Filter::default() };
         self.bulk(who, BulkAction::Purge, filter, Some("purged".into()), false, usize::MAX).await

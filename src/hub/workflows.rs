@@ -39,7 +39,7 @@ impl Hub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let checked = Submission::check_workflow(workflow, self.options().engine.payload_bytes_max);
-        self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
+        self.submit_checked(who, checked, key).await
     }
 
     /// Takes tasks that a running attempt adds, all or none.
@@ -51,7 +51,7 @@ impl Hub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let checked = Submission::check_spawned(spawner, tasks, self.options().engine.payload_bytes_max);
-        self.submit_checked(who, checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?, key).await
+        self.submit_checked(who, checked, key).await
     }
 
     /// A workflow with its tasks. `None`: there is no such task, or it is none.
@@ -61,15 +61,8 @@ impl Hub {
             return Ok(None);
         }
         let mut whole = WholeWorkflow { record: stored.record, ..WholeWorkflow::default() };
-        let mut query = Query {
-            filter: Filter { workflow_id: Some([task_id].into()), ..Filter::default() },
-            text: None,
-            created_after: None,
-            created_before: None,
-            order: Order::OldestFirst,
-            beyond: None,
-            limit: STEP,
-        };
+        let filter = Filter { workflow_id: Some([task_id].into()), ..Filter::default() };
+        let mut query = Query::all(filter, Order::OldestFirst, STEP);
         loop {
             let page = self.find(query.clone()).await?;
             let task_ids: Vec<TaskId> = page.tasks.iter().map(|(task_id, _)| *task_id).collect();

@@ -302,6 +302,11 @@ pub struct Query {
 }
 
 impl Query {
+    /// All tasks of a filter, the first `limit` of them.
+    pub fn all(filter: Filter, order: Order, limit: usize) -> Query {
+        Query { filter, text: None, created_after: None, created_before: None, order, beyond: None, limit }
+    }
+
     /// The text that is looked for, as [`matches`](Self::matches) wants it.
     fn lower_text(&self) -> Option<String> {
         self.text.as_deref().map(str::to_lowercase)

@@ -47,9 +47,11 @@ pub struct BulkBody {
 }
 
 /// What a call on many tasks did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkChanged {
+    /// How many tasks were meant.
     pub matched: u64,
+    /// How many of them were changed, or would have been.
     pub changed: u64,
     /// There are more: the call is to be made again.
     pub more: bool,

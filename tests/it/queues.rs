@@ -6,30 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::kit::{Answer, PATIENCE, TestHub, id, program};
-
-async fn put(hub: &TestHub, path: &str, body: Value) -> Answer {
-    hub.call(reqwest::Method::PUT, path, Some(&body)).await
-}
-
-/// A refusal with this status and code.
-fn refused(answer: Answer, status: u16, code: &str) -> Value {
-    let problem = answer.expect(status);
-    assert_eq!(problem["code"], code);
-    problem
-}
-
-fn taskhub(hub: &TestHub, args: &[&str]) -> String {
-    let output = program().args(args).env("TASKHUB_URL", &hub.url).output().expect("the program runs");
-    assert!(output.status.success(), "{args:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
+use crate::kit::{PATIENCE, TestHub, id};
 
 #[tokio::test]
 async fn what_is_set_of_a_queue_holds_and_is_there_after_a_restart() {
     let mut hub = TestHub::builder().on_disk().start().await;
-    refused(hub.get("/api/v1/queues/mail").await, 404, "queue_not_found");
-    let set = put(&hub, "/api/v1/queues/mail", json!({"concurrency": 1, "fair_by": "user"})).await.expect(201);
+    hub.get("/api/v1/queues/mail").await.refused(404, "queue_not_found");
+    let set = hub.put("/api/v1/queues/mail", json!({"concurrency": 1, "fair_by": "user"})).await.expect(201);
     assert_eq!(
         (&set["name"], &set["concurrency"], &set["key_concurrency"], &set["fair_by"], &set["paused"]),
         (&json!("mail"), &json!(1), &json!(1), &json!("user"), &json!(false))
@@ -47,7 +30,7 @@ async fn what_is_set_of_a_queue_holds_and_is_there_after_a_restart() {
     let queue = hub.get("/api/v1/queues/mail").await.expect(200);
     assert_eq!(queue["tasks"], json!({"waiting": 0, "scheduled": 0, "pending": 2, "running": 1}));
     // Its own answer may be put back.
-    let again = put(&hub, "/api/v1/queues/mail", queue.clone()).await.expect(200);
+    let again = hub.put("/api/v1/queues/mail", queue.clone()).await.expect(200);
     assert_eq!(again["rev"], queue["rev"], "nothing is different");
 
     hub.tell("/api/v1/queues/mail/pause").await.expect(200);
@@ -84,18 +67,18 @@ async fn wrong_settings_are_refused_by_name() {
         (json!({"fair_by": "moon"}), "invalid_field", "fair_by"),
         (json!({"colour": "red"}), "unknown_field", "colour"),
     ] {
-        let problem = refused(put(&hub, "/api/v1/queues/q", body.clone()).await, 422, code);
+        let problem = hub.put("/api/v1/queues/q", body.clone()).await.refused(422, code);
         assert_eq!(problem["field"], field, "{body}");
     }
-    let problem = refused(put(&hub, "/api/v1/queues/a%20b", json!({})).await, 422, "invalid_field");
+    let problem = hub.put("/api/v1/queues/a%20b", json!({})).await.refused(422, "invalid_field");
     assert_eq!(problem["field"], "name");
     for verb in ["pause", "resume", "purge"] {
-        refused(hub.tell(&format!("/api/v1/queues/nobody/{verb}")).await, 404, "queue_not_found");
+        hub.tell(&format!("/api/v1/queues/nobody/{verb}")).await.refused(404, "queue_not_found");
     }
-    let problem = put(&hub, "/api/v1/limits", json!({"users": {"u": {"running": 0}}})).await;
-    assert_eq!(refused(problem, 422, "invalid_field")["field"], "users.u.running");
+    let problem = hub.put("/api/v1/limits", json!({"users": {"u": {"running": 0}}})).await;
+    assert_eq!(problem.refused(422, "invalid_field")["field"], "users.u.running");
     let problem = hub.post("/api/v1/tasks", json!({"task_type": "t", "on_conflict": "reject"})).await;
-    assert_eq!(refused(problem, 422, "invalid_field")["field"], "on_conflict");
+    assert_eq!(problem.refused(422, "invalid_field")["field"], "on_conflict");
 }
 
 #[tokio::test]
@@ -117,18 +100,18 @@ async fn a_purge_cancels_what_does_not_run() {
 async fn users_over_their_limits_wait_or_are_told_when_to_come_back() {
     let hub = TestHub::start().await;
     let limits = json!({"user": {"running": 1, "waiting": 2}, "users": {"busy": {"submits_per_min": 1}}});
-    put(&hub, "/api/v1/limits", limits.clone()).await.expect(201);
+    hub.put("/api/v1/limits", limits.clone()).await.expect(201);
     assert_eq!(hub.get("/api/v1/limits").await.expect(200), limits);
     let task = |user: &str| json!({"task_type": "t", "user_id": user});
     let first = id(&hub.submit(task("u")).await);
     let second = id(&hub.submit(task("u")).await);
     let answer = hub.post("/api/v1/tasks", task("u")).await;
-    assert_eq!(refused(answer, 429, "quota_exceeded")["limit"], 2);
+    assert_eq!(answer.refused(429, "quota_exceeded")["limit"], 2);
     hub.submit(task("busy")).await;
     let answer = hub.post("/api/v1/tasks", task("busy")).await;
     let after: u64 = answer.header("retry-after").parse().expect("seconds");
     assert!((55..=61).contains(&after), "{after}");
-    refused(answer, 429, "quota_exceeded");
+    answer.refused(429, "quota_exceeded");
 
     let given = hub.post("/api/v1/worker/claim", json!({"worker_id": "w", "max": 5})).await.expect(200);
     assert_eq!(given["tasks"].as_array().map(Vec::len), Some(2), "one of each user");
@@ -143,7 +126,7 @@ async fn no_more_is_handed_out_in_a_window_than_its_rate_says_also_over_a_restar
     const PER: Duration = Duration::from_millis(1_500);
     for (queue, by) in [("calls", "queue"), ("of_users", "user")] {
         let rate = json!({"limit": 2, "per_ms": PER.as_millis() as u64, "by": by});
-        put(&hub, &format!("/api/v1/queues/{queue}"), json!({ "rate": rate })).await.expect(201);
+        hub.put(&format!("/api/v1/queues/{queue}"), json!({ "rate": rate })).await.expect(201);
         let tasks = vec![json!({"task_type": "t", "queue": queue, "user_id": "u1"}); 5];
         let made = hub.post("/api/v1/tasks/batch", json!({ "tasks": tasks })).await.expect(201);
         let last = made["tasks"][4]["task_id"].as_str().unwrap().to_owned();
@@ -184,7 +167,7 @@ async fn of_a_queue_as_many_finished_tasks_are_kept_as_it_says() {
         ("short", json!({"retain_ms": 1})),
         ("both", json!({"retain_ms": 86_400_000, "retain_count": 2})),
     ] {
-        put(&hub, &format!("/api/v1/queues/{queue}"), settings).await.expect(201);
+        hub.put(&format!("/api/v1/queues/{queue}"), settings).await.expect(201);
     }
     let kept = [("counted", 3), ("weighed", 3), ("short", 0), ("both", 2), ("usual", 6)];
     let mut made = Vec::new();
@@ -231,23 +214,23 @@ async fn a_newer_build_takes_the_place_of_the_older() {
 async fn queues_are_set_and_paused_by_command_and_on_the_page() {
     let hub = TestHub::start().await;
     let task = id(&hub.submit(json!({"task_type": "t", "queue": "mail"})).await);
-    let said = taskhub(&hub, &["queue", "set", "mail", "--concurrency", "8", "--fair-by", "user", "--ageing", "1m"]);
+    let said = hub.command(&["queue", "set", "mail", "--concurrency", "8", "--fair-by", "user", "--ageing", "1m"]);
     assert!(said.contains("mail") && said.contains('8') && said.contains("user"), "{said}");
     let said: Value =
-        serde_json::from_str(&taskhub(&hub, &["queue", "set", "mail", "--user-concurrency", "2", "--json"]))
+        serde_json::from_str(&hub.command(&["queue", "set", "mail", "--user-concurrency", "2", "--json"]))
             .expect("it is JSON");
     assert_eq!(
         (&said["concurrency"], &said["user_concurrency"], &said["ageing_ms"]),
         (&json!(8), &json!(2), &json!(60_000))
     );
-    let said = taskhub(&hub, &["queue", "set", "mail", "--rate", "100/1m", "--rate-by", "user"]);
+    let said = hub.command(&["queue", "set", "mail", "--rate", "100/1m", "--rate-by", "user"]);
     assert!(said.contains("100 in 1 m, each user"), "{said}");
     let kept = ["--retain", "2h", "--retain-count", "1000", "--retain-bytes", "5000"];
-    let said = taskhub(&hub, &[&["queue", "set", "mail"][..], &kept].concat());
+    let said = hub.command(&[&["queue", "set", "mail"][..], &kept].concat());
     assert!(said.contains("2 h, 1000 tasks, 5000 bytes"), "{said}");
-    taskhub(&hub, &["limits", "--user", "u1", "--running", "3"]);
+    hub.command(&["limits", "--user", "u1", "--running", "3"]);
     assert_eq!(hub.get("/api/v1/limits").await.expect(200)["users"], json!({"u1": {"running": 3}}));
-    assert!(taskhub(&hub, &["limits"]).contains("no limit"));
+    assert!(hub.command(&["limits"]).contains("no limit"));
 
     let mut page = Browser::start().await.open(&format!("{}#/queues", hub.url)).await;
     page.until("document.querySelector('.queues li strong')?.innerText === 'mail'").await;
@@ -262,9 +245,9 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
     page.click(".queues button").await;
     page.until("document.querySelector('.queues button').innerText === 'Resume'").await;
     assert_eq!(hub.get("/api/v1/queues/mail").await.expect(200)["paused"], true);
-    assert_eq!(taskhub(&hub, &["why", &task]).lines().next(), Some("its queue mail is paused"));
+    assert_eq!(hub.command(&["why", &task]).lines().next(), Some("its queue mail is paused"));
     page.until("document.querySelector('.page:not([hidden]) .summary').innerText === '1 queue, 1 paused'").await;
-    taskhub(&hub, &["queue", "resume", "mail"]);
+    hub.command(&["queue", "resume", "mail"]);
     page.until("document.querySelector('.queues button').innerText === 'Pause'").await;
     page.close().await;
 }
@@ -273,7 +256,7 @@ async fn queues_are_set_and_paused_by_command_and_on_the_page() {
 #[tokio::test]
 async fn what_is_set_is_told_live() {
     let hub = TestHub::start().await;
-    put(&hub, "/api/v1/queues/a", json!({"concurrency": 1})).await.expect(201);
+    hub.put("/api/v1/queues/a", json!({"concurrency": 1})).await.expect(201);
     let mut live = hub.live().await;
     live.say(json!({"op": "subscribe", "id": 1, "sub": "s", "settings": true})).await;
     assert_eq!(live.next_of("subscribed").await["mode"], "snapshot");
@@ -281,7 +264,7 @@ async fn what_is_set_is_told_live() {
     assert_eq!((&first["name"], &first["concurrency"]), (&json!("a"), &json!(1)));
     assert_eq!(live.next_of("settings").await["all"], true);
 
-    put(&hub, "/api/v1/limits", json!({"user": {"running": 2}})).await.expect(201);
+    hub.put("/api/v1/limits", json!({"user": {"running": 2}})).await.expect(201);
     let limits = live.next_of("limits").await;
     assert_eq!(limits["user"], json!({"running": 2}));
     let whole = live.next_of("settings").await;
@@ -293,7 +276,7 @@ async fn what_is_set_is_told_live() {
     // Whoever ends it hears no more of it.
     live.say(json!({"op": "unsubscribe", "id": 2, "sub": "s"})).await;
     live.next_of("unsubscribed").await;
-    put(&hub, "/api/v1/queues/b", json!({})).await.expect(201);
+    hub.put("/api/v1/queues/b", json!({})).await.expect(201);
     live.say(json!({"op": "ping", "id": 3})).await;
     live.next_of("pong").await;
 }

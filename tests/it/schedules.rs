@@ -8,24 +8,7 @@ use serde_json::{Value, json};
 use taskhub::task::Timestamp;
 
 use crate::browser::Browser;
-use crate::kit::{Answer, HubProcess, TestHub, eventually, id, program};
-
-async fn put(hub: &TestHub, path: &str, body: Value) -> Answer {
-    hub.call(reqwest::Method::PUT, path, Some(&body)).await
-}
-
-/// A refusal with this status and code.
-fn refused(answer: Answer, status: u16, code: &str) -> Value {
-    let problem = answer.expect(status);
-    assert_eq!(problem["code"], code);
-    problem
-}
-
-fn taskhub(hub: &TestHub, args: &[&str]) -> String {
-    let output = program().args(args).env("TASKHUB_URL", &hub.url).output().expect("the program runs");
-    assert!(output.status.success(), "{args:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
+use crate::kit::{HubProcess, TestHub, eventually, id, program};
 
 /// Of a schedule that is due once a year: nothing of it happens while a test looks.
 fn yearly() -> Value {
@@ -37,9 +20,9 @@ fn yearly() -> Value {
 async fn what_is_set_of_a_schedule_is_there_after_a_restart_and_may_be_put_back() {
     let mut hub = TestHub::builder().on_disk().start().await;
     let path = "/api/v1/schedules/leap";
-    refused(hub.get(path).await, 404, "schedule_not_found");
+    hub.get(path).await.refused(404, "schedule_not_found");
     assert_eq!(hub.get("/api/v1/schedules").await.expect(200), json!({"schedules": []}));
-    let set = put(&hub, path, yearly()).await.expect(201);
+    let set = hub.put(path, yearly()).await.expect(201);
     assert_eq!(
         (&set["name"], &set["time_zone"], &set["catch_up"], &set["catch_up_max"], &set["paused"]),
         (&json!("leap"), &json!("Europe/Berlin"), &json!("last"), &json!(100), &json!(false))
@@ -47,18 +30,18 @@ async fn what_is_set_of_a_schedule_is_there_after_a_restart_and_may_be_put_back(
     assert_eq!(set["task"], yearly()["task"]);
     let next = set["next"].as_array().unwrap();
     assert!(next.len() == 5 && next[0].as_str().unwrap().ends_with("-02-29T08:00:00.000Z"), "{next:?}");
-    assert_eq!(put(&hub, path, set.clone()).await.expect(200), set, "nothing is different");
+    assert_eq!(hub.put(path, set.clone()).await.expect(200), set, "nothing is different");
     hub.restart().await;
     assert_eq!(hub.get(path).await.expect(200), set);
 
     let paused = hub.tell(&format!("{path}/pause")).await.expect(200);
     assert_eq!((&paused["paused"], &paused["next"]), (&json!(true), &json!([])));
     hub.restart().await;
-    assert_eq!(put(&hub, path, hub.get(path).await.expect(200)).await.expect(200)["rev"], paused["rev"]);
+    assert_eq!(hub.put(path, hub.get(path).await.expect(200)).await.expect(200)["rev"], paused["rev"]);
     assert_eq!(hub.tell(&format!("{path}/resume")).await.expect(200)["next"], set["next"]);
 
-    put(&hub, "/api/v1/schedules/a", yearly()).await.expect(201);
-    put(&hub, "/api/v1/schedules/z", yearly()).await.expect(201);
+    hub.put("/api/v1/schedules/a", yearly()).await.expect(201);
+    hub.put("/api/v1/schedules/z", yearly()).await.expect(201);
     let names = |list: &Value| {
         let all = list["schedules"].as_array().unwrap();
         all.iter().map(|schedule| schedule["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -67,13 +50,13 @@ async fn what_is_set_of_a_schedule_is_there_after_a_restart_and_may_be_put_back(
     assert_eq!((names(&first), &first["next_cursor"]), (vec!["a".into(), "leap".into()], &json!("leap")));
     let rest = hub.get("/api/v1/schedules?limit=2&cursor=leap").await.expect(200);
     assert_eq!((names(&rest), rest.get("next_cursor")), (vec!["z".into()], None));
-    refused(hub.get("/api/v1/schedules?limit=1001").await, 422, "limit_exceeded");
-    refused(hub.get("/api/v1/schedules?cursor=a/b").await, 422, "bad_cursor");
+    hub.get("/api/v1/schedules?limit=1001").await.refused(422, "limit_exceeded");
+    hub.get("/api/v1/schedules?cursor=a/b").await.refused(422, "bad_cursor");
 
     hub.delete(path).await.expect(204);
-    refused(hub.delete(path).await, 404, "schedule_not_found");
+    hub.delete(path).await.refused(404, "schedule_not_found");
     hub.restart().await;
-    refused(hub.get(path).await, 404, "schedule_not_found");
+    hub.get(path).await.refused(404, "schedule_not_found");
 }
 
 #[tokio::test]
@@ -112,15 +95,15 @@ async fn wrong_schedules_are_refused_by_name() {
     ] {
         let mut body = body;
         body.as_object_mut().unwrap().entry("task").or_insert(json!({"task_type": "t"}));
-        let problem = refused(put(&hub, "/api/v1/schedules/s", body.clone()).await, 422, code);
+        let problem = hub.put("/api/v1/schedules/s", body.clone()).await.refused(422, code);
         assert_eq!(problem["field"], field, "{body}");
     }
-    let problem = refused(put(&hub, "/api/v1/schedules/s", json!({"every_ms": 1_000})).await, 422, "invalid_field");
+    let problem = hub.put("/api/v1/schedules/s", json!({"every_ms": 1_000})).await.refused(422, "invalid_field");
     assert_eq!(problem["field"], "task");
-    let problem = refused(put(&hub, "/api/v1/schedules/a%20b", yearly()).await, 422, "invalid_field");
+    let problem = hub.put("/api/v1/schedules/a%20b", yearly()).await.refused(422, "invalid_field");
     assert_eq!(problem["field"], "name");
     for verb in ["run", "pause", "resume"] {
-        refused(hub.tell(&format!("/api/v1/schedules/nobody/{verb}")).await, 404, "schedule_not_found");
+        hub.tell(&format!("/api/v1/schedules/nobody/{verb}")).await.refused(404, "schedule_not_found");
     }
     assert_eq!(hub.get("/api/v1/schedules").await.expect(200), json!({"schedules": []}));
 }
@@ -131,7 +114,7 @@ async fn a_schedule_submits_tasks_that_say_so_and_runs_when_it_is_told() {
     let path = "/api/v1/schedules/tick";
     let body =
         json!({"every_ms": 1_000, "overlap": "skip", "task": {"task_type": "t", "payload": [1], "title": "tick"}});
-    put(&hub, path, body).await.expect(201);
+    hub.put(path, body).await.expect(201);
     let last = eventually("a task", async || hub.get(path).await.expect(200).get("last").cloned()).await;
     hub.tell(&format!("{path}/pause")).await.expect(200);
     let task = hub.task(last["task_id"].as_str().unwrap()).await;
@@ -160,7 +143,7 @@ async fn tasks_that_are_not_to_overlap_wait_for_each_other_or_give_way() {
     let mut hub = TestHub::builder().on_disk().start().await;
     let body = |overlap: &str| json!({"every_ms": 1_000, "overlap": overlap, "task": {"task_type": "t"}});
     for overlap in ["queue", "replace"] {
-        let set = put(&hub, &format!("/api/v1/schedules/{overlap}"), body(overlap)).await.expect(201);
+        let set = hub.put(&format!("/api/v1/schedules/{overlap}"), body(overlap)).await.expect(201);
         assert_eq!(set["overlap"], overlap);
     }
     let tasks = async |hub: &TestHub, overlap: &str| {
@@ -201,7 +184,7 @@ async fn tasks_that_are_not_to_overlap_wait_for_each_other_or_give_way() {
 #[tokio::test]
 async fn schedules_are_told_live() {
     let hub = TestHub::start().await;
-    put(&hub, "/api/v1/schedules/a", yearly()).await.expect(201);
+    hub.put("/api/v1/schedules/a", yearly()).await.expect(201);
     let mut live = hub.live().await;
     live.say(json!({"op": "subscribe", "id": 1, "sub": "s", "settings": true})).await;
     let told = live.next_of("schedule").await;
@@ -217,20 +200,20 @@ async fn schedules_are_told_live() {
 async fn schedules_are_set_and_run_by_command_and_on_the_page() {
     let hub = TestHub::start().await;
     let set = ["schedule", "set", "nightly", "report", r#"{"all":true}"#, "--cron", "0 3 29 2 *", "--queue", "slow"];
-    let said = taskhub(&hub, &[&set[..], &["--time-zone", "Europe/Berlin", "--overlap", "skip"]].concat());
+    let said = hub.command(&[&set[..], &["--time-zone", "Europe/Berlin", "--overlap", "skip"]].concat());
     assert!(said.contains("0 3 29 2 *") && said.contains("Europe/Berlin") && said.contains("02-29T02:00"), "{said}");
     let change = ["schedule", "set", "nightly", "--catch-up", "all", "--jitter", "30s", "--label", "a=b", "--json"];
-    let said: Value = serde_json::from_str(&taskhub(&hub, &change)).expect("it is JSON");
+    let said: Value = serde_json::from_str(&hub.command(&change)).expect("it is JSON");
     assert_eq!((&said["cron"], &said["overlap"]), (&json!("0 3 29 2 *"), &json!("skip")), "the rest stays");
     assert_eq!((&said["catch_up"], &said["jitter_ms"]), (&json!("all"), &json!(30_000)));
     assert_eq!(
         said["task"],
         json!({"task_type": "report", "queue": "slow", "payload": {"all": true}, "labels": {"a": "b"}})
     );
-    let said = taskhub(&hub, &["schedule", "set", "often", "--every", "90d", "--task", r#"{"task_type":"poll"}"#]);
+    let said = hub.command(&["schedule", "set", "often", "--every", "90d", "--task", r#"{"task_type":"poll"}"#]);
     assert!(said.contains("every 90 d") && said.contains("poll"), "{said}");
-    assert_eq!(taskhub(&hub, &["schedule", "list", "--json"]).lines().count(), 2);
-    let task = taskhub(&hub, &["schedule", "run", "nightly"]).trim().to_owned();
+    assert_eq!(hub.command(&["schedule", "list", "--json"]).lines().count(), 2);
+    let task = hub.command(&["schedule", "run", "nightly"]).trim().to_owned();
     assert_eq!(hub.task(&task).await["schedule"], "nightly");
     let output = program().args(["schedule", "show", "x"]).env("TASKHUB_URL", &hub.url).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "it is refused");
@@ -249,8 +232,8 @@ async fn schedules_are_set_and_run_by_command_and_on_the_page() {
     assert_ne!(last, json!(task));
     page.click(".schedules li a").await;
     page.until("document.querySelector('.facts')?.innerText.includes('nightly')").await;
-    taskhub(&hub, &["schedule", "resume", "nightly"]);
-    taskhub(&hub, &["schedule", "delete", "often"]);
+    hub.command(&["schedule", "resume", "nightly"]);
+    hub.command(&["schedule", "delete", "often"]);
     page.look("location.hash = '#/schedules'").await;
     page.until("document.querySelectorAll('.schedules li').length === 1").await;
     page.until("document.querySelector('.schedules .buttons button:last-child').innerText === 'Pause'").await;

@@ -225,6 +225,17 @@ impl TestHub {
         self.call(Method::POST, path, Some(&body)).await
     }
 
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PUT, path, Some(&body)).await
+    }
+
+    /// What a command prints about this hub.
+    pub fn command(&self, args: &[&str]) -> String {
+        let output = super::program().args(args).env("TASKHUB_URL", &self.url).output().expect("the program runs");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, None).await
     }
@@ -333,6 +344,13 @@ impl Answer {
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.body
+    }
+
+    /// A refusal with this status and code.
+    pub fn refused(self, status: u16, code: &str) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(problem["code"], code);
+        problem
     }
 
     /// The problem of a refusal, checked for its shape, as `code` or `code field`.

@@ -1,75 +1,27 @@
 // The queues: what stands in each, how it hands out, and whether it is paused. Asked for while it is looked at, every three
 // seconds and when something is set; and not at all while the page is hidden or the hub is away. Then it says from when it is.
 
+import { askedView } from './asked.js';
 import { h, setText } from './dom.js';
 import { keyed } from './pairs.js';
-import { complaint, count, short, span, time } from './words.js';
+import { complaint, count, short, span } from './words.js';
 
 const REFRESH_MS = 3_000;
 
 const EMPTY = { name: undefined };
 
 export function queuesView({ hub, announce, now }) {
-  const summary = h('p', { class: 'summary' });
   const list = h('ul', { class: 'workers queues' });
-  const setRows = keyed(list, ({ name }) => name, (queue) => (queue === EMPTY ? noQueue() : queueRow({ hub, announce, refresh })));
-  const element = h('section', { class: 'page', hidden: true }, h('div', { class: 'title-line' }, h('h1', {}, 'Queues'), summary), list);
-  let timer;
-  let shown = false;
-  let said = '';
-  let asked_at;
-  let trouble = '';
-  let asking = false;
-  let ends; // the subscription to what is set
+  const setRows = keyed(list, ({ name }) => name, (queue) => (queue === EMPTY ? noQueue() : queueRow({ hub, announce, refresh: () => view.refresh() })));
 
-  async function refresh() {
-    clearTimeout(timer);
-    if (!shown) return;
-    if (!document.hidden && hub.status === 'live' && !asking) {
-      asking = true;
-      try {
-        const queues = await hub.queues();
-        said = summaryOf(queues);
-        setRows(queues.length ? queues : [EMPTY]);
-        list.hidden = false;
-        trouble = '';
-        asked_at = now();
-      } catch (error) {
-        trouble = `Could not be asked for: ${complaint(error)}`;
-      } finally {
-        asking = false;
-      }
-    }
-    const is_old = hub.status !== 'live' || trouble;
-    const from = asked_at === undefined ? '' : `${said ? `${said}, as` : 'As'} of ${time(asked_at)}. `;
-    const why = hub.status === 'connecting' ? 'Waiting for the hub.' : hub.status === 'live' ? trouble : 'The hub is not there; this page asks again as soon as it is.';
-    setText(summary, is_old ? from + why : said);
-    timer = setTimeout(refresh, REFRESH_MS);
+  async function ask() {
+    const queues = await hub.queues();
+    setRows(queues.length ? queues : [EMPTY]);
+    return summaryOf(queues);
   }
 
-  document.addEventListener('visibilitychange', refresh);
-  let status_was;
-  hub.on('status', ({ status }) => {
-    if (status !== status_was) refresh();
-    status_was = status;
-  });
-
-  return {
-    element,
-    show() {
-      shown = true;
-      element.hidden = false;
-      list.hidden = asked_at === undefined;
-      ends ??= hub.settings(refresh);
-      refresh();
-    },
-    hide() {
-      ends = ends?.();
-      shown = false;
-      element.hidden = true;
-      clearTimeout(timer);
-    },
-  };
+  const view = askedView({ hub, now, name: 'Queues', list, refresh_ms: REFRESH_MS, ask, listen: () => hub.settings(() => view.refresh()) });
+  return view;
 }
 
 /** How many there are, and how many are paused. */

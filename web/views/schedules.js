@@ -2,88 +2,29 @@
 // three seconds and when something of them changes; and not at all while the page is hidden or the hub is away. Then it says
 // from when it is.
 
+import { askedView } from './asked.js';
 import { h, setText } from './dom.js';
 import { keyed } from './pairs.js';
-import { complaint, count, moment, span, time } from './words.js';
+import { complaint, count, moment, span } from './words.js';
 
 const REFRESH_MS = 3_000;
-/** Many may be due each second: what changes is asked for no more often than this. */
-const REFRESH_LEAST_MS = 1_000;
 /** More are not shown. */
 const SHOWN_MAX = 200;
 
 const EMPTY = { name: undefined };
 
 export function schedulesView({ hub, announce, now }) {
-  const summary = h('p', { class: 'summary' });
   const list = h('ul', { class: 'workers queues schedules' });
-  const setRows = keyed(list, ({ name }) => name, (schedule) => (schedule === EMPTY ? noSchedule() : scheduleRow({ hub, announce, refresh, now })));
-  const element = h('section', { class: 'page', hidden: true }, h('div', { class: 'title-line' }, h('h1', {}, 'Schedules'), summary), list);
-  let timer;
-  let shown = false;
-  let said = '';
-  let asked_at;
-  let trouble = '';
-  let asking = false;
-  let ends; // the subscription to what is set
+  const setRows = keyed(list, ({ name }) => name, (schedule) => (schedule === EMPTY ? noSchedule() : scheduleRow({ hub, announce, refresh: () => view.refresh(), now })));
 
-  async function refresh() {
-    clearTimeout(timer);
-    if (!shown) return;
-    if (!document.hidden && hub.status === 'live' && !asking) {
-      asking = true;
-      try {
-        const { schedules, next_cursor } = await hub.schedules({ limit: SHOWN_MAX });
-        said = summaryOf(schedules, !!next_cursor);
-        setRows(schedules.length ? schedules : [EMPTY]);
-        list.hidden = false;
-        trouble = '';
-        asked_at = now();
-      } catch (error) {
-        trouble = `Could not be asked for: ${complaint(error)}`;
-      } finally {
-        asking = false;
-      }
-    }
-    const is_old = hub.status !== 'live' || trouble;
-    const from = asked_at === undefined ? '' : `${said ? `${said}, as` : 'As'} of ${time(asked_at)}. `;
-    const why = hub.status === 'connecting' ? 'Waiting for the hub.' : hub.status === 'live' ? trouble : 'The hub is not there; this page asks again as soon as it is.';
-    setText(summary, is_old ? from + why : said);
-    again(REFRESH_MS);
+  async function ask() {
+    const { schedules, next_cursor } = await hub.schedules({ limit: SHOWN_MAX });
+    setRows(schedules.length ? schedules : [EMPTY]);
+    return summaryOf(schedules, !!next_cursor);
   }
 
-  function again(after) {
-    clearTimeout(timer);
-    timer = setTimeout(refresh, after);
-  }
-
-  function changed() {
-    again(asked_at === undefined ? 0 : Math.min(REFRESH_LEAST_MS, Math.max(0, asked_at + REFRESH_LEAST_MS - now())));
-  }
-
-  document.addEventListener('visibilitychange', refresh);
-  let status_was;
-  hub.on('status', ({ status }) => {
-    if (status !== status_was) refresh();
-    status_was = status;
-  });
-
-  return {
-    element,
-    show() {
-      shown = true;
-      element.hidden = false;
-      list.hidden = asked_at === undefined;
-      ends ??= hub.settings(changed);
-      refresh();
-    },
-    hide() {
-      ends = ends?.();
-      shown = false;
-      element.hidden = true;
-      clearTimeout(timer);
-    },
-  };
+  const view = askedView({ hub, now, name: 'Schedules', list, refresh_ms: REFRESH_MS, ask, listen: (changed) => hub.settings(changed) });
+  return view;
 }
 
 /** How many there are, and how many are paused. */

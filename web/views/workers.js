@@ -1,9 +1,10 @@
 // The workers: who they are, what they take, how busy they are. Asked for while it is looked at, every five seconds, since
 // nobody pushes it; and not at all while the page is hidden or the hub is away. Then it says from when it is.
 
+import { askedView } from './asked.js';
 import { h, icon, setText } from './dom.js';
 import { keyed } from './pairs.js';
-import { complaint, count, percentage, short, shortId, time, title } from './words.js';
+import { complaint, count, percentage, short, shortId, title } from './words.js';
 
 const REFRESH_MS = 5_000;
 
@@ -16,36 +17,14 @@ const PLACES_MAX = 64;
 const EMPTY = { worker_id: undefined };
 
 export function workersView({ hub, now }) {
-  const summary = h('p', { class: 'summary' });
   const list = h('ul', { class: 'workers' });
   const setRows = keyed(list, ({ worker_id }) => worker_id, (worker) => (worker === EMPTY ? noWorker() : workerRow(now)));
-  const element = h('section', { class: 'page', hidden: true }, h('div', { class: 'title-line' }, h('h1', {}, 'Workers'), summary), list);
-  let timer;
-  let shown = false;
-  let said = ''; // of the newest answer
-  let asked_at; // when it came
-  let trouble = '';
-  let asking = false;
 
-  async function refresh() {
-    clearTimeout(timer);
-    if (!shown) return;
-    if (!document.hidden && hub.status === 'live' && !asking) {
-      asking = true;
-      try {
-        const workers = await hub.workers();
-        draw(workers, await tasksOf(workers));
-        trouble = '';
-        asked_at = now();
-      } catch (error) {
-        trouble = `Could not be asked for: ${complaint(error)}`;
-      } finally {
-        asking = false;
-      }
-    }
-    drawSummary();
-    clearTimeout(timer);
-    timer = setTimeout(refresh, REFRESH_MS);
+  async function ask() {
+    const workers = await hub.workers();
+    const tasks = await tasksOf(workers);
+    setRows(workers.length ? workers.map((worker) => ({ ...worker, tasks })) : [EMPTY]);
+    return summaryOf(workers);
   }
 
   /** The records of what they run, for the titles. */
@@ -55,40 +34,7 @@ export function workersView({ hub, now }) {
     return new Map(tasks.map((task) => [task.task_id, task]));
   }
 
-  function draw(workers, tasks) {
-    said = summaryOf(workers);
-    setRows(workers.length ? workers.map((worker) => ({ ...worker, tasks })) : [EMPTY]);
-    list.hidden = false;
-  }
-
-  function drawSummary() {
-    const is_old = hub.status !== 'live' || trouble;
-    const from = asked_at === undefined ? '' : `${said ? `${said}, as` : 'As'} of ${time(asked_at)}. `;
-    const why = hub.status === 'connecting' ? 'Waiting for the hub.' : hub.status === 'live' ? trouble : 'The hub is not there; this page asks again as soon as it is.';
-    setText(summary, is_old ? from + why : said);
-  }
-
-  document.addEventListener('visibilitychange', refresh);
-  let status_was;
-  hub.on('status', ({ status }) => {
-    if (status !== status_was) refresh();
-    status_was = status;
-  });
-
-  return {
-    element,
-    show() {
-      shown = true;
-      element.hidden = false;
-      list.hidden = asked_at === undefined;
-      refresh();
-    },
-    hide() {
-      shown = false;
-      element.hidden = true;
-      clearTimeout(timer);
-    },
-  };
+  return askedView({ hub, now, name: 'Workers', list, refresh_ms: REFRESH_MS, ask });
 }
 
 /** How many there are and how busy. Places are counted where every worker said how many it has. */

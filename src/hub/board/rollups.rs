@@ -90,11 +90,14 @@ impl Board {
     }
 
     fn percentage(&self, task_id: TaskId) -> f64 {
+        let of = |progress: Progress| progress.percentage;
         let own = |live: &Live| live.progress.as_ref().and_then(|progress| progress.percentage);
-        let progress = match self.live.get(&task_id) {
-            Some(live) if live.rollup.is_none() => own(&live),
-            _ => self.progress_within(task_id).and_then(|progress| progress.percentage),
+        // Let go of before the next look-up.
+        let is_workflow = self.live.get(&task_id).is_some_and(|live| live.rollup.is_some());
+        let percentage = match is_workflow {
+            true => self.progress_within(task_id).and_then(of),
+            false => self.live.get(&task_id).and_then(|live| own(&live)),
         };
-        progress.unwrap_or(0.0)
+        percentage.unwrap_or(0.0)
     }
 }
