@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 use super::body::read_json;
@@ -25,6 +26,16 @@ const EXISTING_HEADER: HeaderName = HeaderName::from_static("taskhub-existing");
 /// The longest `Idempotency-Key`, in characters.
 const KEY_CHARS_MAX: usize = 255;
 
+/// A body that is one task. It is put where the hub takes it from as soon as it is read: a new task is half a KiB, which every
+/// future on the way would hold and move.
+struct Alone(Vec<NewTask>);
+
+impl<'de> Deserialize<'de> for Alone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Alone, D::Error> {
+        NewTask::deserialize(deserializer).map(|task| Alone(vec![task]))
+    }
+}
+
 /// `POST /api/v1/tasks`.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
@@ -33,8 +44,8 @@ pub(super) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.body_bytes_max();
-    let (key, value) = read_once::<NewTask>(&app, &who, "tasks", request, bytes_max).await?;
-    let Submitted { task_ids, records, existing, replayed } = app.hub.submit_all(&who, vec![value], key).await?;
+    let (key, Alone(task)) = read_once(&app, &who, "tasks", request, bytes_max).await?;
+    let Submitted { task_ids, records, existing, replayed } = app.hub.submit_all(&who, task, key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
