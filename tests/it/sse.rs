@@ -95,15 +95,21 @@ async fn the_id_of_a_mark_resumes() {
     let hub = TestHub::start().await;
     let first = hub.submit_any().await;
     let mut events = Events::open(&hub, "", None).await;
-    let mark = events.until("mark").await;
+    let mark = events.until("mark").await.id.expect("a mark has an id");
     let stats = hub.get("/api/v1/stats").await.expect(200);
-    assert_eq!(mark.id, Some(format!("{}:1", stats["epoch"].as_str().unwrap())));
+    // A mark may stand below what the snapshot showed, where the feed has not told it yet; then that is told again.
+    let at_first = [0, 1].map(|rev| format!("{}:{rev}", stats["epoch"].as_str().unwrap()));
+    assert!(at_first.contains(&mark), "{mark}");
     drop(events);
     let second = hub.submit_any().await;
-    let mut events = Events::open(&hub, "", mark.id.as_deref()).await;
+    let mut events = Events::open(&hub, "", Some(&mark)).await;
     assert_eq!(events.until("subscribed").await.data["mode"], "resumed");
-    let missed = events.until("task").await;
-    assert_eq!(id(&missed.data["task"]), second, "and not {first}");
+    let mut missed = id(&events.until("task").await.data["task"]);
+    if mark == at_first[0] {
+        assert_eq!(missed, first);
+        missed = id(&events.until("task").await.data["task"]);
+    }
+    assert_eq!(missed, second, "and not {first}");
     let mut lost = Events::open(&hub, "", Some("another:1")).await;
     assert_eq!(lost.until("reset").await.data["reason"], "epoch");
     assert_eq!(lost.until("snapshot").await.data["tasks"].as_array().unwrap().len(), 2);
