@@ -35,6 +35,11 @@ impl Connection {
         self.call("POST", path, body, 200).await
     }
 
+    /// Sets what was not there, and is content with nothing but 201.
+    pub async fn put(&mut self, path: &str, body: &[u8]) -> Outcome<&[u8]> {
+        self.call("PUT", path, body, 201).await
+    }
+
     /// The status that it is answered with, whatever that is.
     pub async fn try_post(&mut self, path: &str, body: &[u8]) -> Outcome<u16> {
         Ok(self.exchange("POST", path, body).await?.0)

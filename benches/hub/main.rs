@@ -37,6 +37,7 @@ mod seat;
 mod socket;
 mod submit;
 mod watchers;
+mod workflows;
 
 use crate::report::Report;
 
@@ -95,6 +96,9 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&retention::NAMES) {
         retention::run(&mut report).await?;
+    }
+    if report.wants(&workflows::NAMES) {
+        workflows::run(&mut report).await?;
     }
     report.print();
     Ok(())
