@@ -44,6 +44,7 @@ mod retry_delete;
 mod run;
 mod schedule;
 mod schedules;
+mod second_systems;
 mod sse;
 mod stats;
 mod strict;
