@@ -25,6 +25,7 @@
 //! | [`wire`] | every public JSON shape and code | task |
 //! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
 //! | [`worker`], [`client`] | the other ends of the wire | wire |
+//! | [`embedded`] | a hub in your program, with its handlers | hub, store, worker |
 //! | [`signals`], [`children`] | when a program is to end, and what ends before it | nothing of ours |
 //! | [`lived`] | waits that leave out what the process did not live through | nothing of ours |
 //! | [`server`], [`cli`] | where it all meets | everything |
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dial;
+pub mod embedded;
 pub mod engine;
 pub mod feed;
 pub mod http;

@@ -9,6 +9,7 @@
 //! makes the tasks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,31 @@ impl ScheduleSpec {
             end_at: None,
             paused: false,
         }
+    }
+
+    /// It is due whenever this says, such as `0 9 * * MON-FRI`.
+    pub fn cron(self, cron: impl Into<String>) -> ScheduleSpec {
+        ScheduleSpec { cron: Some(cron.into()), ..self }
+    }
+
+    /// The IANA name of the zone whose clocks `cron` is about; UTC.
+    pub fn time_zone(self, zone: impl Into<String>) -> ScheduleSpec {
+        ScheduleSpec { time_zone: zone.into(), ..self }
+    }
+
+    /// It is due so long after each other.
+    pub fn every(self, interval: Duration) -> ScheduleSpec {
+        ScheduleSpec { every_ms: Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)), ..self }
+    }
+
+    /// What happens where the task of the time before is not final; both run.
+    pub fn overlap(self, overlap: Overlap) -> ScheduleSpec {
+        ScheduleSpec { overlap, ..self }
+    }
+
+    /// What becomes of due times that the hub was away for; the last of them is made up for.
+    pub fn catch_up(self, catch_up: CatchUp) -> ScheduleSpec {
+        ScheduleSpec { catch_up, ..self }
     }
 
     /// Checks each value against its bounds. When it is due is checked where it is read.

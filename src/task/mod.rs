@@ -10,6 +10,7 @@
 //!   [`Json`] text that is never parsed twice.
 
 mod bounds;
+mod builder;
 mod canonical;
 mod change;
 mod failure;

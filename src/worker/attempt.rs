@@ -29,8 +29,8 @@ pub struct Context {
     attempt: Arc<Attempt>,
 }
 
-pub(super) struct Attempt {
-    pub(super) held: Held,
+pub(crate) struct Attempt {
+    pub(crate) held: Held,
     task: Box<TaskView>,
     checkpoint: Option<Json>,
     outbox: Arc<Outbox>,
@@ -48,10 +48,10 @@ pub(super) struct Attempt {
 
 /// What waits to be sent.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
-    pub(super) progress: Option<Progress>,
-    pub(super) checkpoint: Option<Json>,
-    pub(super) lines: VecDeque<LogLineBody>,
+pub(crate) struct Slot {
+    pub(crate) progress: Option<Progress>,
+    pub(crate) checkpoint: Option<Json>,
+    pub(crate) lines: VecDeque<LogLineBody>,
     lines_bytes: usize,
     lines_dropped: u64,
     /// The session knows that something waits.
@@ -72,7 +72,7 @@ impl Slot {
     }
 
     /// Empties the slot of its lines.
-    pub(super) fn take_lines(&mut self) -> VecDeque<LogLineBody> {
+    pub(crate) fn take_lines(&mut self) -> VecDeque<LogLineBody> {
         self.lines_bytes = 0;
         let dropped = std::mem::take(&mut self.lines_dropped);
         if dropped > 0 {
@@ -85,7 +85,7 @@ impl Slot {
 }
 
 impl Attempt {
-    pub(super) fn new(held: Held, task: Box<TaskView>, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
+    pub(crate) fn new(held: Held, task: Box<TaskView>, checkpoint: Option<Json>, outbox: Arc<Outbox>) -> Arc<Attempt> {
         Arc::new(Attempt {
             held,
             task,
@@ -101,12 +101,16 @@ impl Attempt {
         })
     }
 
-    pub(super) fn context(self: &Arc<Attempt>) -> Context {
+    pub(crate) fn context(self: &Arc<Attempt>) -> Context {
         Context { attempt: self.clone() }
     }
 
+    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     /// Asks the function to stop. Returns whether it is known to look.
-    pub(super) fn stop(&self, reason: &str, lost: bool) -> bool {
+    pub(crate) fn stop(&self, reason: &str, lost: bool) -> bool {
         self.lost.fetch_or(lost, Ordering::SeqCst);
         self.stop.lock().get_or_insert_with(|| reason.to_owned());
         self.stopped.store(true, Ordering::SeqCst);
@@ -115,19 +119,19 @@ impl Attempt {
     }
 
     /// The slot, for the session. `said` is reset: the next word of the function is news again.
-    pub(super) fn slot(&self) -> parking_lot::MutexGuard<'_, Slot> {
+    pub(crate) fn slot(&self) -> parking_lot::MutexGuard<'_, Slot> {
         let mut slot = self.slot.lock();
         slot.said = false;
         slot
     }
 
     /// Nothing counts any more that is said after this.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.slot.lock().ended = true;
         self.make_room();
     }
 
-    pub(super) fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         self.room.notify_waiters();
     }
 
@@ -196,7 +200,7 @@ impl Context {
         self.set_checkpoint_json(json).map_err(|why| TaskFailure::new("checkpoint", why).permanent())
     }
 
-    pub(super) fn set_checkpoint_json(&self, checkpoint: Json) -> Result<(), String> {
+    pub(crate) fn set_checkpoint_json(&self, checkpoint: Json) -> Result<(), String> {
         checkpoint.check(CHECKPOINT_BYTES_MAX).map_err(|why| format!("the checkpoint {why}"))?;
         self.attempt.say(|slot| slot.checkpoint = Some(checkpoint));
         Ok(())
@@ -210,7 +214,7 @@ impl Context {
         }
     }
 
-    pub(super) fn try_progress(&self, progress: Progress) -> Result<(), Invalid> {
+    pub(crate) fn try_progress(&self, progress: Progress) -> Result<(), Invalid> {
         let progress = progress.checked()?;
         self.attempt.say(|slot| slot.progress = Some(progress));
         Ok(())

@@ -35,24 +35,23 @@
 //! the tasks left in the `outbox`, and writes many answers as one message. What is held, and what was reported and
 //! not yet acknowledged, stands in the `roster`, which knows no sockets.
 
-mod attempt;
+pub(crate) mod attempt;
 mod command;
 mod config;
 mod failure;
+pub(crate) mod handlers;
 mod lines;
 mod listener;
-mod local;
-mod outbox;
+pub(crate) mod outbox;
 mod output;
 mod program;
 mod redraws;
-mod roster;
+pub(crate) mod roster;
 mod session;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -66,17 +65,14 @@ pub use attempt::Context;
 pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee};
 pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
-pub use local::{HubBuilder, OpenError};
 pub use program::NotStarted;
 
+use self::handlers::{Handler, Handlers};
 use crate::dial::{BadUrl, HubUrl};
 use crate::task::{Json, NameError, Pattern, RESULT_BYTES_MAX};
 use crate::wire::WorkerHello;
 
 pub use crate::wire::CONCURRENCY_MAX;
-
-/// What a registered function comes down to.
-type Handler = Arc<dyn Fn(Context) -> BoxFuture<'static, Result<Json, TaskFailure>> + Send + Sync>;
 
 /// Runs tasks with the functions registered with it.
 pub struct Worker {
@@ -84,10 +80,10 @@ pub struct Worker {
     token: Option<String>,
     worker_id: Option<String>,
     queues: Option<Vec<String>>,
-    concurrency: u32,
-    cancel_grace: Duration,
+    pub(crate) concurrency: u32,
+    pub(crate) cancel_grace: Duration,
     drain_limit: Duration,
-    handlers: BTreeMap<String, Handler>,
+    pub(crate) handlers: Handlers,
 }
 
 /// Why a worker ended without being asked to.
@@ -138,7 +134,7 @@ impl Worker {
             concurrency: 1,
             cancel_grace: Duration::from_secs(5),
             drain_limit: Duration::from_secs(30),
-            handlers: BTreeMap::new(),
+            handlers: Handlers::default(),
         }
     }
 
@@ -242,14 +238,14 @@ impl Worker {
         session::Session::new(settings).run(shutdown).await
     }
 
-    fn hello(&self) -> Result<WorkerHello, WorkerError> {
+    pub(crate) fn hello(&self) -> Result<WorkerHello, WorkerError> {
         let setting = |field| move |why: NameError| WorkerError::Setting { field, why: why.to_string() };
         let worker_id = self.worker_id.clone().unwrap_or_else(|| format!("worker-{:012x}", fastrand::u64(..1 << 48)));
         crate::task::Name::parse(&worker_id).map_err(setting("worker_id"))?;
         for queue in self.queues.iter().flatten() {
             Pattern::parse(queue).map_err(setting("queues"))?;
         }
-        for task_type in self.handlers.keys() {
+        for task_type in self.handlers.task_types() {
             Pattern::parse(task_type).map_err(setting("task_type"))?;
         }
         if self.handlers.is_empty() {
@@ -262,7 +258,7 @@ impl Worker {
         Ok(WorkerHello {
             token: self.token.clone(),
             worker_id,
-            task_types: Some(self.handlers.keys().cloned().collect()),
+            task_types: Some(self.handlers.task_types().cloned().collect()),
             queues: self.queues.clone(),
             concurrency: Some(self.concurrency),
             holding: None,
@@ -275,7 +271,7 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("url", &self.url)
             .field("worker_id", &self.worker_id)
-            .field("task_types", &self.handlers.keys())
+            .field("task_types", &self.handlers.task_types())
             .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@ use crate::wire::Held;
 
 /// What a task left. There is at most one of each kind of an attempt at a time, so the bound is what the worker runs.
 #[derive(Debug)]
-pub(super) enum News {
+pub(crate) enum News {
     /// Something waits in its slot.
     Said(Arc<Attempt>),
     Ended(Held, Ending),
@@ -25,7 +25,7 @@ pub(super) enum News {
 
 /// How a task's function ended.
 #[derive(Debug)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     Returned(Result<Json, TaskFailure>),
     Panicked(String),
     /// Stopped where it awaited.
@@ -33,7 +33,7 @@ pub(super) enum Ending {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     news: Mutex<Vec<News>>,
     session: AtomicWaker,
     /// The hub can be told things right now.
@@ -41,7 +41,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn push(&self, news: News) {
+    pub(crate) fn push(&self, news: News) {
         let mut waiting = self.news.lock();
         waiting.push(news);
         let first = waiting.len() == 1;
@@ -53,7 +53,7 @@ impl Outbox {
     }
 
     /// Ready when there is something to take.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if !self.news.lock().is_empty() {
             return Poll::Ready(());
         }
@@ -62,15 +62,15 @@ impl Outbox {
     }
 
     /// Swaps what waits for the empty `into`, so that neither is allocated again.
-    pub(super) fn take(&self, into: &mut Vec<News>) {
+    pub(crate) fn take(&self, into: &mut Vec<News>) {
         std::mem::swap(&mut *self.news.lock(), into);
     }
 
-    pub(super) fn set_up(&self, up: bool) {
+    pub(crate) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 }

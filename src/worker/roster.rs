@@ -12,7 +12,7 @@ use crate::wire::Held;
 
 /// What was decided for an attempt that is to stop, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// The worker is going down: it is given back.
     Release,
     /// The hub asked for it.
@@ -25,7 +25,7 @@ pub(super) enum Stop {
 
 /// How an attempt ended, as the hub is told.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Report {
+pub(crate) enum Report {
     Complete(Json),
     Fail(TaskFailure),
     Cancelled,
@@ -34,9 +34,9 @@ pub(super) enum Report {
 
 /// One attempt. `R` is the handle on what runs it.
 #[derive(Debug)]
-pub(super) struct Entry<R> {
-    pub(super) attempt: Arc<Attempt>,
-    pub(super) state: State<R>,
+pub(crate) struct Entry<R> {
+    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) state: State<R>,
     /// Why it was asked to stop, in the hub's words.
     reason: Option<String>,
     /// The report replaces one that was refused.
@@ -44,45 +44,45 @@ pub(super) struct Entry<R> {
 }
 
 #[derive(Debug)]
-pub(super) enum State<R> {
+pub(crate) enum State<R> {
     Running { run: R, stop: Option<Stop> },
     Reported(Report),
 }
 
 #[derive(Debug)]
-pub(super) struct Roster<R> {
+pub(crate) struct Roster<R> {
     entries: HashMap<Held, Entry<R>>,
 }
 
 impl<R> Roster<R> {
-    pub(super) fn new() -> Roster<R> {
+    pub(crate) fn new() -> Roster<R> {
         Roster { entries: HashMap::new() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    pub(super) fn get(&self, held: &Held) -> Option<&Entry<R>> {
+    pub(crate) fn get(&self, held: &Held) -> Option<&Entry<R>> {
         self.entries.get(held)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<R>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<R>> {
         self.entries.values()
     }
 
     /// All that is held, reported or not: an end the hub has not acknowledged may not have arrived.
-    pub(super) fn holding(&self) -> Vec<Held> {
+    pub(crate) fn holding(&self) -> Vec<Held> {
         self.entries.keys().copied().collect()
     }
 
-    pub(super) fn running(&self) -> Vec<Held> {
+    pub(crate) fn running(&self) -> Vec<Held> {
         let running = |(held, entry): (&Held, &Entry<R>)| matches!(entry.state, State::Running { .. }).then_some(*held);
         self.entries.iter().filter_map(running).collect()
     }
 
     /// Older attempts of a task that was handed out anew.
-    pub(super) fn older(&self, newer: Held) -> Vec<Held> {
+    pub(crate) fn older(&self, newer: Held) -> Vec<Held> {
         // A worker that was handed a first attempt has no older one, and that is nearly every task.
         if newer.attempt <= 1 {
             return Vec::new();
@@ -91,14 +91,14 @@ impl<R> Roster<R> {
         self.entries.keys().filter(older).copied().collect()
     }
 
-    pub(super) fn add(&mut self, attempt: Arc<Attempt>, run: R) {
+    pub(crate) fn add(&mut self, attempt: Arc<Attempt>, run: R) {
         let held = attempt.held;
         let state = State::Running { run, stop: None };
         self.entries.insert(held, Entry { attempt, state, reason: None, corrected: false });
     }
 
     /// Notes that a running attempt is to stop, and returns it; `None` where it does not run, or was told as much.
-    pub(super) fn stop(&mut self, held: &Held, why: Stop, reason: &str) -> Option<&Entry<R>> {
+    pub(crate) fn stop(&mut self, held: &Held, why: Stop, reason: &str) -> Option<&Entry<R>> {
         let entry = self.entries.get_mut(held)?;
         let State::Running { stop, .. } = &mut entry.state else { return None };
         if stop.is_some_and(|stop| stop >= why) {
@@ -110,7 +110,7 @@ impl<R> Roster<R> {
     }
 
     /// A function ended. Returns whether there is a report to send.
-    pub(super) fn ended(&mut self, held: &Held, ending: Ending) -> bool {
+    pub(crate) fn ended(&mut self, held: &Held, ending: Ending) -> bool {
         let Some(entry) = self.entries.get_mut(held) else { return false };
         entry.attempt.end();
         let State::Running { stop, .. } = &entry.state else { return false };
@@ -132,14 +132,14 @@ impl<R> Roster<R> {
     }
 
     /// The hub knows how the attempt ended.
-    pub(super) fn acknowledged(&mut self, held: &Held) {
+    pub(crate) fn acknowledged(&mut self, held: &Held) {
         if self.entries.get(held).is_some_and(|entry| matches!(entry.state, State::Reported(_))) {
             self.entries.remove(held);
         }
     }
 
     /// The hub refused something we said of the attempt. Returns what follows.
-    pub(super) fn refused(&mut self, held: &Held, code: &str, detail: &str) -> Refused {
+    pub(crate) fn refused(&mut self, held: &Held, code: &str, detail: &str) -> Refused {
         let Some(entry) = self.entries.get_mut(held) else { return Refused::Nothing };
         let over = matches!(code, "lease_lost" | "task_finished" | "task_not_found");
         match &entry.state {
@@ -176,7 +176,7 @@ impl<R> Roster<R> {
     }
 
     /// After a reconnect the hub said that this one is not ours. Returns whether it runs, and is to be dropped.
-    pub(super) fn dropped(&mut self, held: &Held) -> bool {
+    pub(crate) fn dropped(&mut self, held: &Held) -> bool {
         self.acknowledged(held);
         self.entries.contains_key(held)
     }
@@ -184,7 +184,7 @@ impl<R> Roster<R> {
 
 /// What follows from a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Nothing,
     /// The hub has ended the attempt: it is to be stopped as [`Stop::Over`].
     Over,

@@ -1,9 +1,7 @@
 //! The socket of a worker, and what goes over it. One future: it reads all there is to read, takes what the tasks have
 //! said, writes as much as the socket takes, and waits for any of these or for its one timer.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,11 +13,12 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::WorkerError;
 use super::attempt::Attempt;
-use super::outbox::{Ending, News, Outbox};
+use super::handlers::Handlers;
+use super::outbox::{News, Outbox};
 use super::output::Output;
 use super::roster::{Refused, Roster, State, Stop};
-use super::{Handler, TaskFailure, WorkerError};
 use crate::dial::{Backoff, DialError, HubUrl, Socket, is_refusal};
 use crate::task::{Json, Level, TaskView};
 use crate::wire::{Held, HubSays, WORKER_PROTOCOL, WorkerHello};
@@ -38,7 +37,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(3);
 pub(super) struct Settings {
     pub(super) url: HubUrl,
     pub(super) hello: WorkerHello,
-    pub(super) handlers: BTreeMap<String, Handler>,
+    pub(super) handlers: Handlers,
     pub(super) cancel_grace: Duration,
     pub(super) drain_limit: Duration,
 }
@@ -488,11 +487,9 @@ impl Session {
             self.roster.acknowledged(&older);
             self.stop(&older, Stop::Over, "the hub has ended the attempt");
         }
-        let handler = handler_of(&self.settings.handlers, task.task_type.as_str());
         let attempt = Attempt::new(held, task, checkpoint, self.outbox.clone());
-        let guard = CompletionGuard { outbox: self.outbox.clone(), held, ending: None };
-        let run = tokio::spawn(run(guard, handler, attempt.clone()));
-        self.roster.add(attempt, AbortOnDropHandle::new(run));
+        let run = self.settings.handlers.start(&attempt);
+        self.roster.add(attempt, run);
         if self.draining {
             // It was on its way when we said that we take no more.
             self.stop(&held, Stop::Release, "the worker is going down");
@@ -607,53 +604,4 @@ fn poll_write(
         *unflushed = false;
     }
     Ok(())
-}
-
-/// The function for a type: the one of its name, or the one with the longest beginning of it.
-pub(super) fn handler_of(handlers: &BTreeMap<String, Handler>, task_type: &str) -> Option<Handler> {
-    if let Some(handler) = handlers.get(task_type) {
-        return Some(handler.clone());
-    }
-    let prefixes = handlers.iter().filter_map(|(pattern, handler)| Some((pattern.strip_suffix('*')?, handler)));
-    let matching = prefixes.filter(|(prefix, _)| task_type.starts_with(prefix));
-    matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, handler)| handler.clone())
-}
-
-/// When dropped, reports to the session how a function ended: as `ending` says, or as dropped, where the function's future
-/// was dropped while it awaited, or before it began.
-pub(super) struct CompletionGuard {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) held: Held,
-    pub(super) ending: Option<Ending>,
-}
-
-impl Drop for CompletionGuard {
-    fn drop(&mut self) {
-        self.outbox.push(News::Ended(self.held, self.ending.take().unwrap_or(Ending::Dropped)));
-    }
-}
-
-/// Runs a task's function to its end, whatever that is. `guard` is the first argument, so that it is dropped last: when it reports
-/// the ending, nothing of the function is left.
-pub(super) async fn run(mut guard: CompletionGuard, handler: Option<Handler>, attempt: Arc<Attempt>) {
-    let ctx = attempt.context();
-    let outcome = AssertUnwindSafe(async move {
-        match handler {
-            Some(handler) => handler(ctx).await,
-            None => {
-                let message = format!("this worker runs no tasks of type {}", ctx.task().task_type);
-                Err(TaskFailure::new("task_type", message))
-            }
-        }
-    });
-    let outcome = outcome.catch_unwind().await;
-    guard.ending = Some(match outcome {
-        Ok(outcome) => Ending::Returned(outcome),
-        Err(panic) => Ending::Panicked(words_of(&*panic)),
-    });
-}
-
-fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the function panicked".into())
 }

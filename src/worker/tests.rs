@@ -530,7 +530,7 @@ async fn settings_are_checked_before_anything_is_sent() {
 
 fn shell(script: &str) -> CommandSpec {
     CommandSpec {
-        env: BTreeMap::from([("MARK".into(), "from the file".into())]),
+        env: std::collections::BTreeMap::from([("MARK".into(), "from the file".into())]),
         kill_grace: Duration::from_millis(200),
         ..CommandSpec::new(["/bin/sh", "-c", script].map(str::to_owned).into())
     }
