@@ -22,6 +22,7 @@ mod history;
 mod idempotency;
 mod interop;
 mod keeping;
+mod killed;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod list;
