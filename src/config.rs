@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::engine;
 use crate::http::{Door, HttpLimits, LiveLimits};
-use crate::hub::{FeedOptions, HubOptions};
+use crate::hub::{CallbackOptions, FeedOptions, HubOptions};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
 
@@ -89,6 +89,16 @@ pub struct ServeConfig {
     /// The most WebSockets and event streams; more are refused
     #[arg(long, env = "TASKHUB_SOCKETS_MAX", default_value_t = 100_000, value_name = "COUNT")]
     pub sockets_max: usize,
+
+    /// Let callbacks go to private and local addresses, too
+    ///
+    /// Whoever may submit a task can then have the hub call whatever the hub can reach.
+    #[arg(long, env = "TASKHUB_CALLBACKS_PRIVATE")]
+    pub callbacks_private: bool,
+
+    /// How long a callback that does not arrive is tried again
+    #[arg(long, env = "TASKHUB_CALLBACKS_FOR", default_value = "24h", value_name = "TIME", value_parser = duration)]
+    pub callbacks_for: Duration,
 
     #[command(flatten)]
     pub live: LiveConfig,
@@ -188,6 +198,8 @@ impl Default for ServeConfig {
             tasks_max: engine::Options::default().tasks_max,
             connections_max: 20_000,
             sockets_max: 100_000,
+            callbacks_private: false,
+            callbacks_for: Duration::from_secs(24 * 3_600),
             live: LiveConfig::default(),
             log_format: LogFormat::default(),
         }
@@ -223,6 +235,11 @@ impl ServeConfig {
                 ping: self.live.live_ping,
                 goodbye: self.goodbye,
                 ..FeedOptions::default()
+            },
+            callbacks: CallbackOptions {
+                private: self.callbacks_private,
+                patience: self.callbacks_for,
+                folder: (self.store == StoreKind::Sqlite).then(|| self.data.clone()),
             },
         }
     }
@@ -266,6 +283,7 @@ impl ServeConfig {
             ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
             ("--goodbye", self.goodbye, Duration::ZERO, Duration::from_secs(600)),
             ("--retain", self.retain, Duration::from_secs(1), Duration::from_secs(3_650 * 86_400)),
+            ("--callbacks-for", self.callbacks_for, Duration::from_secs(1), Duration::from_secs(30 * 86_400)),
             ("--tombstones", self.tombstones, Duration::from_secs(1), Duration::from_secs(30 * 86_400)),
             ("--live-hello-time", self.live.live_hello_time, Duration::from_millis(100), Duration::from_secs(3_600)),
             ("--live-ping", self.live.live_ping, Duration::from_millis(100), Duration::from_secs(600)),

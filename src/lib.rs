@@ -21,7 +21,8 @@
 //! | [`engine`] | every decision, without clock, I/O or runtime | task, settings |
 //! | [`store`] | a log of commits and a view behind it, on SQLite | task, settings |
 //! | [`feed`] | who hears of what, and how fast | task |
-//! | [`hub`] | the one writer, the board, the handle | engine, store, feed |
+//! | [`callbacks`] | telling URLs of what becomes of tasks: in which order, where to, how signed | task, lived |
+//! | [`hub`] | the one writer, the board, the handle | engine, store, feed, callbacks |
 //! | [`wire`] | every public JSON shape and code | task |
 //! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
 //! | [`worker`], [`client`] | the other ends of the wire | wire |
@@ -32,6 +33,7 @@
 //!
 //! `ARCHITECTURE.md` has the invariants and walks one task from submit to the browser.
 
+pub mod callbacks;
 pub mod children;
 pub mod cli;
 pub mod client;

@@ -67,6 +67,9 @@ mod names {
         ("outbox_collapses", "How often a slow client's waiting transitions were merged"),
         ("outbox_collapsed", "Transitions that were merged"),
         ("outbox_lagging", "Live clients that are behind"),
+        ("callbacks", "Callbacks by status: pending ones are owed, failed ones were given up"),
+        ("callback_tries", "Tries of callbacks by outcome: delivered, failed (another follows) or given_up"),
+        ("callback_oldest_seconds", "How long the oldest callback has been owed"),
         ("subscriptions", "Subscriptions of live clients"),
         ("sockets", "Open sockets by kind"),
         ("workers", "Workers the hub knows of"),
@@ -93,6 +96,11 @@ struct EventLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -155,6 +163,9 @@ pub struct Metrics {
     outbox_collapses: Counter,
     outbox_collapsed: Counter,
     outbox_lagging: Gauge,
+    callbacks: Family<StatusLabel, Gauge>,
+    callback_tries: Family<OutcomeLabel, Counter>,
+    callback_oldest_seconds: Gauge<f64, AtomicU64>,
     subscriptions: Gauge,
     sockets: Family<KindLabel, Gauge>,
     /// All of them, for whoever wants one number.
@@ -195,6 +206,9 @@ impl Default for Metrics {
             outbox_collapses: Counter::default(),
             outbox_collapsed: Counter::default(),
             outbox_lagging: Gauge::default(),
+            callbacks: Family::default(),
+            callback_tries: Family::default(),
+            callback_oldest_seconds: Gauge::default(),
             subscriptions: Gauge::default(),
             sockets: Family::default(),
             sockets_open: AtomicU64::new(0),
@@ -220,6 +234,11 @@ impl Default for Metrics {
                     "outbox_collapses" => registry.register(*name, *help, metrics.outbox_collapses.clone()),
                     "outbox_collapsed" => registry.register(*name, *help, metrics.outbox_collapsed.clone()),
                     "outbox_lagging" => registry.register(*name, *help, metrics.outbox_lagging.clone()),
+                    "callbacks" => registry.register(*name, *help, metrics.callbacks.clone()),
+                    "callback_tries" => registry.register(*name, *help, metrics.callback_tries.clone()),
+                    "callback_oldest_seconds" => {
+                        registry.register(*name, *help, metrics.callback_oldest_seconds.clone());
+                    }
                     "subscriptions" => registry.register(*name, *help, metrics.subscriptions.clone()),
                     "sockets" => registry.register(*name, *help, metrics.sockets.clone()),
                     "workers" => registry.register(*name, *help, metrics.workers.clone()),
@@ -303,6 +322,19 @@ impl Metrics {
     /// A live client fell behind (`1`) or caught up (`-1`).
     pub fn lagging(&self, by: i64) {
         self.outbox_lagging.inc_by(by);
+    }
+
+    /// A callback was tried, with this outcome.
+    pub fn callback_tried(&self, outcome: &'static str) {
+        self.callback_tries.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// How many callbacks are owed and were given up, and since when the oldest is owed.
+    pub fn set_callbacks(&self, pending: u64, failed: u64, oldest: Duration) {
+        for (status, count) in [("pending", pending), ("failed", failed)] {
+            self.callbacks.get_or_create(&StatusLabel { status }).set(count as i64);
+        }
+        self.callback_oldest_seconds.set(oldest.as_secs_f64());
     }
 
     /// Subscriptions came (`1`) or went (`-1`).

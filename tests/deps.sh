@@ -5,12 +5,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# A client that is not ours, in a folder of its own.
+# Clients and receivers that are not ours, in a folder of their own.
 venv() {
-    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import websockets' 2>/dev/null && return
+    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import standardwebhooks, websockets' 2>/dev/null && return
     mkdir -p target
-    python3 -m venv target/venv && target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' && return
-    echo "the tests need Python's websockets in target/venv, and it could not be installed" >&2
+    python3 -m venv target/venv && target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' 'standardwebhooks>=1.1' && return
+    echo "the tests need Python's websockets and standardwebhooks in target/venv, and they could not be installed" >&2
     exit 1
 }
 

@@ -6,6 +6,7 @@
 mod bars;
 mod browser;
 mod bulk;
+mod callbacks;
 mod canvas;
 mod config_file;
 mod demo;
@@ -98,6 +99,9 @@ enum Command {
     /// Set schedules, run and pause them, and look at what they did
     #[command(subcommand)]
     Schedule(schedules::ScheduleCommand),
+    /// Look at callbacks, have them tried again, and show what they are signed with
+    #[command(subcommand)]
+    Callback(callbacks::CallbackCommand),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -179,6 +183,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Queue(command) => block_on(queues::queue(command)),
         Command::Limits(args) => block_on(queues::limits(args)),
         Command::Schedule(command) => block_on(schedules::schedule(command)),
+        Command::Callback(command) => callbacks::callback(command),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

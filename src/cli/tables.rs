@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::show::{self, Table};
 use crate::settings::{FairBy, Limits, QueueSettings, Rate, RateBy, UserLimits};
 use crate::task::{Status, TaskId, TaskView, Timestamp, Transition};
-use crate::wire::{QueueStats, QueueView, ScheduleView, Stats, WorkerView, WorkflowView};
+use crate::wire::{CallbackView, QueueStats, QueueView, ScheduleView, Stats, WorkerView, WorkflowView};
 
 /// What a text is made for.
 #[derive(Clone, Copy)]
@@ -114,6 +114,24 @@ pub(super) fn workflow(whole: &WorkflowView, look: Look) -> String {
 
 fn reference(task: &TaskView) -> String {
     task.reference.as_ref().map(|name| name.to_string()).unwrap_or_default()
+}
+
+/// `callback list`: a line for each.
+pub(super) fn callbacks(callbacks: &[CallbackView], look: Look) -> String {
+    let mut table = Table::new(&["CALLBACK", "TASK", "EVENT", "STATUS", "TRIES", "AGE", "URL", "WHY"], &[4]);
+    for it in callbacks {
+        table.row([
+            it.callback_id.to_string(),
+            it.task_id.to_string(),
+            it.event.as_str().trim_start_matches("task.").to_owned(),
+            it.status.as_str().to_owned(),
+            it.attempts.to_string(),
+            show::age(it.created_at, look.now),
+            show::plain(&it.url),
+            show::one_line(it.last_error.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.text(look.width)
 }
 
 /// `stats`: counts, and unfinished tasks of each queue and type.

@@ -12,11 +12,12 @@ use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
 use crate::settings::{Limits, QueueSettings, ScheduleSpec};
 use crate::task::{
-    FilterSpec, Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView, Timestamp, Transition,
+    DeliveryId, DeliveryStatus, FilterSpec, Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView,
+    Timestamp, Transition,
 };
 use crate::wire::{
-    BulkBody, BulkChanged, CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, ScheduleList,
-    ScheduleView, Stats, TaskList, WorkerList, WorkerView, WorkflowView,
+    BulkBody, BulkChanged, CallbackList, CallbackView, CancelBody, Code, History, LogList, Problem, QueueList,
+    QueueView, RetryBody, ScheduleList, ScheduleView, Stats, TaskList, WorkerList, WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -49,6 +50,18 @@ pub struct ListQuery {
     pub created_after: Option<Timestamp>,
     pub created_before: Option<Timestamp>,
     pub order: Order,
+    /// 1–500, default 50.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which callbacks to list.
+#[derive(Clone, Debug, Default)]
+pub struct CallbackQuery {
+    /// `None`: those that are owed and those that were given up.
+    pub status: Option<DeliveryStatus>,
+    pub task_id: Option<TaskId>,
     /// 1–500, default 50.
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
@@ -271,6 +284,20 @@ impl Client {
     /// Deletes a final task.
     pub async fn delete(&self, task_id: TaskId) -> Result<(), ClientError> {
         self.send(self.request(Method::DELETE, &format!("tasks/{task_id}"))).await.map(|_| ())
+    }
+
+    /// Callbacks that are owed or were given up, the newest first, and where the next page begins.
+    pub async fn callbacks(&self, query: &CallbackQuery) -> Result<CallbackList, ClientError> {
+        let CallbackQuery { status, task_id, limit, cursor } = query;
+        let mut request = self.request(Method::GET, "callbacks");
+        request = request.query(&[("status", status.map(DeliveryStatus::as_str))]);
+        request = request.query(&[("task_id", task_id.map(|id| id.to_string())), ("cursor", cursor.clone())]);
+        self.call(request.query(&[("limit", limit)])).await
+    }
+
+    /// Has a callback tried at once, also one that was given up.
+    pub async fn retry_callback(&self, callback_id: DeliveryId) -> Result<CallbackView, ClientError> {
+        self.call(self.request(Method::POST, &format!("callbacks/{callback_id}/retry"))).await
     }
 
     /// Counts and rates.

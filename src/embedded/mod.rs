@@ -230,6 +230,12 @@ impl HubBuilder {
         self
     }
 
+    /// Lets callbacks go to private and local addresses, too.
+    pub fn callbacks_private(mut self) -> HubBuilder {
+        self.options.callbacks.private = true;
+        self
+    }
+
     /// How many tasks the handlers run at once, 1–1,000; 16.
     pub fn concurrency(mut self, concurrency: u32) -> HubBuilder {
         self.worker = self.worker.concurrency(concurrency);
@@ -250,7 +256,8 @@ impl HubBuilder {
 
     /// Opens the store, takes up what was unfinished, and lets the handlers begin.
     pub async fn open(self) -> Result<Hub, OpenError> {
-        let HubBuilder { folder, options, worker } = self;
+        let HubBuilder { folder, mut options, worker } = self;
+        options.callbacks.folder = folder.clone();
         let opening = tokio::task::spawn_blocking(move || {
             let store: Box<dyn Store> = match folder {
                 Some(folder) => Box::new(SqliteStore::open(&folder, SqliteOptions::default())?),

@@ -1,10 +1,11 @@
 //! New tasks, and final ones that are run again.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::task::{
-    By, Dependency, Detail, Event, Invalid, Json, KeyEntry, Kind, Links, Name, NewTies, NewWork, OnDependencyFailure,
-    Part, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Workflow,
+    By, Callbacks, Dependency, Detail, Event, Invalid, Json, KeyEntry, Kind, Links, Name, NewTies, NewWork,
+    OnDependencyFailure, Part, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Workflow,
 };
 
 use super::core::{Engine, Step};
@@ -174,13 +175,14 @@ impl Engine {
             retry: new.retry,
             deadline: By::asked(new.deadline_at, new.deadline_ms, cx.now.at),
             start_by: By::asked(new.start_by_at, new.start_by_ms, cx.now.at),
-            silence_ms: new.silence_ms,
+            silence_ms: new.silence_ms.and_then(NonZeroU64::new),
             cancel_grace_ms: new.cancel_grace_ms,
             concurrency_key,
             parent_id: new.parent_id,
             unique,
             gather: list.as_ref().map(|list| Box::new(list.gather.clone())),
             ties: ties.map(Box::new),
+            callbacks: Callbacks::of(&new.callbacks),
             due_at: made_by.as_ref().and_then(|made_by| made_by.due_at),
             schedule: made_by.map(|made_by| made_by.schedule),
         };

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
 use crate::settings::{Rate, UserLimits};
-use crate::task::{FilterSpec, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
+use crate::task::{
+    FilterSpec, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch,
+};
 use crate::wire::{
     BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
     LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats,
@@ -137,6 +139,7 @@ fn bodies_are_documented_field_by_field() {
             fields::<NewTask>().into_iter().filter(|field| field != "unique" && field != "gather").collect(),
         ),
         ("NewWorkflow", fields::<NewWorkflow>()),
+        ("NewCallback", fields::<NewCallback>()),
         ("NewUnique", fields::<NewUnique>()),
         ("NewGather", fields::<NewGather>()),
         ("Retry", fields::<RetryPolicy>()),

@@ -12,6 +12,7 @@
 mod accepts;
 mod answers;
 mod body;
+mod callbacks;
 mod caller;
 mod change;
 #[cfg(test)]

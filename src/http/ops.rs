@@ -97,6 +97,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         pending: depth.pending,
         running: depth.running,
     }));
+    let callbacks = app.hub.callback_counts();
+    metrics.set_callbacks(callbacks.pending, callbacks.failed, Duration::from_millis(callbacks.oldest_ms));
     metrics.set_feed_lag(app.hub.feed().lag());
     metrics.set_workers(stats.workers);
     metrics.set_rev(stats.rev);

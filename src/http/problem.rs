@@ -45,6 +45,11 @@ impl From<HubError> for Problem {
             HubError::Overloaded => {
                 Problem::new(Code::Overloaded, "too much waits to be written; nothing has changed; try again later")
             }
+            HubError::CallbacksFull => {
+                let detail =
+                    "too many callbacks wait to be delivered; nothing was taken; submit it without, or try again later";
+                Problem::new(Code::Overloaded, detail).at("callbacks")
+            }
             HubError::Internal => Problem::new(Code::Internal, "the hub failed at this; its log says more"),
             HubError::Stopped => Problem::new(Code::Draining, "the hub has stopped"),
         }
@@ -173,6 +178,7 @@ mod tests {
         check(HubError::Refused(Quota(submits)), 429, "quota_exceeded", Some("42"));
         check(HubError::StorageUnavailable, 503, "storage_unavailable", Some("2"));
         check(HubError::Overloaded, 503, "overloaded", Some("1"));
+        check(HubError::CallbacksFull, 503, "overloaded", Some("1"));
         check(HubError::Stopped, 503, "draining", Some("5"));
     }
 

@@ -20,8 +20,8 @@ use crate::task::{Json, LOG_LINES_MAX, Links, Status, Task, TaskId, read_strictl
 use crate::wire::{Code, History, LogList, Problem};
 
 /// The largest page of a list; larger answers take long to read on either side.
-const PAGE_LEN_MAX: u64 = 500;
-const PAGE_LEN: u64 = 50;
+pub(super) const PAGE_LEN_MAX: u64 = 500;
+pub(super) const PAGE_LEN: u64 = 50;
 /// How many log lines are answered where nothing is said.
 const LOG_LINES: u64 = 100;
 /// The longest text to look for, in characters: as long as a title.

@@ -20,11 +20,12 @@ use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
 use super::clock::Clock;
+use super::couriers::{self, Callbacks};
 use super::expire;
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
 use super::results::bodies;
-use super::shared::{Body, Ended, Given, Push, Shared};
+use super::shared::{Body, Ended, Given, Parts, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
@@ -77,7 +78,9 @@ impl Hub {
         board.roll_up_all(|task_id| engine.rollup(task_id));
         let metrics = Arc::<Metrics>::default();
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
-        let shared = Arc::new(Shared::new(options, recovered.openings, clock, board, feed, metrics, store.reader()));
+        let (callbacks, words) = Callbacks::new(&options.callbacks, recovered.deliveries_failed);
+        let parts = Parts { clock, board, feed, callbacks, metrics, reader: store.reader() };
+        let shared = Arc::new(Shared::new(options, recovered.openings, parts));
         let mut writer = Writer::new(engine, store, shared.clone());
         match recovered.damage {
             Some(what) => writer.begin_damaged(what),
@@ -85,6 +88,7 @@ impl Hub {
         }
         tracing::info!(epoch = shared.openings.epoch(), rev = shared.board.rev(), unfinished, "the hub is up");
         let hub = Hub { shared: shared.clone() };
+        tokio::spawn(couriers::run(shared.clone(), recovered.deliveries, words));
         tokio::spawn(expire::run(hub.clone(), shared));
         std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
             step: "start the writer",
@@ -132,6 +136,7 @@ impl Hub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.check_callbacks(&submission)?;
         let (sender, answer) = oneshot::channel();
         let command = Command::Submit { submission, key };
         self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;

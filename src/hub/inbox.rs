@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
-use crate::task::{Json, NewGather, NewTask, TaskId, line_bytes};
+use crate::task::{DeliveryStep, Json, NewCallback, NewGather, NewTask, TaskId, line_bytes};
 
 use super::pace::Pace;
 use super::{HubError, Submitted};
@@ -54,6 +54,11 @@ pub(super) enum Request {
     Aside {
         aside: Aside,
         reply: Option<oneshot::Sender<Result<(), HubError>>>,
+    },
+    /// What became of deliveries; said once it is on disk.
+    Deliveries {
+        steps: Vec<DeliveryStep>,
+        reply: oneshot::Sender<Result<(), HubError>>,
     },
     /// Log lines wait to be written, where none did: see [`super::unwritten`].
     Lines,
@@ -284,6 +289,7 @@ impl Request {
                 Report::Heartbeat | Report::Cancelled | Report::Release => 0,
             },
             Request::Aside { aside, .. } => bytes_of_aside(aside),
+            Request::Deliveries { steps, .. } => steps.len() * size_of::<DeliveryStep>(),
             Request::Command { .. } | Request::Lines | Request::Stop => 0,
         };
         texts + REQUEST_BYTES
@@ -297,7 +303,11 @@ fn bytes_of_task(task: &NewTask) -> usize {
     let unique = task.unique.as_ref().map_or(0, |unique| unique.bytes());
     let unique = unique + task.gather.as_ref().map_or(0, |gather| gather.key.len() + size_of::<NewGather>());
     let dependencies = task.depends_on.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
-    task.payload.as_ref().map_or(0, Json::len) + texts + labels + unique + dependencies + TASK_BYTES
+    let words = |callback: &NewCallback| {
+        callback.events.iter().flatten().map(|word| word.len() + size_of::<String>()).sum::<usize>()
+    };
+    let callbacks = task.callbacks.iter().map(|it| it.url.len() + words(it) + size_of::<NewCallback>()).sum::<usize>();
+    task.payload.as_ref().map_or(0, Json::len) + texts + callbacks + labels + unique + dependencies + TASK_BYTES
 }
 
 /// The bytes of what is kept beside the records.

@@ -3,12 +3,14 @@
 //! * [`Hub`] is the handle: cheap to clone, every method either sends the writer a command and waits for its answer, or
 //!   reads what has been committed.
 //! * `writer` is the loop: decide, commit, show, tell, answer, in this order.
+//! * `couriers` deliver what callbacks are owed.
 //! * `board` shows what has been committed; nothing is decided from it.
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
 
 mod board;
 mod bulk;
 mod clock;
+mod couriers;
 mod expire;
 mod handle;
 mod inbox;
@@ -38,8 +40,9 @@ use crate::task::{Name, TaskId};
 
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
 pub use crate::engine::{Accepts, Link, Quota, Refusal, Report, SubmitKey, WorkerState};
-pub use crate::store::{LogRange, Order, Page, Query, Stored};
+pub use crate::store::{DeliveryPage, DeliveryQuery, LogRange, Order, Page, Query, Stored};
 pub use bulk::{BULK_MAX, BulkAction};
+pub use couriers::{CallbackCounts, CallbackOptions};
 pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
 pub use settings::SettingLines;
@@ -62,6 +65,8 @@ pub enum HubError {
     StorageUnavailable,
     /// More waits for the writer than it may hold. Nothing has changed.
     Overloaded,
+    /// As many callbacks are owed as may be before tasks with more are turned away. Nothing has changed.
+    CallbacksFull,
     /// The hub has a fault of its own, which its log tells of.
     Internal,
     /// The hub has stopped. Whether the call still did something is not known.
@@ -74,6 +79,7 @@ impl fmt::Display for HubError {
             HubError::Refused(refusal) => write!(f, "{refusal}"),
             HubError::StorageUnavailable => f.write_str("the hub cannot write"),
             HubError::Overloaded => f.write_str("the hub has too much to do"),
+            HubError::CallbacksFull => f.write_str("too many callbacks wait to be delivered"),
             HubError::Internal => f.write_str("the hub failed at this"),
             HubError::Stopped => f.write_str("the hub has stopped"),
         }
@@ -91,6 +97,7 @@ pub struct HubOptions {
     /// How long what was deleted is remembered, for clients that resume.
     pub tombstones: Duration,
     pub feed: FeedOptions,
+    pub callbacks: CallbackOptions,
 }
 
 impl Default for HubOptions {
@@ -100,6 +107,7 @@ impl Default for HubOptions {
             retain: Duration::from_secs(24 * 3_600),
             tombstones: Duration::from_secs(600),
             feed: FeedOptions::default(),
+            callbacks: CallbackOptions::default(),
         }
     }
 }

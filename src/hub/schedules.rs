@@ -37,6 +37,8 @@ impl Hub {
         name: Name,
         spec: ScheduleSpec,
     ) -> Result<(ScheduleView, bool), HubError> {
+        let checked = spec.task.each_callback(|callback| self.check_callback(callback));
+        checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid.within("task"))))?;
         let (setting, is_new) = self.set(Command::SetSchedule { name, spec }).await?;
         Ok((self.schedule_view(&setting).await?, is_new))
     }

@@ -17,6 +17,7 @@ use crate::telemetry::Metrics;
 
 use super::board::Board;
 use super::clock::Clock;
+use super::couriers::Callbacks;
 use super::inbox::Inbox;
 use super::mailbox::Mailbox;
 use super::missed::Missed;
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) unwritten: Unwritten,
     pub(super) board: Arc<Board>,
     pub(super) feed: Feed,
+    pub(super) callbacks: Callbacks,
     pub(super) reader: Arc<dyn Reader>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats_line: StatsLine,
@@ -58,6 +60,16 @@ pub(super) struct Shared {
     pub(super) goodbye: watch::Sender<bool>,
     /// Set once the writer has ended.
     ended: watch::Sender<Option<Ended>>,
+}
+
+/// What a hub is put together from.
+pub(super) struct Parts {
+    pub(super) clock: Arc<Clock>,
+    pub(super) board: Arc<Board>,
+    pub(super) feed: Feed,
+    pub(super) callbacks: Callbacks,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reader: Arc<dyn Reader>,
 }
 
 /// A task on its way to a worker.
@@ -116,15 +128,8 @@ impl SettleCost {
 }
 
 impl Shared {
-    pub(super) fn new(
-        options: HubOptions,
-        openings: Openings,
-        clock: Arc<Clock>,
-        board: Arc<Board>,
-        feed: Feed,
-        metrics: Arc<Metrics>,
-        reader: Arc<dyn Reader>,
-    ) -> Shared {
+    pub(super) fn new(options: HubOptions, openings: Openings, parts: Parts) -> Shared {
+        let Parts { clock, board, feed, callbacks, metrics, reader } = parts;
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
         Shared {
             options,
@@ -134,6 +139,7 @@ impl Shared {
             unwritten: Unwritten::default(),
             board,
             feed,
+            callbacks,
             reader,
             metrics,
             stats_line: StatsLine::default(),

@@ -140,6 +140,7 @@ impl Writer {
         if !commit.is_empty() {
             self.store.append(&commit)?;
             self.publish(&commit, lines);
+            self.shared.callbacks.owe(commit.owed().map(|(delivery, _)| delivery).collect());
         }
         Ok(())
     }
@@ -214,6 +215,7 @@ impl Writer {
         let told = Told { board: &shared.board, reader: &*shared.reader, failed: Cell::default() };
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
         let (mut expires, mut stop) = (false, None);
+        let mut deliveries = Vec::new();
         let parked: Vec<_> =
             self.parked.drain(..round_len(self.parked.iter().map(Request::bytes), ROUND_BYTES_MAX)).collect();
         for request in parked.into_iter().chain(requests) {
@@ -228,6 +230,10 @@ impl Writer {
                 Request::Aside { aside, reply } => {
                     self.keep_aside(aside);
                     aside_replies.extend(reply);
+                }
+                Request::Deliveries { steps, reply } => {
+                    deliveries.extend(steps);
+                    aside_replies.push(reply);
                 }
                 Request::Lines => {}
                 Request::Stop => stop = Some(()),
@@ -244,7 +250,8 @@ impl Writer {
 
         let mut asides = self.take_asides();
         asides.extend(self.shared.unwritten.take(ended(&batch.changes)));
-        let (commit, lines) = encode(&mut batch, asides);
+        let (mut commit, lines) = encode(&mut batch, asides);
+        commit.deliveries = deliveries;
         match self.commit(&commit) {
             Ok(()) => {
                 self.shared.unwritten.written(&commit.asides);
@@ -256,6 +263,7 @@ impl Writer {
                 self.shared.set_workers(self.engine.workers());
                 // The feed before those who asked: whoever has an answer and then looks at the stream finds it there.
                 self.publish(&commit, lines);
+                self.shared.callbacks.owe(commit.owed().map(|(delivery, _)| delivery).collect());
                 self.remember_payloads(&commit);
                 self.give_notice(std::mem::take(&mut batch.notices));
                 if !commit.hand_outs.is_empty() {

@@ -14,6 +14,7 @@
 //! The [`Store`] half belongs to the one writer, the [`Reader`] half to everybody. Several hubs on one history would put
 //! the log elsewhere and keep the view: changes are full records in order of `rev`.
 
+mod deliveries;
 #[cfg(test)]
 mod measure;
 mod memory;
@@ -30,9 +31,11 @@ use bytes::Bytes;
 
 use crate::settings::{HandOuts, Setting, SettingChange};
 use crate::task::{
-    Change, Digest, Filter, Json, KeyEntry, Links, LogLine, Name, Status, Task, TaskId, TaskView, Timestamp, Transition,
+    Change, Delivery, DeliveryId, DeliveryStep, Digest, Filter, Json, KeyEntry, Links, LogLine, Name, Status, Task,
+    TaskId, TaskView, Timestamp, Transition,
 };
 
+pub use deliveries::{DeliveryPage, DeliveryQuery, OwedDelivery};
 pub use memory::in_memory;
 pub use openings::{Opening, Openings};
 pub use sqlite::{Findings, SqliteOptions, SqliteStore, accept, backup, check, restore};
@@ -50,13 +53,24 @@ pub struct Commit {
     pub hand_outs: Vec<HandOuts>,
     /// What is kept beside the records.
     pub asides: Vec<Aside>,
+    /// What became of deliveries. What is newly owed follows from the changes.
+    pub deliveries: Vec<DeliveryStep>,
 }
 
 impl Commit {
     /// Whether there is nothing to write down.
     pub fn is_empty(&self) -> bool {
         // Hand-outs are changes too.
-        self.changes.is_empty() && self.settings.is_empty() && self.keys.is_empty() && self.asides.is_empty()
+        self.changes.is_empty()
+            && self.settings.is_empty()
+            && self.keys.is_empty()
+            && self.asides.is_empty()
+            && self.deliveries.is_empty()
+    }
+
+    /// What callbacks are owed of the changes, each with the record that it tells of.
+    pub fn owed(&self) -> impl Iterator<Item = (Delivery, &Bytes)> {
+        self.changes.iter().flat_map(|Entry { change, record }| change.deliveries().map(move |it| (it, record)))
     }
 
     /// The first change that does not follow the one before, and the number that would have. `first` is the one after the
@@ -125,6 +139,9 @@ pub struct Recovered {
     /// Final tasks that these need: those that a waiting one depends on; and of each workflow that is not final, or has a task
     /// that is not, itself and its tasks. As far as they are still there.
     pub relatives: Vec<Task>,
+    /// What callbacks are owed, oldest first, and how many deliveries were given up.
+    pub deliveries: Vec<Delivery>,
+    pub deliveries_failed: u64,
     /// How many tasks there are of each status, final ones too.
     pub counts: BTreeMap<Status, u64>,
     /// What is missing or damaged, in words, where something is: then the store takes no writes, and what stands above is
@@ -170,6 +187,9 @@ pub trait Store: Send {
     /// Forgets what was handed out at this count or before, at most `rows_max` commits of it, and knows from now on that the
     /// count has come so far. Says how much went.
     fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError>;
+
+    /// Forgets deliveries that were given up and last tried before this, at most `rows_max`. Says how many.
+    fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError>;
 
     /// Whether the store is still what it was when it was opened: its files under their names, and nothing found damaged
     /// since. Cheap; to be asked about once a second.
@@ -237,6 +257,12 @@ pub trait Reader: Send + Sync {
 
     /// What these tasks depend on, in the same order: [`Links`] as text, where they have some.
     fn links(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Json>>, StoreError>;
+
+    /// A delivery that is owed or was given up, with the record that it tells of.
+    fn delivery(&self, id: DeliveryId) -> Result<Option<OwedDelivery>, StoreError>;
+
+    /// A page of deliveries, the newest first.
+    fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError>;
 
     /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;

@@ -38,8 +38,8 @@
 use std::time::Duration;
 
 use super::{
-    HeldUntil, NewGather, NewTask, NewUnique, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure, OnHeld,
-    RetryPolicy, TaskId, Timestamp,
+    HeldUntil, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure,
+    OnHeld, RetryPolicy, TaskId, Timestamp,
 };
 
 /// Milliseconds of a time that may be longer than any that is allowed; then it is refused as too long.
@@ -143,6 +143,12 @@ impl NewTask {
         NewTask { gather: Some(Box::new(gather)), ..self }
     }
 
+    /// One URL more that is told how it ended; [`NewCallback::on`] is told of what is named.
+    pub fn callback(mut self, callback: impl Into<NewCallback>) -> NewTask {
+        self.callbacks.push(callback.into());
+        self
+    }
+
     /// How others of the same call name it, as `@reference`.
     pub fn reference(self, reference: impl Into<String>) -> NewTask {
         NewTask { reference: Some(reference.into()), ..self }
@@ -230,6 +236,12 @@ impl NewWorkflow {
     /// One label more.
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> NewWorkflow {
         self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// One URL more that is told how the workflow ended, as with [`NewTask::callback`].
+    pub fn callback(mut self, callback: impl Into<NewCallback>) -> NewWorkflow {
+        self.callbacks.push(callback.into());
         self
     }
 

@@ -11,8 +11,10 @@
 
 mod bounds;
 mod builder;
+mod callback;
 mod canonical;
 mod change;
+mod delivery;
 mod failure;
 mod filter;
 mod gather;
@@ -42,7 +44,9 @@ mod workflow;
 
 pub use bounds::OverBound;
 pub(crate) use bounds::{optional_list, optional_map, or_default, saturated};
+pub use callback::{CALLBACK_URL_BYTES_MAX, CALLBACKS_MAX, Callback, Callbacks, Events, NewCallback};
 pub use change::{Change, ChangeKind, Transition};
+pub use delivery::{Delivery, DeliveryId, DeliveryState, DeliveryStatus, DeliveryStep};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
 pub use gather::{GATHERED_MAX, Gather, NewGather, OpenList, item_of};

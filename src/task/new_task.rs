@@ -7,8 +7,11 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounds::{optional_map, saturated};
+use super::callback::callbacks;
 use super::ties::OnDependencyFailure;
-use super::{Json, JsonError, Name, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp, room};
+use super::{
+    Json, JsonError, Name, NewCallback, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp, room,
+};
 
 /// The longest title, in characters.
 pub const TITLE_CHARS_MAX: usize = 256;
@@ -126,6 +129,9 @@ pub struct NewTask {
     /// What becomes of it where one of these fails or is cancelled. Only with `depends_on`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_dependency_failure: Option<OnDependencyFailure>,
+    /// URLs that are told of its transitions, up to 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "callbacks")]
+    pub callbacks: Vec<NewCallback>,
     /// How much it counts in the progress of its workflow, 1–1,000,000; default 1. Only there.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub weight: Option<u32>,
@@ -315,6 +321,7 @@ impl NewTask {
         }
         self.check_by("deadline_at", self.deadline_at, "deadline_ms", self.deadline_ms)?;
         self.check_by("start_by_at", self.start_by_at, "start_by_ms", self.start_by_ms)?;
+        self.check_callbacks()?;
         self.unique.as_ref().map_or(Ok(()), |unique| unique.check(self))?;
         self.gather.as_ref().map_or(Ok(()), |gather| gather.check(self))
     }

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::new_task::CANCEL_GRACE_MS;
 use super::{
-    Failure, Gather, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId, TaskView, Ties,
-    Timestamp, Unique, Workflow,
+    Callbacks, Failure, Gather, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId,
+    TaskView, Ties, Timestamp, Unique, Workflow,
 };
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
@@ -61,13 +63,15 @@ pub struct Detail {
     pub deadline: Option<By>,
     /// By when it must have been handed out for the first time.
     pub start_by: Option<By>,
-    pub silence_ms: Option<u64>,
+    pub silence_ms: Option<NonZeroU64>,
     pub cancel_grace_ms: Option<u64>,
     pub concurrency_key: Option<Name>,
     pub parent_id: Option<TaskId>,
     pub unique: Option<Box<Unique>>,
     pub gather: Option<Box<Gather>>,
     pub ties: Option<Box<Ties>>,
+    /// Each record of a task has the same.
+    pub callbacks: Option<Arc<Callbacks>>,
     /// The schedule that made it.
     pub schedule: Option<Name>,
     /// The due time that it was made for; none where its schedule was run by hand.
@@ -191,7 +195,7 @@ impl Task {
 
     /// How long an attempt may report nothing, where that is bounded.
     pub fn silence_ms(&self) -> Option<u64> {
-        self.detail()?.silence_ms
+        self.detail()?.silence_ms.map(NonZeroU64::get)
     }
 
     /// How long its worker may take to stop once it was asked to.
@@ -207,6 +211,11 @@ impl Task {
     /// What it is the only one of, where it is.
     pub fn unique(&self) -> Option<&Unique> {
         self.detail()?.unique.as_deref()
+    }
+
+    /// What is told of its transitions, where something is.
+    pub fn callbacks(&self) -> Option<&Callbacks> {
+        self.detail()?.callbacks.as_deref()
     }
 
     /// What ties it to others, where something does.
@@ -311,6 +320,7 @@ impl Task {
             object.some("takes_results", ties.takes_results.then_some(true));
             object.some("workflow", ties.workflow);
         }
+        object.some("callbacks", self.callbacks());
         object.some("schedule", self.schedule());
         object.some("due_at", detail.and_then(|d| d.due_at));
         match run.and_then(|r| r.outcome.as_ref()) {
@@ -380,13 +390,14 @@ impl From<TaskView> for Task {
             retry: view.retry,
             deadline: view.deadline_at.map(|at| By { at, ms: view.deadline_ms }),
             start_by: view.start_by_at.map(|at| By { at, ms: view.start_by_ms }),
-            silence_ms: view.silence_ms,
+            silence_ms: view.silence_ms.and_then(NonZeroU64::new),
             cancel_grace_ms: view.cancel_grace_ms,
             concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
             unique: view.unique.map(Box::new),
             gather: view.gathered.map(|gathered| Box::new(Gather { gathered, open: view.gather })),
             ties: (ties != Ties::default()).then(|| Box::new(ties)),
+            callbacks: view.callbacks,
             schedule: view.schedule,
             due_at: view.due_at,
         };
@@ -482,7 +493,7 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Held, HeldUntil, OnFailure, OpenList};
+    use crate::task::{Held, HeldUntil, NewCallback, OnFailure, OpenList};
 
     fn full() -> Task {
         let mut random = fastrand::Rng::with_seed(3);
@@ -514,7 +525,7 @@ mod tests {
                 retry: Some(RetryPolicy::delays_ms([1, 2])),
                 deadline: Some(By { at: now, ms: None }),
                 start_by: Some(By { at: now, ms: Some(5) }),
-                silence_ms: Some(3_000),
+                silence_ms: NonZeroU64::new(3_000),
                 cancel_grace_ms: Some(4_000),
                 concurrency_key: Some(Name::new("k \"1\"")),
                 parent_id: Some(ids.next(now, &mut random)),
@@ -538,6 +549,7 @@ mod tests {
                     weight: 5,
                     workflow: Some(Workflow { on_failure: OnFailure::Finish }),
                 })),
+                callbacks: Callbacks::of(&[NewCallback::on("https://app.example/\"?a", ["created", "failed"])]),
                 schedule: Some(Name::new("nightly")),
                 due_at: Some(now),
             })),
@@ -592,6 +604,8 @@ mod tests {
     fn a_waiting_record_stays_small() {
         // With the two counts of its `Arc` that is 160, a size the allocator has; the next is 192.
         assert!(size_of::<Task>() <= 144, "{}", size_of::<Task>());
+        // The same of what some have beside it; the next is 384.
+        assert!(size_of::<Detail>() <= 320, "{}", size_of::<Detail>());
     }
 
     #[test]

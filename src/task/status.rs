@@ -141,6 +141,11 @@ impl Event {
         }
     }
 
+    /// The event with this discriminant, as stored.
+    pub fn from_code(code: u8) -> Option<Event> {
+        Event::ALL.get(code as usize).copied()
+    }
+
     /// The event that [`as_str`](Self::as_str) names, if any.
     pub fn parse(name: &str) -> Option<Event> {
         Event::ALL.into_iter().find(|event| event.as_str() == name)

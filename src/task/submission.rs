@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
 use super::{
-    Invalid, Name, NewTask, NewWorkflow, OpenList, Placeholder, Task, TaskId, Unique, has_placeholders, placeholders,
+    Invalid, Name, NewCallback, NewTask, NewWorkflow, OpenList, Placeholder, Task, TaskId, Unique, has_placeholders,
+    placeholders,
 };
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
@@ -234,6 +235,18 @@ impl Submission {
     /// The new tasks.
     pub fn tasks(&self) -> &[NewTask] {
         &self.tasks
+    }
+
+    /// Whether some have callbacks.
+    pub fn has_callbacks(&self) -> bool {
+        self.tasks.iter().any(|new| !new.callbacks.is_empty())
+    }
+
+    /// Looks at each callback; what is found wrong is said with its place.
+    pub fn each_callback(&self, mut look: impl FnMut(&NewCallback) -> Result<(), Invalid>) -> Result<(), Invalid> {
+        self.tasks.iter().enumerate().try_for_each(|(place, new)| {
+            new.each_callback(&mut look).map_err(|invalid| self.paths.within(place, invalid))
+        })
     }
 
     /// Who adds them, where a running attempt does.

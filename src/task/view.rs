@@ -1,12 +1,13 @@
 //! A task as it stands on the wire: flat, complete, and owned by whoever read it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, RetryPolicy, Status, TaskId, Timestamp,
-    Unique, WaitsFor, Workflow,
+    Callbacks, Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, RetryPolicy, Status, TaskId,
+    Timestamp, Unique, WaitsFor, Workflow,
 };
 
 /// A task as clients read it. Fields that are not set are absent, not null.
@@ -97,6 +98,9 @@ pub struct TaskView {
     /// Which these are. Only where one task is asked for by its id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,
+    /// URLs that are told of its transitions, with the events that each is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callbacks: Option<Arc<Callbacks>>,
     /// The schedule that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Name>,

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bounds::{optional_map, saturated};
+use super::callback::callbacks;
 use super::new_task::{LABELS_MAX, LABELS_UNIT, range};
 use super::submission::{Names, NewTies, NewWork, check_name, check_policy};
 use super::ties::{OnDependencyFailure, OnFailure, TIES_MAX};
-use super::{Dependency, Invalid, Json, Name, NewTask, Timestamp, room};
+use super::{Dependency, Invalid, Json, Name, NewCallback, NewTask, Timestamp, room};
 
 /// How deep workflows may stand within workflows.
 const DEPTH_MAX: usize = 8;
@@ -53,6 +54,9 @@ pub struct NewWorkflow {
     pub start_by_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub start_by_ms: Option<u64>,
+    /// URLs that are told of the workflow's own transitions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "callbacks")]
+    pub callbacks: Vec<NewCallback>,
     /// None of its tasks runs before these are final: ids of tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "room::dependencies")]
     pub depends_on: Vec<String>,
@@ -135,6 +139,7 @@ impl NewWorkflow {
             deadline_ms: self.deadline_ms,
             start_by_at: self.start_by_at,
             start_by_ms: self.start_by_ms,
+            callbacks: std::mem::take(&mut self.callbacks),
             depends_on: std::mem::take(&mut self.depends_on),
             on_dependency_failure: self.on_dependency_failure,
             ..NewTask::default()

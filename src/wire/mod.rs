@@ -3,12 +3,14 @@
 //! Shapes that readers of other versions meet are open (a reader ignores what it does not know); shapes that people send
 //! us are closed (`deny_unknown_fields`), so that a typo is told and not swallowed.
 
+mod callbacks;
 mod live;
 mod problem;
 mod rest;
 mod schedules;
 mod worker;
 
+pub use callbacks::{CallbackList, CallbackView};
 pub use live::{
     CloseCode, HelloLimits, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, bye_line,
     gone_line, open_task_line, stats_line,

@@ -82,6 +82,7 @@ codes! {
     WorkflowNotFound "workflow_not_found" 404 "There is no such workflow",
     QueueNotFound "queue_not_found" 404 "There is no such queue",
     ScheduleNotFound "schedule_not_found" 404 "There is no such schedule",
+    CallbackNotFound "callback_not_found" 404 "There is no such callback",
     TaskNotFinished "task_not_finished" 409 "The task is not finished",
     TaskFinished "task_finished" 409 "The task is finished",
     TaskRunning "task_running" 409 "The task is running",

@@ -118,6 +118,10 @@ impl Store for Kept {
     fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
         self.0.lock().forget_hand_outs(until, mono, rows_max)
     }
+
+    fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.lock().forget_deliveries(tried_before, rows_max)
+    }
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.0.lock().shrink()
     }

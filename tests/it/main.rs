@@ -3,6 +3,7 @@
 mod bad_input;
 mod browser;
 mod bulk;
+mod callbacks;
 mod cancel;
 mod client;
 mod command_line;

@@ -30,6 +30,7 @@ pub(super) fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Byte
         keys: std::mem::take(&mut batch.keys),
         hand_outs: std::mem::take(&mut batch.hand_outs),
         asides,
+        deliveries: Vec::new(),
     };
     let mut buffer = Vec::with_capacity((changes.len() * 640).min(EVENT_BUFFER_BYTES + 8_192));
     let mut waiting: Vec<(Change, Range<usize>, Range<usize>)> = Vec::new();

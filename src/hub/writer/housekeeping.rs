@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{KEEP_TICKS_EVERY, Writer};
+use crate::hub::couriers::FAILED_KEPT;
 use crate::store::{Aside, Store, StoreError};
 
 /// The view may be this many tasks, or bytes of what was committed, behind before settling is done under load too. Much of
@@ -51,10 +52,13 @@ impl Writer {
             let now = self.now();
             let before = self.shared.clock.ago(self.shared.options.tombstones);
             let handed_out_until = now.mono as i64 - self.engine.longest_rate_ms() as i64;
+            let (shared, tried_before) = (self.shared.clone(), self.shared.clock.ago(FAILED_KEPT));
             self.sweep_at = self.chore(SWEEP_EVERY, |store| {
                 let swept = store.sweep(now.at, before, SWEEP_STEP)?;
+                let given_up = store.forget_deliveries(tried_before, SWEEP_STEP)?;
+                shared.callbacks.forgot(given_up);
                 let forgotten = store.forget_hand_outs(handed_out_until, now.mono, SWEEP_STEP)?;
-                Ok(swept.max(forgotten) >= SWEEP_STEP)
+                Ok(swept.max(forgotten).max(given_up) >= SWEEP_STEP)
             });
         }
         if Instant::now() >= self.shrink_at {

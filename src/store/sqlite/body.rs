@@ -14,6 +14,7 @@
 //! progress = 4, task_id, rev, json
 //! logs     = 5, task_id, count, (seq, at, attempt, level: u8, message)*
 //! setting  = 6, kind: u8, flags: u8, name, rev, record
+//! delivery = 9, id: 16, state as JSON (empty: it has arrived)
 //! hand-outs = 7, by: u8, rev, at, queue, name (empty for none), count
 //! ```
 //!
@@ -39,7 +40,9 @@ use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 
 use crate::settings::{HandOuts, RateBy, SettingChange, SettingId, SettingKind};
 use crate::store::{Aside, Commit, Entry, KeyEntry, SettingEntry};
-use crate::task::{ChangeKind, Json, Level, LogLine, Name, TaskId, Timestamp, Transition};
+use crate::task::{
+    ChangeKind, DeliveryId, DeliveryStep, Json, Level, LogLine, Name, TaskId, Timestamp, Transition, read_strictly,
+};
 
 pub(super) use self::damage::Damage;
 
@@ -73,6 +76,7 @@ mod tag {
     pub const HAND_OUTS: u8 = 7;
     /// With the places of tasks that were there already.
     pub const KEY_EXISTING: u8 = 8;
+    pub const DELIVERY: u8 = 9;
 }
 
 mod flag {
@@ -132,6 +136,10 @@ impl Encoder {
         for aside in &commit.asides {
             start = self.next_row(start);
             self.aside(aside);
+        }
+        for step in &commit.deliveries {
+            start = self.next_row(start);
+            self.delivery(step);
         }
         self.finish_row(start);
     }
@@ -252,6 +260,14 @@ impl Encoder {
         number(out, u64::from(*count));
     }
 
+    fn delivery(&mut self, DeliveryStep { id, state }: &DeliveryStep) {
+        let out = &mut self.bytes;
+        out.push(tag::DELIVERY);
+        out.extend_from_slice(id.as_bytes());
+        let state = state.as_ref().map(|state| serde_json::to_vec(state).expect(FITS));
+        bytes(out, &state.unwrap_or_default());
+    }
+
     fn aside(&mut self, aside: &Aside) {
         let out = &mut self.bytes;
         match aside {
@@ -362,6 +378,7 @@ pub(super) enum Item {
     Key(KeyEntry),
     HandOuts(HandOuts),
     Aside(Aside),
+    Delivery(DeliveryStep),
 }
 
 /// A change to a setting as it is written down.
@@ -453,6 +470,7 @@ impl Cursor {
                 let lines = (0..self.number()?).map(|_| self.log_line()).collect::<Result<Arc<[_]>, _>>()?;
                 Item::Aside(Aside::Logs { task_id, lines })
             }
+            tag::DELIVERY => Item::Delivery(self.delivery()?),
             unknown => return Err(Damage::Tag(unknown)),
         })
     }
@@ -496,6 +514,12 @@ impl Cursor {
         let name = Some(name).filter(|name| !name.as_str().is_empty());
         let count = u32::try_from(self.number()?).map_err(|_| Damage::Number)?;
         Ok(HandOuts { rev, at, queue, by, name, count })
+    }
+
+    fn delivery(&mut self) -> Result<DeliveryStep, Damage> {
+        let (id, state) = (DeliveryId::from_bytes(self.array()?), self.slice()?);
+        let state = (!state.is_empty()).then(|| read_strictly(&state)).transpose().map_err(|_| Damage::Text)?;
+        Ok(DeliveryStep { id, state })
     }
 
     fn name(&mut self) -> Result<Name, Damage> {

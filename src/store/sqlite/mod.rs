@@ -29,6 +29,7 @@ mod care;
 mod checkpoint;
 #[cfg(test)]
 mod damage_tests;
+mod deliveries;
 mod failure;
 mod fresh;
 mod hand_outs;
@@ -76,11 +77,11 @@ use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, StagedSetting, Staging};
 use self::view::View;
 use super::{
-    Aside, Commit, Count, Digest, Entry, KeyEntry, Opening, Openings, Reader, Recovered, SettingEntry, Store,
-    StoreError,
+    Aside, Commit, Count, Digest, Entry, KeyEntry, Opening, Openings, OwedDelivery, Reader, Recovered, SettingEntry,
+    Store, StoreError,
 };
 use crate::settings::HandOuts;
-use crate::task::{ChangeKind, Json, Links, Task, TaskId, Timestamp};
+use crate::task::{ChangeKind, Delivery, Json, Links, Task, TaskId, Timestamp, Transition, read_strictly};
 
 /// The name of the database in its folder.
 const FILE_NAME: &str = "taskhub.db";
@@ -356,9 +357,18 @@ impl SqliteStore {
                 staging.aside(row, &Aside::Logs { task_id, lines: new });
             }
             Item::Aside(aside) => staging.aside(row, &aside),
+            Item::Delivery(step) => staging.delivery(row, step),
             Item::Change(change) => {
                 self.remember(change.rev, change.task_id);
                 let ChangeItem { task_id, rev, at, gone, record, line, payload, is_item, result, links } = change;
+                let mut task = Task::parse(&record).map_err(|error| damaged("read the log", error))?;
+                // Also where the task was settled: what it is owed waits for the rest of the row.
+                if !gone && task.callbacks().is_some() {
+                    let line: Transition = read_strictly(&line).map_err(|error| damaged("read the log", error))?;
+                    Delivery::of(&task, line.event, at).for_each(|delivery| {
+                        staging.owe(row, OwedDelivery { delivery, record: record.clone() });
+                    });
+                }
                 let in_view = match staging.get(task_id).and_then(|staged| staged.record.as_ref()) {
                     Some(record) => record.in_view,
                     None => match self.view_rev(task_id)? {
@@ -367,7 +377,6 @@ impl SqliteStore {
                         settled => settled.is_some(),
                     },
                 };
-                let mut task = Task::parse(&record).map_err(|error| damaged("read the log", error))?;
                 let staged = staging.get(task_id).and_then(|staged| staged.links.as_ref());
                 attach(&mut task, links.as_ref().or(staged)).map_err(|error| damaged("read the log", error))?;
                 let item = task.gathered().filter(|_| is_item).map(|gathered| gathered.saturating_sub(1));
@@ -455,6 +464,9 @@ impl Store for SqliteStore {
             let (links, item) = (change.links().map(Links::to_json), change.item());
             staging.change(first_row, NewRecord { record, line, payload, item, result, links });
         }
+        for (delivery, record) in commit.owed() {
+            staging.owe(first_row, OwedDelivery { delivery, record: record.clone() });
+        }
         for SettingEntry { change, record } in &commit.settings {
             let record = change.next.is_some().then(|| record.clone());
             staging.setting(first_row, change.id.clone(), StagedSetting { rev: change.rev, record });
@@ -468,6 +480,9 @@ impl Store for SqliteStore {
         }
         for aside in &commit.asides {
             staging.aside(first_row, aside);
+        }
+        for step in &commit.deliveries {
+            staging.delivery(first_row, step.clone());
         }
         drop(staging);
         self.next_row += count;
@@ -505,6 +520,9 @@ impl Store for SqliteStore {
         }
         for hand_outs in &batch.hand_outs {
             view.hand_outs(hand_outs)?;
+        }
+        for (id, delivery) in &batch.deliveries {
+            view.delivery(id, delivery)?;
         }
         drop(view);
         tx.prepare_cached("DELETE FROM log WHERE row < ?1")
@@ -608,6 +626,10 @@ impl Store for SqliteStore {
 
     fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
         self.sweep_hand_outs(until, mono, rows_max)
+    }
+
+    fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        self.sweep_deliveries(tried_before, rows_max)
     }
 
     fn look(&mut self) -> Result<(), StoreError> {

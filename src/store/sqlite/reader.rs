@@ -19,9 +19,12 @@ use super::staging::{StagedRecord, Staging};
 use super::view::Part;
 use super::{id_of, integer, json_of};
 use crate::store::{
-    Beyond, ChangedSince, ChangedTask, EndedAt, HandOut, LogRange, Page, Query, Reader, StoreError, Stored,
+    Beyond, ChangedSince, ChangedTask, DeliveryPage, DeliveryQuery, EndedAt, HandOut, LogRange, OwedDelivery, Page,
+    Query, Reader, StoreError, Stored,
 };
-use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Name, TaskId, Timestamp, Transition, read_strictly};
+use crate::task::{
+    DeliveryId, Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Name, TaskId, Timestamp, Transition, read_strictly,
+};
 
 /// What the writer and the readers share.
 pub(super) struct Shared {
@@ -356,6 +359,14 @@ impl Reader for Shared {
         Ok(found)
     }
 
+    fn delivery(&self, id: DeliveryId) -> Result<Option<OwedDelivery>, StoreError> {
+        self.find_delivery(id)
+    }
+
+    fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.find_deliveries(query)
+    }
+
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError> {
         const STEP: &str = "read records";
         let mut found = vec![None; task_ids.len()];
@@ -453,6 +464,6 @@ fn changed_of(row: &Row<'_>) -> rusqlite::Result<ChangedTask> {
     Ok(ChangedTask { rev: rev as u64, task_id: id_of(row, 1)?, record: bytes_of(row, 2)?, gone: row.get(3)? })
 }
 
-fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
+pub(super) fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
     Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
 }

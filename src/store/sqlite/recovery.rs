@@ -33,6 +33,8 @@ impl SqliteStore {
             settings: self.read_settings()?,
             unfinished,
             relatives,
+            deliveries: self.read_pending()?,
+            deliveries_failed: self.count_failed()?,
             counts,
             damage: None,
         })
@@ -146,6 +148,9 @@ impl SqliteStore {
             settings: settings.into_values().collect(),
             unfinished,
             relatives: Vec::new(),
+            // None of what is owed is told: that it was could not be written down.
+            deliveries: Vec::new(),
+            deliveries_failed: 0,
             counts,
             damage: Some(damage),
         }

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING, CALLBACKS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -138,6 +138,27 @@ CREATE INDEX tasks_finished ON tasks (queue, finished_at, task_id, bytes) WHERE 
 ///   lowest first.
 const EXISTING: &str = "
 ALTER TABLE keys ADD COLUMN existing BLOB;
+";
+
+/// * `callbacks`: deliveries that are owed or were given up. `place` is that of the callback among its task's, `event` and `status`
+///   are an [`Event`](crate::task::Event) and a [`DeliveryStatus`](crate::task::DeliveryStatus), `record` is the one that
+///   the transition made, and `state` a [`DeliveryState`](crate::task::DeliveryState) as JSON. They stay when their task
+///   goes. Ids grow, but for those of one millisecond.
+const CALLBACKS: &str = "
+CREATE TABLE callbacks (
+    callback_id BLOB PRIMARY KEY,
+    task_id BLOB NOT NULL,
+    place INTEGER NOT NULL,
+    url TEXT NOT NULL,
+    rev INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    record BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX callbacks_status ON callbacks (status, callback_id);
+CREATE INDEX callbacks_task ON callbacks (task_id, callback_id);
 ";
 
 /// The version this hub writes.

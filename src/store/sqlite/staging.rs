@@ -14,8 +14,10 @@ use bytes::Bytes;
 
 use super::items::Items;
 use crate::settings::{HandOuts, SettingId};
-use crate::store::{Aside, Digest, KeyEntry};
-use crate::task::{IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp};
+use crate::store::{Aside, Digest, KeyEntry, OwedDelivery};
+use crate::task::{
+    Delivery, DeliveryId, DeliveryState, DeliveryStep, IdHasher, Json, LogLine, NewestLines, Task, TaskId, Timestamp,
+};
 
 /// A batch takes no further task once it has so many bytes beside the records: a disk writes them in some milliseconds.
 const BATCH_BYTES: usize = 4 << 20;
@@ -40,6 +42,9 @@ pub(super) struct Staging {
     setting_order: VecDeque<(i64, SettingId)>,
     /// What was handed out under rates, and in which rows that is.
     hand_outs: VecDeque<(i64, HandOuts)>,
+    /// The newest of each delivery, and in which rows they are: as with keys.
+    deliveries: HashMap<DeliveryId, StagedDelivery>,
+    delivery_order: VecDeque<(i64, DeliveryId)>,
     /// The rows that are in the log, with the bytes that each stands for.
     rows: VecDeque<(i64, usize)>,
     bytes: usize,
@@ -106,16 +111,34 @@ pub(super) struct StagedSetting {
     pub record: Option<Bytes>,
 }
 
+/// A delivery that the view knows not yet, or otherwise.
+pub(super) struct StagedDelivery {
+    /// What it is, where the view knows nothing of it.
+    pub owed: Option<Box<OwedDelivery>>,
+    /// `None`: it has arrived.
+    pub state: Option<DeliveryState>,
+}
+
+impl StagedDelivery {
+    /// All of it, as it is now, where nothing of it is in the view, and it has not arrived.
+    pub fn whole(&self) -> Option<Delivery> {
+        let state = self.state.clone()?;
+        Some(Delivery { state, ..self.owed.as_ref()?.delivery.clone() })
+    }
+}
+
 /// What is settled in one transaction.
 pub(super) struct SettleBatch<'a> {
     pub tasks: Vec<&'a Staged>,
     pub keys: Vec<&'a KeyEntry>,
     pub settings: Vec<(&'a SettingId, &'a StagedSetting)>,
     pub hand_outs: Vec<&'a HandOuts>,
+    pub deliveries: Vec<(&'a DeliveryId, &'a StagedDelivery)>,
     /// Rows of the log below this hold nothing any more, once the batch is settled.
     pub rows_below: i64,
     keys_len: usize,
     settings_len: usize,
+    deliveries_len: usize,
 }
 
 /// How much of the staging a [`SettleBatch`] was, once it is in the view.
@@ -124,6 +147,7 @@ pub(super) struct SettledBatch {
     keys: usize,
     settings: usize,
     hand_outs: usize,
+    deliveries: usize,
     rows_below: i64,
 }
 
@@ -199,6 +223,28 @@ impl Staging {
         self.hand_outs.push_back((row, hand_outs));
     }
 
+    /// A callback is owed something.
+    pub fn owe(&mut self, row: i64, owed: OwedDelivery) {
+        let (id, state) = (owed.delivery.id, Some(owed.delivery.state.clone()));
+        self.delivery_order.push_back((row, id));
+        self.deliveries.insert(id, StagedDelivery { owed: Some(Box::new(owed)), state });
+    }
+
+    /// Something became of a delivery.
+    pub fn delivery(&mut self, row: i64, DeliveryStep { id, state }: DeliveryStep) {
+        self.delivery_order.push_back((row, id));
+        self.deliveries.entry(id).or_insert(StagedDelivery { owed: None, state: None }).state = state;
+    }
+
+    pub fn get_delivery(&self, id: DeliveryId) -> Option<&StagedDelivery> {
+        self.deliveries.get(&id)
+    }
+
+    /// What waits of deliveries, in no order.
+    pub fn deliveries(&self) -> impl Iterator<Item = (&DeliveryId, &StagedDelivery)> {
+        self.deliveries.iter()
+    }
+
     /// What waits of settings, in no order.
     pub fn settings(&self) -> impl Iterator<Item = (&SettingId, &StagedSetting)> {
         self.settings.iter()
@@ -254,7 +300,10 @@ impl Staging {
         let settings = self.setting_order.iter().take(settings_len);
         let settings = settings.filter_map(|(_, id)| self.settings.get_key_value(id)).collect();
         let hand_outs = self.hand_outs.iter().take_while(|(row, _)| *row < rows_below).map(|(_, it)| it).collect();
-        SettleBatch { tasks, keys, settings, hand_outs, rows_below, keys_len, settings_len }
+        let deliveries_len = self.delivery_order.iter().take_while(|(row, _)| *row < rows_below).count();
+        let deliveries = self.delivery_order.iter().take(deliveries_len);
+        let deliveries = deliveries.filter_map(|(_, id)| self.deliveries.get_key_value(id)).collect();
+        SettleBatch { tasks, keys, settings, hand_outs, deliveries, rows_below, keys_len, settings_len, deliveries_len }
     }
 
     /// The batch is in the view.
@@ -270,6 +319,9 @@ impl Staging {
             self.settings.remove(&id);
         }
         self.hand_outs.drain(..batch.hand_outs);
+        for (_, id) in self.delivery_order.drain(..batch.deliveries) {
+            self.deliveries.remove(&id);
+        }
         while let Some((row, bytes)) = self.rows.front().copied()
             && row < batch.rows_below
         {
@@ -291,6 +343,7 @@ impl SettleBatch<'_> {
             keys: self.keys_len,
             settings: self.settings_len,
             hand_outs: self.hand_outs.len(),
+            deliveries: self.deliveries_len,
             rows_below: self.rows_below,
         }
     }

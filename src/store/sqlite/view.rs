@@ -4,10 +4,10 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::failure::ErrorContext as _;
 use super::items;
-use super::staging::{Staged, StagedRecord, StagedSetting};
+use super::staging::{Staged, StagedDelivery, StagedRecord, StagedSetting};
 use crate::settings::{HandOuts, SettingId};
-use crate::store::{KeyEntry, StoreError};
-use crate::task::{Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Task};
+use crate::store::{KeyEntry, OwedDelivery, StoreError};
+use crate::task::{Delivery, DeliveryId, Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Task};
 
 /// The most bytes of history kept of one task: some two thousand transitions. The oldest go. A task is handed out a
 /// thousand times at most, but every crash and every restart of the hub leaves a line too, and the history is written
@@ -53,6 +53,9 @@ pub(super) struct View<'c> {
     setting: CachedStatement<'c>,
     delete_setting: CachedStatement<'c>,
     hand_outs: CachedStatement<'c>,
+    owe: CachedStatement<'c>,
+    delivery: CachedStatement<'c>,
+    delivered: CachedStatement<'c>,
     ids: Vec<u8>,
 }
 
@@ -94,6 +97,9 @@ impl<'c> View<'c> {
             setting: prepare("INSERT OR REPLACE INTO settings VALUES (?1, ?2, ?3, ?4)")?,
             delete_setting: prepare("DELETE FROM settings WHERE kind = ?1 AND name = ?2")?,
             hand_outs: prepare("INSERT OR REPLACE INTO hand_outs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
+            owe: prepare("INSERT OR REPLACE INTO callbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?,
+            delivery: prepare("UPDATE callbacks SET status = ?2, state = ?3 WHERE callback_id = ?1")?,
+            delivered: prepare("DELETE FROM callbacks WHERE callback_id = ?1")?,
             ids: Vec::new(),
         })
     }
@@ -267,6 +273,27 @@ impl<'c> View<'c> {
     pub fn hand_outs(&mut self, HandOuts { rev, at, queue, by, name, count }: &HandOuts) -> Result<(), StoreError> {
         let name = name.as_ref().map(|name| name.as_str());
         self.hand_outs.execute(params![*rev as i64, at, queue.as_str(), *by as u8, name, count]).context(STEP)?;
+        Ok(())
+    }
+
+    /// Writes down how a delivery stands.
+    pub fn delivery(&mut self, id: &DeliveryId, staged: &StagedDelivery) -> Result<(), StoreError> {
+        let id = id.as_bytes().as_slice();
+        let Some(state) = &staged.state else {
+            self.delivered.execute([id]).context(STEP)?;
+            return Ok(());
+        };
+        let (status, state) = (state.status as u8, serde_json::to_vec(state).expect("a state is plain values"));
+        match &staged.owed {
+            None => self.delivery.execute(params![id, status, state]),
+            Some(owed) => {
+                let OwedDelivery { delivery: Delivery { task_id, place, url, rev, at, event, .. }, record } = &**owed;
+                let task_id = task_id.as_bytes().as_slice();
+                let (rev, at, event, record) = (*rev as i64, at.as_millis(), *event as u8, &record[..]);
+                self.owe.execute(params![id, task_id, place, url, rev, at, event, status, state, record])
+            }
+        }
+        .context(STEP)?;
         Ok(())
     }
 
