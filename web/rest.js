@@ -119,6 +119,16 @@ export class Rest {
     return this.call('POST', `queues/${encodeURIComponent(name)}/purge`);
   }
 
+  /** One page of callbacks that are owed or were given up: `{callbacks, next_cursor}`. `query`: `status` (`pending`, `failed`), `task_id`, `limit`, `cursor`. */
+  callbacks(query = {}) {
+    return this.call('GET', 'callbacks', { query });
+  }
+
+  /** Has a callback tried at once, also one that was given up. */
+  retryCallback(callback_id) {
+    return this.call('POST', `callbacks/${encodeURIComponent(callback_id)}/retry`);
+  }
+
   /** One page of schedules by name: `{schedules, next_cursor}`. `query`: `limit` (≤ 1,000), `cursor`. */
   schedules(query = {}) {
     return this.call('GET', 'schedules', { query });

@@ -11,8 +11,8 @@ use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
 use super::{Bars, Endings, HubArgs};
 use crate::client::{Client, LiveEvent, Subscribe, TaskEvent};
 use crate::task::{
-    FilterSpec, HeldUntil, Json, NewGather, NewTask, NewUnique, OnConflict, OnDependencyFailure, OnHeld, RetryPolicy,
-    Status, TaskId, TaskView, Timestamp,
+    FilterSpec, HeldUntil, Json, NewCallback, NewGather, NewTask, NewUnique, OnConflict, OnDependencyFailure, OnHeld,
+    RetryPolicy, Status, TaskId, TaskView, Timestamp,
 };
 use crate::wire::SnapshotSpec;
 
@@ -76,6 +76,12 @@ pub(super) struct SubmitArgs {
     /// What becomes of it where one of these fails or is cancelled: cancel, fail or run
     #[arg(long, value_name = "WHAT", value_parser = on_dependency_failure, requires = "depends_on")]
     on_dependency_failure: Option<OnDependencyFailure>,
+    /// A URL that is told how it ended; may be given several times
+    #[arg(long, value_name = "URL")]
+    callback: Vec<String>,
+    /// What these are told instead, such as running,failed
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',', requires = "callback")]
+    callback_events: Option<Vec<String>>,
     /// The same key and task again, within 24 hours, give the first task
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -235,6 +241,11 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 impl SubmitArgs {
+    fn callbacks(&self) -> Vec<NewCallback> {
+        let callback = |url: &String| NewCallback { url: url.clone(), events: self.callback_events.clone() };
+        self.callback.iter().map(callback).collect()
+    }
+
     fn new_task(&self) -> Result<NewTask, Failed> {
         let mut new = NewTask {
             queue: self.queue.clone(),
@@ -249,6 +260,7 @@ impl SubmitArgs {
             gather: self.gather.gather(),
             depends_on: self.depends_on.iter().map(TaskId::to_string).collect(),
             on_dependency_failure: self.on_dependency_failure,
+            callbacks: self.callbacks(),
             run_at: self.run_at,
             delay_ms: self.delay.map(millis),
             timeout_ms: self.timeout.map(millis),

@@ -458,7 +458,7 @@ async fn a_receiver_verifies_with_the_public_library_also_while_the_secret_chang
 async fn the_command_line_lists_and_retries() {
     let (hub, receiver) = (private().start().await, Receiver::start().await);
     receiver.answers([How::Status(410), How::Status(204)]);
-    completed(&hub, json!({"url": receiver.url})).await;
+    hub.command(&["submit", "t", "--callback", &receiver.url, "--callback-events", "created,failed"]);
     once(&hub, "it was given up", |list| list.iter().any(|it| it["status"] == "failed")).await;
     let listed = hub.command(&["callback", "list", "--status", "failed"]);
     assert!(listed.contains("answered 410") && listed.contains(&receiver.url), "{listed}");

@@ -7,7 +7,7 @@ import { afterWords } from '../../web/views/parts.js';
 import { ruleWords, standsWords, summaryOf as queuesSummary } from '../../web/views/queues.js';
 import { nextWords, skippedWords, summaryOf as schedulesSummary, whenWords } from '../../web/views/schedules.js';
 import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
-import { behindBy, bytes, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
+import { behindBy, bytes, callbacksWords, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
 
 test('a length of time is said in at most two units', () => {
@@ -209,4 +209,15 @@ test('a schedule says when it is due and what was passed over', () => {
   assert.equal(schedulesSummary([{ paused: true }, {}]), '2 schedules, 1 paused');
   assert.equal(schedulesSummary([{}], true), 'The first 1 schedules, by name');
   assert.equal(schedulesSummary([]), '');
+});
+
+test('callbacks are said by their hosts, with what has not arrived', () => {
+  const callbacks = [{ url: 'https://app.example/hook?a=1' }, { url: 'http://10.0.0.1:81/' }];
+  const owed = [
+    { url: callbacks[0].url, status: 'pending', last_error: 'answered 500' },
+    { url: callbacks[0].url, status: 'failed' },
+    { url: callbacks[0].url, status: 'pending' },
+  ];
+  assert.equal(callbacksWords(callbacks, []), 'app.example; 10.0.0.1:81');
+  assert.equal(callbacksWords(callbacks, owed), 'app.example: 2 on the way, answered 500: 1 given up; 10.0.0.1:81');
 });

@@ -10,7 +10,7 @@ import { atNextFrame, copyButton, h, icon, setIcon, setText } from './dom.js';
 import { logView } from './log.js';
 import { definitions, keyed } from './pairs.js';
 import { partsView } from './parts.js';
-import { bytes, complaint, count, eventWord, moment, percentage, span, standing, taken, title, waitsWords } from './words.js';
+import { bytes, callbacksWords, complaint, count, eventWord, moment, percentage, span, standing, taken, title, waitsWords } from './words.js';
 
 /** Characters of JSON put on the page. More makes the page slow and is read by nobody. */
 const JSON_CHARS_MAX = 100_000;
@@ -21,7 +21,7 @@ const SURE_MS = 4_000;
 /** What could not be fetched is asked for again after this time. */
 const AGAIN_MS = 5_000;
 
-/** Between two questions why a task still waits. */
+/** Between two questions why a task still waits, or whether its callbacks have arrived. */
 const WAITS_MS = 5_000;
 
 /** Tasks that it depends on, said one by one. */
@@ -41,6 +41,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   let waits = { rev: 0, reasons: [] };
   let asking_again;
   let depends_on = [];
+  let owed = []; // to its callbacks
   let parts; // of a workflow
 
   const badge = h('span', { class: 'badge' }, icon('pending'), h('span'));
@@ -133,6 +134,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       ['Workflow', task.workflow_id, () => link(task.workflow_id)],
       text('Called there', task.ref),
       text('When one fails', task.workflow && (task.workflow.on_failure === 'finish' ? 'the others go on' : 'what has not started is cancelled')),
+      text('Tells', task.callbacks && callbacksWords(task.callbacks, owed)),
       text('Schedule', task.schedule),
       when('Due', task.due_at),
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
@@ -145,13 +147,15 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
     if (fetching) return;
     fetching = true;
     try {
-      const [text, transitions] = await Promise.all([hub.getText(task_id), hub.history(task_id)]);
+      const told = tasks.get(task_id)?.callbacks ? hub.callbacks({ task_id }) : { callbacks: [] };
+      const [text, transitions, { callbacks }] = await Promise.all([hub.getText(task_id), hub.history(task_id), told]);
       const record = JSON.parse(text);
       const texts = members(text);
       full_rev = Math.max(rev, record.rev);
       tasks.apply(record);
       waits = { rev: record.rev, reasons: record.waits_for ?? [] };
       depends_on = record.depends_on ?? [];
+      owed = callbacks;
       setTimeline(transitions.map((each, n) => ({ ...each, before: transitions[n - 1] })));
       payload.draw(texts.get('payload') ?? 'none');
       const failure = record.error ? 'error' : !isFinal(record) && record.last_error ? 'last_error' : undefined;
@@ -167,14 +171,14 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       fetching = false;
       draw();
       clearTimeout(asking_again);
-      if (waits.reasons.length) asking_again = setTimeout(askAgain, WAITS_MS);
+      if (waits.reasons.length || owed.some(({ status }) => status === 'pending')) asking_again = setTimeout(askAgain, WAITS_MS);
     }
   }
 
-  /** Nobody says when its turn comes nearer: that is asked for, while somebody looks. */
+  /** Nobody says when its turn comes nearer, or that a callback arrived: that is asked for, while somebody looks. */
   function askAgain() {
     const task = tasks.get(task_id);
-    if (!element.isConnected || !task || isFinal(task) || waits.rev !== task.rev) return;
+    if (!element.isConnected || !task || waits.rev !== task.rev) return;
     if (document.hidden || hub.status !== 'live') asking_again = setTimeout(askAgain, WAITS_MS);
     else fetchRest(task.rev);
   }

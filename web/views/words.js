@@ -113,6 +113,16 @@ export function waitsWords(reasons, now) {
   return reasons.map((reason) => words[reason.kind]?.(reason) ?? reason.kind.replaceAll('_', ' ')).join('; then for ');
 }
 
+/** The hosts that are told of a task, and what of that has not arrived. `owed` is what `GET /callbacks` has of it. */
+export function callbacksWords(callbacks, owed) {
+  const said = (list, words) => (list.length ? `${count(list.length)} ${words}${list[0].last_error ? `, ${list[0].last_error}` : ''}` : undefined);
+  return callbacks.map(({ url }) => {
+    const of = (status) => owed.filter((each) => each.url === url && each.status === status);
+    const states = [said(of('pending'), 'on the way'), said(of('failed'), 'given up')].filter(Boolean);
+    return [new URL(url).host, ...states].join(': ');
+  }).join('; ');
+}
+
 const whatFailed = (failure) => lineThatSays(failure?.message || failure?.kind || '');
 
 /** The last line of a traceback says more than its first. */

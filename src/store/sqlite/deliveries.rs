@@ -167,3 +167,177 @@ fn delivery_of(row: &Row<'_>) -> Result<Delivery, StoreError> {
     let state = read_strictly(&state).map_err(wrong)?;
     Ok(Delivery { event, state, ..delivery })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::sqlite::SqliteOptions;
+    use crate::store::suite::World;
+    use crate::store::{Commit, Store as _};
+    use crate::task::{Callbacks, Detail, NewCallback, Status, Task, TaskId};
+
+    const LIMIT: usize = 100;
+
+    fn open(folder: &std::path::Path) -> (SqliteStore, Vec<DeliveryId>, u64) {
+        let mut store = SqliteStore::open(folder, SqliteOptions::default()).unwrap();
+        let recovered = store.recover().unwrap();
+        assert_eq!(recovered.damage, None);
+        let pending = recovered.deliveries.iter().map(|delivery| delivery.id).collect();
+        (store, pending, recovered.deliveries_failed)
+    }
+
+    /// Gives the task of a commit's changes callbacks that are told when it is created and how it ends.
+    fn with_callbacks(commit: &mut Commit) {
+        let new =
+            [NewCallback::on("https://a.example/", ["created", "completed"]), NewCallback::new("http://b.example/")];
+        for entry in &mut commit.changes {
+            let mut task = Task::clone(&entry.change.task);
+            let detail = task.detail.get_or_insert_with(|| Box::new(Detail::default()));
+            detail.callbacks = Callbacks::of(&new);
+            entry.record = task.to_json().into();
+            entry.change.task = Arc::new(task);
+        }
+    }
+
+    /// A task that was created, ran and completed, each in a commit of its own.
+    fn lived(world: &mut World, store: &mut SqliteStore) -> TaskId {
+        let mut commit = Commit::default();
+        let task_id = world.create(&mut commit);
+        with_callbacks(&mut commit);
+        store.append(&commit).unwrap();
+        for (status, event) in [(Status::Running, Event::Running), (Status::Completed, Event::Completed)] {
+            let mut commit = Commit::default();
+            world.step(&mut commit, task_id, status, event);
+            with_callbacks(&mut commit);
+            store.append(&commit).unwrap();
+        }
+        task_id
+    }
+
+    fn step(store: &mut SqliteStore, id: DeliveryId, state: Option<DeliveryState>) {
+        let steps = vec![crate::task::DeliveryStep { id, state }];
+        store.append(&Commit { deliveries: steps, ..Commit::default() }).unwrap();
+    }
+
+    fn listed(store: &SqliteStore, query: DeliveryQuery) -> Vec<(u8, Event, u32)> {
+        let page = store.reader().deliveries(&DeliveryQuery { limit: LIMIT, ..query }).unwrap();
+        let mut listed: Vec<_> = page.deliveries.iter().map(|it| (it.place, it.event, it.state.tries)).collect();
+        listed.sort_unstable_by_key(|(place, event, _)| (*place, *event as u8));
+        listed
+    }
+
+    fn failed(tries: u32, at: i64) -> DeliveryState {
+        let tried_at = Some(Timestamp::from_millis(at));
+        DeliveryState { status: DeliveryStatus::Failed, tries, tried_at, ..DeliveryState::default() }
+    }
+
+    const OWED: [(u8, Event, u32); 3] = [(0, Event::Created, 0), (0, Event::Completed, 0), (1, Event::Completed, 0)];
+
+    /// What is owed is the same at each moment between a commit and its settling, and after a crash at any of them.
+    #[test]
+    fn each_told_transition_is_owed_once_whatever_was_settled_when_the_hub_was_killed() {
+        for settled in 0..6 {
+            let folder = tempfile::tempdir().unwrap();
+            let mut world = World::new(settled);
+            let (mut store, pending, _) = open(folder.path());
+            assert_eq!(pending, []);
+            let first = lived(&mut world, &mut store);
+            let second = lived(&mut world, &mut store);
+            (0..settled).for_each(|_| drop(store.settle(1).unwrap()));
+            let of = |task_id| DeliveryQuery { task_id: Some(task_id), ..DeliveryQuery::default() };
+            assert_eq!((listed(&store, of(first)), listed(&store, of(second))), (OWED.to_vec(), OWED.to_vec()));
+            let before = store.reader().deliveries(&DeliveryQuery { limit: LIMIT, ..of(first) }).unwrap().deliveries;
+            let records: Vec<_> = before.iter().map(|it| store.reader().delivery(it.id).unwrap().unwrap()).collect();
+            for owed in &records {
+                let told = Task::parse(&owed.record).unwrap();
+                assert_eq!((told.task_id, told.rev), (owed.delivery.task_id, owed.delivery.rev), "its own record");
+            }
+            drop(store);
+
+            let (mut store, pending, _) = open(folder.path());
+            assert_eq!(pending.len(), 6);
+            let after: Vec<_> = before.iter().map(|it| store.reader().delivery(it.id).unwrap().unwrap()).collect();
+            assert_eq!(after, records, "the same ids, and what they tell");
+            // What arrives is owed no longer; what fails is tried again, or given up.
+            step(&mut store, before[0].id, None);
+            step(&mut store, before[1].id, Some(DeliveryState { tries: 1, ..DeliveryState::default() }));
+            step(&mut store, before[2].id, Some(failed(2, 5)));
+            (0..settled).for_each(|_| drop(store.settle(1).unwrap()));
+            let check = |store: &SqliteStore| {
+                assert_eq!(store.reader().delivery(before[0].id).unwrap(), None);
+                let state = |at: usize| store.reader().delivery(before[at].id).unwrap().unwrap().delivery.state;
+                assert_eq!((state(1).tries, state(2)), (1, failed(2, 5)));
+                let failed = DeliveryQuery { status: Some(DeliveryStatus::Failed), ..DeliveryQuery::default() };
+                assert_eq!((listed(store, failed).len(), listed(store, of(first)).len()), (1, 2));
+            };
+            check(&store);
+            drop(store);
+            let (store, pending, failed) = open(folder.path());
+            assert_eq!((pending.len(), failed), (4, 1));
+            check(&store);
+        }
+    }
+
+    #[test]
+    fn what_is_owed_stays_when_its_task_goes_and_what_was_given_up_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World::new(1);
+        let (mut store, ..) = open(folder.path());
+        let task_id = lived(&mut world, &mut store);
+        while store.unsettled().0 > 0 {
+            store.settle(10).unwrap();
+        }
+        let mut commit = Commit::default();
+        world.delete(&mut commit, task_id);
+        store.append(&commit).unwrap();
+        store.settle(10).unwrap();
+        assert!(store.reader().task(task_id).unwrap().is_none());
+        assert_eq!(listed(&store, DeliveryQuery::default()), OWED);
+
+        let all =
+            store.reader().deliveries(&DeliveryQuery { limit: LIMIT, ..DeliveryQuery::default() }).unwrap().deliveries;
+        step(&mut store, all[0].id, Some(failed(9, 1_000)));
+        step(&mut store, all[1].id, Some(failed(9, 2_000)));
+        store.settle(10).unwrap();
+        // Somebody has one tried again.
+        step(&mut store, all[0].id, Some(DeliveryState::default()));
+        let before = Timestamp::from_millis(2_000);
+        assert_eq!(store.forget_deliveries(before, LIMIT).unwrap(), 0);
+        step(&mut store, all[0].id, Some(failed(10, 1_999)));
+        store.settle(10).unwrap();
+        assert_eq!(store.forget_deliveries(before, LIMIT).unwrap(), 1);
+        assert_eq!(store.reader().delivery(all[0].id).unwrap(), None);
+        assert_eq!(listed(&store, DeliveryQuery::default()).len(), 2);
+    }
+
+    #[test]
+    fn deliveries_come_in_pages_staged_or_not() {
+        let mut world = World::new(3);
+        let mut store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
+        store.recover().unwrap();
+        for round in 0..8 {
+            lived(&mut world, &mut store);
+            if round % 3 == 0 {
+                store.settle(1).unwrap();
+            }
+        }
+        let all = store.reader().deliveries(&DeliveryQuery { limit: LIMIT, ..DeliveryQuery::default() }).unwrap();
+        assert!(!all.more && all.deliveries.len() == 24);
+        assert!(all.deliveries.is_sorted_by(|one, next| one.id > next.id), "the newest first");
+        for limit in [1, 5, 23, 24] {
+            let (mut found, mut query) = (Vec::new(), DeliveryQuery { limit, ..DeliveryQuery::default() });
+            loop {
+                let page = store.reader().deliveries(&query).unwrap();
+                assert!(page.deliveries.len() == limit || !page.more);
+                query.beyond = page.deliveries.last().map(|last| last.id);
+                found.extend(page.deliveries);
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(found, all.deliveries);
+        }
+    }
+}

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::suite::World;
-use crate::task::{Event, Links, Status};
+use crate::task::{DeliveryState, Event, Links, Status};
 
 /// A commit with everything in it, some of it many times.
 fn commit(seed: u64, tasks: usize) -> Commit {
@@ -19,6 +19,10 @@ fn commit(seed: u64, tasks: usize) -> Commit {
         world.step(&mut commit, task_id, Status::Completed, Event::Completed);
         world.key(&mut commit, u128::from(seed) << 64 | at as u128);
         world.hand_out(&mut commit, "q", (at % 2 == 0).then_some("u \"1\""), at as i64);
+        let id = DeliveryId::from_bytes([at as u8; 16]);
+        let error = Some("answered \"500\"".into());
+        let state = (at % 2 == 0).then(|| DeliveryState { tries: at as u32, error, ..DeliveryState::default() });
+        commit.deliveries.push(DeliveryStep { id, state });
         if at % 3 == 0 {
             world.delete(&mut commit, task_id);
         }
@@ -62,6 +66,8 @@ fn check_same(commit: &Commit, items: &[Item]) {
         .iter()
         .filter_map(|item| if let Item::Aside(aside) = item { Some(format!("{aside:?}")) } else { None })
         .collect();
+    let steps = items.iter().filter_map(|item| if let Item::Delivery(step) = item { Some(step) } else { None });
+    assert_eq!(steps.collect::<Vec<_>>(), commit.deliveries.iter().collect::<Vec<_>>());
     assert_eq!(asides, commit.asides.iter().map(|aside| format!("{aside:?}")).collect::<Vec<_>>());
 }
 
