@@ -24,6 +24,7 @@ axe() {
 
 missing=
 command -v node >/dev/null 2>&1 || missing="$missing nodejs"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
 command -v python3 >/dev/null 2>&1 || missing="$missing python3"
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"

@@ -270,7 +270,10 @@ impl Service<Name> for Resolver {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::task::NewCallback;
 
     fn message(url: &str) -> Message {
         Message { url: url.into(), id: "id".into(), at: 1, signature: "v1,x".into(), body: Bytes::from_static(b"{}") }
@@ -300,6 +303,18 @@ mod tests {
         drop(listener);
         let miss = CallbackClient::new(true).send(message(&format!("http://{address}/"))).await.unwrap_err();
         assert!(matches!(&miss, Miss::Unanswered(why) if why.contains("Connection refused")), "{miss:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What a task takes as a callback is never refused later for its form.
+        #[test]
+        fn whatever_is_taken_can_be_sent_to(host in "[!-~é]{1,12}", rest in "[/?][ -~éß]{0,40}") {
+            if let Ok(url) = NewCallback::new(format!("http://{host}{rest}")).checked_url() {
+                prop_assert!(request(message(url.as_str())).is_ok(), "{url}");
+            }
+        }
     }
 
     #[test]

@@ -102,10 +102,14 @@ impl Queue {
     }
 
     /// Something is owed, to be tried at `at` or when all before it in its line are done.
-    pub fn push(&mut self, owed: Owed, at: u64) {
+    pub fn push(&mut self, mut owed: Owed, at: u64) {
         let key = (owed.task_id, owed.place);
         if self.places.insert(owed.id, key).is_some() {
             return;
+        }
+        // All that goes to one host has one text of it.
+        if let Some((host, _)) = self.hosts.get_key_value(&owed.host) {
+            owed.host = host.clone();
         }
         self.hosts.entry(owed.host.clone()).or_default().owed += 1;
         let line = self.lines.entry(key).or_default();

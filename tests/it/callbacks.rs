@@ -15,7 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::{Answer, HubBuilder, HubProcess, PATIENCE, TestHub, eventually, id, in_time, program};
+use crate::kit::{Answer, HubBuilder, HubProcess, PATIENCE, Program, TestHub, eventually, id, in_time, program};
 
 /// A server that keeps what it is told.
 struct Receiver {
@@ -466,4 +466,53 @@ async fn the_command_line_lists_and_retries() {
     assert_eq!(listed["status"], "failed");
     hub.command(&["callback", "retry", "--failed"]);
     once(&hub, "it has arrived", <[_]>::is_empty).await;
+}
+
+/// A certificate for `localhost` that nobody has signed but itself.
+fn certificate(folder: &Path) -> [std::path::PathBuf; 2] {
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+    command.args(["-addext", "basicConstraints=critical,CA:FALSE"]).arg("-keyout").arg(&key).arg("-out").arg(&cert);
+    let output = command.output().expect("openssl is there: run tests/deps.sh");
+    assert!(output.status.success(), "{output:?}");
+    [cert, key]
+}
+
+#[tokio::test]
+async fn over_tls_a_receiver_is_told_that_this_machine_trusts_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key] = certificate(folder.path());
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls_receiver.py")).args([&cert, &key]);
+    let mut receiver = Program::start(command);
+    let callback = json!([{"url": format!("https://localhost:{}/", receiver.first_line()), "events": ["created"]}]);
+    let task = json!({"task_type": "t", "callbacks": callback});
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let hub = |data: &str, trusted: bool| {
+        let mut command = program();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--callbacks-private", "--data"])
+            .arg(folder.path().join(data));
+        command.env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
+        HubProcess::from(if trusted { with(command, &cert) } else { command })
+    };
+    let stranger = hub("a", false);
+    Answer::of(http.post(format!("{}/api/v1/tasks", stranger.url)).json(&task)).await.expect(201);
+    let why = eventually("it was tried", async || {
+        let list = Answer::of(http.get(format!("{}/api/v1/callbacks", stranger.url))).await.expect(200);
+        list["callbacks"][0]["last_error"].as_str().map(str::to_owned)
+    });
+    let why = why.await;
+    assert!(why.contains("certificate"), "{why}");
+
+    let hub = hub("b", true);
+    Answer::of(http.post(format!("{}/api/v1/tasks", hub.url)).json(&task)).await.expect(201);
+    eventually("it has arrived", async || (receiver.printed().lines().count() == 2).then_some(())).await;
+}
+
+fn with(mut command: Command, trusted: &Path) -> Command {
+    command.env("SSL_CERT_FILE", trusted);
+    command
 }

@@ -4,8 +4,8 @@ use fastrand::Rng;
 use taskhub::engine::{Answer, Command, SubmitKey};
 use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits};
 use taskhub::task::{
-    Chord, HeldUntil, Name, NewGather, NewTask, NewUnique, NewWorkflow, OnConflict, OnDependencyFailure, OnFailure,
-    OnHeld, RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
+    Chord, Event, HeldUntil, Name, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, OnConflict,
+    OnDependencyFailure, OnFailure, OnHeld, RetryPolicy, Submission, TaskId, TaskPatch, Timestamp,
 };
 
 use super::mix::Mix;
@@ -354,8 +354,24 @@ fn some_rate(random: &mut Rng) -> Rate {
     Rate { limit: random.u32(1..5), per_ms: random.u64(1..per_ms_max), by }
 }
 
+/// What is told of tasks decides nothing, and shifts nothing either: its randomness is made from what there is.
+fn some_callbacks(random: &Rng) -> Vec<NewCallback> {
+    let mut random = Rng::with_seed(random.get_seed() ^ 0x6361_6c6c);
+    let callback = |random: &mut Rng| match random.bool() {
+        true => NewCallback::new("https://app.example/"),
+        false => {
+            let words = Event::ALL.map(|event| event.as_str().replace("task.", ""));
+            let some: Vec<_> = words.iter().filter(|_| random.bool()).cloned().collect();
+            NewCallback::on("https://app.example/", if some.is_empty() { words.to_vec() } else { some })
+        }
+    };
+    let count = if random.u8(0..4) == 0 { random.usize(1..=4) } else { 0 };
+    (0..count).map(|_| callback(&mut random)).collect()
+}
+
 fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
-    let mut new = NewTask::new(TYPES[random.usize(0..TYPES.len())]);
+    let callbacks = some_callbacks(random);
+    let mut new = NewTask { callbacks, ..NewTask::new(TYPES[random.usize(0..TYPES.len())]) };
     new.queue = random.bool().then(|| QUEUES[random.usize(0..QUEUES.len())].to_owned());
     new.priority = [0, 0, 0, 0, 1, -1, 100, -100][random.usize(0..8)];
     new.max_attempts = random.bool().then(|| random.u32(1..5));

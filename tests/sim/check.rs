@@ -25,6 +25,7 @@ use taskhub::task::{
     RESULT_INLINE_BYTES, Run, Status, Task, TaskId, TaskPatch, Timestamp, WaitsFor, item_of,
 };
 
+use super::callbacks::Owed;
 use super::gather::Lists;
 use super::rates::{Rates, Saved};
 use super::rules::{Ready, Rules};
@@ -86,6 +87,7 @@ pub struct Checker {
     /// What tasks are to be the only ones of, by what was submitted.
     pub(super) kinds: Kinds,
     pub(super) lists: Lists,
+    pub owed: Owed,
     /// Whether it has been looked, since the last restart or failed commit, at what was to follow from the steps before it.
     pub has_looked: bool,
     /// The due times of schedules that have their tasks.
@@ -198,6 +200,7 @@ impl Checker {
             given: HashSet::default(),
             kinds: Kinds::default(),
             lists: Lists::default(),
+            owed: Owed::default(),
             has_looked: true,
             due_made: BTreeMap::new(),
             held_up: BTreeMap::new(),
@@ -908,6 +911,7 @@ impl Checker {
         assert_eq!(task.start_by(), By::asked(new.start_by_at, new.start_by_ms, now.at));
         assert_eq!(task.silence_ms(), new.silence_ms);
         self.counts_from_now(task, now);
+        self.owed.created(new, task.task_id);
         self.is_of_kind(new, task);
         self.begins_list(new, task);
     }
@@ -1838,7 +1842,8 @@ impl Checker {
     // Commits, replies, restarts.
 
     /// What was decided is on disk.
-    pub fn committed(&mut self) {
+    pub fn committed(&mut self, batch: &Batch) {
+        self.owed.committed(&batch.changes);
         self.undecided.clear();
         self.rules.round_over(false);
     }

@@ -5,6 +5,7 @@
 //! * [`apps`] submit, cancel, retry and delete; [`workers`] run tasks, over sockets and over HTTP; [`watchers`] follow.
 //! * [`check`] is told of every decision, commit and reply and holds each against its own, independent account.
 //! * [`ties`] and [`workflows`] are its account of what tasks depend on, and are part of.
+//! * [`callbacks`] is its account of what URLs are to be told.
 //! * [`unique`] is its account of tasks of which there is one at a time.
 //! * [`gather`] is its account of submissions that become one task.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
@@ -18,6 +19,7 @@
 //! `SIM_FIRST` where that is said; `SIM_STEPS` makes every run that long.
 
 mod apps;
+mod callbacks;
 mod check;
 mod gather;
 mod mix;

@@ -678,7 +678,7 @@ impl World {
         self.commits += 1;
         self.changes += batch.changes.len() as u64;
         self.store.append(batch);
-        self.checker.committed();
+        self.checker.committed(batch);
     }
 
     /// Shows a commit on the board, and to watchers unless nobody got to tell them.
