@@ -201,19 +201,26 @@ mod tests {
         }
     }
 
-    /// A task that was created, ran and completed, each in a commit of its own.
-    fn lived(world: &mut World, store: &mut SqliteStore) -> TaskId {
-        let mut commit = Commit::default();
-        let task_id = world.create(&mut commit);
-        with_callbacks(&mut commit);
-        store.append(&commit).unwrap();
-        for (status, event) in [(Status::Running, Event::Running), (Status::Completed, Event::Completed)] {
+    /// Tasks that were created, ran and completed, each step in a commit of its own, and those of all in turn: so what is settled of
+    /// one leaves rows in the log that say something of it.
+    fn lived<const N: usize>(world: &mut World, store: &mut SqliteStore) -> [TaskId; N] {
+        let mut append = |world: &mut World, change: &mut dyn FnMut(&mut World, &mut Commit)| {
             let mut commit = Commit::default();
-            world.step(&mut commit, task_id, status, event);
+            change(world, &mut commit);
             with_callbacks(&mut commit);
             store.append(&commit).unwrap();
+        };
+        let task_ids = [(); N].map(|()| {
+            let mut task_id = None;
+            append(world, &mut |world, commit| task_id = Some(world.create(commit)));
+            task_id.unwrap()
+        });
+        for (status, event) in [(Status::Running, Event::Running), (Status::Completed, Event::Completed)] {
+            for task_id in task_ids {
+                append(world, &mut |world, commit| world.step(commit, task_id, status, event));
+            }
         }
-        task_id
+        task_ids
     }
 
     fn step(store: &mut SqliteStore, id: DeliveryId, state: Option<DeliveryState>) {
@@ -243,8 +250,7 @@ mod tests {
             let mut world = World::new(settled);
             let (mut store, pending, _) = open(folder.path());
             assert_eq!(pending, []);
-            let first = lived(&mut world, &mut store);
-            let second = lived(&mut world, &mut store);
+            let [first, second] = lived(&mut world, &mut store);
             (0..settled).for_each(|_| drop(store.settle(1).unwrap()));
             let of = |task_id| DeliveryQuery { task_id: Some(task_id), ..DeliveryQuery::default() };
             assert_eq!((listed(&store, of(first)), listed(&store, of(second))), (OWED.to_vec(), OWED.to_vec()));
@@ -285,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut world = World::new(1);
         let (mut store, ..) = open(folder.path());
-        let task_id = lived(&mut world, &mut store);
+        let [task_id] = lived(&mut world, &mut store);
         while store.unsettled().0 > 0 {
             store.settle(10).unwrap();
         }
@@ -318,7 +324,7 @@ mod tests {
         let mut store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
         store.recover().unwrap();
         for round in 0..8 {
-            lived(&mut world, &mut store);
+            lived::<1>(&mut world, &mut store);
             if round % 3 == 0 {
                 store.settle(1).unwrap();
             }
