@@ -455,3 +455,25 @@ fn body(OwedDelivery { delivery, record }: &OwedDelivery) -> Bytes {
     body.push(b'}');
     body.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubOptions;
+    use crate::store::in_memory;
+    use crate::task::NewTask;
+
+    #[tokio::test]
+    async fn with_too_many_owed_new_ones_are_turned_away_and_nothing_else() {
+        let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
+        let submit = async |new: NewTask| hub.submit_all(&Principal::default(), vec![new], None).await.map(drop);
+        let with = || NewTask::new("t").callback("https://app.example/");
+        assert_eq!(submit(with()).await, Ok(()));
+        hub.shared().callbacks.owed.store(OWED_MAX, Ordering::Relaxed);
+        assert_eq!(submit(with()).await, Err(HubError::CallbacksFull));
+        assert_eq!(submit(NewTask::new("t")).await, Ok(()));
+        hub.shared().callbacks.owed.store(OWED_MAX - 1, Ordering::Relaxed);
+        assert_eq!(submit(with()).await, Ok(()));
+        hub.stop().await;
+    }
+}
