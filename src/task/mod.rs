@@ -42,6 +42,7 @@ mod workflow;
 
 pub use bounds::OverBound;
 pub(crate) use bounds::{optional_list, optional_map, or_default, saturated};
+pub(crate) use canonical::Walk;
 pub use change::{Change, ChangeKind, Transition};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
