@@ -43,6 +43,7 @@ pub mod feed;
 pub mod http;
 pub mod hub;
 pub mod lived;
+pub mod schema;
 mod seldom;
 pub mod server;
 pub mod settings;

@@ -40,7 +40,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("seldom", &[]),
     ("signals", &[]),
     ("children", &[]),
-    ("settings", &["task"]),
+    ("settings", &["schema", "task"]),
+    ("schema", &["task"]),
     ("task", &[]),
     ("lib", &["hub"]),
 ];

@@ -24,6 +24,7 @@ mod store;
 mod submit;
 mod tables;
 mod tasks;
+mod types;
 mod watch;
 mod worker;
 mod workflows;
@@ -98,6 +99,9 @@ enum Command {
     /// Set schedules, run and pause them, and look at what they did
     #[command(subcommand)]
     Schedule(schedules::ScheduleCommand),
+    /// Declare task types: what their tasks have unless they say otherwise, and what their payloads must fit
+    #[command(subcommand, visible_alias = "types")]
+    Type(types::TypeCommand),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -179,6 +183,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Queue(command) => block_on(queues::queue(command)),
         Command::Limits(args) => block_on(queues::limits(args)),
         Command::Schedule(command) => block_on(schedules::schedule(command)),
+        Command::Type(command) => block_on(types::task_type(command)),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

@@ -298,7 +298,7 @@ fn what_a_workflow_is_not_is_refused() {
     let (workflow, ids) = begin(&mut rig, NewWorkflow::group("g", some(2)));
     let refused = rig.report(workflow, 0, Report::Complete { result: Json::null() });
     assert_eq!(refused.unwrap_err(), Refusal::LeaseLost);
-    let patch = |patch| Command::Update { task_id: workflow, patch };
+    let patch = |patch| Command::Update { task_id: workflow, patch, types: Default::default() };
     let refused = rig.decide(patch(TaskPatch { priority: Some(1), ..TaskPatch::default() })).unwrap_err();
     assert_eq!(refused.to_string(), "priority is nothing that a workflow has");
     rig.decide(patch(TaskPatch { title: Some("another".into()), ..TaskPatch::default() })).unwrap();

@@ -8,11 +8,13 @@ use serde_json::Value;
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
 use crate::settings::{Rate, UserLimits};
-use crate::task::{FilterSpec, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch};
+use crate::task::{
+    Defaults, FilterSpec, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch,
+};
 use crate::wire::{
     BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
     LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats,
-    WorkerSays,
+    TaskTypeBody, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -151,6 +153,8 @@ fn bodies_are_documented_field_by_field() {
         ("Rate", fields::<Rate>()),
         ("Limits", fields::<LimitsBody>()),
         ("ScheduleBody", fields::<ScheduleBody>()),
+        ("TaskTypeBody", fields::<TaskTypeBody>()),
+        ("Defaults", fields::<Defaults>()),
         ("UserLimits", fields::<UserLimits>()),
         ("ClaimBody", fields::<ClaimBody>()),
         ("ProgressBody", fields::<ProgressBody>()),
@@ -205,6 +209,7 @@ fn examples_of_bodies_are_taken() {
                 "QueueBody" => check::<QueueBody>(example),
                 "Limits" => check::<LimitsBody>(example),
                 "ScheduleBody" => check::<ScheduleBody>(example),
+                "TaskTypeBody" => check::<TaskTypeBody>(example),
                 "ClaimBody" => check::<ClaimBody>(example),
                 "ProgressBody" => check::<ProgressBody>(example),
                 "LogBody" => check::<LogBody>(example),

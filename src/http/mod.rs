@@ -44,6 +44,7 @@ mod socket;
 mod splice;
 mod state;
 mod submit;
+mod task_types;
 #[cfg(test)]
 mod tests;
 mod upgrade;

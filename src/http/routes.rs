@@ -9,8 +9,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::door::DoorLayer;
 use super::state::App;
 use super::{
-    change, dashboard, docs, events, live, ops, read, schedules, settings, submit, worker_http, worker_socket,
-    workflows,
+    change, dashboard, docs, events, live, ops, read, schedules, settings, submit, task_types, worker_http,
+    worker_socket, workflows,
 };
 use crate::wire::{Code, Problem};
 
@@ -89,6 +89,11 @@ table! {
     POST   "/api/v1/schedules/{name}/run"                   schedules::run,
     POST   "/api/v1/schedules/{name}/pause"                 schedules::pause,
     POST   "/api/v1/schedules/{name}/resume"                schedules::resume,
+
+    GET    "/api/v1/task-types"                             task_types::list,
+    GET    "/api/v1/task-types/{name}"                      task_types::one,
+    PUT    "/api/v1/task-types/{name}"                      task_types::set,
+    DELETE "/api/v1/task-types/{name}"                      task_types::delete,
 
     GET    "/api/v1/stats"                                  ops::stats,
     GET    "/api/v1/workers"                                ops::workers,

@@ -50,6 +50,7 @@ mod sse;
 mod stats;
 mod strict;
 mod submit;
+mod task_types;
 mod timeout;
 mod unique;
 mod update;

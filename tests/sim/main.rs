@@ -7,6 +7,7 @@
 //! * [`ties`] and [`workflows`] are its account of what tasks depend on, and are part of.
 //! * [`unique`] is its account of tasks of which there is one at a time.
 //! * [`gather`] is its account of submissions that become one task.
+//! * [`types`] declares task types, and is its account of what tasks take from them.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`rates`] is its account of what was handed out within a while.
 //! * [`mix`] says, from the seed, how much of everything there is.
@@ -25,6 +26,7 @@ mod rates;
 mod rules;
 mod ties;
 mod trace;
+mod types;
 mod unique;
 mod watchers;
 mod workers;
