@@ -17,7 +17,8 @@
 //! | module | what | knows |
 //! |---|---|---|
 //! | [`task`] | the record of a task, its states, filters, ids | nothing of ours |
-//! | [`settings`] | what people set while it runs: queues, limits, schedules | task |
+//! | [`settings`] | what people set while it runs: queues, limits, schedules, task types | schema, task |
+//! | [`schema`] | JSON Schema of payloads, in bounded time | task |
 //! | [`engine`] | every decision, without clock, I/O or runtime | task, settings |
 //! | [`store`] | a log of commits and a view behind it, on SQLite | task, settings |
 //! | [`feed`] | who hears of what, and how fast | task |

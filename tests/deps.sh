@@ -5,12 +5,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# A client that is not ours, in a folder of its own.
+# A client and a JSON Schema validator that are not ours, in a folder of their own.
 venv() {
-    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import websockets' 2>/dev/null && return
+    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import jsonschema, websockets' 2>/dev/null && return
     mkdir -p target
-    python3 -m venv target/venv && target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' && return
-    echo "the tests need Python's websockets in target/venv, and it could not be installed" >&2
+    python3 -m venv target/venv && target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' 'jsonschema>=4' && return
+    echo "the tests need Python's websockets and jsonschema in target/venv, and it could not be installed" >&2
     exit 1
 }
 

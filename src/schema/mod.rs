@@ -6,15 +6,14 @@
 //! of that, and none compares numbers that it was sent as text without changing what numbers are for the whole program. So
 //! this one is our own, small, and pure:
 //!
-//! * **Steps are counted.** Each keyword that is looked at costs one, what a pattern does its price; a payload has
-//!   so many for each of its bytes ([`STEPS_A_BYTE`]), and one that takes more is refused. So a check takes time in proportion
-//!   to the payload, whatever the schema says, and the same payload has the same verdict everywhere.
+//! * **Steps are counted.** Each keyword that is looked at costs one, what a pattern does its price; a payload has so many for
+//!   each of its bytes, and one that takes more is refused. So a check takes time in proportion to the payload, whatever the
+//!   schema says, and the same payload has the same verdict everywhere.
 //! * **Depth is bounded.** What leads back to itself without going down in the payload is found when the schema is read; and
-//!   what goes down, counted ([`DEPTH_MAX`]).
+//!   what goes down, counted.
 //! * **Patterns are linear.** They run on automata; look-around and references back are refused when the schema is read.
 //! * **Nothing is fetched.** References stay within the document.
-//! * **Numbers are their text** ([`Decimal`](number::Decimal)): `1.0` is `1`, `0.3` is three times `0.1`, and no digit is
-//!   lost, however many there are.
+//! * **Numbers are their text**: `1.0` is `1`, `0.3` is three times `0.1`, and no digit is lost, however many there are.
 //!
 //! `format`, `content…` and `default` say something to people and change nothing, as the standard has it.
 

@@ -1,5 +1,5 @@
-//! Schemas and payloads: what fits, what is said of what does not, and what is no schema. All that the standard says is held
-//! by its public suite, which was run on this once; here are the words, and the bounds.
+//! Schemas and payloads: what is said of what does not fit, what is no schema, and the bounds. That the verdicts are those of
+//! the standard is held by another validator beside this one (`tests/it/json_schema.rs`).
 
 use super::*;
 

@@ -21,6 +21,7 @@ mod gather;
 mod history;
 mod idempotency;
 mod interop;
+mod json_schema;
 mod keeping;
 mod killed;
 #[path = "../kit/mod.rs"]
