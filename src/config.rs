@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::http::{Door, HttpLimits, LiveLimits};
+use crate::http::{BasePath, Door, HttpLimits, LiveLimits};
 use crate::hub::{FeedOptions, HubOptions};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
@@ -37,6 +37,12 @@ pub struct ServeConfig {
     /// Pages of this machine and of the hub's own names need no mention. All others are refused.
     #[arg(long, env = "TASKHUB_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub origins: Vec<String>,
+
+    /// The path that all of the hub stands under, for a proxy that passes it on, such as /tasks
+    ///
+    /// Beside it, only /healthz and /readyz are there without it.
+    #[arg(long, env = "TASKHUB_BASE_PATH", default_value = "/", value_name = "PATH")]
+    pub base_path: BasePath,
 
     /// The folder where the hub keeps its file; made where it is missing
     #[arg(long, env = "TASKHUB_DATA", default_value = "./data", value_name = "FOLDER")]
@@ -175,6 +181,7 @@ impl Default for ServeConfig {
             insecure_open: false,
             hosts: Vec::new(),
             origins: Vec::new(),
+            base_path: BasePath::default(),
             data: "./data".into(),
             store: StoreKind::default(),
             retain: Duration::from_secs(24 * 3_600),
@@ -377,6 +384,8 @@ mod tests {
             "--hosts hub.example:80",
             "--origins app.example",
             "--origins null",
+            "--base-path tasks",
+            "--base-path /a/../b",
             "--origins https://app.example/page",
             "x",
         ] {

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, Linger, Peer, Unread, answer, router};
+use crate::http::{App, BasePath, Linger, Peer, Unread, answer};
 use crate::hub::{Ended, Hub};
 use crate::seldom::Seldom;
 use crate::signals::Signals;
@@ -79,6 +79,7 @@ impl std::error::Error for StartError {}
 /// A hub that listens. Dropping it leaves it running until the runtime ends; [`Server::shutdown`] ends it well.
 pub struct Server {
     address: SocketAddr,
+    base_path: BasePath,
     hub: Hub,
     end: watch::Sender<bool>,
     ended: JoinHandle<()>,
@@ -97,8 +98,9 @@ impl Server {
         let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
-        let ended = tokio::spawn(run(listener, app, bounds, until_told(told)));
-        Ok(Server { address, hub, end, ended })
+        let router = config.base_path.router(app.clone());
+        let ended = tokio::spawn(run(listener, app, router, bounds, until_told(told)));
+        Ok(Server { address, base_path: config.base_path, hub, end, ended })
     }
 
     /// Where it listens.
@@ -106,9 +108,9 @@ impl Server {
         self.address
     }
 
-    /// The same as the beginning of URLs: `http://127.0.0.1:8080`.
+    /// The same as the beginning of URLs: `http://127.0.0.1:8080`, with the base path.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}{}", self.address, self.base_path.as_prefix())
     }
 
     /// The hub inside.
@@ -161,18 +163,18 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
 
 /// What [`run`] has to know beside its parts.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+struct Bounds {
     /// The most connections; more wait in the listener's backlog.
-    pub connections_max: usize,
+    connections_max: usize,
     /// How long running tasks may still run after `shutdown`.
-    pub drain: Duration,
+    drain: Duration,
 }
 
-/// Serves the hub of `app` on `listener` until `shutdown` resolves, and then ends it well.
-pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+/// Serves the hub of `app` by its `router` on `listener` until `shutdown` resolves, and then ends it well.
+async fn run(listener: TcpListener, app: Arc<App>, router: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
-    let accepting = tokio::spawn(accept(listener, router(app.clone()), bounds, connections.clone(), closing));
+    let accepting = tokio::spawn(accept(listener, router, bounds, connections.clone(), closing));
     shutdown.await;
 
     tracing::info!(drain_ms = bounds.drain.as_millis() as u64, "draining: no new work, and running work may finish");

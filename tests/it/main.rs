@@ -1,6 +1,7 @@
 //! The hub as its users meet it: over HTTP and sockets, a module for each promise.
 
 mod bad_input;
+mod base_path;
 mod browser;
 mod bulk;
 mod cancel;
