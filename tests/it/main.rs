@@ -52,6 +52,7 @@ mod strict;
 mod submit;
 mod timeout;
 mod unique;
+mod unix_socket;
 mod update;
 mod wait;
 mod why;
