@@ -27,6 +27,7 @@
 //! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
 //! | [`worker`], [`client`] | the other ends of the wire | wire |
 //! | [`embedded`] | a hub in your program, with its handlers | hub, store, worker |
+//! | [`listen`] | where a hub listens: an address, or a Unix socket | nothing of ours |
 //! | [`signals`], [`children`] | when a program is to end, and what ends before it | nothing of ours |
 //! | [`lived`] | waits that leave out what the process did not live through | nothing of ours |
 //! | [`server`], [`cli`] | where it all meets | everything |
@@ -43,6 +44,7 @@ pub mod engine;
 pub mod feed;
 pub mod http;
 pub mod hub;
+pub mod listen;
 pub mod lived;
 pub mod schema;
 mod seldom;

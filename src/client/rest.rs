@@ -95,16 +95,10 @@ impl ListQuery {
 }
 
 impl Client {
-    /// A client of the hub at this address, such as `http://127.0.0.1:8080`. Nothing is sent yet.
+    /// A client of the hub at this address, such as `http://127.0.0.1:8080` or `unix:/run/taskhub.sock`. Nothing is sent yet.
     pub fn new(url: &str) -> Result<Client, ClientError> {
         let url = HubUrl::parse(url)?;
-        let http = reqwest::Client::builder()
-            // What a program does must not depend on variables it never named.
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(10))
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
+        let http = url.http().map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
         Ok(Client { url, http, token: None })
     }
 

@@ -11,6 +11,7 @@
 
 mod accepts;
 mod answers;
+mod base_path;
 mod body;
 mod caller;
 mod change;
@@ -52,6 +53,7 @@ mod worker_http;
 mod worker_socket;
 mod workflows;
 
+pub use base_path::BasePath;
 pub use caller::Peer;
 pub use door::Door;
 pub use exchange::{Linger, Unread, answer};

@@ -1,6 +1,7 @@
 //! The hub as its users meet it: over HTTP and sockets, a module for each promise.
 
 mod bad_input;
+mod base_path;
 mod browser;
 mod bulk;
 mod cancel;
@@ -54,6 +55,7 @@ mod submit;
 mod task_types;
 mod timeout;
 mod unique;
+mod unix_socket;
 mod update;
 mod wait;
 mod why;
