@@ -1,24 +1,30 @@
 //! What can be set on a hub: every field with its default, as an argument or in the environment.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::http::{Door, HttpLimits, LiveLimits};
+use crate::http::{BasePath, Door, HttpLimits, LiveLimits};
 use crate::hub::{CallbackOptions, FeedOptions, HubOptions};
+use crate::listen::{Listen, UnixMode};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
 
 /// `taskhub serve`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct ServeConfig {
-    /// The address to listen on; port 0 takes a free one
+    /// The address to listen on; port 0 takes a free one. Or unix:PATH, a Unix socket
     ///
-    /// The hub has no access control yet, so an address that others can reach needs --insecure-open.
-    #[arg(long, env = "TASKHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT", value_parser = address)]
-    pub listen: SocketAddr,
+    /// The hub has no access control yet, so an address that others can reach needs --insecure-open. The socket of a hub
+    /// that is gone is replaced; where another program answers, the hub does not start.
+    #[arg(long, env = "TASKHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    pub listen: Listen,
+
+    /// Who may connect to the Unix socket: the mode of its file. 0660 lets its group in, such as a proxy's
+    #[arg(long, env = "TASKHUB_UNIX_MODE", default_value_t, value_name = "MODE")]
+    pub unix_mode: UnixMode,
 
     /// Listen on an address that others can reach, although everyone there may do everything
     #[arg(long, env = "TASKHUB_INSECURE_OPEN")]
@@ -37,6 +43,12 @@ pub struct ServeConfig {
     /// Pages of this machine and of the hub's own names need no mention. All others are refused.
     #[arg(long, env = "TASKHUB_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub origins: Vec<String>,
+
+    /// The path that all of the hub stands under, for a proxy that passes it on, such as /tasks
+    ///
+    /// Beside it, only /healthz and /readyz are there without it.
+    #[arg(long, env = "TASKHUB_BASE_PATH", default_value = "/", value_name = "PATH")]
+    pub base_path: BasePath,
 
     /// The folder where the hub keeps its file; made where it is missing
     #[arg(long, env = "TASKHUB_DATA", default_value = "./data", value_name = "FOLDER")]
@@ -181,10 +193,12 @@ impl Default for ServeConfig {
     /// What stands where nothing is said, the environment included.
     fn default() -> ServeConfig {
         ServeConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            unix_mode: UnixMode::default(),
             insecure_open: false,
             hosts: Vec::new(),
             origins: Vec::new(),
+            base_path: BasePath::default(),
             data: "./data".into(),
             store: StoreKind::default(),
             retain: Duration::from_secs(24 * 3_600),
@@ -210,7 +224,7 @@ impl ServeConfig {
     /// A hub in memory on a free port of this machine: for tests, and for trying things out.
     pub fn for_trial() -> ServeConfig {
         ServeConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
             store: StoreKind::Memory,
             drain_timeout: Duration::from_secs(1),
             goodbye: Duration::from_millis(50),
@@ -251,7 +265,7 @@ impl ServeConfig {
 
     /// Who is let in, by name and by page; or what is wrong with `--hosts` or `--origins`.
     pub fn door(&self) -> Result<Door, String> {
-        Door::new(self.listen.ip(), &self.hosts, &self.origins)
+        Door::new(self.listen.is_reachable(), &self.hosts, &self.origins)
     }
 
     /// What live clients have to keep to.
@@ -270,7 +284,7 @@ impl ServeConfig {
 
     /// Refuses what cannot work or would be careless; the text says what to do.
     pub fn check(&self) -> Result<(), String> {
-        if !self.listen.ip().is_loopback() && !self.insecure_open {
+        if self.listen.is_reachable() && !self.insecure_open {
             return Err(format!(
                 "--listen {} can be reached by others, and the hub has no access control: everyone there could do \
                  everything. Listen on 127.0.0.1, or say --insecure-open",
@@ -331,11 +345,6 @@ impl ServeConfig {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut addresses = text.to_socket_addrs().map_err(|why| format!("HOST:PORT is expected: {why}"))?;
-    addresses.next().ok_or_else(|| "the host has no address".to_owned())
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|why| format!("{why} (such as 500ms, 2s, 24h)"))
 }
@@ -376,6 +385,7 @@ mod tests {
         assert!(parse("--listen 0.0.0.0:8080 --insecure-open").is_ok());
         assert!(parse("--listen [::1]:8080").is_ok());
         assert!(parse("--listen localhost:0").is_ok());
+        assert!(parse("--listen unix:/run/taskhub/hub.sock --unix-mode 0660").is_ok());
     }
 
     #[test]
@@ -395,6 +405,10 @@ mod tests {
             "--hosts hub.example:80",
             "--origins app.example",
             "--origins null",
+            "--listen unix:",
+            "--unix-mode 0066",
+            "--base-path tasks",
+            "--base-path /a/../b",
             "--origins https://app.example/page",
             "x",
         ] {

@@ -2,9 +2,13 @@
 //! attempt. Shared by the live client and the worker; neither knows the other.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error as SocketError, ProtocolError};
@@ -12,7 +16,12 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// A WebSocket to a hub.
-pub type Socket = WebSocketStream<TcpStream>;
+pub type Socket = WebSocketStream<Box<dyn Connection>>;
+
+/// What carries bytes to a hub and back.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
 
 /// An attempt that has not become a WebSocket by then is given up.
 const DIAL_MS_MAX: u64 = 10_000;
@@ -21,11 +30,17 @@ const READ_BYTES: usize = 16 << 10;
 /// The largest message taken from a hub. A snapshot part or a payload is far smaller; this only bounds the memory.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The address of a hub: `http://host:port`, perhaps with a path in front of the hub's own.
+/// The address of a hub: `http://host:port`, perhaps with a path in front of the hub's own; or `unix:PATH`, the path of a Unix
+/// socket, perhaps with that other path behind a colon, as in `unix:/run/taskhub.sock:/tasks`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubUrl {
     base: reqwest::Url,
+    /// Where it is reached, if that is no host and port.
+    unix: Option<Arc<Path>>,
 }
+
+/// What stands for the host of a hub on a Unix socket.
+const UNIX_HOST: &str = "http://localhost";
 
 /// Why a text is no address of a hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +58,17 @@ impl fmt::Display for BadUrl {
 impl std::error::Error for BadUrl {}
 
 impl HubUrl {
-    /// Reads `http://host:port`; `host:port` alone means the same.
+    /// Reads `http://host:port`; `host:port` alone means the same. Or `unix:PATH`.
     pub fn parse(text: &str) -> Result<HubUrl, BadUrl> {
         let bad = |why| BadUrl { url: text.into(), why };
+        if let Some(rest) = text.strip_prefix("unix:") {
+            let (path, base) = rest.split_once(":/").unwrap_or((rest, ""));
+            if path.is_empty() {
+                return Err(bad("the path of a socket is missing"));
+            }
+            let HubUrl { base, .. } = HubUrl::parse(&format!("{UNIX_HOST}/{base}"))?;
+            return Ok(HubUrl { base, unix: Some(Path::new(path).into()) });
+        }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let mut base = reqwest::Url::parse(&whole).map_err(|_| bad("http://host:port is expected"))?;
         match base.scheme() {
@@ -64,12 +87,30 @@ impl HubUrl {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        Ok(HubUrl { base })
+        Ok(HubUrl { base, unix: None })
     }
 
     /// The address of `path`, such as `api/v1/tasks`, below the hub's own.
     pub fn join(&self, path: &str) -> reqwest::Url {
         self.base.join(path).expect("a relative path joins an http address")
+    }
+
+    /// The path of the Unix socket, where it is one: no browser gets there.
+    pub fn unix(&self) -> Option<&Path> {
+        self.unix.as_deref()
+    }
+
+    /// What makes requests to this hub.
+    pub fn http(&self) -> reqwest::Result<reqwest::Client> {
+        let client = reqwest::Client::builder()
+            // What a program does must not depend on variables it never named.
+            .no_proxy()
+            .connect_timeout(Duration::from_millis(DIAL_MS_MAX))
+            .tcp_nodelay(true);
+        match &self.unix {
+            Some(path) => client.unix_socket(path.to_path_buf()).build(),
+            None => client.build(),
+        }
     }
 
     /// A WebSocket at `path` with this subprotocol, within ten seconds.
@@ -83,19 +124,14 @@ impl HubUrl {
     async fn dial_unbounded(&self, path: &str, protocol: &'static str) -> Result<Socket, DialError> {
         let mut url = self.join(path);
         url.set_scheme("ws").expect("http becomes ws");
-        // An IPv6 host is bracketed in the address, and must not be where it is looked up.
-        let host = url.host_str().expect("checked when it was read").trim_matches(['[', ']']).to_owned();
-        let port = url.port_or_known_default().expect("ws has a default port");
         let mut request = url.as_str().into_client_request().map_err(|why| DialError::Refused(why.to_string()))?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        let stream = TcpStream::connect((host, port)).await.map_err(|why| DialError::Unreachable(why.to_string()))?;
-        // Replies are written as soon as they are ready, many in one: there is nothing for Nagle to gather.
-        stream.set_nodelay(true).map_err(|why| DialError::Unreachable(why.to_string()))?;
+        let connection = self.connect().await.map_err(|why| DialError::Unreachable(why.to_string()))?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
+        match tokio_tungstenite::client_async_with_config(request, connection, Some(config)).await {
             Ok((socket, _)) => Ok(socket),
             Err(SocketError::Http(answer)) => {
                 let status = answer.status();
@@ -110,11 +146,28 @@ impl HubUrl {
             Err(why) => Err(DialError::Unreachable(why.to_string())),
         }
     }
+
+    async fn connect(&self) -> io::Result<Box<dyn Connection>> {
+        if let Some(path) = &self.unix {
+            return Ok(Box::new(UnixStream::connect(path).await?));
+        }
+        // An IPv6 host is bracketed in the address, and must not be where it is looked up.
+        let host = self.base.host_str().expect("checked when it was read").trim_matches(['[', ']']);
+        let port = self.base.port_or_known_default().expect("http has a default port");
+        let stream = TcpStream::connect((host, port)).await?;
+        // Replies are written as soon as they are ready, many in one: there is nothing for Nagle to gather.
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
 }
 
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.base.as_str().trim_end_matches('/'))
+        match &self.unix {
+            None => f.write_str(self.base.as_str().trim_end_matches('/')),
+            Some(path) if self.base.path() == "/" => write!(f, "unix:{}", path.display()),
+            Some(path) => write!(f, "unix:{}:{}", path.display(), self.base.path().trim_end_matches('/')),
+        }
     }
 }
 
@@ -194,11 +247,21 @@ mod tests {
         check("http://localhost:8080", Ok("http://localhost:8080/api/v1/ws"));
         check("localhost:8080", Ok("http://localhost:8080/api/v1/ws"));
         check("http://[::1]:8080/", Ok("http://[::1]:8080/api/v1/ws"));
+        check("unix:/run/hub.sock", Ok("http://localhost/api/v1/ws"));
+        check("unix:hub.sock:/tasks", Ok("http://localhost/tasks/api/v1/ws"));
+        check("unix:", Err("the path of a socket"));
         check("http://proxy/hub?x=1", Ok("http://proxy/hub/api/v1/ws"));
         check("https://hub", Err("https is not spoken yet"));
         check("ftp://hub", Err("http://"));
         check("http://me:secret@hub", Err("token"));
         check("", Err("expected"));
+    }
+
+    #[test]
+    fn addresses_are_shown_as_they_are_given() {
+        for text in ["http://localhost:8080", "http://proxy/hub", "unix:/run/hub.sock", "unix:hub.sock:/tasks"] {
+            assert_eq!(HubUrl::parse(text).unwrap().to_string(), text);
+        }
     }
 
     #[test]

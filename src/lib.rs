@@ -17,7 +17,8 @@
 //! | module | what | knows |
 //! |---|---|---|
 //! | [`task`] | the record of a task, its states, filters, ids | nothing of ours |
-//! | [`settings`] | what people set while it runs: queues, limits, schedules | task |
+//! | [`settings`] | what people set while it runs: queues, limits, schedules, task types | schema, task |
+//! | [`schema`] | JSON Schema of payloads, in bounded time | task |
 //! | [`engine`] | every decision, without clock, I/O or runtime | task, settings |
 //! | [`store`] | a log of commits and a view behind it, on SQLite | task, settings |
 //! | [`feed`] | who hears of what, and how fast | task |
@@ -27,6 +28,7 @@
 //! | [`http`] | routes, sockets, problems, the page | hub, feed, wire |
 //! | [`worker`], [`client`] | the other ends of the wire | wire |
 //! | [`embedded`] | a hub in your program, with its handlers | hub, store, worker |
+//! | [`listen`] | where a hub listens: an address, or a Unix socket | nothing of ours |
 //! | [`signals`], [`children`] | when a program is to end, and what ends before it | nothing of ours |
 //! | [`lived`] | waits that leave out what the process did not live through | nothing of ours |
 //! | [`server`], [`cli`] | where it all meets | everything |
@@ -44,7 +46,9 @@ pub mod engine;
 pub mod feed;
 pub mod http;
 pub mod hub;
+pub mod listen;
 pub mod lived;
+pub mod schema;
 mod seldom;
 pub mod server;
 pub mod settings;

@@ -6,43 +6,29 @@
 //! new connections are taken; watchers are told goodbye, each at its own moment within `goodbye`; then workers are; then
 //! what is still being answered gets a moment; and last the writer ends and the store is closed.
 
-use std::convert::Infallible;
+mod connections;
+
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures::FutureExt as _;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use self::connections::Connections;
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, Linger, Peer, Unread, answer, router};
+use crate::http::{App, BasePath};
 use crate::hub::{Ended, Hub};
-use crate::seldom::Seldom;
+use crate::listen::{Listen, Listener};
 use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
 
-/// How long a connection may take to send the head of a request, and may stay silent between two. Proxies keep idle
-/// connections for 60 s; a hub that closed them at the same moment would lose requests that are just sent.
-const HEAD_READ_TIME: Duration = Duration::from_secs(75);
-/// How much of a request's head is read. Cookies of other programs on the same host can take some of it.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How much the kernel holds that is not sent yet. What stands there can no longer be replaced by something newer.
-const UNSENT_BYTES_MAX: u32 = 32 << 10;
-/// The wait after the machine had no room for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long sockets may take to close beyond the goodbyes, and answers to be finished.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
@@ -52,7 +38,7 @@ pub enum StartError {
     /// The configuration cannot work; the text says what to do.
     Config(String),
     Bind {
-        address: SocketAddr,
+        listen: Listen,
         cause: io::Error,
     },
     /// The store cannot be opened: damaged, not ours, or in use by another hub.
@@ -65,7 +51,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Config(why) => f.write_str(why),
-            StartError::Bind { address, cause } => write!(f, "cannot listen on {address}: {cause}"),
+            StartError::Bind { listen, cause } => write!(f, "cannot listen on {listen}: {cause}"),
             StartError::Store(error) => write!(f, "cannot open the store: {error}"),
             StartError::Failed => f.write_str(
                 "the writer has failed; what was acknowledged is on disk, and the hub goes on from there once it is started again",
@@ -78,7 +64,8 @@ impl std::error::Error for StartError {}
 
 /// A hub that listens. Dropping it leaves it running until the runtime ends; [`Server::shutdown`] ends it well.
 pub struct Server {
-    address: SocketAddr,
+    address: Listen,
+    base_path: BasePath,
     hub: Hub,
     end: watch::Sender<bool>,
     ended: JoinHandle<()>,
@@ -90,25 +77,31 @@ impl Server {
         config.check().map_err(StartError::Config)?;
         let door = config.door().map_err(StartError::Config)?;
         // Bound first, so that a hub which cannot listen does not touch the store.
-        let bind = |cause| StartError::Bind { address: config.listen, cause };
-        let listener = listen(config.listen).map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
+        let bind = |cause| StartError::Bind { listen: config.listen.clone(), cause };
+        let listener = Listener::bind(&config.listen, config.unix_mode).map_err(bind)?;
+        let address = listener.place().map_err(bind)?;
         let hub = open_hub(&config).await?;
         let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
-        let ended = tokio::spawn(run(listener, app, bounds, until_told(told)));
-        Ok(Server { address, hub, end, ended })
+        let router = config.base_path.router(app.clone());
+        let ended = tokio::spawn(run(listener, app, router, bounds, until_told(told)));
+        Ok(Server { address, base_path: config.base_path, hub, end, ended })
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Listen {
+        &self.address
     }
 
-    /// The same as the beginning of URLs: `http://127.0.0.1:8080`.
+    /// The same as clients are given it: `http://127.0.0.1:8080`, or `unix:/run/taskhub.sock`; with the base path.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let base = self.base_path.as_prefix();
+        match &self.address {
+            Listen::Tcp(address) => format!("http://{address}{base}"),
+            place @ Listen::Unix(_) if base.is_empty() => place.to_string(),
+            place @ Listen::Unix(_) => format!("{place}:{base}"),
+        }
     }
 
     /// The hub inside.
@@ -130,19 +123,6 @@ async fn until_told(mut told: watch::Receiver<bool>) {
     }
 }
 
-/// How many connections may wait to be accepted, as far as the machine lets them: when a hub restarts, everyone comes back
-/// within seconds, and who is turned away here tries again only after a second.
-const BACKLOG: u32 = 16_384;
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Else a hub could not come back while connections of the one before it linger.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// Opens the store and starts the hub, where blocking is allowed: a large store takes seconds.
 async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
     let (kind, folder, options) = (config.store, config.data.clone(), config.hub_options());
@@ -161,18 +141,19 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
 
 /// What [`run`] has to know beside its parts.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+struct Bounds {
     /// The most connections; more wait in the listener's backlog.
-    pub connections_max: usize,
+    connections_max: usize,
     /// How long running tasks may still run after `shutdown`.
-    pub drain: Duration,
+    drain: Duration,
 }
 
-/// Serves the hub of `app` on `listener` until `shutdown` resolves, and then ends it well.
-pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+/// Serves the hub of `app` by its `router` on `listener` until `shutdown` resolves, and then ends it well.
+async fn run(listener: Listener, app: Arc<App>, router: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
-    let accepting = tokio::spawn(accept(listener, router(app.clone()), bounds, connections.clone(), closing));
+    let served = Connections::new(router, connections.clone(), closing);
+    let accepting = tokio::spawn(served.accept(listener, bounds.connections_max));
     shutdown.await;
 
     tracing::info!(drain_ms = bounds.drain.as_millis() as u64, "draining: no new work, and running work may finish");
@@ -194,73 +175,6 @@ pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown:
     let _ = tokio::time::timeout(CLOSE_TIME, connections.wait()).await;
     app.hub.stop().await;
     tracing::info!("the hub has ended");
-}
-
-async fn accept(
-    listener: TcpListener,
-    router: Router,
-    bounds: Bounds,
-    connections: TaskTracker,
-    closing: watch::Receiver<bool>,
-) {
-    let room = Arc::new(Semaphore::new(bounds.connections_max.min(Semaphore::MAX_PERMITS)));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_READ_TIME).max_buf_size(HEAD_BYTES_MAX);
-    loop {
-        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_one_connection(&error) => continue,
-            Err(error) => {
-                static REFUSED: Seldom = Seldom::new();
-                if let Some(unsaid) = REFUSED.happened() {
-                    tracing::warn!(%error, unsaid, "could not accept a connection");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        tune(&stream);
-        let (router, unread) = (router.clone(), Unread::default());
-        let stream = Linger::new(stream, unread.clone());
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer.ip()));
-            answer(router.clone(), request, unread.clone()).map(Ok::<_, Infallible>)
-        });
-        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let mut closing = closing.clone();
-        connections.spawn(async move {
-            tokio::pin!(connection);
-            let closing = async { drop(closing.wait_for(|closing| *closing).await) };
-            tokio::select! {
-                // How a connection ends is the client's affair.
-                _ = connection.as_mut() => {}
-                () = closing => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
-            drop(permit);
-        });
-    }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
-}
-
-fn tune(stream: &TcpStream) {
-    let socket = socket2::SockRef::from(stream);
-    // A connection that cannot be tuned works nevertheless.
-    let _ = socket.set_tcp_nodelay(true);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-    // A peer that vanished without a word is noticed where nothing else would.
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// `taskhub serve`: runs a hub until a signal asks it to end (see [`Signals`]), and ends it well. One that insists ends it
@@ -296,7 +210,7 @@ pub fn main(config: ServeConfig) -> ExitCode {
 
 async fn serve(config: ServeConfig) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(|error| StartError::Config(format!("cannot hear signals: {error}")))?;
-    if config.insecure_open && !config.listen.ip().is_loopback() {
+    if config.listen.is_reachable() {
         tracing::warn!(listen = %config.listen, "open to everyone who can reach it: there is no access control");
     }
     // What is started beside the hub in its container may leave orphans.

@@ -5,12 +5,13 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# Clients and receivers that are not ours, in a folder of their own.
+# Clients, receivers and a JSON Schema validator that are not ours, in a folder of their own.
 venv() {
-    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import standardwebhooks, websockets' 2>/dev/null && return
+    [ -x target/venv/bin/python ] && target/venv/bin/python -c 'import jsonschema, standardwebhooks, websockets' 2>/dev/null && return
     mkdir -p target
-    python3 -m venv target/venv && target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' 'standardwebhooks>=1.1' && return
-    echo "the tests need Python's websockets and standardwebhooks in target/venv, and they could not be installed" >&2
+    python3 -m venv target/venv &&
+        target/venv/bin/pip install --quiet --disable-pip-version-check 'websockets>=13' 'jsonschema>=4' 'standardwebhooks>=1.1' && return
+    echo "the tests need Python's websockets, jsonschema and standardwebhooks in target/venv, and they could not be installed" >&2
     exit 1
 }
 

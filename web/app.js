@@ -1,4 +1,4 @@
-// The dashboard: one connection, five views, and the address that says which of them is shown.
+// The dashboard: one connection, six views, and the address that says which of them is shown.
 
 import { keepSource } from './source.js';
 import { connect } from './taskhub.js';
@@ -8,6 +8,7 @@ import { listView } from './views/list.js';
 import { queuesView } from './views/queues.js';
 import { schedulesView } from './views/schedules.js';
 import { taskView } from './views/task.js';
+import { typesView } from './views/types.js';
 import { count } from './views/words.js';
 import { workersView } from './views/workers.js';
 
@@ -91,10 +92,11 @@ const list = listView({ hub, announce, now });
 const workers = workersView({ hub, now });
 const queues = queuesView({ hub, announce, now });
 const schedules = schedulesView({ hub, announce, now });
-main.replaceChildren(list.element, workers.element, queues.element, schedules.element);
+const types = typesView({ hub, now });
+main.replaceChildren(list.element, workers.element, queues.element, schedules.element, types.element);
 
 /** The views that are more than the list of tasks, by their address. */
-const VIEWS = { workers, queues, schedules };
+const VIEWS = { workers, queues, schedules, types };
 
 function route() {
   const [path, query = ''] = location.hash.slice(1).split('?');

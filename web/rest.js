@@ -164,6 +164,26 @@ export class Rest {
     return this.call('POST', `schedules/${encodeURIComponent(name)}/resume`);
   }
 
+  /** One page of declared task types by name: `{task_types, next_cursor}`. `query`: `limit` (≤ 100), `cursor`. */
+  taskTypes(query = {}) {
+    return this.call('GET', 'task-types', { query });
+  }
+
+  /** One declared task type. */
+  taskType(name) {
+    return this.call('GET', `task-types/${encodeURIComponent(name)}`);
+  }
+
+  /** Declares a task type, all of it: `title`, `description`, `defaults`, `payload_schema`. */
+  setTaskType(name, type) {
+    return this.call('PUT', `task-types/${encodeURIComponent(name)}`, { body: type });
+  }
+
+  /** Takes back what is declared of a task type. Its tasks stay. */
+  deleteTaskType(name) {
+    return this.call('DELETE', `task-types/${encodeURIComponent(name)}`);
+  }
+
   /** The connected workers. */
   async workers() {
     return (await this.call('GET', 'workers')).workers;

@@ -183,7 +183,7 @@ class Hub extends Rest {
 
   /**
    * Calls `fn` with what is set on the hub, at first and within a moment of each change: `{type: 'queue', name, …}`,
-   * `{type: 'schedule', name, …}` and `{type: 'limits', …}`, each whole. Returns a function that ends it.
+   * `{type: 'schedule', name, …}`, `{type: 'task_type', name, …}` and `{type: 'limits', …}`, each whole. Returns a function that ends it.
    */
   settings(fn) {
     this.#settings ??= Object.assign(this.#add({ settings: true }), { listeners: new Set(), known: new Map(), coming: [], whole: false });
@@ -493,7 +493,7 @@ class Hub extends Rest {
     } else if (type === 'stats') {
       if (this.#stats) this.#stats.last = message;
       for (const fn of this.#stats?.listeners ?? []) guarded(fn, message);
-    } else if (type === 'queue' || type === 'limits' || type === 'schedule') {
+    } else if (type === 'queue' || type === 'limits' || type === 'schedule' || type === 'task_type') {
       this.#settings?.coming.push(message);
     } else if (type === 'settings') {
       this.#set(message);

@@ -118,7 +118,12 @@ async fn demo() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let orders = orders(&roots)?;
     let mut signals = Signals::listen()?;
 
-    let hub = Server::start(ServeConfig { listen, data: data.clone(), goodbye: GOODBYE, ..ServeConfig::default() });
+    let hub = Server::start(ServeConfig {
+        listen: listen.into(),
+        data: data.clone(),
+        goodbye: GOODBYE,
+        ..ServeConfig::default()
+    });
     let hub = hub.await.map_err(|why| format!("{why}; LISTEN=… and DATA=… name another address and folder"))?;
     let url = hub.url();
     println!("The hub listens on {url} (its folder: {}).", data.display());

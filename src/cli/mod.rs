@@ -25,6 +25,7 @@ mod store;
 mod submit;
 mod tables;
 mod tasks;
+mod types;
 mod watch;
 mod worker;
 mod workflows;
@@ -102,6 +103,9 @@ enum Command {
     /// Look at callbacks, have them tried again, and show what they are signed with
     #[command(subcommand)]
     Callback(callbacks::CallbackCommand),
+    /// Declare task types: what their tasks have unless they say otherwise, and what their payloads must fit
+    #[command(subcommand, visible_alias = "types")]
+    Type(types::TypeCommand),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -184,6 +188,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Limits(args) => block_on(queues::limits(args)),
         Command::Schedule(command) => block_on(schedules::schedule(command)),
         Command::Callback(command) => callbacks::callback(command),
+        Command::Type(command) => block_on(types::task_type(command)),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

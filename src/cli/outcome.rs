@@ -77,7 +77,10 @@ impl From<ClientError> for Failed {
                 let field = problem.field.as_ref().map(|field| format!("{field} ")).unwrap_or_default();
                 // Most details begin with the field that is wrong; the others need to be told it.
                 let field = if problem.detail.starts_with(&field) { String::new() } else { field };
-                format!("the hub refused: {field}{} ({})", problem.detail, problem.code.as_str())
+                let others =
+                    problem.errors.iter().skip(1).map(|fault| format!("\n  {} {}", fault.field, fault.words()));
+                let others: String = others.collect();
+                format!("the hub refused: {field}{} ({}){others}", problem.detail, problem.code.as_str())
             }
             error => error.to_string(),
         };

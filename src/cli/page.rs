@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::outcome::{Outcome, print};
+use super::outcome::{Failed, Outcome, print};
 use super::{HubArgs, TaskName, browser};
 
 #[derive(Debug, Args)]
@@ -22,6 +22,12 @@ pub(super) struct OpenArgs {
 /// Prints the address, and opens it where there is a browser. A page that cannot come is not opened.
 pub(super) async fn open(args: OpenArgs) -> Outcome {
     let client = args.hub.client()?;
+    if let Some(path) = client.url().unix() {
+        let path = path.display();
+        return Err(Failed::usage(format!(
+            "no browser reaches the Unix socket {path}; name the address of a proxy with --hub"
+        )));
+    }
     let mut address = client.url().join("");
     match &args.task_id {
         Some(name) => {

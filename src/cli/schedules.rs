@@ -199,7 +199,7 @@ impl SetArgs {
         if !self.words.labels.is_empty() {
             task.labels = submit::labels(&self.words.labels)?;
         }
-        task.priority = self.priority.unwrap_or(task.priority);
+        task.priority = self.priority.or(task.priority);
         Ok(spec)
     }
 }

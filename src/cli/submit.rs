@@ -30,9 +30,9 @@ pub(super) struct SubmitArgs {
     queue: Option<String>,
     #[command(flatten)]
     words: Words,
-    /// -100 to 100, higher first
-    #[arg(long, short, default_value_t = 0, allow_negative_numbers = true)]
-    priority: i8,
+    /// -100 to 100, higher first; 0 unless its type says otherwise
+    #[arg(long, short, allow_negative_numbers = true)]
+    priority: Option<i8>,
     /// Not before this much time, such as 90s or 2h
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "run_at")]
     delay: Option<Duration>,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::show::{self, Table};
 use crate::settings::{FairBy, Limits, QueueSettings, Rate, RateBy, UserLimits};
 use crate::task::{Status, TaskId, TaskView, Timestamp, Transition};
-use crate::wire::{CallbackView, QueueStats, QueueView, ScheduleView, Stats, WorkerView, WorkflowView};
+use crate::wire::{CallbackView, QueueStats, QueueView, ScheduleView, Stats, TaskTypeView, WorkerView, WorkflowView};
 
 /// What a text is made for.
 #[derive(Clone, Copy)]
@@ -292,6 +292,43 @@ pub(super) fn schedules(schedules: &[ScheduleView], look: Look) -> String {
         ]);
     }
     table.text(look.width)
+}
+
+/// `type list`: a line a type.
+pub(super) fn task_types(task_types: &[TaskTypeView], look: Look) -> String {
+    let mut table = Table::new(&["TYPE", "TITLE", "DEFAULTS", "PAYLOAD"], &[]);
+    for task_type in task_types {
+        let schema = if task_type.payload_schema.is_some() { "has a schema" } else { "" };
+        table.row([
+            task_type.name.to_string(),
+            task_type.title.as_deref().map(show::one_line).unwrap_or_default(),
+            show::cut(&default_lines(task_type).join(", "), 60),
+            schema.to_owned(),
+        ]);
+    }
+    table.text(look.width)
+}
+
+/// `type show`: all that is declared of one.
+pub(super) fn task_type(task_type: &TaskTypeView) -> String {
+    let mut text = format!("{}\n", task_type.name);
+    for words in [&task_type.title, &task_type.description].into_iter().flatten() {
+        text += &format!("{}\n", show::plain(words));
+    }
+    for line in default_lines(task_type) {
+        text += &format!("  {line}\n");
+    }
+    if let Some(schema) = &task_type.payload_schema {
+        text += &format!("payload schema: {}\n", show::plain(schema.as_str()));
+    }
+    text
+}
+
+/// The fields of its defaults, each with its value.
+fn default_lines(task_type: &TaskTypeView) -> Vec<String> {
+    let fields = serde_json::to_value(&task_type.defaults).unwrap_or_default();
+    let fields = fields.as_object().into_iter().flatten();
+    fields.map(|(field, value)| show::one_line(&format!("{field} {value}"))).collect()
 }
 
 /// `workers`: a line a worker.

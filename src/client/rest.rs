@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Live, TaskWatch};
 use crate::dial::HubUrl;
-use crate::settings::{Limits, QueueSettings, ScheduleSpec};
+use crate::settings::{Limits, QueueSettings, ScheduleSpec, TaskTypeSpec};
 use crate::task::{
     DeliveryId, DeliveryStatus, FilterSpec, Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView,
     Timestamp, Transition,
 };
 use crate::wire::{
     BulkBody, BulkChanged, CallbackList, CallbackView, CancelBody, Code, History, LogList, Problem, QueueList,
-    QueueView, RetryBody, ScheduleList, ScheduleView, Stats, TaskList, WorkerList, WorkerView, WorkflowView,
+    QueueView, RetryBody, ScheduleList, ScheduleView, Stats, TaskList, TaskTypeList, TaskTypeView, WorkerList,
+    WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -108,16 +109,10 @@ impl ListQuery {
 }
 
 impl Client {
-    /// A client of the hub at this address, such as `http://127.0.0.1:8080`. Nothing is sent yet.
+    /// A client of the hub at this address, such as `http://127.0.0.1:8080` or `unix:/run/taskhub.sock`. Nothing is sent yet.
     pub fn new(url: &str) -> Result<Client, ClientError> {
         let url = HubUrl::parse(url)?;
-        let http = reqwest::Client::builder()
-            // What a program does must not depend on variables it never named.
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(10))
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
+        let http = url.http().map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
         Ok(Client { url, http, token: None })
     }
 
@@ -398,6 +393,36 @@ impl Client {
     /// Lets a paused schedule go on. Nothing is caught up.
     pub async fn resume_schedule(&self, name: &str) -> Result<ScheduleView, ClientError> {
         self.call(self.of_schedule(Method::POST, name, "/resume")).await
+    }
+
+    /// Every declared task type, by name.
+    pub async fn task_types(&self) -> Result<Vec<TaskTypeView>, ClientError> {
+        let (mut task_types, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let request = self.request(Method::GET, "task-types");
+            let request = cursor.iter().fold(request, |request, cursor| request.query(&[("cursor", cursor)]));
+            let page: TaskTypeList = self.call(request).await?;
+            task_types.extend(page.task_types);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(task_types);
+            }
+        }
+    }
+
+    /// One declared task type.
+    pub async fn task_type(&self, name: &str) -> Result<TaskTypeView, ClientError> {
+        self.call(self.of_setting(Method::GET, "task-types", name, "")).await
+    }
+
+    /// Declares a task type, all of it.
+    pub async fn set_task_type(&self, name: &str, spec: &TaskTypeSpec) -> Result<TaskTypeView, ClientError> {
+        self.call(self.of_setting(Method::PUT, "task-types", name, "").json(spec)).await
+    }
+
+    /// Takes back what is declared of a task type. Its tasks stay.
+    pub async fn delete_task_type(&self, name: &str) -> Result<(), ClientError> {
+        self.send(self.of_setting(Method::DELETE, "task-types", name, "")).await.map(|_| ())
     }
 
     fn of_queue(&self, method: Method, name: &str, what: &str) -> RequestBuilder {

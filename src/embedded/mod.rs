@@ -14,10 +14,10 @@ use serde::Serialize;
 
 use self::local::Local;
 use crate::hub::{Hub, HubError, HubOptions, Principal, Refusal, Until};
-use crate::settings::{QueueSettings, ScheduleSpec};
+use crate::settings::{QueueSettings, ScheduleSpec, TaskTypeSpec};
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::task::{Invalid, Name, NewTask, NewWorkflow, TaskId, TaskView};
-use crate::wire::{QueueView, ScheduleView};
+use crate::wire::{QueueView, ScheduleView, TaskTypeView};
 use crate::worker::{Context, TaskFailure, Worker, WorkerError};
 
 /// One wait is renewed after this; it bounds nothing but a single subscription.
@@ -165,6 +165,29 @@ impl Hub {
     pub async fn put_queue(&self, name: &str, settings: QueueSettings) -> Result<QueueView, HubError> {
         let (queue, _) = self.set_queue(&Principal::default(), named(name)?, settings).await?;
         Ok(queue)
+    }
+
+    /// Declares a task type, all of it. It holds for all that is submitted once this returned.
+    ///
+    /// ```
+    /// use taskhub::Hub;
+    /// use taskhub::settings::TaskTypeSpec;
+    /// use taskhub::task::{Defaults, NewTask};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = Hub::builder().open().await?;
+    /// let defaults = Defaults { queue: Some("slow".into()), max_attempts: Some(3), ..Defaults::default() };
+    /// let schema = serde_json::json!({"type": "object", "required": ["month"]});
+    /// hub.put_task_type("report", TaskTypeSpec::new(defaults).payload_schema(&schema)?).await?;
+    /// assert!(hub.submit(NewTask::new("report")).await.is_err(), "it has no month");
+    /// # hub.shutdown(std::time::Duration::from_secs(5)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_task_type(&self, name: &str, task_type: TaskTypeSpec) -> Result<TaskTypeView, HubError> {
+        let (task_type, _) = self.set_task_type(&Principal::default(), named(name)?, task_type).await?;
+        Ok(task_type)
     }
 
     /// Cancels a task, or asks what runs it to stop. [`wait`](Self::wait) tells when it has.

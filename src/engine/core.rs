@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::settings::{Setting, SettingId, SettingKind};
+use crate::settings::{Setting, SettingId, SettingKind, TaskTypes};
 use crate::task::{Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp};
 
 use super::claims::Claim;
@@ -91,6 +91,7 @@ pub struct Engine {
     pub(super) keys: Keys,
     pub(super) settings: HashMap<SettingId, Arc<Setting>>,
     pub(super) set_counts: HashMap<SettingKind, usize>,
+    pub(super) types: TaskTypes,
     pub(super) keyed: Keyed,
     pub(super) holders: Holders,
     pub(super) quotas: Quotas,
@@ -149,6 +150,7 @@ impl Engine {
             keys: Keys::default(),
             settings: HashMap::new(),
             set_counts: HashMap::new(),
+            types: TaskTypes::default(),
             keyed: Keyed::default(),
             holders: Holders::default(),
             quotas: Quotas::default(),
@@ -215,8 +217,16 @@ impl Engine {
                 self.cancel_delivered(task_id, attempt, cx);
                 Ok(Answer::Done)
             }
-            Command::Retry { task_id, payload } => self.retry(task_id, payload, cx),
-            Command::Update { task_id, patch } => self.update(task_id, patch, cx),
+            Command::Retry { task_id, payload } => {
+                let payload = self.fitted(payload)?;
+                self.retry(task_id, payload, cx)
+            }
+            Command::Update { task_id, patch, types } => {
+                if patch.payload.is_some() {
+                    self.check_types(types)?;
+                }
+                self.update(task_id, patch, cx)
+            }
             Command::Delete { task_id } => self.delete(task_id, cx).map(|()| Answer::Done),
             Command::Expire { task_ids } => {
                 let gone = task_ids.iter().filter(|id| self.delete(**id, cx).is_ok()).count();
@@ -254,6 +264,8 @@ impl Engine {
             Command::UnsetSchedule { name } => self.unset_schedule(name, cx),
             Command::PauseSchedule { name, paused } => self.pause_schedule(name, paused, cx),
             Command::RunSchedule { name } => self.run_schedule(name, cx),
+            Command::SetTaskType { name, task_type } => self.set_task_type(name, task_type, cx),
+            Command::UnsetTaskType { name } => self.unset_task_type(name, cx),
             Command::Drain => {
                 self.draining = true;
                 self.dismiss_claims(cx);

@@ -232,7 +232,7 @@ fn what_waits_is_cancelled_changed_and_ended_like_anything() {
     let changed = rig.submit(of(NewTask::new("t")));
     rig.decide(Command::Cancel { task_id: cancelled, reason: None }).unwrap();
     let patch = crate::task::TaskPatch { priority: Some(7), ..Default::default() };
-    rig.decide(Command::Update { task_id: changed, patch }).unwrap();
+    rig.decide(Command::Update { task_id: changed, patch, types: Default::default() }).unwrap();
     rig.pass(1_000);
     rig.round();
     assert_eq!(statuses(&rig, &[cancelled, late, changed]), [Cancelled, Failed, Waiting]);

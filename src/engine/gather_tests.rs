@@ -112,7 +112,7 @@ fn what_is_gathered_waits_from_the_first_item_on() {
 fn one_that_does_not_wait_any_more_takes_nothing() {
     let mut rig = EngineRig::new();
     let (first, _) = put(&mut rig, item(up_to(5), "1"));
-    let patch = |patch: TaskPatch| Command::Update { task_id: first, patch };
+    let patch = |patch: TaskPatch| Command::Update { task_id: first, patch, types: Default::default() };
     let payload = TaskPatch { payload: Some(Json::null()), ..TaskPatch::default() };
     assert!(matches!(rig.decide(patch(payload.clone())), Err(Refusal::Invalid(invalid)) if invalid.field == "payload"));
     let later = Some(rig.now.wall.plus_millis(5_000));

@@ -72,6 +72,9 @@ mod tests;
 #[cfg(test)]
 mod time_tests;
 mod timers;
+#[cfg(test)]
+mod type_tests;
+mod types;
 mod unique;
 #[cfg(test)]
 mod unique_tests;
@@ -85,9 +88,10 @@ mod workflows;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::settings::{HandOuts, Limits, QueueSettings, ScheduleSpec, Setting, SettingChange};
+use crate::settings::{HandOuts, Limits, QueueSettings, ScheduleSpec, Setting, SettingChange, TaskType};
 use crate::task::{
-    Change, Failure, Json, KeyEntry, Name, PatternSet, Submission, Task, TaskId, TaskPatch, Timestamp, WaitsFor,
+    Change, Failure, Json, KeyEntry, Name, PatternSet, PayloadFault, Submission, Task, TaskId, TaskPatch, Timestamp,
+    TypesVersion, WaitsFor,
 };
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
@@ -133,12 +137,14 @@ pub enum Command {
     Retry {
         task_id: TaskId,
         /// In place of the payload it has.
-        payload: Option<Json>,
+        payload: Option<Fitted>,
     },
     /// Change a task that waits. It has passed [`TaskPatch::check`].
     Update {
         task_id: TaskId,
         patch: TaskPatch,
+        /// With which its payload was looked at, where it has one.
+        types: TypesVersion,
     },
     Delete {
         task_id: TaskId,
@@ -214,6 +220,14 @@ pub enum Command {
     RunSchedule {
         name: Name,
     },
+    /// Declare a task type, all of it.
+    SetTaskType {
+        name: Name,
+        task_type: TaskType,
+    },
+    UnsetTaskType {
+        name: Name,
+    },
     /// No new work for anybody: the hub is going down.
     Drain,
     /// The drain is over: what still runs is given back.
@@ -224,6 +238,13 @@ pub enum Command {
     WaitsFor {
         task_id: TaskId,
     },
+}
+
+/// A payload that was looked at with the types of this version.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    pub payload: Json,
+    pub types: TypesVersion,
 }
 
 /// A worker connecting by socket.
@@ -320,6 +341,11 @@ pub enum Refusal {
     /// A task that it depends on did not complete, and is to be run again before it.
     DependencyFailed(TaskId),
     ScheduleNotFound,
+    TaskTypeNotFound,
+    /// Payloads do not fit what is declared of their types; nothing of the submission was taken.
+    PayloadInvalid(Vec<PayloadFault>),
+    /// Other task types are declared than those that it was prepared with: it is to be prepared again.
+    TypesChanged,
     /// As many tasks of the same `concurrency_key` are unfinished as may run, and it does not want to wait for them.
     KeyTaken,
     /// Another task holds what it is to be the only one of: this one, or one of the same submission.
@@ -356,6 +382,12 @@ impl fmt::Display for Refusal {
                 return write!(f, "it depends on {task_id}, which did not complete: retry that first");
             }
             Refusal::ScheduleNotFound => "there is no such schedule",
+            Refusal::TaskTypeNotFound => "no such task type is declared",
+            Refusal::PayloadInvalid(faults) => {
+                let first = faults.first().cloned().unwrap_or_default();
+                return write!(f, "{} does not fit what is declared of its type: {}", first.field, first.words());
+            }
+            Refusal::TypesChanged => "other task types are declared by now",
             Refusal::KeyTaken => "unfinished tasks with this concurrency_key are there already",
             Refusal::KeyHeld(None) => "another task of this call has the same unique key",
             Refusal::KeyHeld(Some(task_id)) => return write!(f, "task {task_id} holds its unique key"),

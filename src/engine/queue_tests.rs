@@ -113,7 +113,7 @@ fn a_user_at_a_limit_keeps_nobody_else_waiting() {
     rig.hello("w", 10, &[]);
     limit_users(&mut rig, UserLimits { running: Some(2), ..UserLimits::default() });
     set(&mut rig, QueueSettings { user_concurrency: Some(1), ..QueueSettings::default() });
-    let flood: Vec<TaskId> = (0..50).map(|_| rig.submit(NewTask { priority: 100, ..of("flood", "") })).collect();
+    let flood: Vec<TaskId> = (0..50).map(|_| rig.submit(NewTask { priority: Some(100), ..of("flood", "") })).collect();
     let other = rig.submit(of("other", ""));
     let elsewhere: Vec<TaskId> =
         (0..3).map(|_| rig.submit(NewTask { queue: Some("elsewhere".into()), ..of("flood", "") })).collect();
@@ -188,9 +188,10 @@ fn users_of_a_fair_queue_are_served_in_turn() {
             _ => of(who, ""),
         };
         set(&mut rig, QueueSettings { fair_by, key_concurrency: 100, ..QueueSettings::default() });
-        let flood: Vec<TaskId> = (0..100).map(|_| rig.submit(NewTask { priority: 50, ..name("flood") })).collect();
+        let flood: Vec<TaskId> =
+            (0..100).map(|_| rig.submit(NewTask { priority: Some(50), ..name("flood") })).collect();
         let late: Vec<TaskId> = (0..3).map(|_| rig.submit(name("late"))).collect();
-        let urgent = rig.submit(NewTask { priority: 1, ..name("late") });
+        let urgent = rig.submit(NewTask { priority: Some(1), ..name("late") });
         assert_eq!(waits(&mut rig, late[0]), [WaitsFor::NoWorker]);
         rig.hello("w", 4, &[]);
         assert_eq!(waits(&mut rig, late[0]), [WaitsFor::Turn { ahead: 3 }]);
@@ -227,8 +228,8 @@ fn waiting_makes_up_for_priority_where_a_queue_ages() {
     set(&mut rig, QueueSettings { ageing_ms: Some(1_000), ..QueueSettings::default() });
     let old = rig.submit(NewTask::new("t"));
     rig.pass(2_500);
-    let two = rig.submit(NewTask { priority: 2, ..NewTask::new("t") });
-    let three = rig.submit(NewTask { priority: 3, ..NewTask::new("t") });
+    let two = rig.submit(NewTask { priority: Some(2), ..NewTask::new("t") });
+    let three = rig.submit(NewTask { priority: Some(3), ..NewTask::new("t") });
     rig.hello("w", 10, &[]);
     assert_eq!(started(&mut rig), [three, old, two]);
 }

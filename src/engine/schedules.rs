@@ -87,7 +87,11 @@ impl Engine {
     pub(super) fn set_schedule(&mut self, name: Name, spec: ScheduleSpec, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
         let bytes_max = self.options.payload_bytes_max;
         // Checked first: what is refused changes nothing.
-        Schedule::set(spec.clone(), None, bytes_max, cx.now.wall).map_err(Refusal::Invalid)?;
+        let asked = Schedule::set(spec.clone(), None, bytes_max, cx.now.wall).map_err(Refusal::Invalid)?;
+        let unfit = self.unfit(&asked);
+        if !unfit.is_empty() {
+            return Err(Refusal::PayloadInvalid(unfit));
+        }
         self.make_due(&name, cx);
         let known = self.schedule_of(&name);
         let schedule = Schedule::set(spec, known.as_deref().and_then(of), bytes_max, cx.now.wall);
@@ -115,6 +119,10 @@ impl Engine {
         let schedule = of(&setting).ok_or(Refusal::ScheduleNotFound)?;
         if self.draining {
             return Err(Refusal::Draining);
+        }
+        let unfit = self.unfit(schedule);
+        if !unfit.is_empty() {
+            return Err(Refusal::PayloadInvalid(unfit));
         }
         let task = self.create_one(&name, schedule, None, cx)?;
         let mut state = schedule.state.clone();
@@ -194,6 +202,8 @@ impl Engine {
         }
         let task_id = self.ids.next(cx.now.at, &mut self.random);
         let mut new = NewTask::clone(&schedule.spec.task);
+        self.types.fill(&mut new);
+        let unfit = self.unfit(schedule);
         self.whole(cx, |engine, cx| {
             let after = match schedule.spec.overlap {
                 Overlap::Queue if due_at.is_some() => engine.last_unfinished(name),
@@ -203,7 +213,11 @@ impl Engine {
             new.on_dependency_failure = (!after.is_empty()).then_some(OnDependencyFailure::Run);
             let ties = NewTies { depends_on: after.into_iter().map(Dependency::On).collect(), ..NewTies::default() };
             let made_by = MadeBy { schedule: name.clone(), due_at };
-            engine.create(task_id, (new, ties, None), &[task_id], Some(made_by), cx)
+            let task = engine.create(task_id, (new, ties, None), &[task_id], Some(made_by), cx)?;
+            if !unfit.is_empty() {
+                engine.fail_unfit(task_id, unfit, cx);
+            }
+            Ok(task)
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::settings::{
     LIMITS_NAME, Limits, QueueSettings, Rate, RateBy, SCHEDULES_MAX, SET_QUEUES_MAX, Setting, SettingChange, SettingId,
-    SettingKind, SettingValue,
+    SettingKind, SettingValue, TASK_TYPES_MAX,
 };
 use crate::task::{Invalid, Name, Status, Task};
 
@@ -47,6 +47,7 @@ impl Engine {
         let most = match id.0 {
             SettingKind::Queue => Some(("queues", SET_QUEUES_MAX)),
             SettingKind::Schedule => Some(("schedules", SCHEDULES_MAX)),
+            SettingKind::TaskType => Some(("task_types", TASK_TYPES_MAX)),
             SettingKind::Limits => None,
         };
         if let Some((field, most)) = most
@@ -83,9 +84,16 @@ impl Engine {
         };
         *self.set_counts.entry(id.0).or_default() += usize::from(next.is_some());
         *self.set_counts.entry(id.0).or_default() -= usize::from(prev.is_some());
-        if id.0 == SettingKind::Schedule {
-            self.await_due(&id.1, next.as_deref());
-            return prev;
+        match id.0 {
+            SettingKind::Schedule => {
+                self.await_due(&id.1, next.as_deref());
+                return prev;
+            }
+            SettingKind::TaskType => {
+                self.types.put(&id.1, next.as_ref());
+                return prev;
+            }
+            SettingKind::Queue | SettingKind::Limits => {}
         }
         let value = next.map(|next| next.value.clone());
         match (id.0, value) {
@@ -140,7 +148,7 @@ impl Engine {
                     false => self.stand_anew(None, |engine| engine.lanes.set_limits(limits)),
                 }
             }
-            (SettingKind::Schedule, _) => {}
+            (SettingKind::Schedule | SettingKind::TaskType, _) => {}
         }
         prev
     }

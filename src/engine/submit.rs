@@ -39,6 +39,10 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
+        self.check_types(submission.types())?;
+        if !submission.unfit().is_empty() {
+            return Err(Refusal::PayloadInvalid(submission.unfit().to_vec()));
+        }
         let count = submission.tasks().len();
         // Of those that have a kind some may be there already.
         if !submission.has_kinds() && self.unfinished() + count > self.options.tasks_max {
@@ -195,7 +199,7 @@ impl Engine {
             created_at: cx.now.at,
             updated_at: cx.now.at,
             run_at,
-            priority: new.priority,
+            priority: new.priority.unwrap_or_default(),
             status,
             delayed: status == Status::Scheduled && delay_ms.is_some(),
             attempt: 0,

@@ -64,7 +64,7 @@ fn a_task_that_waits_says_for_what() {
         Ok(Answer::Waits(waits)) => waits,
         other => panic!("{other:?}"),
     };
-    let low = rig.submit(NewTask { priority: -1, ..NewTask::new("t") });
+    let low = rig.submit(NewTask { priority: Some(-1), ..NewTask::new("t") });
     let delayed = rig.submit(NewTask { delay_ms: Some(5_000), ..NewTask::new("t") });
     let until = rig.now.wall.plus_millis(5_000);
     assert_eq!(why(&mut rig, low), [WaitsFor::NoWorker]);
@@ -78,7 +78,7 @@ fn a_task_that_waits_says_for_what() {
     for task_type in ["u", "w", "t"] {
         rig.submit(NewTask::new(task_type));
     }
-    let last = rig.submit(NewTask { priority: -1, ..NewTask::new("t") });
+    let last = rig.submit(NewTask { priority: Some(-1), ..NewTask::new("t") });
     rig.round();
     assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: 0 }]);
     assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: 3 }], "what other workers take is not before it");
@@ -238,7 +238,7 @@ fn who_takes_what_in_which_order() {
         ]
         .into_iter()
         .map(|(task_type, queue, priority)| {
-            rig.submit(NewTask { queue: Some(queue.to_owned()), priority, ..NewTask::new(task_type) })
+            rig.submit(NewTask { queue: Some(queue.to_owned()), priority: Some(priority), ..NewTask::new(task_type) })
         })
         .collect();
         rig.hello_for("w", task_types, queues, 10, &[]);

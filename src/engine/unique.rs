@@ -137,7 +137,7 @@ impl Engine {
     /// A task that waits becomes what a newer submission says; what that leaves out stays as it is.
     fn become_newer(&mut self, holder: &Task, new: NewTask, cx: &mut Cx<'_>) -> Arc<Task> {
         let mut next = Task::clone(holder);
-        next.priority = new.priority;
+        next.priority = new.priority.unwrap_or_default();
         if new.title.is_some() || !new.labels.is_empty() {
             let detail = next.detail.get_or_insert_default();
             detail.title = new.title.as_deref().map(Into::into).or(detail.title.take());

@@ -175,7 +175,7 @@ fn a_task_that_waits_becomes_the_newer_one() {
     let new = NewTask {
         title: Some("new".into()),
         labels: labels("new"),
-        priority: 7,
+        priority: Some(7),
         payload: Some(Json::trusted("2")),
         ..task(unique(OnHeld::Replace))
     };

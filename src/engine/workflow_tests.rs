@@ -298,7 +298,7 @@ fn what_a_workflow_is_not_is_refused() {
     let (workflow, ids) = begin(&mut rig, NewWorkflow::group("g", some(2)));
     let refused = rig.report(workflow, 0, Report::Complete { result: Json::null() });
     assert_eq!(refused.unwrap_err(), Refusal::LeaseLost);
-    let patch = |patch| Command::Update { task_id: workflow, patch };
+    let patch = |patch| Command::Update { task_id: workflow, patch, types: Default::default() };
     let refused = rig.decide(patch(TaskPatch { priority: Some(1), ..TaskPatch::default() })).unwrap_err();
     assert_eq!(refused.to_string(), "priority is nothing that a workflow has");
     rig.decide(patch(TaskPatch { title: Some("another".into()), ..TaskPatch::default() })).unwrap();
@@ -437,4 +437,28 @@ fn a_workflow_that_has_ended_before_its_tasks_is_neither_run_again_nor_deleted()
     rig.report(ids[0], attempt, Report::Cancelled).unwrap();
     retry(&mut rig, ids[1]).unwrap();
     assert_eq!(statuses(&rig, &[workflow, ids[0], ids[1]]), [Running, Cancelled, Pending]);
+}
+
+/// Regression: the counts of a workflow were forgotten with the round that deleted it, and missing when that was taken back.
+#[test]
+fn a_workflow_whose_deletion_is_taken_back_is_as_it_was() {
+    let mut rig = EngineRig::new();
+    rig.hello("w", 5, &[]);
+    let group = NewWorkflow { on_failure: Some(OnFailure::Finish), ..NewWorkflow::group("g", some(3)) };
+    let (workflow, ids) = begin(&mut rig, group);
+    rig.round();
+    complete(&mut rig, ids[0], "1");
+    complete(&mut rig, ids[1], "2");
+    fail(&mut rig, ids[2]);
+    rig.round();
+    let rollup = rig.engine.rollup(workflow);
+    assert_eq!((rig.status(workflow), rollup.map(|rollup| rollup.total())), (Failed, Some(3)));
+    rig.decide(Command::Delete { task_id: workflow }).unwrap();
+    rig.take_back();
+    assert_eq!(rig.engine.rollup(workflow), rollup);
+    retry(&mut rig, ids[2]).unwrap();
+    assert_eq!((rig.status(workflow), handed_out(&mut rig)), (Running, vec![ids[2]]));
+    complete(&mut rig, ids[2], "3");
+    rig.round();
+    assert_eq!(rig.status(workflow), Completed);
 }

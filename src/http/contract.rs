@@ -9,12 +9,13 @@ use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
 use crate::settings::{Rate, UserLimits};
 use crate::task::{
-    FilterSpec, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status, TaskPatch,
+    Defaults, FilterSpec, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status,
+    TaskPatch,
 };
 use crate::wire::{
     BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
     LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats,
-    WorkerSays,
+    TaskTypeBody, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -154,6 +155,8 @@ fn bodies_are_documented_field_by_field() {
         ("Rate", fields::<Rate>()),
         ("Limits", fields::<LimitsBody>()),
         ("ScheduleBody", fields::<ScheduleBody>()),
+        ("TaskTypeBody", fields::<TaskTypeBody>()),
+        ("Defaults", fields::<Defaults>()),
         ("UserLimits", fields::<UserLimits>()),
         ("ClaimBody", fields::<ClaimBody>()),
         ("ProgressBody", fields::<ProgressBody>()),
@@ -208,6 +211,7 @@ fn examples_of_bodies_are_taken() {
                 "QueueBody" => check::<QueueBody>(example),
                 "Limits" => check::<LimitsBody>(example),
                 "ScheduleBody" => check::<ScheduleBody>(example),
+                "TaskTypeBody" => check::<TaskTypeBody>(example),
                 "ClaimBody" => check::<ClaimBody>(example),
                 "ProgressBody" => check::<ProgressBody>(example),
                 "LogBody" => check::<LogBody>(example),

@@ -7,7 +7,8 @@
 //! * **`Host`** must be a name of this hub. A page of `evil.example` can point its own name at 127.0.0.1 (DNS rebinding);
 //!   to the browser page and hub are one origin from then on, and only `Host` still tells. Names are `localhost` and what
 //!   ends in it, loopback addresses, and `--hosts`. A hub that listens to others (`--insecure-open`) also takes what no
-//!   public site can be called: addresses, names without a dot, and those of private networks.
+//!   public site can be called: addresses, names without a dot, and those of private networks. On a Unix socket the rule is
+//!   that of loopback: no browser comes to it by itself, but a proxy does, and passes on what browsers send.
 //! * **`Origin`**, where there is one, must be a page of this hub's own: the same origin as `Host`, or a page that comes
 //!   from one of its names (whatever the port, since behind a proxy the hub is not told by which it was reached, and
 //!   whoever holds a port of that name is on this machine); or it stands in `--origins`. Pages of another origin that may
@@ -66,8 +67,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// For a hub that listens at `listen`, with `--hosts` and `--origins`; or what is wrong with one of these.
-    pub fn new(listen: IpAddr, hosts: &[String], origins: &[String]) -> Result<Door, String> {
+    /// For a hub that other machines reach or not, with `--hosts` and `--origins`; or what is wrong with one of these.
+    pub fn new(is_reachable: bool, hosts: &[String], origins: &[String]) -> Result<Door, String> {
         let host = |text: &str| match Authority::parse(text) {
             Some(Authority { host, port: None }) => Ok(host),
             _ if text == ANY => Ok(ANY.to_owned()),
@@ -82,7 +83,7 @@ impl Door {
         Ok(Door {
             hosts: said(hosts).map(host).collect::<Result<_, _>>()?,
             origins: said(origins).map(origin).collect::<Result<_, _>>()?,
-            is_reachable: !listen.to_canonical().is_loopback(),
+            is_reachable,
         })
     }
 

@@ -26,7 +26,6 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt as _;
 
@@ -132,23 +131,23 @@ impl Drop for Lent {
     }
 }
 
-/// A TCP connection that is closed with patience where something that was sent is unread: what still comes is thrown away
+/// A connection that is closed with patience where something that was sent is unread: what still comes is thrown away
 /// until the other side has closed too, or the bounds are met. One that is idle is closed at once.
-pub struct Linger {
-    stream: TcpStream,
+pub struct Linger<S> {
+    stream: S,
     unread: Unread,
     /// Once our side is closed: how much came since, and until when more may.
     closing: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
-impl Linger {
+impl<S: AsyncRead + AsyncWrite + Unpin> Linger<S> {
     /// The connection; `unread` is said when its last answer leaves something unread.
-    pub fn new(stream: TcpStream, unread: Unread) -> Linger {
+    pub fn new(stream: S, unread: Unread) -> Linger<S> {
         Linger { stream, unread, closing: None }
     }
 
     /// The connection as it is.
-    pub(super) fn into_inner(self) -> TcpStream {
+    pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
@@ -172,13 +171,13 @@ impl Linger {
     }
 }
 
-impl AsyncRead for Linger {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Linger<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, bytes)
     }
 }
 
-impl AsyncWrite for Linger {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

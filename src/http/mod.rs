@@ -11,6 +11,7 @@
 
 mod accepts;
 mod answers;
+mod base_path;
 mod body;
 mod callbacks;
 mod caller;
@@ -45,6 +46,7 @@ mod socket;
 mod splice;
 mod state;
 mod submit;
+mod task_types;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -52,6 +54,7 @@ mod worker_http;
 mod worker_socket;
 mod workflows;
 
+pub use base_path::BasePath;
 pub use caller::Peer;
 pub use door::Door;
 pub use exchange::{Linger, Unread, answer};

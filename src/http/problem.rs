@@ -73,6 +73,13 @@ impl From<Refusal> for Problem {
             Refusal::DeadlineOver => (Code::Conflict, "the time by which it had to be done or started is over"),
             Refusal::Full => (Code::Overloaded, "the hub holds as many unfinished tasks as it may"),
             Refusal::ScheduleNotFound => (Code::ScheduleNotFound, "there is no schedule of this name"),
+            Refusal::TaskTypeNotFound => (Code::TaskTypeNotFound, "no task type of this name is declared"),
+            Refusal::PayloadInvalid(errors) => {
+                let field = errors.first().map(|fault| fault.field.clone());
+                let detail = Refusal::PayloadInvalid(errors.clone()).to_string();
+                return Problem { field, errors, ..Problem::new(Code::PayloadInvalid, detail) };
+            }
+            Refusal::TypesChanged => (Code::Overloaded, "other task types are declared by now; try again"),
             Refusal::QueueNotFound => (Code::QueueNotFound, "the queue is neither set nor has unfinished tasks"),
             Refusal::DependencyFailed(_) => return Problem::new(Code::DependencyFailed, refusal.to_string()),
             Refusal::KeyTaken => {
@@ -166,6 +173,8 @@ mod tests {
             (IdempotencyConflict, 409, "idempotency_conflict"),
             (QueueNotFound, 404, "queue_not_found"),
             (ScheduleNotFound, 404, "schedule_not_found"),
+            (TaskTypeNotFound, 404, "task_type_not_found"),
+            (PayloadInvalid(Vec::new()), 422, "payload_invalid"),
             (KeyTaken, 409, "conflict"),
             (KeyHeld(None), 409, "conflict"),
         ] {

@@ -42,6 +42,17 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
     }
 }
 
+/// Which page of a list by names is asked for: after which name, and how many.
+pub(super) fn page_of_names(query: Option<&str>, len_max: usize) -> Result<(Option<Name>, usize), Problem> {
+    let mut params = Params::of(query)?;
+    let limit = params.number("limit", 1, len_max as u64)?.unwrap_or(len_max as u64) as usize;
+    let cursor = params.text("cursor");
+    params.finish()?;
+    let bad = |_| Problem::new(Code::BadCursor, "the cursor is not one of this list; begin again without").at("cursor");
+    let after = cursor.map(|text| Name::parse(&text)).transpose().map_err(bad)?;
+    Ok((after, limit))
+}
+
 /// How long an answer is held for which a call waits so many milliseconds.
 pub(super) fn held(wait_ms: u64) -> Duration {
     Duration::from_millis(wait_ms.min(HOLD_MS_MAX))

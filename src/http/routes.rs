@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::door::DoorLayer;
 use super::state::App;
 use super::{
-    callbacks, change, dashboard, docs, events, live, ops, read, schedules, settings, submit, worker_http,
+    callbacks, change, dashboard, docs, events, live, ops, read, schedules, settings, submit, task_types, worker_http,
     worker_socket, workflows,
 };
 use crate::wire::{Code, Problem};
@@ -93,6 +93,11 @@ table! {
     GET    "/api/v1/callbacks"                              callbacks::list,
     GET    "/api/v1/callbacks/{id}"                         callbacks::one,
     POST   "/api/v1/callbacks/{id}/retry"                   callbacks::retry,
+
+    GET    "/api/v1/task-types"                             task_types::list,
+    GET    "/api/v1/task-types/{name}"                      task_types::one,
+    PUT    "/api/v1/task-types/{name}"                      task_types::set,
+    DELETE "/api/v1/task-types/{name}"                      task_types::delete,
 
     GET    "/api/v1/stats"                                  ops::stats,
     GET    "/api/v1/workers"                                ops::workers,

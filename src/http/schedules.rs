@@ -9,12 +9,12 @@ use axum::response::{IntoResponse, Response};
 use super::body::JsonBody;
 use super::caller::Caller;
 use super::path::Path;
-use super::query::{NoQuery, Params};
+use super::query::{NoQuery, page_of_names};
 use super::splice;
 use super::state::App;
 use crate::hub::Refusal;
 use crate::task::Name;
-use crate::wire::{Code, Problem, SCHEDULES_LEN_MAX, ScheduleBody};
+use crate::wire::{Problem, SCHEDULES_LEN_MAX, ScheduleBody};
 
 /// `GET /api/v1/schedules`.
 pub(super) async fn list(
@@ -22,13 +22,7 @@ pub(super) async fn list(
     Caller(_): Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let mut params = Params::of(query.as_deref())?;
-    let limit = params.number("limit", 1, SCHEDULES_LEN_MAX as u64)?.unwrap_or(SCHEDULES_LEN_MAX as u64) as usize;
-    let cursor = params.text("cursor");
-    params.finish()?;
-    let after = cursor.map(|text| Name::parse(&text)).transpose();
-    let bad = |_| Problem::new(Code::BadCursor, "the cursor is not one of this list; begin again without").at("cursor");
-    let after = after.map_err(bad)?;
+    let (after, limit) = page_of_names(query.as_deref(), SCHEDULES_LEN_MAX)?;
     Ok(splice::json_of(&app.hub.schedules(after, limit).await?))
 }
 

@@ -1,8 +1,8 @@
 //! From a request to a socket of our own: the WebSocket handshake (RFC 6455, section 4.2), and the connection taken back
 //! from the HTTP server.
 //!
-//! A plain TCP connection is taken as it is, so that the feed can write to it. Whatever else carried the request (TLS, a
-//! wrapper that somebody put around the stream) is joined to one end of a pair of sockets of this process; the other end
+//! A plain connection, by TCP or a Unix socket, is taken as it is, so that the feed can write to it. Whatever else carried the
+//! request (TLS, a wrapper that somebody put around the stream) is joined to one end of a pair of sockets of this process; the other end
 //! is then served like any other connection, and costs a copy.
 
 use std::io;
@@ -20,9 +20,7 @@ use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::net::TcpStream;
-#[cfg(unix)]
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -114,8 +112,8 @@ fn offers(offered: &str, protocol: &str) -> bool {
 /// The connection of a socket.
 pub(super) enum Wire {
     Tcp(TcpStream),
+    Unix(UnixStream),
     /// With what ends the copying when it is dropped.
-    #[cfg(unix)]
     Joined(UnixStream, #[expect(dead_code, reason = "only to be dropped")] oneshot::Sender<()>),
 }
 
@@ -123,18 +121,21 @@ impl Wire {
     /// Takes the connection from the HTTP server, with what it has read of what comes after the handshake.
     fn take(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
         // Even an empty buffer of the server's may hold on to a large one.
-        let plain = |stream, early: Bytes| Ok((Wire::Tcp(stream), Bytes::copy_from_slice(&early)));
-        let upgraded = match upgraded.downcast::<TokioIo<Linger>>() {
-            Ok(parts) => return plain(parts.io.into_inner().into_inner(), parts.read_buf),
+        let plain = |wire, early: Bytes| Ok((wire, Bytes::copy_from_slice(&early)));
+        let upgraded = match upgraded.downcast::<TokioIo<Linger<TcpStream>>>() {
+            Ok(parts) => return plain(Wire::Tcp(parts.io.into_inner().into_inner()), parts.read_buf),
+            Err(upgraded) => upgraded,
+        };
+        let upgraded = match upgraded.downcast::<TokioIo<Linger<UnixStream>>>() {
+            Ok(parts) => return plain(Wire::Unix(parts.io.into_inner().into_inner()), parts.read_buf),
             Err(upgraded) => upgraded,
         };
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => plain(parts.io.into_inner(), parts.read_buf),
+            Ok(parts) => plain(Wire::Tcp(parts.io.into_inner()), parts.read_buf),
             Err(upgraded) => Wire::join(upgraded),
         }
     }
 
-    #[cfg(unix)]
     fn join(upgraded: Upgraded) -> io::Result<(Wire, Bytes)> {
         /// What stands in between can no longer be replaced by something newer.
         const BETWEEN_BYTES: usize = 16 << 10;
@@ -157,24 +158,17 @@ impl Wire {
         Ok((Wire::Joined(ours, held), Bytes::new()))
     }
 
-    #[cfg(not(unix))]
-    fn join(_: Upgraded) -> io::Result<(Wire, Bytes)> {
-        Err(io::Error::other("only plain TCP connections can be served here"))
-    }
-
     pub(super) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Tcp(stream) => stream.try_read(bytes),
-            #[cfg(unix)]
-            Wire::Joined(stream, _) => stream.try_read(bytes),
+            Wire::Unix(stream) | Wire::Joined(stream, _) => stream.try_read(bytes),
         }
     }
 
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Tcp(stream) => stream.try_write(bytes),
-            #[cfg(unix)]
-            Wire::Joined(stream, _) => stream.try_write(bytes),
+            Wire::Unix(stream) | Wire::Joined(stream, _) => stream.try_write(bytes),
         }
     }
 
@@ -182,8 +176,7 @@ impl Wire {
     pub(super) fn shut(&self) {
         let _ = match self {
             Wire::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
-            #[cfg(unix)]
-            Wire::Joined(stream, _) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Wire::Unix(stream) | Wire::Joined(stream, _) => SockRef::from(stream).shutdown(Shutdown::Write),
         };
     }
 
@@ -191,16 +184,14 @@ impl Wire {
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Wire::Tcp(stream) => stream.poll_read_ready(context),
-            #[cfg(unix)]
-            Wire::Joined(stream, _) => stream.poll_read_ready(context),
+            Wire::Unix(stream) | Wire::Joined(stream, _) => stream.poll_read_ready(context),
         }
     }
 
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
             Wire::Tcp(stream) => stream.writable().await,
-            #[cfg(unix)]
-            Wire::Joined(stream, _) => stream.writable().await,
+            Wire::Unix(stream) | Wire::Joined(stream, _) => stream.writable().await,
         }
     }
 }
@@ -214,8 +205,7 @@ impl Pipe for Wire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.try_write(bytes),
                 taken => taken,
             },
-            #[cfg(unix)]
-            Wire::Joined(stream, _) => stream.try_write(bytes),
+            Wire::Unix(stream) | Wire::Joined(stream, _) => stream.try_write(bytes),
         }
     }
 }

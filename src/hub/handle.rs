@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::engine::{Accepts, Answer, Batch, Command, Engine, Refusal, Report, SubmitKey, Tasks, WorkerState};
+use crate::engine::{Accepts, Answer, Batch, Command, Engine, Fitted, Refusal, Report, SubmitKey, Tasks, WorkerState};
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
 use crate::task::{
@@ -22,10 +22,10 @@ use super::board::{Board, Heard};
 use super::clock::Clock;
 use super::couriers::{self, Callbacks};
 use super::expire;
-use super::inbox::{Bound, Reply, Request};
+use super::inbox::{Bound, NotTaken, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
-use super::results::bodies;
 use super::shared::{Body, Ended, Given, Parts, Push, Shared};
+use super::task_types::PREPARED_MAX;
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
@@ -137,10 +137,7 @@ impl Hub {
     ) -> Result<Submitted, HubError> {
         let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         self.check_callbacks(&submission)?;
-        let (sender, answer) = oneshot::channel();
-        let command = Command::Submit { submission, key };
-        self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
-        let mut submitted = answer.await.unwrap_or(Err(HubError::Stopped))?;
+        let mut submitted = self.submit_prepared(submission, key).await?;
         if submitted.replayed {
             return self.replay(submitted).await;
         }
@@ -149,6 +146,30 @@ impl Hub {
             records[place] = self.shared.board.refresh(task_ids[place], std::mem::take(&mut records[place]));
         }
         Ok(submitted)
+    }
+
+    /// Prepares a submission with the declared types, and sends it; again where these changed in between.
+    async fn submit_prepared(&self, mut submission: Submission, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
+        for _ in 0..PREPARED_MAX {
+            if let Some(types) = self.other_types(submission.types()) {
+                // Few do: the others' futures are no larger for it.
+                submission = Box::pin(self.prepare(submission, types)).await?;
+            }
+            if key.is_none() && !submission.unfit().is_empty() {
+                return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
+            }
+            // One with a key may have been taken before, when it did fit.
+            let (sender, answer) = oneshot::channel();
+            let command = Command::Submit { submission, key };
+            self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
+            match answer.await {
+                Ok(Ok(submitted)) => return Ok(submitted),
+                Ok(Err(NotTaken::Failed(error))) => return Err(error),
+                Ok(Err(NotTaken::TypesChanged(back))) => submission = *back,
+                Err(_) => return Err(HubError::Stopped),
+            }
+        }
+        Err(HubError::Overloaded)
     }
 
     /// What an idempotency key stood for, as it is now.
@@ -187,14 +208,19 @@ impl Hub {
             let checked = Invalid::json("payload", payload, self.options().engine.payload_bytes_max);
             checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         }
-        self.ask_for_task(Command::Retry { task_id, payload }).await
+        self.with_fitted(task_id, payload, |payload| Command::Retry { task_id, payload }).await
     }
 
     /// Changes a task that waits.
     pub async fn update_as(&self, _who: &Principal, task_id: TaskId, patch: TaskPatch) -> Result<Arc<Task>, HubError> {
         let checked = patch.check(self.options().engine.payload_bytes_max);
         checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
-        self.ask_for_task(Command::Update { task_id, patch }).await
+        let payload = patch.payload.clone();
+        let update = |fitted: Option<Fitted>| {
+            let types = fitted.map(|fitted| fitted.types).unwrap_or_default();
+            Command::Update { task_id, patch: patch.clone(), types }
+        };
+        self.with_fitted(task_id, payload, update).await
     }
 
     /// Deletes a final task; of a workflow, all of its tasks before it.
@@ -203,6 +229,27 @@ impl Hub {
             self.delete_parts(task_id).await?;
         }
         self.ask(Command::Delete { task_id }, Bound::Held).await.map(|_| ())
+    }
+
+    /// Asks for something with another payload of a task, where there is one, that was looked at; again where types changed in
+    /// between.
+    async fn with_fitted(
+        &self,
+        task_id: TaskId,
+        payload: Option<Json>,
+        command: impl Fn(Option<Fitted>) -> Command,
+    ) -> Result<Arc<Task>, HubError> {
+        for _ in 0..PREPARED_MAX {
+            let fitted = match &payload {
+                Some(payload) => Some(self.fit(task_id, payload.clone()).await?),
+                None => None,
+            };
+            match self.ask_for_task(command(fitted)).await {
+                Err(HubError::Refused(Refusal::TypesChanged)) => {}
+                answer => return answer,
+            }
+        }
+        Err(HubError::Overloaded)
     }
 
     async fn ask_for_task(&self, command: Command) -> Result<Arc<Task>, HubError> {
@@ -452,11 +499,7 @@ impl Hub {
             claim.look();
         }
         let stored = claim.stored()?;
-        let bytes_max = self.options().engine.payload_bytes_max;
-        let read = match stored.is_empty() {
-            true => Vec::new(),
-            false => self.shared.read(move |reader| bodies(reader, &stored, bytes_max)).await?,
-        };
+        let read = if stored.is_empty() { Vec::new() } else { self.shared.bodies(stored).await? };
         let mut read = read.into_iter();
         Ok(claim.take().into_iter().filter_map(|given| given.complete(&mut read, &self.shared)).collect())
     }

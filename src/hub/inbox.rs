@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
-use crate::task::{DeliveryStep, Json, NewCallback, NewGather, NewTask, TaskId, line_bytes};
+use crate::task::{DeliveryStep, Json, NewCallback, NewGather, NewTask, Submission, TaskId, line_bytes};
 
 use super::pace::Pace;
 use super::{HubError, Submitted};
@@ -70,13 +70,20 @@ pub(super) enum Request {
 pub(super) enum Reply {
     Nobody,
     Caller(oneshot::Sender<Result<Answer, HubError>>),
-    Submitter(oneshot::Sender<Result<Submitted, HubError>>),
+    Submitter(oneshot::Sender<Result<Submitted, NotTaken>>),
     /// The socket of a worker: an ack or a refusal. Kept and tried again while the store cannot write.
     Link {
         session: u64,
         task_id: TaskId,
         attempt: u32,
     },
+}
+
+/// Why a submission was not taken.
+pub(super) enum NotTaken {
+    Failed(HubError),
+    /// It was prepared with other task types than are declared by now. Nothing of it was decided.
+    TypesChanged(Box<Submission>),
 }
 
 /// When a request is turned away.
@@ -282,7 +289,9 @@ impl Request {
             Request::Command { command: Command::Submit { submission, .. }, .. } => {
                 submission.tasks().iter().map(bytes_of_task).sum()
             }
-            Request::Command { command: Command::Retry { payload, .. }, .. } => payload.as_ref().map_or(0, Json::len),
+            Request::Command { command: Command::Retry { payload, .. }, .. } => {
+                payload.as_ref().map_or(0, |it| it.payload.len())
+            }
             Request::Command { command: Command::Report { report, .. }, .. } => match report {
                 Report::Complete { result } => result.len(),
                 Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),

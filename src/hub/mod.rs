@@ -25,6 +25,7 @@ mod settings;
 mod shared;
 mod single_flight;
 mod stats;
+mod task_types;
 mod unwritten;
 mod worker_link;
 mod workflows;

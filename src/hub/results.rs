@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::engine::{Command, Report};
+use crate::settings::TaskTypes;
 use crate::store::{HandOut, Reader, StoreError};
-use crate::task::{Failure, Json, Outcome, Task, TaskId, Unfilled, fill};
+use crate::task::{Failure, Json, Outcome, PayloadFault, Task, TaskId, Unfilled, fill};
 
+use super::HubError;
 use super::inbox::{Bound, Reply, Request};
 use super::shared::Shared;
 
@@ -15,18 +17,32 @@ const GROUP_TIMES: usize = 16;
 /// What a task is handed out with, or why it cannot be.
 pub(super) type Filled = Result<HandOut, Failure>;
 
-/// Reads payloads and checkpoints, and puts results in where they belong.
-pub(super) fn bodies(reader: &dyn Reader, tasks: &[Arc<Task>], bytes_max: usize) -> Result<Vec<Filled>, StoreError> {
+/// Reads payloads and checkpoints, and puts results in where they belong; what that makes is looked at with the types of now.
+fn bodies(
+    reader: &dyn Reader,
+    tasks: &[Arc<Task>],
+    types: Option<&TaskTypes>,
+    bytes_max: usize,
+) -> Result<Vec<Filled>, StoreError> {
     let task_ids: Vec<TaskId> = tasks.iter().map(|task| task.task_id).collect();
     let bodies = reader.hand_out(&task_ids)?;
     let filled = tasks.iter().zip(bodies).map(|(task, (payload, checkpoint))| match payload {
         Some(payload) if task.takes_results() => {
             let payload = fill(&payload, bytes_max, |name| named(reader, task, name, bytes_max))?;
-            Ok(payload.map(|payload| (Some(payload), checkpoint)).map_err(unfilled))
+            let fitting = payload.map_err(unfilled).and_then(|payload| fitting(types, task, payload));
+            Ok(fitting.map(|payload| (Some(payload), checkpoint)))
         }
         payload => Ok(Ok((payload, checkpoint))),
     });
     filled.collect()
+}
+
+fn fitting(types: Option<&TaskTypes>, task: &Task, payload: Json) -> Result<Json, Failure> {
+    let faults = types.map(|types| types.faults(task.task_type.as_str(), Some(&payload), "")).unwrap_or_default();
+    match faults.is_empty() {
+        true => Ok(payload),
+        false => Err(PayloadFault::failure(&task.task_type, &faults)),
+    }
 }
 
 fn unfilled(why: Unfilled) -> Failure {
@@ -77,6 +93,13 @@ pub(super) fn result(reader: &dyn Reader, task_id: TaskId) -> Result<Option<Json
 }
 
 impl Shared {
+    /// What these tasks are handed out with.
+    pub(super) async fn bodies(&self, tasks: Vec<Arc<Task>>) -> Result<Vec<Filled>, HubError> {
+        let bytes_max = self.options.engine.payload_bytes_max;
+        let types = self.board.settings.types();
+        self.read(move |reader| bodies(reader, &tasks, types.as_deref(), bytes_max)).await
+    }
+
     /// A task that was handed out and cannot be run: its attempt fails for good, and its worker never hears of it.
     pub(super) fn fail_unfilled(&self, task: &Task, error: Failure) {
         let report = Report::Fail { error, retryable: false, retry_after_ms: None };

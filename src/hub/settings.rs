@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::engine::{Answer, Command, Refusal};
-use crate::settings::{LIMITS_NAME, Limits, QueueSettings, Setting, SettingId, SettingKind, SettingValue};
+use crate::settings::{LIMITS_NAME, Limits, QueueSettings, Setting, SettingId, SettingKind, SettingValue, TaskTypes};
 use crate::store::SettingEntry;
 use crate::task::{Filter, Name, Pattern, PatternSet};
 use crate::wire::{BulkChanged, QueueStats, QueueView};
@@ -22,7 +23,14 @@ use super::{Hub, HubError, Principal};
 
 /// So many deletions are remembered.
 const DELETED_MAX: usize = 1_000;
-pub(super) struct SettingsBoard(RwLock<State>);
+
+pub(super) struct SettingsBoard {
+    state: RwLock<State>,
+    /// The declared types, as one value for whoever prepares something with them.
+    types: RwLock<Arc<TaskTypes>>,
+    /// Whether there are any: all that a hub without them pays for each submission.
+    has_types: AtomicBool,
+}
 
 #[derive(Default)]
 struct State {
@@ -52,13 +60,19 @@ impl SettingsBoard {
             let line = Bytes::from(setting.to_json());
             (setting.id(), (Arc::new(setting), line))
         });
-        let shown = shown.collect();
-        SettingsBoard(RwLock::new(State { shown, by_rev, deleted: VecDeque::new(), known_from: rev, rev }))
+        let shown: BTreeMap<SettingId, (Arc<Setting>, Bytes)> = shown.collect();
+        let types = TaskTypes::of(shown.values().map(|(setting, _)| setting));
+        SettingsBoard {
+            has_types: AtomicBool::new(types.version() != Default::default()),
+            types: RwLock::new(Arc::new(types)),
+            state: RwLock::new(State { shown, by_rev, deleted: VecDeque::new(), known_from: rev, rev }),
+        }
     }
 
     /// Shows a commit.
     pub(super) fn apply(&self, entries: &[SettingEntry]) {
-        let mut state = self.0.write();
+        self.apply_types(entries);
+        let mut state = self.state.write();
         for SettingEntry { change, record } in entries {
             let before = match &change.next {
                 Some(setting) => {
@@ -82,8 +96,26 @@ impl SettingsBoard {
         }
     }
 
+    fn apply_types(&self, entries: &[SettingEntry]) {
+        let mut changes =
+            entries.iter().map(|entry| &entry.change).filter(|it| it.id.0 == SettingKind::TaskType).peekable();
+        if changes.peek().is_none() {
+            return;
+        }
+        let mut types = self.types.write();
+        for change in changes {
+            Arc::make_mut(&mut types).put(&change.id.1, change.next.as_ref());
+        }
+        self.has_types.store(types.version() != Default::default(), Ordering::Release);
+    }
+
+    /// The declared types; `None` where there are none.
+    pub(super) fn types(&self) -> Option<Arc<TaskTypes>> {
+        self.has_types.load(Ordering::Acquire).then(|| self.types.read().clone())
+    }
+
     pub(super) fn get(&self, kind: SettingKind, name: &Name) -> Option<Arc<Setting>> {
-        self.0.read().shown.get(&(kind, name.clone())).map(|(setting, _)| setting.clone())
+        self.state.read().shown.get(&(kind, name.clone())).map(|(setting, _)| setting.clone())
     }
 
     fn of_kind(&self, kind: SettingKind) -> Vec<Arc<Setting>> {
@@ -92,7 +124,7 @@ impl SettingsBoard {
 
     /// By name, those after this one.
     pub(super) fn page(&self, kind: SettingKind, after: Option<Name>, len_max: usize) -> Vec<Arc<Setting>> {
-        let state = self.0.read();
+        let state = self.state.read();
         // No name is empty.
         let after = (kind, after.unwrap_or_else(|| Name::new("")));
         let beyond = state.shown.range((Excluded(after), Unbounded)).take_while(|((of, _), _)| *of == kind);
@@ -101,10 +133,10 @@ impl SettingsBoard {
 
     /// The queues whose final tasks are kept otherwise than those of any.
     pub(super) fn retentions(&self) -> Vec<(Name, QueueSettings)> {
-        let state = self.0.read();
+        let state = self.state.read();
         let queues = state.shown.values().filter_map(|(setting, _)| match &setting.value {
             SettingValue::Queue(settings) => Some((setting.name.clone(), settings)),
-            SettingValue::Limits(_) | SettingValue::Schedule(_) => None,
+            SettingValue::Limits(_) | SettingValue::Schedule(_) | SettingValue::TaskType(_) => None,
         });
         let own = queues.filter(|(_, it)| it.retain_ms.or(it.retain_count).or(it.retain_bytes).is_some());
         own.map(|(name, settings)| (name, settings.clone())).collect()
@@ -112,7 +144,7 @@ impl SettingsBoard {
 
     /// What changed after a `rev`, in order; all there is where nothing is known before.
     fn since(&self, since: Option<u64>) -> SettingLines {
-        let state = self.0.read();
+        let state = self.state.read();
         let since = since.filter(|rev| *rev >= state.known_from);
         let after = since.unwrap_or(0);
         let mut lines: Vec<(u64, Bytes)> = Vec::new();

@@ -26,6 +26,8 @@ use super::stats::StatsLine;
 use super::unwritten::Unwritten;
 use super::{HubError, HubOptions};
 
+/// Large payloads that are looked at at once: half the cores of a small machine, for it takes up to a second of one.
+const LOOKS_MAX: usize = 2;
 /// Reads over many tasks at once: half the connections that the store has for readers.
 const LONG_READS_MAX: usize = 2;
 
@@ -54,6 +56,8 @@ pub(super) struct Shared {
     /// Reads over many tasks take turns, so that the store's few readers are never all busy with them.
     pub(super) pages: Arc<SingleFlight<Query, Arc<Page>>>,
     pub(super) missed: Arc<SingleFlight<u64, Arc<Missed>>>,
+    /// Turns at looking at large payloads.
+    looks: Semaphore,
     broken: RwLock<Option<String>>,
     pub(super) draining: AtomicBool,
     /// Set once watchers and workers should be told goodbye.
@@ -150,6 +154,7 @@ impl Shared {
             numbers: AtomicU64::new(1),
             pages: Arc::new(SingleFlight::new(long_reads.clone())),
             missed: Arc::new(SingleFlight::new(long_reads)),
+            looks: Semaphore::new(LOOKS_MAX),
             broken: RwLock::new(None),
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),
@@ -239,6 +244,16 @@ impl Shared {
         // The sender lives in `self`, so this ends only because there is a value.
         let how = ended.wait_for(Option::is_some).await.ok().and_then(|how| *how);
         how.unwrap_or(Ended::Failed)
+    }
+
+    /// Looks at large payloads where that keeps nobody waiting, a few at a time.
+    pub(super) async fn look_at<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HubError> {
+        // The semaphore is never closed.
+        let _turn = self.looks.acquire().await.map_err(|_| HubError::Internal)?;
+        tokio::task::spawn_blocking(f).await.map_err(|_| HubError::Internal)
     }
 
     /// Reads from the store where blocking is allowed.

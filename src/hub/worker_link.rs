@@ -11,7 +11,7 @@ use crate::task::{Json, Level, Name, Progress, Task, TaskId};
 
 use super::inbox::{Bound, Reply, Request};
 use super::mailbox::Mailbox;
-use super::results::{Filled, bodies};
+use super::results::Filled;
 use super::shared::{Body, Given, Push, Shared};
 use super::{Hub, HubError};
 
@@ -123,8 +123,7 @@ impl WorkerLink {
             let shared = &self.shared;
             let reading = self.reading.get_or_insert_with(|| {
                 let shared = shared.clone();
-                let bytes_max = shared.options.engine.payload_bytes_max;
-                tokio::spawn(async move { shared.read(move |reader| bodies(reader, &stored, bytes_max)).await })
+                tokio::spawn(async move { shared.bodies(stored).await })
             });
             let read = reading.await;
             self.reading = None;

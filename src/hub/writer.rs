@@ -37,7 +37,7 @@ use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
 use self::encode::encode;
 use self::housekeeping::{SETTLE_STEP, SHRINK_EVERY, SWEEP_EVERY};
 use self::look_up::Told;
-use super::inbox::{ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
+use super::inbox::{NotTaken, ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
 use super::payloads::Payloads;
 use super::shared::{Body, Ended, Given, Push, Shared};
 use super::{HubError, Submitted};
@@ -304,6 +304,16 @@ impl Writer {
     }
 
     fn decide(&mut self, command: Command, reply: Reply, cx: &mut Cx<'_>) -> Option<Outcome> {
+        let (command, reply) = match (command, reply) {
+            // It is of use to whoever sent it, who prepares it again.
+            (Command::Submit { submission, .. }, Reply::Submitter(submitter))
+                if submission.types() != self.engine.types_version() =>
+            {
+                let _ = submitter.send(Err(NotTaken::TypesChanged(Box::new(submission))));
+                return None;
+            }
+            other => other,
+        };
         if let Err(error) = self.look_up(&command, cx.now) {
             self.broke(&error);
             if let Some(reply) = fail(reply) {
@@ -454,7 +464,7 @@ impl Writer {
                     let _ = caller.send(result.map_err(HubError::Refused));
                 }
                 Reply::Submitter(submitter) => {
-                    let _ = submitter.send(submitted(result, &commit.changes[changes]));
+                    let _ = submitter.send(submitted(result, &commit.changes[changes]).map_err(NotTaken::Failed));
                 }
                 Reply::Link { session, task_id, attempt } => {
                     let push = match result {
@@ -601,7 +611,9 @@ fn fail(reply: Reply) -> Option<Reply> {
     match reply {
         Reply::Nobody => Some(Reply::Nobody),
         Reply::Caller(caller) => caller.send(Err(HubError::StorageUnavailable)).err().and(None),
-        Reply::Submitter(submitter) => submitter.send(Err(HubError::StorageUnavailable)).err().and(None),
+        Reply::Submitter(submitter) => {
+            submitter.send(Err(NotTaken::Failed(HubError::StorageUnavailable))).err().and(None)
+        }
         Reply::Link { .. } => Some(reply),
     }
 }

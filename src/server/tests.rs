@@ -286,7 +286,7 @@ async fn waiting_calls_and_unfinished_work_do_not_hold_up_the_end() {
 #[tokio::test]
 async fn a_hub_that_cannot_start_says_why() {
     let server = start().await;
-    let taken = ServeConfig { listen: server.address(), ..ServeConfig::for_trial() };
+    let taken = ServeConfig { listen: server.address().clone(), ..ServeConfig::for_trial() };
     assert!(Server::start(taken).await.err().unwrap().to_string().starts_with("cannot listen on 127.0.0.1:"));
     let open = ServeConfig { listen: "0.0.0.0:0".parse().unwrap(), ..ServeConfig::for_trial() };
     assert!(Server::start(open).await.err().unwrap().to_string().contains("--insecure-open"));

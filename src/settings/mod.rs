@@ -1,4 +1,4 @@
-//! What people set while the hub runs, beside its tasks: queues, limits and schedules.
+//! What people set while the hub runs, beside its tasks: queues, limits, schedules and task types.
 //!
 //! A setting is a record as a task is one: whoever changes it makes a new record with a new `rev` of the one order, which is
 //! on disk before anybody hears of it, comes back after a restart, and is taken back with a commit that fails. What is not set
@@ -9,6 +9,8 @@ mod limits;
 mod queue;
 mod rate;
 mod schedule;
+mod task_type;
+mod task_types;
 mod timing;
 
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub use schedule::{
     CATCH_UP_MAX, CatchUp, EVERY_MS_MIN, JITTER_MS_MAX, LATE_MS, LastRun, Overlap, Plan, SCHEDULE_PAYLOAD_BYTES_MAX,
     SCHEDULES_MAX, Schedule, ScheduleSpec, ScheduleState, SkipReason, Skipped,
 };
+pub use task_type::{TASK_TYPES_MAX, TaskType, TaskTypeSpec};
+pub use task_types::TaskTypes;
 
 /// What kind of thing is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,11 +39,13 @@ pub enum SettingKind {
     Queue = 1,
     Limits = 2,
     Schedule = 3,
+    TaskType = 4,
 }
 
 impl SettingKind {
     /// Every kind.
-    pub const ALL: [SettingKind; 3] = [SettingKind::Queue, SettingKind::Limits, SettingKind::Schedule];
+    pub const ALL: [SettingKind; 4] =
+        [SettingKind::Queue, SettingKind::Limits, SettingKind::Schedule, SettingKind::TaskType];
 
     /// The kind with this discriminant, as stored.
     pub fn from_code(code: u8) -> Option<SettingKind> {
@@ -52,6 +58,7 @@ impl SettingKind {
             SettingKind::Queue => "queue",
             SettingKind::Limits => "limits",
             SettingKind::Schedule => "schedule",
+            SettingKind::TaskType => "task_type",
         }
     }
 }
@@ -75,6 +82,7 @@ pub enum SettingValue {
     Queue(QueueSettings),
     Limits(Limits),
     Schedule(Schedule),
+    TaskType(TaskType),
 }
 
 impl SettingValue {
@@ -84,6 +92,7 @@ impl SettingValue {
             SettingValue::Queue(_) => SettingKind::Queue,
             SettingValue::Limits(_) => SettingKind::Limits,
             SettingValue::Schedule(_) => SettingKind::Schedule,
+            SettingValue::TaskType(_) => SettingKind::TaskType,
         }
     }
 }
@@ -128,6 +137,7 @@ impl Setting {
             SettingValue::Queue(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
             SettingValue::Limits(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
             SettingValue::Schedule(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
+            SettingValue::TaskType(value) => serde_json::to_vec(&Written { r#type, rev, name, updated_at, value }),
         };
         written.expect("settings are plain values")
     }
@@ -148,6 +158,10 @@ impl Setting {
             "schedule" => {
                 let schedule = Schedule::of(serde_json::from_slice(record)?, serde_json::from_slice(record)?);
                 SettingValue::Schedule(schedule.map_err(serde::de::Error::custom)?)
+            }
+            "task_type" => {
+                let task_type = TaskType::of(serde_json::from_slice(record)?);
+                SettingValue::TaskType(task_type.map_err(serde::de::Error::custom)?)
             }
             _ => return Err(serde::de::Error::custom(format!("there is no setting of type {}", r#type))),
         };
@@ -205,6 +219,16 @@ mod tests {
                 paused: true,
             }),
             SettingValue::Limits(Limits { user: user.clone(), users: [("u \"1\"".to_owned(), user)].into() }),
+            SettingValue::TaskType(TaskType::of(TaskTypeSpec::default()).unwrap()),
+            SettingValue::TaskType(
+                TaskType::of(TaskTypeSpec {
+                    title: Some("T".into()),
+                    description: Some("D".into()),
+                    defaults: crate::task::Defaults { priority: Some(0), max_attempts: Some(3), ..Default::default() },
+                    payload_schema: Some(crate::task::Json::parse_verbatim("{\n\"maximum\": 1.50e400}").unwrap()),
+                })
+                .unwrap(),
+            ),
         ] {
             let setting =
                 Setting { name: Name::new("q"), rev: 7, updated_at: Timestamp::from_millis(1_790_000_000_123), value };

@@ -1,6 +1,6 @@
 //! Submissions put together in code: a method for each field, named like it.
 //!
-//! The fields can be set as well (`NewTask { priority: 5, ..NewTask::new("report") }`); both come down to the same record, and
+//! The fields can be set as well (`NewTask { priority: Some(5), ..NewTask::new("report") }`); both come down to the same record, and
 //! what contradicts itself or is out of bounds is refused when it is submitted, with the field's name.
 //!
 //! ```
@@ -75,7 +75,7 @@ impl NewTask {
 
     /// −100…100, higher first; 0.
     pub fn priority(self, priority: i8) -> NewTask {
-        NewTask { priority, ..self }
+        NewTask { priority: Some(priority), ..self }
     }
 
     /// Not before this time.

@@ -65,6 +65,16 @@ impl NewCallback {
         NewCallback { url: url.into(), events: Some(events.into_iter().map(Into::into).collect()) }
     }
 
+    /// Looks at each of these; what is found wrong is said with its place.
+    pub fn each(
+        callbacks: &[NewCallback],
+        mut look: impl FnMut(&NewCallback) -> Result<(), Invalid>,
+    ) -> Result<(), Invalid> {
+        callbacks.iter().enumerate().try_for_each(|(at, callback)| {
+            look(callback).map_err(|invalid| invalid.within(format_args!("callbacks[{at}]")))
+        })
+    }
+
     /// What a record keeps of it.
     fn checked(&self) -> Result<Callback, Invalid> {
         Ok(Callback { url: self.checked_url()?.as_str().into(), events: self.checked_events()? })
@@ -131,10 +141,8 @@ impl NewTask {
     }
 
     /// Looks at each callback; what is found wrong is said with its place.
-    pub fn each_callback(&self, mut look: impl FnMut(&NewCallback) -> Result<(), Invalid>) -> Result<(), Invalid> {
-        self.callbacks.iter().enumerate().try_for_each(|(at, callback)| {
-            look(callback).map_err(|invalid| invalid.within(format_args!("callbacks[{at}]")))
-        })
+    pub fn each_callback(&self, look: impl FnMut(&NewCallback) -> Result<(), Invalid>) -> Result<(), Invalid> {
+        NewCallback::each(&self.callbacks, look)
     }
 }
 

@@ -12,13 +12,13 @@ use super::Json;
 impl Json {
     /// Appends the canonical form: bytes that are equal where the values are, and not itself JSON.
     pub(super) fn write_canonical(&self, out: &mut Vec<u8>) {
-        Walk { text: self.bytes(), at: 0 }.value(out);
+        Walk::of(self).value(out);
     }
 
     /// What stands at the end of this path of a JSON Pointer, `/customer/id`; nothing where it leads nowhere. `pointer` is
     /// empty or begins with a slash.
     pub(super) fn at_pointer(&self, pointer: &str) -> Option<Json> {
-        let mut found = Walk { text: self.bytes(), at: 0 };
+        let mut found = Walk::of(self);
         for token in pointer.split('/').skip(1) {
             let token = token.replace("~1", "/").replace("~0", "~");
             found.step_into(&token)?;
@@ -43,14 +43,19 @@ pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A walk over a JSON text.
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Walk<'a> {
+    /// One that begins with the text.
+    pub(crate) fn of(text: &'a Json) -> Walk<'a> {
+        Walk { text: text.bytes(), at: 0 }
+    }
+
     /// The next byte that is no white space.
-    fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         while self.text.get(self.at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
@@ -106,7 +111,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Passes over the next value.
-    fn skip(&mut self) {
+    pub(crate) fn skip(&mut self) {
         match self.peek() {
             Some(b'{' | b'[') => {
                 let mut depth = 0usize;
@@ -159,7 +164,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes over the fields of the next object. `each` passes over the value.
-    fn each_field(&mut self, mut each: impl FnMut(&mut Walk<'a>, Vec<u8>)) {
+    pub(crate) fn each_field(&mut self, mut each: impl FnMut(&mut Walk<'a>, Vec<u8>)) {
         self.take(b'{');
         while self.peek() == Some(b'"') {
             let key = self.string();
@@ -171,7 +176,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The same with the items of an array and their places, for as long as `each` wants more.
-    fn each_item(&mut self, mut each: impl FnMut(&mut Walk<'a>, usize) -> bool) {
+    pub(crate) fn each_item(&mut self, mut each: impl FnMut(&mut Walk<'a>, usize) -> bool) {
         self.take(b'[');
         let mut place = 0;
         while self.peek().is_some_and(|byte| byte != b']') {
@@ -186,7 +191,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A number, `true`, `false` or `null`, as it stands there.
-    fn plain(&mut self) -> &'a [u8] {
+    pub(crate) fn plain(&mut self) -> &'a [u8] {
         let from = self.at_value();
         let rest = &self.text[from..];
         let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
@@ -213,7 +218,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What a string says. One with half a surrogate pair says nothing that could be written down: it is taken as it stands.
-    fn string(&mut self) -> Vec<u8> {
+    pub(crate) fn string(&mut self) -> Vec<u8> {
         let raw = self.raw_string();
         let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
         if !inner.contains(&b'\\') {

@@ -12,7 +12,7 @@ pub struct Failure {
     /// A short word. The hub's own: `timeout` (an attempt took longer than `timeout_ms`), `silent` (it reported nothing for
     /// `silence_ms`), `deadline` (it was not final in time), `expired` (it was not started in time), `poison` (lost with
     /// its worker `max_crashes` times), `lost` (no worker was there to run it for `unserved_ms`), `dependency` (a task that
-    /// it depends on did not complete) and `child` (a task of this workflow failed). `taskhub worker` adds `exit` and `signal`. ≤ 128 characters.
+    /// it depends on did not complete), `payload` (it does not fit what is declared of its type) and `child` (a task of this workflow failed). `taskhub worker` adds `exit` and `signal`. ≤ 128 characters.
     #[serde(default = "Failure::default_kind", deserialize_with = "kind")]
     pub kind: String,
     /// ≤ 8 KiB, cut beyond. Whatever a worker sends here is taken: a report of a failure is not lost for its words.

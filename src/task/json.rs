@@ -77,7 +77,8 @@ impl Json {
         verbatim(deserializer).map(Some)
     }
 
-    fn one_line(self) -> Json {
+    /// The text on one line.
+    pub(crate) fn one_line(self) -> Json {
         let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
         if !self.0.iter().any(breaks) {
             return self;

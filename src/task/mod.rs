@@ -14,6 +14,7 @@ mod builder;
 mod callback;
 mod canonical;
 mod change;
+mod defaults;
 mod delivery;
 mod failure;
 mod filter;
@@ -45,7 +46,9 @@ mod workflow;
 pub use bounds::OverBound;
 pub(crate) use bounds::{optional_list, optional_map, or_default, saturated};
 pub use callback::{CALLBACK_URL_BYTES_MAX, CALLBACKS_MAX, Callback, Callbacks, Events, NewCallback};
+pub(crate) use canonical::Walk;
 pub use change::{Change, ChangeKind, Transition};
+pub use defaults::{Defaults, PayloadFault, TypesVersion};
 pub use delivery::{Delivery, DeliveryId, DeliveryState, DeliveryStatus, DeliveryStep};
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
@@ -58,6 +61,7 @@ pub use log::{
     LINE_BYTES, LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, NewestLines, cut_line, line_bytes,
 };
 pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
+pub(crate) use new_task::chars;
 pub use new_task::{
     ATTEMPTS_MAX, CONCURRENCY_KEY_CHARS_MAX, CRASHES_MAX, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid, InvalidKind,
     LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, OnConflict, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX,

@@ -62,9 +62,9 @@ pub struct NewTask {
     /// Any JSON, kept byte for byte; `null` is a payload like any other.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present_verbatim")]
     pub payload: Option<Json>,
-    /// −100…100, higher first.
-    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "priority")]
-    pub priority: i8,
+    /// −100…100, higher first; default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_priority")]
+    pub priority: Option<i8>,
     /// Not before this time. Not together with `delay_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
@@ -161,17 +161,9 @@ fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
 }
 
 /// Reads any whole number: one that is far out of the range is refused with it like one that is just out of it.
-fn priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i8, D::Error> {
-    optional_priority(deserializer).map(Option::unwrap_or_default)
-}
-
 pub(super) fn optional_priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i8>, D::Error> {
     let number = Option::<i64>::deserialize(deserializer)?;
     Ok(number.map(|number| number.clamp(i8::MIN.into(), i8::MAX.into()) as i8))
-}
-
-fn is_zero(number: &i8) -> bool {
-    *number == 0
 }
 
 /// A value that is refused, with the field it stands in.
@@ -282,7 +274,7 @@ impl NewTask {
         if let Some(payload) = &self.payload {
             Invalid::json("payload", payload, payload_bytes_max)?;
         }
-        if !(-100..=100).contains(&self.priority) {
+        if self.priority.is_some_and(|priority| !(-100..=100).contains(&priority)) {
             return Err(Invalid::value("priority", "must be from -100 to 100"));
         }
         if self.run_at.is_some() && self.delay_ms.is_some() {
@@ -348,7 +340,7 @@ impl NewTask {
     }
 }
 
-pub(super) fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<(), Invalid> {
+pub(crate) fn chars(field: &'static str, text: Option<&str>, chars_max: usize) -> Result<(), Invalid> {
     match text {
         Some(text) if text.len() > chars_max && text.chars().count() > chars_max => {
             Err(Invalid::limit(field, chars_max as u64, "characters"))

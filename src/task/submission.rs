@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
 use super::{
-    Invalid, Name, NewCallback, NewTask, NewWorkflow, OpenList, Placeholder, Task, TaskId, Unique, has_placeholders,
-    placeholders,
+    Defaults, Invalid, Name, NewCallback, NewTask, NewWorkflow, OpenList, PayloadFault, Placeholder, Task, TaskId,
+    TypesVersion, Unique, has_placeholders, placeholders,
 };
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
@@ -28,6 +28,19 @@ pub struct Submission {
     kinds: Vec<Option<Kind>>,
     paths: Paths,
     spawner: Option<Spawner>,
+    /// Nothing where no types are declared.
+    typed: Option<Box<Typed>>,
+}
+
+/// What declared types have made of a submission.
+#[derive(Clone, Debug, Default)]
+struct Typed {
+    /// Those that it was prepared with.
+    version: TypesVersion,
+    /// The tasks as they were sent, where something was filled in.
+    own: Option<Vec<NewTask>>,
+    /// What does not fit of their payloads.
+    unfit: Vec<PayloadFault>,
 }
 
 /// A running attempt that adds tasks.
@@ -167,7 +180,7 @@ impl Submission {
             for (place, new) in tasks.iter().enumerate() {
                 check_policy(new, false).map_err(|invalid| within(place, invalid))?;
             }
-            return Ok(Submission { tasks, ties: Vec::new(), kinds, paths, spawner });
+            return Ok(Submission { tasks, ties: Vec::new(), kinds, paths, spawner, typed: None });
         }
         let places: Vec<u32> = (0..tasks.len() as u32).collect();
         let names = Names { names: &names, places: &places, spawner: spawner.map(|spawner| spawner.task_id) };
@@ -216,7 +229,7 @@ impl Submission {
             }
         }
         let Some(cycle) = cycle(&ties) else {
-            return Ok(Submission { tasks, ties, kinds: Vec::new(), paths, spawner });
+            return Ok(Submission { tasks, ties, kinds: Vec::new(), paths, spawner, typed: None });
         };
         let name = |place: &u32| match &tasks[*place as usize].reference {
             Some(name) => format!("@{name}"),
@@ -225,6 +238,64 @@ impl Submission {
         let names: Vec<String> = cycle.iter().map(name).collect();
         let detail = format!("must not go in a circle: {}", names.join(" needs "));
         Err(paths.within(cycle[0] as usize, Invalid::value("depends_on", detail)))
+    }
+
+    /// Fills in what its tasks leave out, as their types of this version say; whatever was filled in before is forgotten.
+    pub fn fill<'d>(
+        &mut self,
+        version: TypesVersion,
+        payload_bytes_max: usize,
+        defaults: impl Fn(&str) -> Option<&'d Defaults>,
+    ) {
+        let own = self.typed.take().and_then(|typed| typed.own);
+        let was_filled = own.is_some();
+        self.tasks = own.unwrap_or_else(|| std::mem::take(&mut self.tasks));
+        let is_typed = self.tasks.iter().any(|new| defaults(&new.task_type).is_some());
+        let own = is_typed.then(|| self.tasks.clone());
+        for (place, new) in self.tasks.iter_mut().enumerate().filter(|_| is_typed) {
+            match defaults(&new.task_type) {
+                Some(defaults) if self.ties.get(place).is_some_and(|ties| ties.work.is_some()) => {
+                    defaults.fill_workflow(new);
+                }
+                Some(defaults) => defaults.fill(new),
+                None => {}
+            }
+        }
+        if self.has_kinds() && (is_typed || was_filled) {
+            self.kinds = kinds(&self.tasks, payload_bytes_max);
+        }
+        self.typed = Some(Box::new(Typed { version, own, unfit: Vec::new() }));
+    }
+
+    /// The same as they were sent, before types filled anything in.
+    pub fn own(&self) -> &[NewTask] {
+        self.typed.as_ref().and_then(|typed| typed.own.as_ref()).unwrap_or(&self.tasks)
+    }
+
+    /// The types that it was prepared with.
+    pub fn types(&self) -> TypesVersion {
+        self.typed.as_ref().map(|typed| typed.version).unwrap_or_default()
+    }
+
+    /// What does not fit of payloads, as those types say.
+    pub fn unfit(&self) -> &[PayloadFault] {
+        self.typed.as_ref().map_or(&[], |typed| &typed.unfit)
+    }
+
+    pub fn set_unfit(&mut self, unfit: Vec<PayloadFault>) {
+        self.typed.get_or_insert_default().unfit = unfit;
+    }
+
+    /// Those of its tasks, with their places, whose payloads are whole: they take no results, and are no workflows.
+    pub fn with_whole_payloads(&self) -> impl Iterator<Item = (usize, &NewTask)> {
+        let is_whole =
+            |place: &usize| self.ties.get(*place).is_none_or(|ties| ties.work.is_none() && !ties.takes_results);
+        self.tasks.iter().enumerate().filter(move |(place, _)| is_whole(place))
+    }
+
+    /// How the payload of a task is called in errors.
+    pub fn payload_name(&self, place: usize) -> String {
+        self.paths.within(place, Invalid::value("payload", "")).field.into_owned()
     }
 
     /// How its tasks are called in errors.

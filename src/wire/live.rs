@@ -281,7 +281,7 @@ impl LiveSays {
                 LiveSays::Gone { task_id, rev }
             }
             "stats" => LiveSays::Stats(from_str(line)?),
-            kind @ ("queue" | "limits" | "schedule") => {
+            kind @ ("queue" | "limits" | "schedule" | "task_type") => {
                 let OfSetting { name, rev, deleted } = from_str(line)?;
                 LiveSays::Setting { kind: kind.to_owned(), name, rev, deleted }
             }

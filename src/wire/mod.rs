@@ -8,6 +8,7 @@ mod live;
 mod problem;
 mod rest;
 mod schedules;
+mod task_types;
 mod worker;
 
 pub use callbacks::{CallbackList, CallbackView};
@@ -22,6 +23,7 @@ pub use rest::{
     TaskCounts, TaskList, TaskResult, WorkerList, WorkerRunning, WorkerView, WorkflowView,
 };
 pub use schedules::{LastRunView, SCHEDULES_LEN_MAX, ScheduleBody, ScheduleList, ScheduleView};
+pub use task_types::{TASK_TYPES_LEN_MAX, TaskTypeBody, TaskTypeList, TaskTypeView};
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,
     ProgressBody, WorkerHello, WorkerOp, WorkerSays,

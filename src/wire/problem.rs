@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::task::PayloadFault;
+
 /// The body of every refusal and error, as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
@@ -18,6 +20,9 @@ pub struct Problem {
     /// The limit that was passed, where one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// Where payloads do not fit what is declared of their types: what does not fit, the first 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<PayloadFault>,
     /// When to come back, in seconds, where that is known; it goes into the header `Retry-After`.
     #[serde(skip)]
     pub retry_after_s: Option<u64>,
@@ -34,6 +39,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             limit: None,
+            errors: Vec::new(),
             retry_after_s: None,
         }
     }
@@ -83,6 +89,7 @@ codes! {
     QueueNotFound "queue_not_found" 404 "There is no such queue",
     ScheduleNotFound "schedule_not_found" 404 "There is no such schedule",
     CallbackNotFound "callback_not_found" 404 "There is no such callback",
+    TaskTypeNotFound "task_type_not_found" 404 "There is no such task type",
     TaskNotFinished "task_not_finished" 409 "The task is not finished",
     TaskFinished "task_finished" 409 "The task is finished",
     TaskRunning "task_running" 409 "The task is running",
@@ -91,6 +98,7 @@ codes! {
     DependencyFailed "dependency_failed" 409 "A task that it depends on did not complete",
     Conflict "conflict" 409 "It conflicts with what is there",
     IdempotencyConflict "idempotency_conflict" 409 "The idempotency key was used for something else",
+    PayloadInvalid "payload_invalid" 422 "A payload does not fit its type",
     BadFilter "bad_filter" 422 "The filter is wrong",
     BadCursor "bad_cursor" 422 "The cursor is not one of this list",
     Unauthenticated "unauthenticated" 401 "Who is calling is not known",

@@ -87,6 +87,7 @@ async fn sets(caller: &Caller, ledger: &Ledger) {
             ("queue", "queues/set", json!({"concurrency": n})),
             ("schedule", "schedules/set", schedule),
             ("limits", "limits", json!({"user": {"submits_per_min": 100_000 + n}})),
+            ("type", "task-types/set", json!({"defaults": {"timeout_ms": n}})),
         ] {
             if let Some((status, answer)) = caller.ask("PUT", path, &body).await {
                 assert!(matches!(status, 200 | 201), "{answer}");
@@ -265,6 +266,7 @@ async fn whatever_is_acknowledged_stands_though_the_hub_is_killed() {
         let value = match name {
             "queue" => caller.get("queues/set").await["concurrency"].clone(),
             "schedule" => caller.get("schedules/set").await["jitter_ms"].clone(),
+            "type" => caller.get("task-types/set").await["defaults"]["timeout_ms"].clone(),
             _ => json!(caller.get("limits").await["user"]["submits_per_min"].as_u64().unwrap() - 100_000),
         };
         assert!(value == set || value == set + 1, "{name} is {value}, and {set} was acknowledged");

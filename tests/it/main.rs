@@ -1,6 +1,7 @@
 //! The hub as its users meet it: over HTTP and sockets, a module for each promise.
 
 mod bad_input;
+mod base_path;
 mod browser;
 mod bulk;
 mod callbacks;
@@ -22,6 +23,7 @@ mod gather;
 mod history;
 mod idempotency;
 mod interop;
+mod json_schema;
 mod keeping;
 mod killed;
 #[path = "../kit/mod.rs"]
@@ -51,8 +53,10 @@ mod sse;
 mod stats;
 mod strict;
 mod submit;
+mod task_types;
 mod timeout;
 mod unique;
+mod unix_socket;
 mod update;
 mod wait;
 mod why;

@@ -85,6 +85,10 @@ async fn no_view_shuts_anybody_out() {
         hub.call(reqwest::Method::PUT, &path, Some(&body)).await.expect(201);
         hub.tell(&format!("{path}/run")).await.expect(201);
     }
+    let defaults = json!({"queue": "nobody", "labels": {"a": "b"}, "concurrency_key": "k".repeat(120)});
+    let declared =
+        json!({"title": "A report", "description": "For a month.", "defaults": defaults, "payload_schema": {}});
+    hub.put("/api/v1/task-types/report", declared).await.expect(201);
     let empty = TestHub::start().await;
 
     let mut page = Browser::start().await.open(&hub.url).await;
@@ -95,6 +99,7 @@ async fn no_view_shuts_anybody_out() {
         ("#/?status=waiting&q=none".to_owned(), "document.querySelector('.empty h2')?.checkVisibility()"),
         ("#/workers".to_owned(), "document.querySelector('.runs a')?.checkVisibility()"),
         ("#/schedules".to_owned(), "document.querySelector('.schedules li a')?.checkVisibility()"),
+        ("#/types".to_owned(), "document.querySelector('.types li a')?.checkVisibility()"),
         (format!("#/task/{running}"), "document.querySelectorAll('.log li').length > 30"),
         (format!("#/task/{retried}"), "document.querySelector('.panel.error')?.checkVisibility()"),
         (format!("#/task/{failed}"), "document.querySelector('.panel.error')?.checkVisibility()"),
@@ -127,7 +132,7 @@ async fn no_view_shuts_anybody_out() {
     let mut page = Browser::start().await.open(&empty.url).await;
     page.until("document.querySelector('.empty h2')?.innerText === 'No tasks yet'").await;
     page.look(&format!("{axe}; 0")).await;
-    for address in ["#/", "#/workers", "#/schedules"] {
+    for address in ["#/", "#/workers", "#/schedules", "#/types"] {
         page.look(&format!("location.hash = {address:?}")).await;
         page.until("[...document.querySelectorAll('.empty h2')].some((each) => each.checkVisibility())").await;
         fits_everybody(&mut page, &format!("an empty hub, {address}")).await;

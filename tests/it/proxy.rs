@@ -186,6 +186,19 @@ async fn haproxy_as_in_the_example() {
     }
 }
 
+/// A proxy that leaves the path on, before a hub that is told of it.
+#[tokio::test]
+async fn nginx_that_passes_the_path_on() {
+    let set = |config: &mut taskhub::config::ServeConfig| {
+        config.hosts = vec!["app.example".into()];
+        config.base_path = "/in/tasks".parse().unwrap();
+    };
+    let hub = TestHub::builder().set(set).start().await;
+    let config = example("nginx.conf").replace("/hub", "/in/tasks").replace("http://taskhub/;", "http://taskhub;");
+    let proxy = Proxy::nginx(&hub, &config).await;
+    check(&proxy, &format!("{}/in/tasks", proxy.url("app.example"))).await;
+}
+
 /// The programs find a hub under a path, too.
 #[tokio::test]
 async fn clients_and_commands_under_a_path() {

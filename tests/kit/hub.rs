@@ -160,7 +160,8 @@ impl TestHub {
 
     /// Where it listens: `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
-        self.url.strip_prefix("http://").expect("an http address")
+        let (_, rest) = self.url.split_once("://").expect("an address");
+        rest.split('/').next().expect("there is a first part")
     }
 
     /// Tells the hub to end, as SIGTERM does, and does not wait.

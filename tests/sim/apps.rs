@@ -1,7 +1,7 @@
 //! Applications: they submit, sometimes twice with one key, cancel, retry by hand and delete.
 
 use fastrand::Rng;
-use taskhub::engine::{Answer, Command, SubmitKey};
+use taskhub::engine::{Answer, Command, Fitted, SubmitKey};
 use taskhub::settings::{CatchUp, FairBy, Limits, Overlap, QueueSettings, Rate, RateBy, ScheduleSpec, UserLimits};
 use taskhub::task::{
     Chord, Event, HeldUntil, Name, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, OnConflict,
@@ -50,7 +50,8 @@ impl World {
             }
             34..40 => {
                 let Some(task_id) = self.some_task() else { return };
-                let payload = self.random.bool().then(taskhub::task::Json::null);
+                let fitted = || Fitted { payload: taskhub::task::Json::null(), types: Default::default() };
+                let payload = self.random.bool().then(fitted);
                 self.push(Command::Retry { task_id, payload }, From::App);
             }
             40..44 => {
@@ -66,6 +67,7 @@ impl World {
             48 | 49 if self.mix.rules => self.set_something(),
             51 | 52 => self.change_something(),
             53 | 54 if self.mix.schedules => self.schedule_something(),
+            55 | 56 if self.mix.types => self.declare_something(),
             50 => {
                 let Some(task_id) = self.some_task() else { return };
                 self.push(Command::CancelWaiting { task_id, reason: "purged".into() }, From::App);
@@ -111,7 +113,7 @@ impl World {
         if random.u8(0..3) == 0 {
             patch.max_attempts = Some(random.u32(1..5));
         }
-        self.push(Command::Update { task_id, patch }, From::App);
+        self.push(Command::Update { task_id, patch, types: Default::default() }, From::App);
     }
 
     /// Somebody sets a queue, or what users may.
@@ -373,7 +375,7 @@ fn some_new(random: &mut Rng, mix: &Mix, wall: Timestamp) -> NewTask {
     let callbacks = some_callbacks(random);
     let mut new = NewTask { callbacks, ..NewTask::new(TYPES[random.usize(0..TYPES.len())]) };
     new.queue = random.bool().then(|| QUEUES[random.usize(0..QUEUES.len())].to_owned());
-    new.priority = [0, 0, 0, 0, 1, -1, 100, -100][random.usize(0..8)];
+    new.priority = [None, None, None, Some(0), Some(1), Some(-1), Some(100), Some(-100)][random.usize(0..8)];
     new.max_attempts = random.bool().then(|| random.u32(1..5));
     new.max_crashes = random.bool().then(|| random.u32(1..4));
     if random.bool() {

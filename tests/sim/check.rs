@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use taskhub::engine::{
-    Accepts, Answer, Batch, Command, Engine, Hello, Link, Notice, Now, Options, Quota, Refusal, Report,
+    Accepts, Answer, Batch, Command, Engine, Fitted, Hello, Link, Notice, Now, Options, Quota, Refusal, Report,
 };
 use taskhub::settings::{QueueSettings, Setting, SettingChange, SettingId, SettingKind, SettingValue};
 use taskhub::task::{
@@ -49,7 +49,7 @@ pub struct Checker {
     pub rates: Rates,
     /// Every timer that was due has gone off in this round.
     all_fired: bool,
-    settings: BTreeMap<SettingId, Arc<Setting>>,
+    pub(super) settings: BTreeMap<SettingId, Arc<Setting>>,
     /// Who holds which attempts.
     held: BTreeMap<Name, BTreeMap<TaskId, u32>>,
     rev: u64,
@@ -277,6 +277,8 @@ impl Checker {
                 | Command::UnsetSchedule { .. }
                 | Command::PauseSchedule { .. }
                 | Command::RunSchedule { .. }
+                | Command::SetTaskType { .. }
+                | Command::UnsetTaskType { .. }
         ) {
             assert!(settings.is_empty(), "{command:?} set something");
         }
@@ -293,7 +295,19 @@ impl Checker {
                     }
                     (Err(Refusal::IdempotencyConflict), Some((entry, body))) => assert_ne!(entry.body, body),
                     (_, Some(_)) => panic!("a key was used again, and the answer is {result:?}"),
+                    (Err(Refusal::TypesChanged), None) => {
+                        assert!(!self.draining && self.is_of_other_types(submission.types()).is_some());
+                    }
+                    (Err(Refusal::PayloadInvalid(faults)), None) => {
+                        assert!(!self.draining && self.is_of_other_types(submission.types()).is_none());
+                        assert!(!faults.is_empty() && tasks.iter().any(|new| self.is_unfit(new)));
+                    }
                     (Ok(Answer::Submitted { tasks: created, existing }), None) => {
+                        assert_eq!(self.is_of_other_types(submission.types()), None);
+                        for ((own, new), task) in submission.own().iter().zip(tasks).zip(created) {
+                            assert_eq!(*new, self.with_defaults(own, task.is_workflow()));
+                            assert!(task.is_workflow() || !self.is_unfit(new), "its payload does not fit: {new:?}");
+                        }
                         let made = tasks.len() - existing.len();
                         // Of those that may be there already each is counted when it comes, behind those that made way.
                         let each = tasks.iter().any(|new| new.unique.is_some() || new.gather.is_some());
@@ -379,7 +393,28 @@ impl Checker {
                     }
                 }
             }
-            Command::Update { task_id, patch } => self.updated(*task_id, patch, result, changes, now),
+            Command::Update { patch, types, .. }
+                if patch.payload.is_some() && self.is_of_other_types(*types).is_some() =>
+            {
+                assert_eq!(result.as_ref().err(), self.is_of_other_types(*types).as_ref());
+            }
+            Command::Update { task_id, patch, .. } => self.updated(*task_id, patch, result, changes, now),
+            Command::SetTaskType { name, task_type } => {
+                let value = SettingValue::TaskType(task_type.clone());
+                self.is_set((SettingKind::TaskType, name.clone()), value, result, settings, now);
+            }
+            Command::UnsetTaskType { name } => {
+                let id = (SettingKind::TaskType, name.clone());
+                if !self.settings.contains_key(&id) {
+                    return assert_eq!(result.as_ref().err(), Some(&Refusal::TaskTypeNotFound));
+                }
+                let [change] = settings else { panic!("one setting was to go, not {settings:?}") };
+                assert!(change.next.is_none() && change.id == id && matches!(result, Ok(Answer::Done)));
+                self.put_setting(change);
+            }
+            Command::Retry { payload: Some(Fitted { types, .. }), .. } if self.is_of_other_types(*types).is_some() => {
+                assert_eq!(result.as_ref().err(), self.is_of_other_types(*types).as_ref());
+            }
             Command::SetQueue { name, settings: asked } => {
                 let paused = self.rules.queue(name).paused;
                 let value = SettingValue::Queue(QueueSettings { paused, ..asked.clone() });
@@ -440,7 +475,7 @@ impl Checker {
                 assert_eq!(result.as_ref().map(|_| ()).map_err(Clone::clone), expected, "retry of {task_id}");
                 if expected.is_ok() {
                     let (change, task) = self.one_step(changes, *task_id, Event::Retrying, now);
-                    assert_eq!(change.payload.as_ref(), payload.as_ref());
+                    assert_eq!(change.payload.as_ref(), payload.as_ref().map(|fitted| &fitted.payload));
                     let held = self.stand(&task) == Stand::Held;
                     let expected = if held { Status::Waiting } else { Status::Pending };
                     assert_eq!((task.status, task.tries, task.crashes), (expected, 0, 0));
@@ -564,6 +599,9 @@ impl Checker {
                 assert!(changes.is_empty());
                 let Ok(Answer::Waits(waits)) = result else { panic!("why is answered by {result:?}") };
                 self.waits_truly(*task_id, waits);
+            }
+            Command::SetSchedule { spec, .. } if self.is_unfit(&spec.task) => {
+                assert!(matches!(result, Err(Refusal::PayloadInvalid(_))), "{spec:?}: {result:?}");
             }
             Command::SetSchedule { name, .. }
             | Command::UnsetSchedule { name }
@@ -844,7 +882,7 @@ impl Checker {
             SettingKind::Limits if Rules::limits_move(&limits, self.rules.limits()) => {
                 self.rules.join_anew(None, ready);
             }
-            SettingKind::Queue | SettingKind::Limits | SettingKind::Schedule => {}
+            SettingKind::Queue | SettingKind::Limits | SettingKind::Schedule | SettingKind::TaskType => {}
         }
         before
     }
@@ -871,7 +909,7 @@ impl Checker {
         assert_eq!(task.task_type.as_str(), new.task_type);
         assert_eq!(task.queue.as_str(), new.queue.as_deref().unwrap_or("default"));
         assert_eq!(task.user_id.as_ref().map(Name::as_str), new.user_id.as_deref());
-        assert_eq!((task.priority, task.created_at), (new.priority, now.at));
+        assert_eq!((task.priority, task.created_at), (new.priority.unwrap_or(0), now.at));
         assert_eq!((task.attempt, task.tries, task.crashes), (0, 0, 0));
         assert_eq!(task.max_attempts, new.max_attempts.unwrap_or(1));
         assert_eq!(task.max_crashes, new.max_crashes.unwrap_or(3));

@@ -8,6 +8,7 @@
 //! * [`callbacks`] is its account of what URLs are to be told.
 //! * [`unique`] is its account of tasks of which there is one at a time.
 //! * [`gather`] is its account of submissions that become one task.
+//! * [`types`] declares task types, and is its account of what tasks take from them.
 //! * [`rules`] is its account of what people set: queues, limits, turns.
 //! * [`rates`] is its account of what was handed out within a while.
 //! * [`mix`] says, from the seed, how much of everything there is.
@@ -27,6 +28,7 @@ mod rates;
 mod rules;
 mod ties;
 mod trace;
+mod types;
 mod unique;
 mod watchers;
 mod workers;

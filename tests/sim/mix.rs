@@ -53,6 +53,8 @@ pub struct Mix {
     pub unique: bool,
     /// Whether they become one.
     pub gather: bool,
+    /// Whether task types are declared.
+    pub types: bool,
 }
 
 impl Mix {
@@ -104,6 +106,7 @@ impl Mix {
             workflows: random.bool(),
             unique: random.bool(),
             gather: random.bool(),
+            types: random.u8(0..3) == 0,
         };
         if random.u32(0..4) == 0 {
             mix.options.changes_max = random.usize(1..12);

@@ -55,7 +55,7 @@ impl Rules {
             (SettingKind::Queue, _) => _ = self.queues.remove(&name),
             (SettingKind::Limits, Some(SettingValue::Limits(limits))) => self.limits = limits.clone(),
             (SettingKind::Limits, _) => self.limits = Limits::default(),
-            (SettingKind::Schedule, _) => {}
+            (SettingKind::Schedule | SettingKind::TaskType, _) => {}
         }
     }
 

@@ -107,7 +107,7 @@ impl Checker {
             return assert_eq!(answer, before, "it is answered with what is there");
         }
         let mut expected = Task::clone(before);
-        expected.priority = new.priority;
+        expected.priority = new.priority.unwrap_or(0);
         if let Some(title) = &new.title {
             expected.detail.get_or_insert_default().title = Some(title.as_str().into());
         }

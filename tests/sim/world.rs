@@ -416,6 +416,7 @@ impl World {
     }
 
     pub fn push(&mut self, command: Command, from: From) {
+        let command = self.prepared(command);
         if let Command::Heard { worker_id } = &command {
             let lived_at_most = self.awake + self.unnoticed + (self.time - self.looked - self.absent);
             // A lease that ran out before the hub was stopped may be over, whatever is said while nothing is read; or one that
@@ -763,6 +764,12 @@ impl World {
         }
         match from {
             From::Nobody | From::Unheard => {}
+            // It was prepared with other types than are declared by now.
+            From::App if matches!(reply, Reply::Refused(Refusal::TypesChanged)) => {
+                if let Command::Submit { .. } = command {
+                    self.push(command.clone(), From::App);
+                }
+            }
             From::App => self.apps.heard(command, &reply),
             From::Socket { session } => {
                 let Command::Report { task_id, attempt, .. } = command else { return };
@@ -906,6 +913,7 @@ impl World {
         self.actors_calm();
         self.resume_all();
         self.unset_schedules();
+        self.unset_types();
         // Under a rate each has to wait for its turn, and a step may be as short as a millisecond.
         let deadline = self.steps + 4_000 + 2_000 * self.checker.unfinished() as u64;
         while self.checker.unfinished() > 0 || !self.inbox.is_empty() {

@@ -6,6 +6,7 @@ import { areSet, filtersAddress, namesOf, readFilters, subscriptionFilter } from
 import { afterWords } from '../../web/views/parts.js';
 import { ruleWords, standsWords, summaryOf as queuesSummary } from '../../web/views/queues.js';
 import { nextWords, skippedWords, summaryOf as schedulesSummary, whenWords } from '../../web/views/schedules.js';
+import { defaultWords, summaryOf as typesSummary } from '../../web/views/types.js';
 import { busyOf, presenceOf, summaryOf } from '../../web/views/workers.js';
 import { behindBy, bytes, callbacksWords, complaint, percentage, rate, short, shownWords, span, standing, taken, waitsWords } from '../../web/views/words.js';
 import { task } from './fake_hub.mjs';
@@ -220,4 +221,12 @@ test('callbacks are said by their hosts, with what has not arrived', () => {
   ];
   assert.equal(callbacksWords(callbacks, []), 'app.example; 10.0.0.1:81');
   assert.equal(callbacksWords(callbacks, owed), 'app.example: 2 on the way, answered 500: 1 given up; 10.0.0.1:81');
+});
+
+test('what is declared of a type is said in one line', () => {
+  assert.equal(defaultWords({ defaults: { queue: 'slow', priority: 5, labels: { a: 'b' } } }), 'queue slow, priority 5, labels {"a":"b"}');
+  assert.equal(defaultWords({}), 'no defaults');
+  assert.equal(typesSummary([{}, {}]), '2 declared types');
+  assert.equal(typesSummary([{}], true), 'The first 1 declared types, by name');
+  assert.equal(typesSummary([]), '');
 });

@@ -80,7 +80,7 @@ async fn play(args: DemoArgs) -> Outcome {
 /// A hub that forgets, and does not wait for anybody when it ends.
 fn config(listen: SocketAddr) -> ServeConfig {
     ServeConfig {
-        listen,
+        listen: listen.into(),
         // Killed workers are to be seen, not waited for.
         grace: Duration::from_secs(3),
         // The play begins anew every two minutes; what it left long ago may go.

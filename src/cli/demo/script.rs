@@ -215,7 +215,7 @@ impl Draft {
     }
 
     fn priority(mut self, priority: i8) -> Draft {
-        self.new.priority = priority;
+        self.new.priority = Some(priority);
         self
     }
 
@@ -251,7 +251,7 @@ mod tests {
         }
         let has = |what: &str, is: fn(&NewTask) -> bool| assert!(new.iter().any(is), "none with {what}");
         has("a delay", |task| task.delay_ms.is_some());
-        has("a priority", |task| task.priority > 0);
+        has("a priority", |task| task.priority > Some(0));
         has("a timeout", |task| task.timeout_ms.is_some());
         has("a crash budget", |task| task.max_crashes.is_some());
         has("tries", |task| task.max_attempts.is_some());

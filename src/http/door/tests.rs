@@ -4,7 +4,8 @@ use super::*;
 
 fn door(listen: &str, hosts: &[&str], origins: &[&str]) -> Door {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    Door::new(listen.parse().unwrap(), &owned(hosts), &owned(origins)).unwrap()
+    let listen: IpAddr = listen.parse().unwrap();
+    Door::new(!listen.to_canonical().is_loopback(), &owned(hosts), &owned(origins)).unwrap()
 }
 
 fn parts(target: &str, headers: &[(&str, &str)]) -> Parts {

@@ -117,7 +117,9 @@ impl Checker {
                         if depends_on.is_empty() { OnDependencyFailure::default() } else { OnDependencyFailure::Run };
                     assert_eq!(change.task.on_dependency_failure(), policy);
                     let stand = if depends_on.is_empty() { Stand::Free } else { Stand::Held };
-                    self.created(&schedule.spec.task, stand, change, now);
+                    let new = self.with_defaults(&schedule.spec.task, false);
+                    self.created(&new, stand, change, now);
+                    self.fails_unfit(&new, change, changes, now);
                     state.last = Some(LastRun { task_id: change.task.task_id, due_at: Some(due_at) });
                     let made = self.due_made.entry(name.clone()).or_default();
                     assert!(made.insert(due_at), "{due_at} of {name} has a second task: {change:?}");
@@ -278,6 +280,7 @@ impl Checker {
         };
         match result {
             Err(Refusal::Draining) => assert!(self.draining),
+            Err(Refusal::PayloadInvalid(_)) => assert!(self.is_unfit(&schedule.spec.task)),
             Err(Refusal::Full) => assert!(self.open.len() >= self.options.tasks_max),
             Err(Refusal::Quota(Quota::Waiting { .. } | Quota::SubmitsPerMin { .. })) => self.may_be_refused(&schedule),
             Ok(Answer::Submitted { tasks, .. }) => {
@@ -286,7 +289,8 @@ impl Checker {
                 assert!(matches!(&tasks[..], [task] if Arc::ptr_eq(task, &change.task)));
                 let detail = change.task.detail().expect("it says who made it");
                 assert_eq!((detail.schedule.as_ref(), detail.due_at), (Some(name), None));
-                self.created(&schedule.spec.task, Stand::Free, change, now);
+                assert!(!self.is_unfit(&schedule.spec.task));
+                self.created(&self.with_defaults(&schedule.spec.task, false), Stand::Free, change, now);
                 let last = Some(LastRun { task_id: change.task.task_id, due_at: None });
                 let state = ScheduleState { last, ..schedule.state.clone() };
                 self.goes_on_with(name, &schedule, state, &mut settings, now);
