@@ -21,10 +21,9 @@ use crate::telemetry::Metrics;
 use super::board::{Board, Heard};
 use super::clock::Clock;
 use super::expire;
-use super::inbox::{Bound, NotTaken, Reply, Request};
+use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Ended, Given, Push, Shared};
-use super::task_types::PREPARED_MAX;
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
@@ -143,30 +142,6 @@ impl Hub {
         Ok(submitted)
     }
 
-    /// Prepares a submission with the declared types, and sends it; again where these changed in between.
-    async fn submit_prepared(&self, mut submission: Submission, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
-        for _ in 0..PREPARED_MAX {
-            if let Some(types) = self.other_types(submission.types()) {
-                // Few do: the others' futures are no larger for it.
-                submission = Box::pin(self.prepare(submission, types)).await?;
-            }
-            if key.is_none() && !submission.unfit().is_empty() {
-                return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
-            }
-            // One with a key may have been taken before, when it did fit.
-            let (sender, answer) = oneshot::channel();
-            let command = Command::Submit { submission, key };
-            self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
-            match answer.await {
-                Ok(Ok(submitted)) => return Ok(submitted),
-                Ok(Err(NotTaken::Failed(error))) => return Err(error),
-                Ok(Err(NotTaken::TypesChanged(back))) => submission = *back,
-                Err(_) => return Err(HubError::Stopped),
-            }
-        }
-        Err(HubError::Overloaded)
-    }
-
     /// What an idempotency key stood for, as it is now.
     async fn replay(&self, submitted: Submitted) -> Result<Submitted, HubError> {
         let task_ids = &submitted.task_ids;
@@ -226,28 +201,7 @@ impl Hub {
         self.ask(Command::Delete { task_id }, Bound::Held).await.map(|_| ())
     }
 
-    /// Asks for something with another payload of a task, where there is one, that was looked at; again where types changed in
-    /// between.
-    async fn with_fitted(
-        &self,
-        task_id: TaskId,
-        payload: Option<Json>,
-        command: impl Fn(Option<Fitted>) -> Command,
-    ) -> Result<Arc<Task>, HubError> {
-        for _ in 0..PREPARED_MAX {
-            let fitted = match &payload {
-                Some(payload) => Some(self.fit(task_id, payload.clone()).await?),
-                None => None,
-            };
-            match self.ask_for_task(command(fitted)).await {
-                Err(HubError::Refused(Refusal::TypesChanged)) => {}
-                answer => return answer,
-            }
-        }
-        Err(HubError::Overloaded)
-    }
-
-    async fn ask_for_task(&self, command: Command) -> Result<Arc<Task>, HubError> {
+    pub(super) async fn ask_for_task(&self, command: Command) -> Result<Arc<Task>, HubError> {
         match self.ask(command, Bound::Held).await? {
             Answer::Task(task) => Ok(task),
             other => unreachable!("a task is the answer to this command, not {other:?}"),
