@@ -51,6 +51,7 @@ mod stats;
 mod strict;
 mod submit;
 mod timeout;
+mod tls;
 mod unique;
 mod unix_socket;
 mod update;
