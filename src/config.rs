@@ -30,6 +30,17 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_INSECURE_OPEN")]
     pub insecure_open: bool,
 
+    /// The certificate with which the hub speaks TLS, and the chain behind it, in PEM
+    ///
+    /// The port takes no plain HTTP then. It and the key are read again when their files change; what cannot be used is
+    /// said in the log, and the old one stays.
+    #[arg(long, env = "TASKHUB_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM
+    #[arg(long, env = "TASKHUB_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// More names by which the hub is called, such as hub.example, with commas between; `*` for any
     ///
     /// A request whose `Host` is neither one of these nor this machine is refused, because any page could have its own
@@ -186,6 +197,8 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             unix_mode: UnixMode::default(),
             insecure_open: false,
+            tls_cert: None,
+            tls_key: None,
             hosts: Vec::new(),
             origins: Vec::new(),
             base_path: BasePath::default(),
@@ -265,6 +278,11 @@ impl ServeConfig {
         }
     }
 
+    /// The files of certificate and key, where the hub speaks TLS.
+    pub fn tls_files(&self) -> Option<(PathBuf, PathBuf)> {
+        self.tls_cert.clone().zip(self.tls_key.clone())
+    }
+
     /// Refuses what cannot work or would be careless; the text says what to do.
     pub fn check(&self) -> Result<(), String> {
         if self.listen.is_reachable() && !self.insecure_open {
@@ -275,6 +293,12 @@ impl ServeConfig {
             ));
         }
         self.door()?;
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err("--tls-cert and --tls-key belong together".into());
+        }
+        if self.tls_cert.is_some() && matches!(self.listen, Listen::Unix(_)) {
+            return Err("a Unix socket needs no TLS: leave out --tls-cert and --tls-key".into());
+        }
         for (name, value, min, max) in [
             ("--lease", self.lease, Duration::from_millis(100), Duration::from_secs(3_600)),
             ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
@@ -390,6 +414,8 @@ mod tests {
             "--listen unix:",
             "--unix-mode 0066",
             "--base-path tasks",
+            "--tls-cert cert.pem",
+            "--tls-cert cert.pem --tls-key key.pem --listen unix:hub.sock",
             "--base-path /a/../b",
             "--origins https://app.example/page",
             "x",

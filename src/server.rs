@@ -7,6 +7,7 @@
 //! what is still being answered gets a moment; and last the writer ends and the store is closed.
 
 mod connections;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use self::connections::Connections;
+use self::tls::{Files, Tls};
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, BasePath};
@@ -65,6 +67,7 @@ impl std::error::Error for StartError {}
 /// A hub that listens. Dropping it leaves it running until the runtime ends; [`Server::shutdown`] ends it well.
 pub struct Server {
     address: Listen,
+    scheme: &'static str,
     base_path: BasePath,
     hub: Hub,
     end: watch::Sender<bool>,
@@ -76,17 +79,22 @@ impl Server {
     pub async fn start(config: ServeConfig) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
         let door = config.door().map_err(StartError::Config)?;
+        let tls = match config.tls_files() {
+            Some((cert, key)) => Some(Tls::start(Files { cert, key }).await.map_err(StartError::Config)?),
+            None => None,
+        };
         // Bound first, so that a hub which cannot listen does not touch the store.
         let bind = |cause| StartError::Bind { listen: config.listen.clone(), cause };
         let listener = Listener::bind(&config.listen, config.unix_mode).map_err(bind)?;
         let address = listener.place().map_err(bind)?;
         let hub = open_hub(&config).await?;
         let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
         let router = config.base_path.router(app.clone());
-        let ended = tokio::spawn(run(listener, app, router, bounds, until_told(told)));
-        Ok(Server { address, base_path: config.base_path, hub, end, ended })
+        let ended = tokio::spawn(run(listener, tls, app, router, bounds, until_told(told)));
+        Ok(Server { address, scheme, base_path: config.base_path, hub, end, ended })
     }
 
     /// Where it listens.
@@ -94,11 +102,11 @@ impl Server {
         &self.address
     }
 
-    /// The same as clients are given it: `http://127.0.0.1:8080`, or `unix:/run/taskhub.sock`; with the base path.
+    /// The same as clients are given it: `http://127.0.0.1:8080`, `https://…` or `unix:/run/taskhub.sock`; with the base path.
     pub fn url(&self) -> String {
         let base = self.base_path.as_prefix();
         match &self.address {
-            Listen::Tcp(address) => format!("http://{address}{base}"),
+            Listen::Tcp(address) => format!("{}://{address}{base}", self.scheme),
             place @ Listen::Unix(_) if base.is_empty() => place.to_string(),
             place @ Listen::Unix(_) => format!("{place}:{base}"),
         }
@@ -149,10 +157,17 @@ struct Bounds {
 }
 
 /// Serves the hub of `app` by its `router` on `listener` until `shutdown` resolves, and then ends it well.
-async fn run(listener: Listener, app: Arc<App>, router: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+async fn run(
+    listener: Listener,
+    tls: Option<Tls>,
+    app: Arc<App>,
+    router: Router,
+    bounds: Bounds,
+    shutdown: impl Future<Output = ()>,
+) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
-    let served = Connections::new(router, connections.clone(), closing);
+    let served = Connections::new(router, tls, connections.clone(), closing);
     let accepting = tokio::spawn(served.accept(listener, bounds.connections_max));
     shutdown.await;
 

@@ -29,6 +29,7 @@ mod watch;
 mod worker;
 mod workflows;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -116,6 +117,9 @@ struct HubArgs {
     /// The hub's address
     #[arg(long, value_name = "URL", env = "TASKHUB_URL", default_value = DEFAULT_URL)]
     hub: String,
+    /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
+    #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
+    ca_cert: Option<PathBuf>,
     /// Who is calling, where the hub asks
     #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -129,12 +133,19 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 impl HubArgs {
     fn client(&self) -> Result<Client, Failed> {
-        let client = Client::new(&self.hub)?;
-        Ok(match &self.token {
-            Some(token) => client.with_token(token),
-            None => client,
-        })
+        client(&self.hub, self.ca_cert.as_deref(), self.token.as_deref())
     }
+}
+
+fn client(hub: &str, ca_cert: Option<&Path>, token: Option<&str>) -> Result<Client, Failed> {
+    let client = match ca_cert {
+        Some(path) => Client::trusting(hub, path)?,
+        None => Client::new(hub)?,
+    };
+    Ok(match token {
+        Some(token) => client.with_token(token),
+        None => client,
+    })
 }
 
 /// Reads the command line, does what it says, and tells how it went.

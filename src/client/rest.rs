@@ -1,6 +1,7 @@
 //! The REST calls: one call, one answer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -95,9 +96,17 @@ impl ListQuery {
 }
 
 impl Client {
-    /// A client of the hub at this address, such as `http://127.0.0.1:8080` or `unix:/run/taskhub.sock`. Nothing is sent yet.
+    /// A client of the hub at this address, such as `http://127.0.0.1:8080`, `https://hub.example` or `unix:/run/taskhub.sock`. Nothing is sent yet.
     pub fn new(url: &str) -> Result<Client, ClientError> {
-        let url = HubUrl::parse(url)?;
+        Client::at(HubUrl::parse(url)?)
+    }
+
+    /// The same for a hub at `https://…` that must be known to the certificates of this file, in PEM, instead of the machine's.
+    pub fn trusting(url: &str, ca_cert: &Path) -> Result<Client, ClientError> {
+        Client::at(HubUrl::parse_trusting(url, Some(ca_cert))?)
+    }
+
+    fn at(url: HubUrl) -> Result<Client, ClientError> {
         let http = url.http().map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
         Ok(Client { url, http, token: None })
     }

@@ -54,6 +54,7 @@ mod strict;
 mod submit;
 mod task_types;
 mod timeout;
+mod tls;
 mod unique;
 mod unix_socket;
 mod update;

@@ -73,6 +73,7 @@ impl HubBuilder {
     }
 
     pub async fn start(self) -> TestHub {
+        super::agree_on_tls();
         let HubBuilder { config, folder } = self;
         let (server, end, thread) = launch(config.clone()).await;
         TestHub {

@@ -143,6 +143,7 @@ impl HubProcess {
 
     /// The hub that this command starts.
     pub fn from(command: Command) -> HubProcess {
+        super::agree_on_tls();
         let mut program = Program::start(command);
         let begun = Instant::now();
         let line = program.first_line();
