@@ -106,7 +106,7 @@ impl Hub {
     }
 
     /// The types that are declared now, unless these are those.
-    fn other_types(&self, version: TypesVersion) -> Option<Arc<TaskTypes>> {
+    pub(super) fn other_types(&self, version: TypesVersion) -> Option<Arc<TaskTypes>> {
         match self.shared().board.settings.types() {
             Some(types) => (types.version() != version).then_some(types),
             None => (version != TypesVersion::default()).then(Arc::default),
@@ -114,7 +114,11 @@ impl Hub {
     }
 
     /// Prepares a submission with these types.
-    async fn prepare(&self, mut submission: Submission, types: Arc<TaskTypes>) -> Result<Submission, HubError> {
+    pub(super) async fn prepare(
+        &self,
+        mut submission: Submission,
+        types: Arc<TaskTypes>,
+    ) -> Result<Submission, HubError> {
         let bytes_max = self.options().engine.payload_bytes_max;
         if types.bytes_of(&submission) <= LOOKED_AT_HERE_BYTES_MAX {
             types.prepare(&mut submission, bytes_max);

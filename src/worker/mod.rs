@@ -48,8 +48,10 @@ mod program;
 mod redraws;
 pub(crate) mod roster;
 mod session;
+pub(crate) mod spawn;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upload;
 mod words;
 
 use std::fmt;
@@ -67,6 +69,8 @@ pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee};
 pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
 pub use program::NotStarted;
+pub use spawn::SpawnError;
+pub use upload::UploadError;
 
 use self::handlers::{Handler, Handlers};
 use crate::dial::{BadUrl, HubUrl};
@@ -186,7 +190,8 @@ impl Worker {
 
     /// Runs tasks of this type with `run`. The type may end in `*` (`ingest.*`); the longest match is taken.
     ///
-    /// What `run` returns is the result, up to 1 MiB of JSON text. An error fails the try; a panic fails it too.
+    /// What `run` returns is the result, up to 1 MiB of JSON text; one that is larger or no JSON is uploaded
+    /// ([`Context::put_result`]). An error fails the try; a panic fails it too.
     pub fn register<F, Fut, T, E>(self, task_type: impl Into<String>, run: F) -> Worker
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,

@@ -27,6 +27,7 @@ mod keeping;
 mod killed;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod large_results;
 mod list;
 mod live;
 mod logs;
@@ -48,6 +49,7 @@ mod run;
 mod schedule;
 mod schedules;
 mod second_systems;
+mod spawn;
 mod sse;
 mod stats;
 mod strict;
