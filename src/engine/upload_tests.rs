@@ -45,7 +45,8 @@ fn the_last_one_is_left() {
 
 #[test]
 fn an_attempt_that_does_not_complete_leaves_none() {
-    let ends: [(&str, fn(&mut EngineRig, TaskId)); 6] = [
+    type End = fn(&mut EngineRig, TaskId);
+    let ends: [(&str, End); 6] = [
         ("failed", |rig, task_id| drop(rig.report(task_id, 1, fail(true)).unwrap())),
         ("failed for good", |rig, task_id| drop(rig.report(task_id, 1, fail(false)).unwrap())),
         ("released", |rig, task_id| drop(rig.report(task_id, 1, Report::Release).unwrap())),

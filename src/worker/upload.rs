@@ -77,10 +77,10 @@ impl Uploads for Remote {
     fn put(&self, held: Held, content_type: String, parts: Parts) -> BoxFuture<'static, Result<(), UploadError>> {
         let Held { task_id, attempt } = held;
         let url = self.url.join(&format!("api/v1/tasks/{task_id}/attempts/{attempt}/result"));
-        let token = self.token.clone();
+        // Few tasks leave such a result: a connection for each is nothing beside it.
+        let (http, token) = (self.url.http(), self.token.clone());
         async move {
-            // Few tasks leave such a result: a connection for each is nothing beside it.
-            let http = reqwest::Client::builder().no_proxy().build().map_err(|why| unreachable(&why))?;
+            let http = http.map_err(|why| unreachable(&why))?;
             // What becomes of a part that cannot be read is told in the words of whoever sends the others.
             let unread = Arc::new(Mutex::new(None));
             let parts = parts.map_err({
