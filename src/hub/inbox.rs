@@ -72,6 +72,14 @@ pub(super) enum Reply {
         task_id: TaskId,
         attempt: u32,
     },
+    /// The same, of an attempt that adds tasks: their ids or a refusal. It hears at once where the store cannot write: it
+    /// waits for the answer, and asks again.
+    Spawner {
+        session: u64,
+        id: Option<u64>,
+        task_id: TaskId,
+        attempt: u32,
+    },
 }
 
 /// Why a submission was not taken.

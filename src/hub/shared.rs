@@ -86,6 +86,7 @@ pub(super) enum Push {
     Stop { task_id: TaskId, attempt: u32, reason: Option<Box<str>> },
     Ack { task_id: TaskId, attempt: u32 },
     Refused { task_id: TaskId, attempt: u32, refusal: Refusal },
+    Spawned { id: Option<u64>, task_id: TaskId, attempt: u32, outcome: Result<Vec<TaskId>, HubError> },
     Drain,
     Goodbye,
     Replaced,

@@ -48,6 +48,7 @@ mod program;
 mod redraws;
 pub(crate) mod roster;
 mod session;
+pub(crate) mod spawn;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -67,6 +68,7 @@ pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee};
 pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
 pub use program::NotStarted;
+pub use spawn::SpawnError;
 
 use self::handlers::{Handler, Handlers};
 use crate::dial::{BadUrl, HubUrl};

@@ -6,6 +6,7 @@ use std::io::Write;
 use super::TaskFailure;
 use super::attempt::Slot;
 use super::roster::Report;
+use super::spawn::Spawn;
 use crate::task::{Failure, Json};
 use crate::wire::{Held, LogLineBody, WorkerHello, WorkerOp};
 
@@ -77,6 +78,14 @@ impl Output {
         let (progress, checkpoint) = (slot.progress.take(), slot.checkpoint.take());
         if progress.is_some() || checkpoint.is_some() {
             self.op(&WorkerOp::Progress { task_id: held.task_id, attempt: held.attempt, progress, checkpoint });
+        }
+    }
+
+    /// The calls that wait in a slot and add tasks.
+    pub(super) fn spawns(&mut self, held: Held, slot: &mut Slot) {
+        let Held { task_id, attempt } = held;
+        for Spawn { id, key, tasks } in slot.spawns.iter_mut().flat_map(|spawns| spawns.take_unsent()) {
+            self.op(&WorkerOp::Spawn { id: Some(id), task_id, attempt, key: Some(key), tasks });
         }
     }
 

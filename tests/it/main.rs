@@ -48,6 +48,7 @@ mod run;
 mod schedule;
 mod schedules;
 mod second_systems;
+mod spawn;
 mod sse;
 mod stats;
 mod strict;
