@@ -101,6 +101,10 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_PAYLOAD_MAX", default_value_t = PAYLOAD_BYTES_MAX, value_name = "BYTES")]
     pub payload_max: usize,
 
+    /// The largest result that is uploaded into a file beside the store, in bytes; 0 for none
+    #[arg(long, env = "TASKHUB_RESULT_MAX", default_value_t = HubOptions::RESULT_BYTES_MAX, value_name = "BYTES")]
+    pub result_max: u64,
+
     /// The most unfinished tasks; more are refused
     #[arg(long, env = "TASKHUB_TASKS_MAX", default_value_t = engine::Options::default().tasks_max, value_name = "COUNT")]
     pub tasks_max: usize,
@@ -212,6 +216,7 @@ impl Default for ServeConfig {
             grace: Duration::from_secs(5),
             max_hz: 10.0,
             payload_max: PAYLOAD_BYTES_MAX,
+            result_max: HubOptions::RESULT_BYTES_MAX,
             tasks_max: engine::Options::default().tasks_max,
             connections_max: 20_000,
             sockets_max: 100_000,
@@ -245,6 +250,7 @@ impl ServeConfig {
             },
             retain: self.retain,
             tombstones: self.tombstones,
+            result_bytes_max: self.result_max,
             feed: FeedOptions {
                 max_hz: self.max_hz,
                 ping: self.live.live_ping,

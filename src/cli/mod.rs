@@ -16,6 +16,7 @@ mod outcome;
 mod page;
 mod papers;
 mod queues;
+mod result;
 mod run;
 mod schedules;
 mod serve;
@@ -68,6 +69,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Show one task
     Get(tasks::GetArgs),
+    /// Fetch what a task left
+    Result(result::ResultArgs),
     /// Say why a task waits
     Why(tasks::WhyArgs),
     /// List tasks
@@ -180,6 +183,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Run(args) => block_on(run::run(args)),
         Command::Submit(args) => block_on(submit::submit(args)),
         Command::Get(args) => block_on(tasks::get(args)),
+        Command::Result(args) => block_on(result::result(args)),
         Command::List(args) => block_on(tasks::list(args)),
         Command::Watch(args) => block_on(watch::watch(args)),
         Command::Logs(args) => block_on(watch::logs(args)),

@@ -17,7 +17,7 @@ use crate::task::{
 };
 use crate::wire::{
     BulkBody, BulkChanged, CancelBody, Code, History, LogList, Problem, QueueList, QueueView, RetryBody, ScheduleList,
-    ScheduleView, Stats, TaskList, TaskTypeList, TaskTypeView, WorkerList, WorkerView, WorkflowView,
+    ScheduleView, Stats, TaskList, TaskResult, TaskTypeList, TaskTypeView, WorkerList, WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -69,6 +69,43 @@ pub enum Order {
 pub struct Changed {
     pub matched: u64,
     pub changed: u64,
+}
+
+/// What a final task left.
+#[derive(Debug)]
+pub enum FetchedResult {
+    Json(TaskResult),
+    /// A result that was uploaded, whatever it is.
+    Stream(ResultStream),
+}
+
+/// A large result on its way here.
+#[derive(Debug)]
+pub struct ResultStream {
+    pub content_type: String,
+    /// All of it.
+    pub bytes: u64,
+    left: u64,
+    answer: reqwest::Response,
+    url: String,
+}
+
+impl ResultStream {
+    /// The next part of it; `None` after the last. One that is cut short is an error, and so is one that stands still for 30 s.
+    pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, ClientError> {
+        let next = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), self.answer.chunk()).await;
+        let why = match next {
+            Ok(Ok(Some(chunk))) => {
+                self.left = self.left.saturating_sub(chunk.len() as u64);
+                return Ok(Some(chunk));
+            }
+            Ok(Ok(None)) if self.left == 0 => return Ok(None),
+            Ok(Ok(None)) => "the result ended early".to_owned(),
+            Ok(Err(why)) => chain(&why),
+            Err(_) => "the result stands still".to_owned(),
+        };
+        Err(ClientError::Unreachable { url: self.url.clone(), why })
+    }
 }
 
 impl ListQuery {
@@ -204,6 +241,22 @@ impl Client {
     /// One page of tasks.
     pub async fn list(&self, query: &ListQuery) -> Result<TaskList, ClientError> {
         self.call(self.request(Method::GET, "tasks").query(&query.pairs())).await
+    }
+
+    /// What a final task left; one that is not final is refused. A large result comes as a stream.
+    pub async fn result(&self, task_id: TaskId) -> Result<FetchedResult, ClientError> {
+        let request = self.unbounded_request(Method::GET, &format!("tasks/{task_id}/result"));
+        let patience = Duration::from_millis(ANSWER_MS_MAX);
+        let head = tokio::time::timeout(patience, self.head(request)).await;
+        let answer = head.unwrap_or_else(|_| Err(self.unreachable("it did not answer in time")))?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if header("taskhub-streamed").is_none() {
+            let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;
+            return self.read(&body).map(FetchedResult::Json);
+        }
+        let content_type = header("content-type").unwrap_or_default();
+        let bytes = answer.content_length().unwrap_or_default();
+        Ok(FetchedResult::Stream(ResultStream { content_type, bytes, left: bytes, answer, url: self.url.to_string() }))
     }
 
     /// The task's transitions, oldest first.
@@ -431,8 +484,12 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.unbounded_request(method, path).timeout(Duration::from_millis(ANSWER_MS_MAX))
+    }
+
+    /// A request that may take as long as it takes.
+    fn unbounded_request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, self.url.join(&format!("api/v1/{path}")));
-        let request = request.timeout(Duration::from_millis(ANSWER_MS_MAX));
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -450,19 +507,28 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, bytes::Bytes), ClientError> {
-        let unreachable =
-            |why: reqwest::Error| ClientError::Unreachable { url: self.url.to_string(), why: chain(&why) };
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
+        let answer = self.head(request).await?;
         let headers = answer.headers().clone();
-        let body = answer.bytes().await.map_err(unreachable)?;
+        let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;
+        Ok((headers, body))
+    }
+
+    /// The beginning of an answer, where that is no refusal.
+    async fn head(&self, request: RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let answer = request.send().await.map_err(|why| self.unreachable(&chain(&why)))?;
+        let status = answer.status();
         if status.is_success() {
-            return Ok((headers, body));
+            return Ok(answer);
         }
+        let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;
         match problem(&body) {
             Some(problem) => Err(ClientError::Refused(Box::new(problem))),
             None => Err(ClientError::Protocol { url: self.url.to_string(), why: format!("HTTP {status}") }),
         }
+    }
+
+    fn unreachable(&self, why: &str) -> ClientError {
+        ClientError::Unreachable { url: self.url.to_string(), why: why.to_owned() }
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::OpenError;
+use super::uploads::Within;
 use crate::hub::{Accepts, HandedOut, Hub, HubError, Pushed, Refusal, Report as Reported, SubmitKey, WorkerLink};
 use crate::task::{Invalid, InvalidKind, Json, Name, NewTask, Pattern, PatternSet, Spawner, Task, TaskId, TaskView};
 use crate::wire::Held;
@@ -50,7 +51,7 @@ impl Local {
             handlers: worker.handlers,
             cancel_grace: worker.cancel_grace,
             roster: Roster::new(),
-            outbox: Arc::default(),
+            outbox: Arc::new(Outbox::new(Box::new(Within(hub.clone())))),
             graces: Vec::new(),
         };
         local.outbox.set_up(true);

@@ -42,8 +42,10 @@ const PRIVATE_SUFFIXES: [&str; 3] = [".local", ".internal", ".home.arpa"];
 const ANY: &str = "*";
 /// What pages of other origins may send, and see of an answer.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id");
-const EXPOSED: HeaderValue = HeaderValue::from_static("location, retry-after, taskhub-existing");
+const HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, idempotency-key, if-range, last-event-id, range");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("content-range, etag, location, retry-after, taskhub-existing, taskhub-streamed");
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 /// The most that is said of names that somebody sent. A real one has at most 253 characters.

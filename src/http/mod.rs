@@ -37,6 +37,7 @@ mod problem;
 mod query;
 mod read;
 mod refusal;
+mod results;
 mod routes;
 mod schedules;
 mod session;

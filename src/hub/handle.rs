@@ -76,7 +76,11 @@ impl Hub {
         board.roll_up_all(|task_id| engine.rollup(task_id));
         let metrics = Arc::<Metrics>::default();
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
-        let shared = Arc::new(Shared::new(options, recovered.openings, clock, board, feed, metrics, store.reader()));
+        let shared = Shared::new(options, recovered.openings, clock, board, feed, metrics, &*store)?;
+        let shared = Arc::new(shared);
+        if recovered.damage.is_none() {
+            shared.results.clear_leftovers(store.reader())?;
+        }
         let mut writer = Writer::new(engine, store, shared.clone());
         match recovered.damage {
             Some(what) => writer.begin_damaged(what),
@@ -495,7 +499,7 @@ impl Hub {
 
     /// What is said of an attempt renews its lease; so often in the time of one, that a worker which ticks without end costs
     /// the writer no more than another.
-    fn renew(&self, task_id: TaskId, attempt: u32) {
+    pub(super) fn renew(&self, task_id: TaskId, attempt: u32) {
         const RENEWALS_A_LEASE: u64 = 20;
         let every_ms = self.options().engine.lease_ms / RENEWALS_A_LEASE;
         if !self.shared.board.renews(task_id, attempt, self.shared.clock.mono(), every_ms) {

@@ -298,7 +298,7 @@ impl Request {
             Request::Command { command: Command::Report { report, .. }, .. } => match report {
                 Report::Complete { result } => result.len(),
                 Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),
-                Report::Heartbeat | Report::Cancelled | Report::Release => 0,
+                Report::Heartbeat | Report::Upload(_) | Report::Cancelled | Report::Release => 0,
             },
             Request::Aside { aside, .. } => bytes_of_aside(aside),
             Request::Command { .. } | Request::Lines | Request::Stop => 0,

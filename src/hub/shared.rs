@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::engine::Refusal;
 use crate::feed::Feed;
 use crate::seldom::Seldom;
-use crate::store::{Openings, Page, Query, Reader, StoreError};
+use crate::store::{Openings, Page, Query, Reader, Store, StoreError};
 use crate::task::{Json, Task, TaskId};
 use crate::telemetry::Metrics;
 
@@ -23,6 +23,7 @@ use super::missed::Missed;
 use super::single_flight::SingleFlight;
 use super::stats::StatsLine;
 use super::unwritten::Unwritten;
+use super::uploads::Results;
 use super::{HubError, HubOptions};
 
 /// Large payloads that are looked at at once: half the cores of a small machine, for it takes up to a second of one.
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) feed: Feed,
     pub(super) reader: Arc<dyn Reader>,
+    pub(super) results: Results,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats_line: StatsLine,
     pub(super) settle_cost: SettleCost,
@@ -128,10 +130,10 @@ impl Shared {
         board: Arc<Board>,
         feed: Feed,
         metrics: Arc<Metrics>,
-        reader: Arc<dyn Reader>,
-    ) -> Shared {
+        store: &dyn Store,
+    ) -> Result<Shared, StoreError> {
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
-        Shared {
+        Ok(Shared {
             options,
             openings,
             clock,
@@ -139,7 +141,8 @@ impl Shared {
             unwritten: Unwritten::default(),
             board,
             feed,
-            reader,
+            reader: store.reader(),
+            results: Results::start(store.results())?,
             metrics,
             stats_line: StatsLine::default(),
             settle_cost: SettleCost::default(),
@@ -154,7 +157,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),
             ended: watch::Sender::new(None),
-        }
+        })
     }
 
     /// A number for a connection or a claim that no other has.

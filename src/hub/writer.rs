@@ -370,6 +370,7 @@ impl Writer {
     }
 
     fn publish_changes(&mut self, commit: &Commit, lines: Vec<Bytes>) {
+        self.shared.results.dropped_by(&commit.changes);
         let mut ticked = self.shared.board.apply(&commit.changes);
         ticked.extend(self.shared.board.roll_up(&commit.changes, |task_id| self.engine.rollup(task_id)));
         let published: Vec<Published> = commit

@@ -18,6 +18,7 @@
 mod measure;
 mod memory;
 mod openings;
+mod results;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -35,6 +36,7 @@ use crate::task::{
 
 pub use memory::in_memory;
 pub use openings::{Opening, Openings};
+pub use results::{NewResult, ResultFiles, ResultName};
 pub use sqlite::{Findings, SqliteOptions, SqliteStore, accept, backup, check, restore};
 
 /// What becomes durable together, or not at all.
@@ -182,6 +184,11 @@ pub trait Store: Send {
 
     /// Writes something and takes it back: whether an append would work.
     fn probe(&mut self) -> Result<(), StoreError>;
+
+    /// Where it keeps large results, if it does: a store in memory has no place for them.
+    fn results(&self) -> Option<ResultFiles> {
+        None
+    }
 
     /// The half for everybody.
     fn reader(&self) -> Arc<dyn Reader>;

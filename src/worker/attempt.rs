@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncRead;
 use tokio::sync::Notify;
 
 use super::TaskFailure;
 use super::outbox::{News, Outbox};
 use super::spawn::{SpawnError, Spawned, Spawns, text_of};
+use super::upload::{UploadError, parts};
 use crate::task::{CHECKPOINT_BYTES_MAX, Invalid, Json, Level, NewTask, Progress, TaskId, TaskView, cut_line};
 use crate::wire::{Held, LogLineBody};
 
@@ -279,6 +281,25 @@ impl Context {
             Some(answered) => answered.await.unwrap_or(Err(SpawnError::Over)),
             None => Err(SpawnError::Over),
         }
+    }
+
+    /// Uploads the result of the task, for one that is large or no JSON: whatever can be read, up to the hub's `--result-max`
+    /// (1 GiB). A function that has done so returns `()`. Uploaded again, it replaces the one before; of an attempt that does not
+    /// complete it is gone. A hub in memory, or one that has it turned off, refuses it.
+    ///
+    /// ```no_run
+    /// # use taskhub::worker::{Context, TaskFailure};
+    /// async fn render(ctx: Context) -> Result<(), TaskFailure> {
+    ///     let film = tokio::fs::File::open("film.mp4").await?;
+    ///     Ok(ctx.put_result("video/mp4", film).await?)
+    /// }
+    /// ```
+    pub async fn put_result(
+        &self,
+        content_type: impl Into<String>,
+        result: impl AsyncRead + Send + 'static,
+    ) -> Result<(), UploadError> {
+        self.attempt.outbox.uploads.put(self.attempt.held, content_type.into(), parts(result)).await
     }
 
     /// Adds a line to the task's log; it is cut at 8 KiB.

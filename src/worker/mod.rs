@@ -51,6 +51,7 @@ mod session;
 pub(crate) mod spawn;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upload;
 mod words;
 
 use std::fmt;
@@ -69,6 +70,7 @@ pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
 pub use program::NotStarted;
 pub use spawn::SpawnError;
+pub use upload::UploadError;
 
 use self::handlers::{Handler, Handlers};
 use crate::dial::{BadUrl, HubUrl};
@@ -188,7 +190,8 @@ impl Worker {
 
     /// Runs tasks of this type with `run`. The type may end in `*` (`ingest.*`); the longest match is taken.
     ///
-    /// What `run` returns is the result, up to 1 MiB of JSON text. An error fails the try; a panic fails it too.
+    /// What `run` returns is the result, up to 1 MiB of JSON text; one that is larger or no JSON is uploaded
+    /// ([`Context::put_result`]). An error fails the try; a panic fails it too.
     pub fn register<F, Fut, T, E>(self, task_type: impl Into<String>, run: F) -> Worker
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,

@@ -20,6 +20,7 @@ use super::outbox::{News, Outbox};
 use super::output::Output;
 use super::roster::{Refused, Roster, State, Stop};
 use super::spawn::SpawnError;
+use super::upload::Remote;
 use crate::dial::{Backoff, DialError, HubUrl, Socket, is_refusal};
 use crate::task::{Json, Level, TaskView};
 use crate::wire::{Held, HubSays, WORKER_PROTOCOL, WorkerHello};
@@ -116,13 +117,14 @@ enum Wake {
 impl Session {
     pub(super) fn new(settings: Settings) -> Session {
         let now = Instant::now();
+        let uploads = Remote { url: settings.url.clone(), token: settings.hello.token.clone() };
         Session {
             settings,
             connection: Connection::Down,
             output: Output::default(),
             unflushed: false,
             roster: Roster::new(),
-            outbox: Arc::default(),
+            outbox: Arc::new(Outbox::new(Box::new(uploads))),
             news: Vec::new(),
             waiting: Vec::new(),
             backoff: BACKOFF,

@@ -27,6 +27,7 @@ mod keeping;
 mod killed;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod large_results;
 mod list;
 mod live;
 mod logs;

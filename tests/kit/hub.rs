@@ -159,6 +159,11 @@ impl TestHub {
         self.hub.as_ref().expect("it was not told to end")
     }
 
+    /// The folder of a hub on disk.
+    pub fn data(&self) -> &std::path::Path {
+        self.folder.as_ref().expect("it is on disk").path()
+    }
+
     /// Where it listens: `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         let (_, rest) = self.url.split_once("://").expect("an address");

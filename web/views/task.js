@@ -135,6 +135,10 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       text('When one fails', task.workflow && (task.workflow.on_failure === 'finish' ? 'the others go on' : 'what has not started is cancelled')),
       text('Schedule', task.schedule),
       when('Due', task.due_at),
+      ['Result', task.result_bytes === undefined ? undefined : `${bytes(task.result_bytes)}, ${task.result_type}${isFinal(task) ? '' : ', uploaded so far'}`, () => {
+        const says = `${bytes(task.result_bytes)}, ${task.result_type}`;
+        return isFinal(task) ? h('a', { href: hub.resultUrl(task_id), download: '' }, `Download (${says})`) : `${says}, uploaded so far`;
+      }],
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
       ['Id', task_id, () => h('span', { class: 'mono' }, task_id)],
     ].filter(([, says]) => says));
