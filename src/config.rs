@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::http::{BasePath, Door, HttpLimits, LiveLimits};
+use crate::http::{BasePath, Door, HttpLimits, LiveLimits, TrustedProxies};
 use crate::hub::{FeedOptions, HubOptions};
 use crate::listen::{Listen, UnixMode};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
@@ -54,6 +54,13 @@ pub struct ServeConfig {
     /// Pages of this machine and of the hub's own names need no mention. All others are refused.
     #[arg(long, env = "TASKHUB_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub origins: Vec<String>,
+
+    /// Proxies whose word on the addresses of their clients counts, with commas between: addresses, networks such as
+    /// 10.0.0.0/8, and `unix` for whoever comes by the Unix socket
+    ///
+    /// Of `X-Forwarded-For` or `Forwarded` the last address counts that is none of these. Without, the headers mean nothing.
+    #[arg(long, env = "TASKHUB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',')]
+    pub trusted_proxies: Vec<String>,
 
     /// The path that all of the hub stands under, for a proxy that passes it on, such as /tasks
     ///
@@ -205,6 +212,7 @@ impl Default for ServeConfig {
             tls_key: None,
             hosts: Vec::new(),
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             base_path: BasePath::default(),
             data: "./data".into(),
             store: StoreKind::default(),
@@ -270,6 +278,11 @@ impl ServeConfig {
         Door::new(self.listen.is_reachable(), &self.hosts, &self.origins)
     }
 
+    /// Whose word on addresses counts; or what is wrong with `--trusted-proxies`.
+    pub fn proxies(&self) -> Result<TrustedProxies, String> {
+        TrustedProxies::new(&self.trusted_proxies)
+    }
+
     /// What live clients have to keep to.
     pub fn live_limits(&self) -> LiveLimits {
         LiveLimits {
@@ -299,6 +312,7 @@ impl ServeConfig {
             ));
         }
         self.door()?;
+        self.proxies()?;
         if self.tls_cert.is_some() != self.tls_key.is_some() {
             return Err("--tls-cert and --tls-key belong together".into());
         }
@@ -419,6 +433,8 @@ mod tests {
             "--origins null",
             "--listen unix:",
             "--unix-mode 0066",
+            "--trusted-proxies 10.0.0.1/8",
+            "--trusted-proxies proxy.example",
             "--base-path tasks",
             "--tls-cert cert.pem",
             "--tls-cert cert.pem --tls-key key.pem --listen unix:hub.sock",

@@ -15,16 +15,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use self::connections::Connections;
+use self::connections::{Connections, Front};
 use self::tls::{Files, Tls};
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, BasePath};
+use crate::http::{App, BasePath, router};
 use crate::hub::{Ended, Hub};
 use crate::listen::{Listen, Listener};
 use crate::signals::Signals;
@@ -79,6 +79,7 @@ impl Server {
     pub async fn start(config: ServeConfig) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
         let door = config.door().map_err(StartError::Config)?;
+        let proxies = Arc::new(config.proxies().map_err(StartError::Config)?);
         let tls = match config.tls_files() {
             Some((cert, key)) => Some(Tls::start(Files { cert, key }).await.map_err(StartError::Config)?),
             None => None,
@@ -89,11 +90,12 @@ impl Server {
         let address = listener.place().map_err(bind)?;
         let hub = open_hub(&config).await?;
         let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
+        let router = config.base_path.router(app.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
-        let router = config.base_path.router(app.clone());
-        let ended = tokio::spawn(run(listener, tls, app, router, bounds, until_told(told)));
+        let front = Front { router, tls, proxies };
+        let ended = tokio::spawn(run_behind(listener, front, app, bounds, until_told(told)));
         Ok(Server { address, scheme, base_path: config.base_path, hub, end, ended })
     }
 
@@ -149,25 +151,30 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
 
 /// What [`run`] has to know beside its parts.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+pub struct Bounds {
     /// The most connections; more wait in the listener's backlog.
-    connections_max: usize,
+    pub connections_max: usize,
     /// How long running tasks may still run after `shutdown`.
-    drain: Duration,
+    pub drain: Duration,
 }
 
-/// Serves the hub of `app` by its `router` on `listener` until `shutdown` resolves, and then ends it well.
-async fn run(
+/// Serves the hub of `app` on `listener`, with nothing in front, until `shutdown` resolves, and then ends it well.
+pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+    let front = Front { router: router(app.clone()), tls: None, proxies: Arc::default() };
+    run_behind(Listener::Tcp(listener), front, app, bounds, shutdown).await;
+}
+
+/// Serves the hub of `app` behind its `front` on `listener` until `shutdown` resolves, and then ends it well.
+async fn run_behind(
     listener: Listener,
-    tls: Option<Tls>,
+    front: Front,
     app: Arc<App>,
-    router: Router,
     bounds: Bounds,
     shutdown: impl Future<Output = ()>,
 ) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
-    let served = Connections::new(router, tls, connections.clone(), closing);
+    let served = Connections::new(front, connections.clone(), closing);
     let accepting = tokio::spawn(served.accept(listener, bounds.connections_max));
     shutdown.await;
 

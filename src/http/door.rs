@@ -32,6 +32,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::future::{BoxFuture, Either, FutureExt as _};
 use tower::{Layer, Service};
 
+use super::caller::Peer;
 use super::refusal;
 use super::state::App;
 use crate::seldom::Seldom;
@@ -205,7 +206,8 @@ impl Refused {
             // A path is no secret here, but a query may hold one.
             let (method, path) = (&parts.method, parts.uri.path());
             let why = self.words();
-            tracing::warn!(%method, path, unsaid, "refused a request: {why}");
+            let from = parts.extensions.get().map(|Peer(address)| tracing::field::display(address));
+            tracing::warn!(%method, path, from, unsaid, "refused a request: {why}");
         }
     }
 }

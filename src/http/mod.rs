@@ -23,6 +23,7 @@ mod docs;
 mod door;
 mod events;
 mod exchange;
+mod forwarded;
 mod frames;
 mod json;
 mod live;
@@ -58,6 +59,7 @@ pub use base_path::BasePath;
 pub use caller::Peer;
 pub use door::Door;
 pub use exchange::{Linger, Unread, answer};
+pub use forwarded::TrustedProxies;
 pub use routes::router;
 pub use state::{App, HttpLimits, LiveLimits, SocketGuard, SocketKind};
 

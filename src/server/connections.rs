@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::tls::{HTTP2, Tls};
-use crate::http::{Linger, Peer, Unread, answer};
+use crate::http::{Linger, Peer, TrustedProxies, Unread, answer};
 use crate::listen::{Accepted, Listener};
 use crate::seldom::Seldom;
 
@@ -45,25 +46,42 @@ const PONG_TIME: Duration = Duration::from_secs(25);
 /// The wait after the machine had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What stands between connections and the hub.
+#[derive(Clone)]
+pub(super) struct Front {
+    pub(super) router: Router,
+    pub(super) tls: Option<Tls>,
+    pub(super) proxies: Arc<TrustedProxies>,
+}
+
+impl Front {
+    /// Answers a request that came by a connection from `peer`.
+    fn answer(
+        &self,
+        peer: Option<IpAddr>,
+        mut request: hyper::Request<Incoming>,
+        unread: Unread,
+    ) -> impl Future<Output = Response> + use<> {
+        if let Some(address) = self.proxies.client(peer, request.headers()) {
+            request.extensions_mut().insert(Peer(address));
+        }
+        answer(self.router.clone(), request, unread)
+    }
+}
+
 /// What connections are served with.
 #[derive(Clone)]
 pub(super) struct Connections {
-    router: Router,
+    front: Front,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    tls: Option<Tls>,
     tracker: TaskTracker,
     /// Turns true when they are to end.
     closing: watch::Receiver<bool>,
 }
 
 impl Connections {
-    pub(super) fn new(
-        router: Router,
-        tls: Option<Tls>,
-        tracker: TaskTracker,
-        closing: watch::Receiver<bool>,
-    ) -> Connections {
+    pub(super) fn new(front: Front, tracker: TaskTracker, closing: watch::Receiver<bool>) -> Connections {
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(HEAD_READ_TIME).max_buf_size(HEAD_BYTES_MAX);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -76,7 +94,7 @@ impl Connections {
             .max_send_buf_size(UNSENT_BYTES_MAX as usize)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PONG_TIME);
-        Connections { router, http1, http2, tls, tracker, closing }
+        Connections { front, http1, http2, tracker, closing }
     }
 
     /// Accepts connections, `connections_max` at a time, until it is dropped; more wait in the listener's backlog.
@@ -87,7 +105,7 @@ impl Connections {
             match listener.accept().await {
                 Ok(Accepted::Tcp(stream, peer)) => {
                     tune(&stream);
-                    match &self.tls {
+                    match &self.front.tls {
                         None => drop(self.tracker.spawn(self.serve(stream, Some(peer.ip())).map(|()| drop(permit)))),
                         Some(tls) => {
                             let served = self.clone().shake_and_serve(tls.clone(), stream, peer.ip());
@@ -129,22 +147,15 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (router, unread) = (self.router.clone(), Unread::default());
+        let (front, unread) = (self.front.clone(), Unread::default());
         let stream = Linger::new(stream, unread.clone());
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            if let Some(address) = peer {
-                request.extensions_mut().insert(Peer(address));
-            }
-            answer(router.clone(), request, unread.clone()).map(Ok::<_, Infallible>)
-        });
+        let service = service_fn(move |request| front.answer(peer, request, unread.clone()).map(Ok::<_, Infallible>));
         let connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut closing = self.closing.clone();
         let enough = async move { drop(closing.wait_for(|closing| *closing).await) };
         until_closed(connection, http1::UpgradeableConnection::graceful_shutdown, enough)
     }
-}
 
-impl Connections {
     /// The same by HTTP/2.
     async fn serve2<S>(self, stream: S, peer: IpAddr)
     where
@@ -152,12 +163,11 @@ impl Connections {
     {
         let (requests, mut quiet) = watch::channel(0);
         let requests = Arc::new(requests);
-        let (router, unread) = (self.router, Unread::default());
+        let (front, unread) = (self.front, Unread::default());
         let stream = Linger::new(stream, unread.clone());
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let service = service_fn(move |request| {
             let open = OpenRequest::new(&requests);
-            request.extensions_mut().insert(Peer(peer));
-            let answering = answer(router.clone(), request, unread.clone());
+            let answering = front.answer(Some(peer), request, unread.clone());
             answering.map(|answer| Ok::<_, Infallible>(answer.map(|body| OpenAnswer { body, _open: open })))
         });
         let connection = self.http2.serve_connection(TokioIo::new(stream), service);

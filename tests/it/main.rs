@@ -18,6 +18,7 @@ mod docs;
 mod door;
 mod drain;
 mod examples;
+mod forwarded;
 mod gather;
 mod history;
 mod idempotency;
