@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine;
-use crate::http::{BasePath, Door, HttpLimits, LiveLimits};
+use crate::http::{BasePath, Door, HttpLimits, LiveLimits, TrustedProxies};
 use crate::hub::{CallbackOptions, FeedOptions, HubOptions};
 use crate::listen::{Listen, UnixMode};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
@@ -30,6 +30,17 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_INSECURE_OPEN")]
     pub insecure_open: bool,
 
+    /// The certificate with which the hub speaks TLS, and the chain behind it, in PEM
+    ///
+    /// The port takes no plain HTTP then. It and the key are read again when their files change; what cannot be used is
+    /// said in the log, and the old one stays.
+    #[arg(long, env = "TASKHUB_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM
+    #[arg(long, env = "TASKHUB_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// More names by which the hub is called, such as hub.example, with commas between; `*` for any
     ///
     /// A request whose `Host` is neither one of these nor this machine is refused, because any page could have its own
@@ -43,6 +54,13 @@ pub struct ServeConfig {
     /// Pages of this machine and of the hub's own names need no mention. All others are refused.
     #[arg(long, env = "TASKHUB_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub origins: Vec<String>,
+
+    /// Proxies whose word on the addresses of their clients counts, with commas between: addresses, networks such as
+    /// 10.0.0.0/8, and `unix` for whoever comes by the Unix socket
+    ///
+    /// Of `X-Forwarded-For` or `Forwarded` the last address counts that is none of these. Without, the headers mean nothing.
+    #[arg(long, env = "TASKHUB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',')]
+    pub trusted_proxies: Vec<String>,
 
     /// The path that all of the hub stands under, for a proxy that passes it on, such as /tasks
     ///
@@ -89,6 +107,10 @@ pub struct ServeConfig {
     /// The largest payload, in bytes of JSON text
     #[arg(long, env = "TASKHUB_PAYLOAD_MAX", default_value_t = PAYLOAD_BYTES_MAX, value_name = "BYTES")]
     pub payload_max: usize,
+
+    /// The largest result that is uploaded into a file beside the store, in bytes; 0 for none
+    #[arg(long, env = "TASKHUB_RESULT_MAX", default_value_t = HubOptions::RESULT_BYTES_MAX, value_name = "BYTES")]
+    pub result_max: u64,
 
     /// The most unfinished tasks; more are refused
     #[arg(long, env = "TASKHUB_TASKS_MAX", default_value_t = engine::Options::default().tasks_max, value_name = "COUNT")]
@@ -196,8 +218,11 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             unix_mode: UnixMode::default(),
             insecure_open: false,
+            tls_cert: None,
+            tls_key: None,
             hosts: Vec::new(),
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             base_path: BasePath::default(),
             data: "./data".into(),
             store: StoreKind::default(),
@@ -209,6 +234,7 @@ impl Default for ServeConfig {
             grace: Duration::from_secs(5),
             max_hz: 10.0,
             payload_max: PAYLOAD_BYTES_MAX,
+            result_max: HubOptions::RESULT_BYTES_MAX,
             tasks_max: engine::Options::default().tasks_max,
             connections_max: 20_000,
             sockets_max: 100_000,
@@ -244,6 +270,7 @@ impl ServeConfig {
             },
             retain: self.retain,
             tombstones: self.tombstones,
+            result_bytes_max: self.result_max,
             feed: FeedOptions {
                 max_hz: self.max_hz,
                 ping: self.live.live_ping,
@@ -268,6 +295,11 @@ impl ServeConfig {
         Door::new(self.listen.is_reachable(), &self.hosts, &self.origins)
     }
 
+    /// Whose word on addresses counts; or what is wrong with `--trusted-proxies`.
+    pub fn proxies(&self) -> Result<TrustedProxies, String> {
+        TrustedProxies::new(&self.trusted_proxies)
+    }
+
     /// What live clients have to keep to.
     pub fn live_limits(&self) -> LiveLimits {
         LiveLimits {
@@ -282,6 +314,11 @@ impl ServeConfig {
         }
     }
 
+    /// The files of certificate and key, where the hub speaks TLS.
+    pub fn tls_files(&self) -> Option<(PathBuf, PathBuf)> {
+        self.tls_cert.clone().zip(self.tls_key.clone())
+    }
+
     /// Refuses what cannot work or would be careless; the text says what to do.
     pub fn check(&self) -> Result<(), String> {
         if self.listen.is_reachable() && !self.insecure_open {
@@ -292,6 +329,13 @@ impl ServeConfig {
             ));
         }
         self.door()?;
+        self.proxies()?;
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err("--tls-cert and --tls-key belong together".into());
+        }
+        if self.tls_cert.is_some() && matches!(self.listen, Listen::Unix(_)) {
+            return Err("a Unix socket needs no TLS: leave out --tls-cert and --tls-key".into());
+        }
         for (name, value, min, max) in [
             ("--lease", self.lease, Duration::from_millis(100), Duration::from_secs(3_600)),
             ("--grace", self.grace, Duration::ZERO, Duration::from_secs(3_600)),
@@ -407,7 +451,11 @@ mod tests {
             "--origins null",
             "--listen unix:",
             "--unix-mode 0066",
+            "--trusted-proxies 10.0.0.1/8",
+            "--trusted-proxies proxy.example",
             "--base-path tasks",
+            "--tls-cert cert.pem",
+            "--tls-cert cert.pem --tls-key key.pem --listen unix:hub.sock",
             "--base-path /a/../b",
             "--origins https://app.example/page",
             "x",

@@ -1,19 +1,27 @@
 //! How the programs on the other side reach a hub: its address, a WebSocket to it, and how long to wait before another
 //! attempt. Shared by the live client and the worker; neither knows the other.
 
+mod tls;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error as SocketError, ProtocolError};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+#[cfg(test)]
+pub(crate) use tls::agree_in_tests;
 
 /// A WebSocket to a hub.
 pub type Socket = WebSocketStream<Box<dyn Connection>>;
@@ -30,13 +38,15 @@ const READ_BYTES: usize = 16 << 10;
 /// The largest message taken from a hub. A snapshot part or a payload is far smaller; this only bounds the memory.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The address of a hub: `http://host:port`, perhaps with a path in front of the hub's own; or `unix:PATH`, the path of a Unix
+/// The address of a hub: `http://host:port` or `https://host:port`, perhaps with a path in front of the hub's own; or `unix:PATH`, the path of a Unix
 /// socket, perhaps with that other path behind a colon, as in `unix:/run/taskhub.sock:/tasks`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct HubUrl {
     base: reqwest::Url,
     /// Where it is reached, if that is no host and port.
     unix: Option<Arc<Path>>,
+    /// Whom to believe, where it speaks TLS.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// What stands for the host of a hub on a Unix socket.
@@ -46,7 +56,7 @@ const UNIX_HOST: &str = "http://localhost";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadUrl {
     pub url: String,
-    pub why: &'static str,
+    pub why: String,
 }
 
 impl fmt::Display for BadUrl {
@@ -58,24 +68,30 @@ impl fmt::Display for BadUrl {
 impl std::error::Error for BadUrl {}
 
 impl HubUrl {
-    /// Reads `http://host:port`; `host:port` alone means the same. Or `unix:PATH`.
+    /// Reads `http://host:port`; `host:port` alone means the same. Or `https://host:port`, of a hub that this machine's
+    /// certificates know; or `unix:PATH`.
     pub fn parse(text: &str) -> Result<HubUrl, BadUrl> {
-        let bad = |why| BadUrl { url: text.into(), why };
+        HubUrl::parse_trusting(text, None)
+    }
+
+    /// The same, where a hub that speaks TLS must be known to the certificates of a file, in PEM.
+    pub fn parse_trusting(text: &str, ca_cert: Option<&Path>) -> Result<HubUrl, BadUrl> {
+        let bad = |why: &str| BadUrl { url: text.into(), why: why.into() };
         if let Some(rest) = text.strip_prefix("unix:") {
             let (path, base) = rest.split_once(":/").unwrap_or((rest, ""));
             if path.is_empty() {
                 return Err(bad("the path of a socket is missing"));
             }
             let HubUrl { base, .. } = HubUrl::parse(&format!("{UNIX_HOST}/{base}"))?;
-            return Ok(HubUrl { base, unix: Some(Path::new(path).into()) });
+            return Ok(HubUrl { base, unix: Some(Path::new(path).into()), tls: None });
         }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let mut base = reqwest::Url::parse(&whole).map_err(|_| bad("http://host:port is expected"))?;
-        match base.scheme() {
-            "http" => {}
-            "https" => return Err(bad("https is not spoken yet; use http, or a proxy on this machine that adds TLS")),
-            _ => return Err(bad("it must begin with http://")),
-        }
+        let is_secret = match base.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return Err(bad("it must begin with http:// or https://")),
+        };
         if base.host_str().is_none_or(str::is_empty) {
             return Err(bad("the host is missing"));
         }
@@ -87,7 +103,11 @@ impl HubUrl {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        Ok(HubUrl { base, unix: None })
+        let tls = match is_secret {
+            true => Some(Arc::new(tls::trusting(ca_cert).map_err(|why| bad(&why))?)),
+            false => None,
+        };
+        Ok(HubUrl { base, unix: None, tls })
     }
 
     /// The address of `path`, such as `api/v1/tasks`, below the hub's own.
@@ -106,7 +126,9 @@ impl HubUrl {
             // What a program does must not depend on variables it never named.
             .no_proxy()
             .connect_timeout(Duration::from_millis(DIAL_MS_MAX))
-            .tcp_nodelay(true);
+            .tcp_nodelay(true)
+            // Left to itself it wants one that the whole process has agreed on.
+            .tls_backend_preconfigured(self.tls.as_deref().cloned().unwrap_or_else(tls::trusting_none));
         match &self.unix {
             Some(path) => client.unix_socket(path.to_path_buf()).build(),
             None => client.build(),
@@ -123,7 +145,7 @@ impl HubUrl {
 
     async fn dial_unbounded(&self, path: &str, protocol: &'static str) -> Result<Socket, DialError> {
         let mut url = self.join(path);
-        url.set_scheme("ws").expect("http becomes ws");
+        url.set_scheme(if self.tls.is_some() { "wss" } else { "ws" }).expect("http becomes ws, https wss");
         let mut request = url.as_str().into_client_request().map_err(|why| DialError::Refused(why.to_string()))?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         let connection = self.connect().await.map_err(|why| DialError::Unreachable(why.to_string()))?;
@@ -157,7 +179,9 @@ impl HubUrl {
         let stream = TcpStream::connect((host, port)).await?;
         // Replies are written as soon as they are ready, many in one: there is nothing for Nagle to gather.
         stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
     }
 }
 
@@ -251,10 +275,21 @@ mod tests {
         check("unix:hub.sock:/tasks", Ok("http://localhost/tasks/api/v1/ws"));
         check("unix:", Err("the path of a socket"));
         check("http://proxy/hub?x=1", Ok("http://proxy/hub/api/v1/ws"));
-        check("https://hub", Err("https is not spoken yet"));
+        check("https://hub", Ok("https://hub/api/v1/ws"));
         check("ftp://hub", Err("http://"));
         check("http://me:secret@hub", Err("token"));
         check("", Err("expected"));
+    }
+
+    #[test]
+    fn a_file_of_certificates_has_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let why = |path: &Path| HubUrl::parse_trusting("https://hub", Some(path)).unwrap_err().why;
+        assert!(why(&path).contains("ca.pem"), "it is not there");
+        std::fs::write(&path, "no certificate").unwrap();
+        assert!(why(&path).contains("no certificate in it"));
+        assert!(HubUrl::parse_trusting("http://hub", Some(&path)).is_ok(), "it is not needed");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! what is still being answered gets a moment; and last the writer ends and the store is closed.
 
 mod connections;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -14,15 +15,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use self::connections::Connections;
+use self::connections::{Connections, Front};
+use self::tls::{Files, Tls};
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, BasePath};
+use crate::http::{App, BasePath, router};
 use crate::hub::{Ended, Hub};
 use crate::listen::{Listen, Listener};
 use crate::signals::Signals;
@@ -65,6 +67,7 @@ impl std::error::Error for StartError {}
 /// A hub that listens. Dropping it leaves it running until the runtime ends; [`Server::shutdown`] ends it well.
 pub struct Server {
     address: Listen,
+    scheme: &'static str,
     base_path: BasePath,
     hub: Hub,
     end: watch::Sender<bool>,
@@ -76,17 +79,24 @@ impl Server {
     pub async fn start(config: ServeConfig) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
         let door = config.door().map_err(StartError::Config)?;
+        let proxies = Arc::new(config.proxies().map_err(StartError::Config)?);
+        let tls = match config.tls_files() {
+            Some((cert, key)) => Some(Tls::start(Files { cert, key }).await.map_err(StartError::Config)?),
+            None => None,
+        };
         // Bound first, so that a hub which cannot listen does not touch the store.
         let bind = |cause| StartError::Bind { listen: config.listen.clone(), cause };
         let listener = Listener::bind(&config.listen, config.unix_mode).map_err(bind)?;
         let address = listener.place().map_err(bind)?;
         let hub = open_hub(&config).await?;
         let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
+        let router = config.base_path.router(app.clone());
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
-        let router = config.base_path.router(app.clone());
-        let ended = tokio::spawn(run(listener, app, router, bounds, until_told(told)));
-        Ok(Server { address, base_path: config.base_path, hub, end, ended })
+        let front = Front { router, tls, proxies };
+        let ended = tokio::spawn(run_behind(listener, front, app, bounds, until_told(told)));
+        Ok(Server { address, scheme, base_path: config.base_path, hub, end, ended })
     }
 
     /// Where it listens.
@@ -94,11 +104,11 @@ impl Server {
         &self.address
     }
 
-    /// The same as clients are given it: `http://127.0.0.1:8080`, or `unix:/run/taskhub.sock`; with the base path.
+    /// The same as clients are given it: `http://127.0.0.1:8080`, `https://…` or `unix:/run/taskhub.sock`; with the base path.
     pub fn url(&self) -> String {
         let base = self.base_path.as_prefix();
         match &self.address {
-            Listen::Tcp(address) => format!("http://{address}{base}"),
+            Listen::Tcp(address) => format!("{}://{address}{base}", self.scheme),
             place @ Listen::Unix(_) if base.is_empty() => place.to_string(),
             place @ Listen::Unix(_) => format!("{place}:{base}"),
         }
@@ -141,18 +151,30 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
 
 /// What [`run`] has to know beside its parts.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+pub struct Bounds {
     /// The most connections; more wait in the listener's backlog.
-    connections_max: usize,
+    pub connections_max: usize,
     /// How long running tasks may still run after `shutdown`.
-    drain: Duration,
+    pub drain: Duration,
 }
 
-/// Serves the hub of `app` by its `router` on `listener` until `shutdown` resolves, and then ends it well.
-async fn run(listener: Listener, app: Arc<App>, router: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+/// Serves the hub of `app` on `listener`, with nothing in front, until `shutdown` resolves, and then ends it well.
+pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+    let front = Front { router: router(app.clone()), tls: None, proxies: Arc::default() };
+    run_behind(Listener::Tcp(listener), front, app, bounds, shutdown).await;
+}
+
+/// Serves the hub of `app` behind its `front` on `listener` until `shutdown` resolves, and then ends it well.
+async fn run_behind(
+    listener: Listener,
+    front: Front,
+    app: Arc<App>,
+    bounds: Bounds,
+    shutdown: impl Future<Output = ()>,
+) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
-    let served = Connections::new(router, connections.clone(), closing);
+    let served = Connections::new(front, connections.clone(), closing);
     let accepting = tokio::spawn(served.accept(listener, bounds.connections_max));
     shutdown.await;
 

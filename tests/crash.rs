@@ -22,6 +22,7 @@ struct Caller {
 
 impl Caller {
     fn new(url: &str) -> Caller {
+        kit::agree_on_tls();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
         Caller { url: url.to_owned(), http }
     }

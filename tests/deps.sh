@@ -1,6 +1,7 @@
 #!/bin/sh
 # What the tests need beside Rust: Node 20 (the page's modules), Python 3 (the HTTP worker, and a WebSocket client that is
-# not ours), Chromium (the page), axe-core from npm (whether everyone can use it), nginx and HAProxy (the hub behind proxies).
+# not ours), Chromium (the page), axe-core from npm (whether everyone can use it), nginx and HAProxy (the hub behind proxies),
+# openssl (certificates) and curl (HTTP/2).
 # Installs what is missing where this is Debian and we may; says exactly what is missing where not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -33,6 +34,8 @@ command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>
     command -v google-chrome >/dev/null 2>&1 || missing="$missing chromium"
 # They stand where only the administrator's programs are looked for.
 PATH=$PATH:/usr/sbin:/usr/local/sbin
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v haproxy >/dev/null 2>&1 || missing="$missing haproxy"
 [ -n "$missing" ] || { venv; axe; exit 0; }

@@ -59,6 +59,11 @@ export class Rest {
     return this.text('GET', `tasks/${encodeURIComponent(task_id)}`);
   }
 
+  /** Where the result of a final task is: for a link, where it was uploaded as a file (`result_bytes`, `result_type`). */
+  resultUrl(task_id) {
+    return new URL(`api/v1/tasks/${encodeURIComponent(task_id)}/result`, this.base).href;
+  }
+
   /** One page of tasks: `{tasks, next_cursor}`. `query`: `status` (text or list), `task_type`, `queue`, `user_id`, `q`, `order`, `limit` (≤ 500), `cursor`, … */
   list(query = {}) {
     return this.call('GET', 'tasks', { query });

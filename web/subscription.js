@@ -243,7 +243,8 @@ export class TaskHandle {
    * - `change`: `fn(task, event)`, its record when first known and after each transition.
    * - `progress`: `fn(progress, task)`. - `log`: `fn(lines)`, the last 100 first.
    * - `final`: `fn(task)`, when it is completed, failed or cancelled, once for each end: also one before this was called,
-   *   and another after a retry by hand. A large result is not in it (`result_omitted`); `hub.get()` has it.
+   *   and another after a retry by hand. A large result is not in it (`result_omitted`); `hub.get()` has it, or
+   *   where it was uploaded (`result_bytes`), `hub.resultUrl()` leads to it.
    * - `gone`: `fn()`, deleted, not visible, or there is no such task. - `error`: `fn(HubError)`, nothing more will come.
    *
    * Returns a function that stops listening.

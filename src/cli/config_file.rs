@@ -161,6 +161,11 @@ pub(super) fn text(matches: &ArgMatches) -> Result<String, String> {
             _ if is_default(option, matches) => "default".to_owned(),
             _ => "the file".to_owned(),
         };
+        // What is set to nothing by default has no value to write.
+        if matches.get_raw(id).is_none() && matches!(Kind::of(option), Kind::Path | Kind::Text) {
+            let _ = write!(out, "\n# {help} (not set)\n# {key} =\n");
+            continue;
+        }
         let value = value(option, matches)?;
         let _ = write!(out, "\n# {help} ({whence})\n{key} = {value}\n");
     }
@@ -275,7 +280,8 @@ mod tests {
             assert!(printed.contains(line), "{line}: {printed}");
         }
         for option in options().get_arguments().filter_map(Arg::get_long) {
-            assert!(printed.contains(&format!("\n{option} = ")), "{option} is not in\n{printed}");
+            let is_there = |before: &str| printed.contains(&format!("\n{before}{option} ="));
+            assert!(is_there("") || is_there("# "), "{option} is not in\n{printed}");
         }
         let elsewhere = tempfile::tempdir().unwrap();
         assert_eq!(config(&[], Some(&file(&elsewhere, &printed))).0, set);

@@ -17,6 +17,7 @@ mod outcome;
 mod page;
 mod papers;
 mod queues;
+mod result;
 mod run;
 mod schedules;
 mod serve;
@@ -30,6 +31,7 @@ mod watch;
 mod worker;
 mod workflows;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -68,6 +70,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Show one task
     Get(tasks::GetArgs),
+    /// Fetch what a task left
+    Result(result::ResultArgs),
     /// Say why a task waits
     Why(tasks::WhyArgs),
     /// List tasks
@@ -120,6 +124,9 @@ struct HubArgs {
     /// The hub's address
     #[arg(long, value_name = "URL", env = "TASKHUB_URL", default_value = DEFAULT_URL)]
     hub: String,
+    /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
+    #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
+    ca_cert: Option<PathBuf>,
     /// Who is calling, where the hub asks
     #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -133,12 +140,19 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 impl HubArgs {
     fn client(&self) -> Result<Client, Failed> {
-        let client = Client::new(&self.hub)?;
-        Ok(match &self.token {
-            Some(token) => client.with_token(token),
-            None => client,
-        })
+        client(&self.hub, self.ca_cert.as_deref(), self.token.as_deref())
     }
+}
+
+fn client(hub: &str, ca_cert: Option<&Path>, token: Option<&str>) -> Result<Client, Failed> {
+    let client = match ca_cert {
+        Some(path) => Client::trusting(hub, path)?,
+        None => Client::new(hub)?,
+    };
+    Ok(match token {
+        Some(token) => client.with_token(token),
+        None => client,
+    })
 }
 
 /// Reads the command line, does what it says, and tells how it went.
@@ -173,6 +187,7 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Run(args) => block_on(run::run(args)),
         Command::Submit(args) => block_on(submit::submit(args)),
         Command::Get(args) => block_on(tasks::get(args)),
+        Command::Result(args) => block_on(result::result(args)),
         Command::List(args) => block_on(tasks::list(args)),
         Command::Watch(args) => block_on(watch::watch(args)),
         Command::Logs(args) => block_on(watch::logs(args)),

@@ -59,6 +59,11 @@ impl Failed {
         self
     }
 
+    /// Whoever reads us has stopped reading.
+    pub(super) fn silent() -> Failed {
+        Failed { code: 0, words: None }
+    }
+
     pub(super) fn tell(&self) {
         if let Some(words) = &self.words {
             tell(format_args!("taskhub: {words}"));
@@ -102,7 +107,7 @@ pub(super) fn tell(line: impl std::fmt::Display) {
 pub(super) fn print(text: &str) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|why| match why.kind() {
-        io::ErrorKind::BrokenPipe => Failed { code: 0, words: None },
+        io::ErrorKind::BrokenPipe => Failed::silent(),
         _ => Failed::here(format!("failed to write: {why}")),
     })
 }

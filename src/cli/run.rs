@@ -10,6 +10,7 @@
 //! or since a hub that went down gave it back, it fails as lost once nobody has been there for it.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +48,9 @@ pub(super) struct RunArgs {
     /// The hub's address
     #[arg(long, value_name = "URL", env = "TASKHUB_URL", default_value = super::DEFAULT_URL)]
     hub: String,
+    /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
+    #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
+    ca_cert: Option<PathBuf>,
     /// Who is calling, where the hub asks
     #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -152,11 +156,7 @@ async fn follow(run: Arc<Run>, ctx: Context) -> Result<Json, TaskFailure> {
 }
 
 pub(super) async fn run(args: RunArgs) -> Outcome {
-    let client = Client::new(&args.hub)?;
-    let client = match &args.token {
-        Some(token) => client.with_token(token),
-        None => client,
-    };
+    let client = super::client(&args.hub, args.ca_cert.as_deref(), args.token.as_deref())?;
     let unique = format!("run.{:016x}", fastrand::u64(..));
     let title = args.words.title.clone().unwrap_or_else(|| args.command.join(" "));
     let new = NewTask {
@@ -196,6 +196,9 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
         .queues([&unique])
         .drain_limit(FAREWELL)
         .cancel_grace(args.kill_grace + Duration::from_secs(5));
+    if let Some(path) = &args.ca_cert {
+        worker = worker.ca_cert(path);
+    }
     if let Some(token) = &args.token {
         worker = worker.token(token);
     }

@@ -387,6 +387,9 @@ pub(super) fn task(task: &TaskView, now: Timestamp, colours: bool) -> String {
     });
     line("payload", task.payload.as_ref().map(|json| plain(json.as_str())).unwrap_or_default());
     line("result", task.result.as_ref().map(|json| plain(json.as_str())).unwrap_or_default());
+    let large = task.result_bytes.zip(task.result_type.as_ref());
+    let fetched = if task.status.is_final() { "`taskhub result` fetches it" } else { "uploaded so far" };
+    line("result", large.map(|(bytes, kind)| format!("{bytes} bytes, {}: {fetched}", plain(kind))).unwrap_or_default());
     for (name, failure) in [("error", &task.error), ("last error", &task.last_error)] {
         let Some(failure) = failure else { continue };
         line(name, plain(&failure.kind));

@@ -102,11 +102,24 @@ fn tell(findings: &Findings, as_json: bool, aside: Option<(&str, PathBuf)>) -> R
 }
 
 fn in_json(findings: &Findings, aside: Option<PathBuf>) -> Value {
-    let Findings { file, in_use, epoch, openings, rev, tasks, pages, summed, problems, given_up } = findings;
+    let Findings {
+        file,
+        in_use,
+        epoch,
+        openings,
+        rev,
+        tasks,
+        results,
+        result_bytes,
+        pages,
+        summed,
+        problems,
+        given_up,
+    } = findings;
     let tasks: Map<_, _> = tasks.iter().map(|(status, count)| (status.as_str().to_owned(), json!(count))).collect();
     let mut value = json!({
         "file": file, "sound": problems.is_empty(), "in_use": in_use, "epoch": epoch, "openings": openings, "rev": rev,
-        "tasks": tasks, "pages": pages, "checksums": summed, "problems": problems,
+        "tasks": tasks, "results": results, "result_bytes": result_bytes, "pages": pages, "checksums": summed, "problems": problems,
     });
     if let Some(aside) = aside {
         value["aside"] = json!(aside);
@@ -116,7 +129,8 @@ fn in_json(findings: &Findings, aside: Option<PathBuf>) -> Value {
 }
 
 fn in_words(findings: &Findings) -> String {
-    let Findings { file, in_use, epoch, rev, tasks, pages, summed, problems, given_up, .. } = findings;
+    let Findings { file, in_use, epoch, rev, tasks, results, result_bytes, pages, summed, problems, given_up, .. } =
+        findings;
     let mut text = String::new();
     let mut line = |name: &str, what: String| {
         let _ = writeln!(text, "{name:<9} {what}");
@@ -127,6 +141,9 @@ fn in_words(findings: &Findings) -> String {
     let all: u64 = tasks.values().sum();
     let each: Vec<_> = tasks.iter().map(|(status, count)| format!("{count} {}", status.as_str())).collect();
     line("tasks", if all == 0 { "none".to_owned() } else { format!("{all}: {}", each.join(", ")) });
+    if *results > 0 {
+        line("results", format!("{results} in files, {result_bytes} bytes"));
+    }
     given_up.iter().for_each(|what| line("given up", what.clone()));
     match problems.is_empty() {
         true => line("sound", "nothing is missing or damaged".to_owned()),

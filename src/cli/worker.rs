@@ -25,6 +25,9 @@ pub(super) struct WorkerArgs {
     /// The hub's address [default: the one in the file, or http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", env = "TASKHUB_URL")]
     hub: Option<String>,
+    /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
+    #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
+    ca_cert: Option<PathBuf>,
     /// Who is calling, where the hub asks
     #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -57,6 +60,10 @@ pub(super) async fn worker(args: WorkerArgs) -> Outcome {
     let mut working: FuturesUnordered<_> = config
         .workers(hub, &worker_id, args.token.as_deref())
         .into_iter()
+        .map(|worker| match &args.ca_cert {
+            Some(path) => worker.ca_cert(path),
+            None => worker,
+        })
         .map(|worker| {
             let mut stopped = stopped.clone();
             let shutdown = async move {

@@ -288,6 +288,6 @@ mod tests {
         let client = Client::new(&listener.local_addr().unwrap().to_string()).unwrap();
         drop(listener);
         assert!(matches!(client.stats().await, Err(ClientError::Unreachable { .. })));
-        assert!(matches!(Client::new("https://hub"), Err(ClientError::Address(_))));
+        assert!(matches!(Client::new("ftp://hub"), Err(ClientError::Address(_))));
     }
 }

@@ -32,6 +32,6 @@ pub use error::ClientError;
 pub use follower::{Action, Follower};
 pub use live::Live;
 pub use news::{LiveEvent, LiveStatus, TaskEvent};
-pub use rest::{CallbackQuery, Changed, Client, ListQuery, Order};
+pub use rest::{CallbackQuery, Changed, Client, FetchedResult, ListQuery, Order, ResultStream};
 pub use subscription::{SubId, Subscribe};
 pub use watch::{TaskNews, TaskWatch};

@@ -1,6 +1,7 @@
 //! The REST calls: one call, one answer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -17,8 +18,8 @@ use crate::task::{
 };
 use crate::wire::{
     BulkBody, BulkChanged, CallbackList, CallbackView, CancelBody, Code, History, LogList, Problem, QueueList,
-    QueueView, RetryBody, ScheduleList, ScheduleView, Stats, TaskList, TaskTypeList, TaskTypeView, WorkerList,
-    WorkerView, WorkflowView,
+    QueueView, RetryBody, ScheduleList, ScheduleView, Stats, TaskList, TaskResult, TaskTypeList, TaskTypeView,
+    WorkerList, WorkerView, WorkflowView,
 };
 
 /// How long a hub may take for an answer it is not asked to hold back.
@@ -84,6 +85,43 @@ pub struct Changed {
     pub changed: u64,
 }
 
+/// What a final task left.
+#[derive(Debug)]
+pub enum FetchedResult {
+    Json(TaskResult),
+    /// A result that was uploaded, whatever it is.
+    Stream(ResultStream),
+}
+
+/// A large result on its way here.
+#[derive(Debug)]
+pub struct ResultStream {
+    pub content_type: String,
+    /// All of it.
+    pub bytes: u64,
+    left: u64,
+    answer: reqwest::Response,
+    url: String,
+}
+
+impl ResultStream {
+    /// The next part of it; `None` after the last. One that is cut short is an error, and so is one that stands still for 30 s.
+    pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, ClientError> {
+        let next = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), self.answer.chunk()).await;
+        let why = match next {
+            Ok(Ok(Some(chunk))) => {
+                self.left = self.left.saturating_sub(chunk.len() as u64);
+                return Ok(Some(chunk));
+            }
+            Ok(Ok(None)) if self.left == 0 => return Ok(None),
+            Ok(Ok(None)) => "the result ended early".to_owned(),
+            Ok(Err(why)) => chain(&why),
+            Err(_) => "the result stands still".to_owned(),
+        };
+        Err(ClientError::Unreachable { url: self.url.clone(), why })
+    }
+}
+
 impl ListQuery {
     fn pairs(&self) -> Vec<(String, String)> {
         let joined = |words: Vec<String>| (!words.is_empty()).then(|| words.join(","));
@@ -109,9 +147,17 @@ impl ListQuery {
 }
 
 impl Client {
-    /// A client of the hub at this address, such as `http://127.0.0.1:8080` or `unix:/run/taskhub.sock`. Nothing is sent yet.
+    /// A client of the hub at this address, such as `http://127.0.0.1:8080`, `https://hub.example` or `unix:/run/taskhub.sock`. Nothing is sent yet.
     pub fn new(url: &str) -> Result<Client, ClientError> {
-        let url = HubUrl::parse(url)?;
+        Client::at(HubUrl::parse(url)?)
+    }
+
+    /// The same for a hub at `https://…` that must be known to the certificates of this file, in PEM, instead of the machine's.
+    pub fn trusting(url: &str, ca_cert: &Path) -> Result<Client, ClientError> {
+        Client::at(HubUrl::parse_trusting(url, Some(ca_cert))?)
+    }
+
+    fn at(url: HubUrl) -> Result<Client, ClientError> {
         let http = url.http().map_err(|why| ClientError::Unreachable { url: url.to_string(), why: chain(&why) })?;
         Ok(Client { url, http, token: None })
     }
@@ -209,6 +255,22 @@ impl Client {
     /// One page of tasks.
     pub async fn list(&self, query: &ListQuery) -> Result<TaskList, ClientError> {
         self.call(self.request(Method::GET, "tasks").query(&query.pairs())).await
+    }
+
+    /// What a final task left; one that is not final is refused. A large result comes as a stream.
+    pub async fn result(&self, task_id: TaskId) -> Result<FetchedResult, ClientError> {
+        let request = self.unbounded_request(Method::GET, &format!("tasks/{task_id}/result"));
+        let patience = Duration::from_millis(ANSWER_MS_MAX);
+        let head = tokio::time::timeout(patience, self.head(request)).await;
+        let answer = head.unwrap_or_else(|_| Err(self.unreachable("it did not answer in time")))?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if header("taskhub-streamed").is_none() {
+            let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;
+            return self.read(&body).map(FetchedResult::Json);
+        }
+        let content_type = header("content-type").unwrap_or_default();
+        let bytes = answer.content_length().unwrap_or_default();
+        Ok(FetchedResult::Stream(ResultStream { content_type, bytes, left: bytes, answer, url: self.url.to_string() }))
     }
 
     /// The task's transitions, oldest first.
@@ -450,8 +512,12 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.unbounded_request(method, path).timeout(Duration::from_millis(ANSWER_MS_MAX))
+    }
+
+    /// A request that may take as long as it takes.
+    fn unbounded_request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, self.url.join(&format!("api/v1/{path}")));
-        let request = request.timeout(Duration::from_millis(ANSWER_MS_MAX));
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -469,19 +535,28 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, bytes::Bytes), ClientError> {
-        let unreachable =
-            |why: reqwest::Error| ClientError::Unreachable { url: self.url.to_string(), why: chain(&why) };
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
+        let answer = self.head(request).await?;
         let headers = answer.headers().clone();
-        let body = answer.bytes().await.map_err(unreachable)?;
+        let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;
+        Ok((headers, body))
+    }
+
+    /// The beginning of an answer, where that is no refusal.
+    async fn head(&self, request: RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let answer = request.send().await.map_err(|why| self.unreachable(&chain(&why)))?;
+        let status = answer.status();
         if status.is_success() {
-            return Ok((headers, body));
+            return Ok(answer);
         }
+        let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;
         match problem(&body) {
             Some(problem) => Err(ClientError::Refused(Box::new(problem))),
             None => Err(ClientError::Protocol { url: self.url.to_string(), why: format!("HTTP {status}") }),
         }
+    }
+
+    fn unreachable(&self, why: &str) -> ClientError {
+        ClientError::Unreachable { url: self.url.to_string(), why: why.to_owned() }
     }
 }
 

@@ -8,13 +8,15 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::OpenError;
-use crate::hub::{Accepts, HandedOut, Hub, Pushed, Refusal, Report as Reported, WorkerLink};
-use crate::task::{Json, Name, Pattern, PatternSet, Task, TaskView};
+use super::uploads::Within;
+use crate::hub::{Accepts, HandedOut, Hub, HubError, Pushed, Refusal, Report as Reported, SubmitKey, WorkerLink};
+use crate::task::{Invalid, InvalidKind, Json, Name, NewTask, Pattern, PatternSet, Spawner, Task, TaskId, TaskView};
 use crate::wire::Held;
 use crate::worker::attempt::{Attempt, Slot};
 use crate::worker::handlers::Handlers;
 use crate::worker::outbox::{News, Outbox};
 use crate::worker::roster::{Refused, Report, Roster, State, Stop};
+use crate::worker::spawn::{Spawn, SpawnError};
 use crate::worker::{TaskFailure, Worker};
 
 /// A sign of life is given this often.
@@ -49,7 +51,7 @@ impl Local {
             handlers: worker.handlers,
             cancel_grace: worker.cancel_grace,
             roster: Roster::new(),
-            outbox: Arc::default(),
+            outbox: Arc::new(Outbox::new(Box::new(Within(hub.clone())))),
             graces: Vec::new(),
         };
         local.outbox.set_up(true);
@@ -82,11 +84,17 @@ impl Local {
                 () = poll_fn(|cx| outbox.poll(cx)), if self.link.has_room() => {
                     outbox.take(&mut news);
                     for news in news.drain(..) {
-                        self.take(news);
+                        self.take(news).await;
                     }
                 }
                 () = until(grace) => self.end_graces(),
-                _ = heartbeat.tick() => self.link.heard(),
+                _ = heartbeat.tick() => {
+                    self.link.heard();
+                    // Those for which there was no room.
+                    for entry in self.roster.iter() {
+                        self.spawn(&entry.attempt).await;
+                    }
+                }
             }
         }
     }
@@ -106,6 +114,11 @@ impl Local {
                     Refused::Over => self.stop(held, Stop::Over, "the hub has ended the attempt"),
                     Refused::Report => self.tell(held),
                     Refused::Nothing => {}
+                }
+            }
+            Pushed::Spawned { id, task_id, attempt, outcome } => {
+                if let (Some(entry), Some(id)) = (self.roster.get(&Held { task_id, attempt }), id) {
+                    told_spawned(&entry.attempt, id, outcome);
                 }
             }
             Pushed::Drain => {}
@@ -148,7 +161,7 @@ impl Local {
         }
     }
 
-    fn take(&mut self, news: News) {
+    async fn take(&mut self, news: News) {
         match news {
             News::Ended(held, ending) => {
                 if self.roster.ended(&held, ending) {
@@ -157,6 +170,7 @@ impl Local {
             }
             News::Said(attempt) => {
                 self.pass_on(attempt.held, &mut attempt.slot());
+                self.spawn(&attempt).await;
                 attempt.make_room();
             }
         }
@@ -176,6 +190,27 @@ impl Local {
             Report::Release => Reported::Release,
         };
         self.link.report(held.task_id, held.attempt, report);
+    }
+
+    /// Makes the calls of an attempt that add tasks.
+    async fn spawn(&self, attempt: &Attempt) {
+        let Held { task_id, attempt: number } = attempt.held;
+        let unsent: Vec<Spawn> = attempt.slot().spawns.iter_mut().flat_map(|spawns| spawns.take_unsent()).collect();
+        for Spawn { id, key, tasks } in unsent {
+            let key = SubmitKey::new(None, &format!("tasks/{task_id}/spawn"), &key, tasks.bytes());
+            match tasks.to::<Vec<NewTask>>() {
+                Ok(new) if new.is_empty() => {
+                    attempt.spawned(id, Err(SpawnError::invalid("tasks must not be empty".into())));
+                }
+                Ok(new) => {
+                    let spawner = Spawner { task_id, attempt: number };
+                    if let Err(error) = self.link.spawn(Some(id), spawner, new, Some(key)).await {
+                        told_spawned(attempt, id, Err(error));
+                    }
+                }
+                Err(why) => attempt.spawned(id, Err(SpawnError::invalid(format!("tasks: {why}")))),
+            }
+        }
     }
 
     fn pass_on(&self, held: Held, slot: &mut Slot) {
@@ -203,6 +238,41 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Tells a function what became of a call that adds tasks, unless that is to be made again.
+fn told_spawned(attempt: &Attempt, id: u64, outcome: Result<Vec<TaskId>, HubError>) {
+    let refused = |code: &str, refusal: &Refusal| SpawnError::Refused {
+        code: code.into(),
+        field: None,
+        detail: refusal.to_string(),
+    };
+    let error = match outcome {
+        Ok(task_ids) => return attempt.spawned(id, Ok(task_ids)),
+        Err(HubError::Refused(refusal)) => match &refusal {
+            Refusal::Draining | Refusal::Full | Refusal::TypesChanged => return attempt.send_spawn_again(id),
+            Refusal::LeaseLost | Refusal::TaskNotFound => SpawnError::Over,
+            Refusal::Invalid(Invalid { kind, field, detail }) => SpawnError::Refused {
+                code: match kind {
+                    InvalidKind::Value => "invalid_field",
+                    InvalidKind::Limit(_) => "limit_exceeded",
+                    InvalidKind::PayloadTooLarge(_) => "payload_too_large",
+                }
+                .into(),
+                field: Some(field.to_string()),
+                detail: format!("{field} {detail}"),
+            },
+            Refusal::PayloadInvalid(_) => refused("payload_invalid", &refusal),
+            Refusal::IdempotencyConflict => refused("idempotency_conflict", &refusal),
+            Refusal::Quota(_) => refused("quota_exceeded", &refusal),
+            refusal => refused("conflict", refusal),
+        },
+        Err(HubError::Stopped) => SpawnError::Over,
+        Err(HubError::StorageUnavailable | HubError::Overloaded | HubError::CallbacksFull | HubError::Internal) => {
+            return attempt.send_spawn_again(id);
+        }
+    };
+    attempt.spawned(id, Err(error));
 }
 
 fn view(task: &Task, payload: Option<Json>) -> TaskView {

@@ -5,6 +5,7 @@
 //! served to others: see `taskhub::server`.
 
 mod local;
+mod uploads;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::task::{Digest, KeyEntry};
+use sha2::{Digest as _, Sha256};
+
+use crate::task::{Digest, KeyEntry, Name};
 
 use super::Now;
 use super::core::Engine;
@@ -17,6 +19,22 @@ const KEYS_RESIDENT_MAX: usize = 4_096;
 pub struct SubmitKey {
     pub key: Digest,
     pub body: Digest,
+}
+
+impl SubmitKey {
+    /// The key that a caller gives to this body on this route.
+    pub fn new(user_id: Option<&Name>, route: &str, key: &str, body: &[u8]) -> SubmitKey {
+        let user = user_id.map_or("", |user| user.as_str());
+        // Lengths go in, so that no two triples run into the same text.
+        let whose = format!("{}:{user}{}:{route}{key}", user.len(), route.len());
+        SubmitKey { key: digest(whose.as_bytes()), body: digest(body) }
+    }
+}
+
+/// The first 128 bits of the SHA-256.
+fn digest(bytes: &[u8]) -> Digest {
+    let hash = Sha256::digest(bytes);
+    u128::from_be_bytes(hash[..16].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
 /// Keys that were used lately.

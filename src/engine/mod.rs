@@ -79,6 +79,8 @@ mod unique;
 #[cfg(test)]
 mod unique_tests;
 mod update;
+#[cfg(test)]
+mod upload_tests;
 mod waits;
 mod workers;
 #[cfg(test)]
@@ -90,8 +92,8 @@ use std::sync::Arc;
 
 use crate::settings::{HandOuts, Limits, QueueSettings, ScheduleSpec, Setting, SettingChange, TaskType};
 use crate::task::{
-    Change, Failure, Json, KeyEntry, Name, PatternSet, PayloadFault, Submission, Task, TaskId, TaskPatch, Timestamp,
-    TypesVersion, WaitsFor,
+    Change, Failure, Json, KeyEntry, LargeResult, Name, PatternSet, PayloadFault, Submission, Task, TaskId, TaskPatch,
+    Timestamp, TypesVersion, WaitsFor,
 };
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
@@ -271,9 +273,10 @@ pub struct Accepts {
 pub enum Report {
     /// It is alive.
     Heartbeat,
-    Complete {
-        result: Json,
-    },
+    /// It has uploaded a result, which it will leave when it completes. The file is there, whole.
+    Upload(Box<LargeResult>),
+    /// With `null` where it has uploaded its result.
+    Complete { result: Json },
     Fail {
         error: Failure,
         retryable: bool,

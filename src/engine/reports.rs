@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::task::{
-    Cancel, Event, Failure, Invalid, Json, Outcome, RESULT_BYTES_MAX, RESULT_INLINE_BYTES, RetryPolicy, Status, Task,
-    TaskId, Timestamp,
+    Cancel, Event, Failure, Invalid, Json, LargeResult, Outcome, RESULT_BYTES_MAX, RESULT_INLINE_BYTES, RetryPolicy,
+    Status, Task, TaskId, Timestamp,
 };
 
 use super::core::{Engine, Step, full_progress, keep_progress};
@@ -66,10 +66,21 @@ impl Engine {
         if matches!(report, Report::Cancelled) && !cancel_requested {
             return Err(Refusal::CancelNotRequested);
         }
+        let has_uploaded = task.run().is_some_and(|run| run.upload.is_some());
+        if let Report::Complete { result } = &report
+            && has_uploaded
+            && *result != Json::null()
+        {
+            return Err(Refusal::Invalid(Invalid::value(
+                "result",
+                "must not stand here: the attempt has uploaded one",
+            )));
+        }
         let task = Task::clone(task);
         self.heard_of(&task, cx.now);
         match report {
             Report::Heartbeat => return Ok(Answer::Reported { cancel_requested }),
+            Report::Upload(large) => self.uploaded(task, large, cx),
             Report::Complete { result } => self.complete(task, result, cx),
             Report::Fail { error, retryable, retry_after_ms } => {
                 let how = TryFailed { error: error.cut(), retryable, retry_after_ms, note: None };
@@ -85,15 +96,28 @@ impl Engine {
         Ok(Answer::Reported { cancel_requested })
     }
 
+    /// An attempt has uploaded a result, perhaps in the place of an earlier one.
+    fn uploaded(&mut self, mut task: Task, large: Box<LargeResult>, cx: &mut Cx<'_>) {
+        let note = format!("uploaded a result of {} bytes", large.bytes);
+        keep_progress(&mut task, cx.ticks);
+        task.run.get_or_insert_default().upload = Some(large);
+        self.step(Some(task.task_id), Step::new(task, Event::Updated).note(note), cx);
+    }
+
     fn complete(&mut self, mut task: Task, result: Json, cx: &mut Cx<'_>) {
         let task_id = task.task_id;
+        let upload = task.run.as_mut().and_then(|run| run.upload.take());
         self.end_attempt(&mut task, EndedBy::Worker, cx.ticks);
         task.status = Status::Completed;
         let run = task.run.get_or_insert_default();
         run.finished_at = Some(cx.now.at);
         run.progress = run.progress.take().and_then(|progress| full_progress(&progress));
         let beside = (result.len() > RESULT_INLINE_BYTES).then(|| result.clone());
-        run.outcome = Some(if beside.is_some() { Outcome::ResultOmitted } else { Outcome::Result(result) });
+        run.outcome = Some(match upload {
+            Some(large) => Outcome::Large(large),
+            None if beside.is_some() => Outcome::ResultOmitted,
+            None => Outcome::Result(result),
+        });
         self.step(Some(task_id), Step { result: beside, ..Step::new(task, Event::Completed) }, cx);
     }
 
@@ -187,6 +211,8 @@ impl Engine {
         run.worker_id = None;
         run.lease_ms = None;
         run.cancel_requested_at = None;
+        // What an attempt has uploaded counts only where it completes.
+        run.upload = None;
         run.ended_by_hub = by == EndedBy::Hub;
     }
 }
@@ -213,7 +239,7 @@ fn check(report: &Report) -> Result<(), Invalid> {
                 .as_ref()
                 .map_or(Ok(()), |details| Invalid::json("error.details", details, Failure::DETAILS_BYTES_MAX))
         }
-        Report::Heartbeat | Report::Cancelled | Report::Release => Ok(()),
+        Report::Heartbeat | Report::Upload(_) | Report::Cancelled | Report::Release => Ok(()),
     }
 }
 
@@ -231,6 +257,6 @@ fn repeats(task: &Task, attempt: u32, report: &Report) -> bool {
                 matches!(task.status, Status::Failed | Status::Cancelled)
                     || task.run().is_some_and(|run| run.last_error.is_some())
             }
-            Report::Heartbeat | Report::Release => false,
+            Report::Heartbeat | Report::Upload(_) | Report::Release => false,
         }
 }

@@ -179,6 +179,9 @@ impl Engine {
     fn output(&self, task: &Task, cx: &Cx<'_>) -> Result<Json, NotNow> {
         let Some(links) = task.links() else { return Ok(Json::null()) };
         if let Some(output) = links.output {
+            if let Some(large) = self.tasks.get(&output).and_then(|task| task.large_result()) {
+                return Ok(large.told_of(output));
+            }
             return Ok(self.result_of(output, usize::MAX, cx)?.unwrap_or_else(Json::null));
         }
         if links.sinks.is_empty() {
@@ -205,7 +208,7 @@ impl Engine {
         let result = match outcome {
             Some(Outcome::Result(result)) => Some(result.clone()),
             Some(Outcome::ResultOmitted) if bytes_max <= RESULT_INLINE_BYTES => None,
-            Some(Outcome::Error(_)) => None,
+            Some(Outcome::Error(_) | Outcome::Large(_)) => None,
             Some(Outcome::ResultOmitted) | None => {
                 let decided = cx.batch.changes.iter().rev().find(|change| change.task.task_id == task_id);
                 match decided.and_then(|change| change.result.clone()) {

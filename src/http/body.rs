@@ -85,7 +85,7 @@ pub(super) async fn read_json<'a>(app: &'a App, request: Request, bytes_max: usi
 }
 
 /// Refuses a body that is packed: it would have to be unpacked without knowing how large it becomes.
-fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let codings = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
     let packed = |coding: &&str| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity");
     match codings.flat_map(|codings| codings.split(',')).map(str::trim).find(packed) {

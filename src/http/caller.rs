@@ -20,7 +20,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Where a request comes from, put there by whoever accepted its connection.
+/// Where a request comes from, as far as a trusted proxy knows, put there by whoever accepted its connection. None comes by a
+/// Unix socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 

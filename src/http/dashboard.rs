@@ -81,7 +81,7 @@ fn etag(hash: &[u8; 32]) -> String {
 }
 
 /// Whether a list of known tags has this one.
-fn matches(known: &str, etag: &str) -> bool {
+pub(super) fn matches(known: &str, etag: &str) -> bool {
     known.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == etag || tag == "*")
 }
 

@@ -32,6 +32,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::future::{BoxFuture, Either, FutureExt as _};
 use tower::{Layer, Service};
 
+use super::caller::Peer;
 use super::refusal;
 use super::state::App;
 use crate::seldom::Seldom;
@@ -42,8 +43,10 @@ const PRIVATE_SUFFIXES: [&str; 3] = [".local", ".internal", ".home.arpa"];
 const ANY: &str = "*";
 /// What pages of other origins may send, and see of an answer.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id");
-const EXPOSED: HeaderValue = HeaderValue::from_static("location, retry-after, taskhub-existing");
+const HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, idempotency-key, if-range, last-event-id, range");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("content-range, etag, location, retry-after, taskhub-existing, taskhub-streamed");
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 /// The most that is said of names that somebody sent. A real one has at most 253 characters.
@@ -203,7 +206,8 @@ impl Refused {
             // A path is no secret here, but a query may hold one.
             let (method, path) = (&parts.method, parts.uri.path());
             let why = self.words();
-            tracing::warn!(%method, path, unsaid, "refused a request: {why}");
+            let from = parts.extensions.get().map(|Peer(address)| tracing::field::display(address));
+            tracing::warn!(%method, path, from, unsaid, "refused a request: {why}");
         }
     }
 }

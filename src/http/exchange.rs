@@ -8,7 +8,9 @@
 //! * What is left is little and comes soon: it is read and thrown away, and the connection stays.
 //! * It is much, or slow, or held back until the hub says `100 Continue`, which it will not: the answer says
 //!   `Connection: close`, and the connection is closed with patience: its [`Linger`] goes on reading after the answer was
-//!   sent, within bounds, until the client has sent what it wanted to and reads.
+//!   sent, within bounds, until the client has sent what it wanted to and reads. By HTTP/2, where each request is a stream of
+//!   its own, the answer goes at once and the rest is read after it, within the same bounds: many clients take a stream
+//!   that is reset while they send for one without an answer. Only beyond them the stream is reset; the connection stays.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, header};
+use axum::http::{HeaderValue, Request, Version, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -50,15 +52,21 @@ pub async fn answer(router: Router, request: Request<Incoming>, unread: Unread) 
         return call(router, Request::from_parts(parts, Body::empty())).await;
     }
     let waits = parts.headers.get(header::EXPECT).is_some();
+    let is_shared = parts.version == Version::HTTP_2;
     let back = Arc::new(Mutex::new(None));
     let lent = Lent { body: Some(body), begun: false, back: back.clone() };
     let mut response = call(router, Request::from_parts(parts, Body::new(lent))).await;
     let rest = back.lock().take();
-    if let Some(Rest { body, begun }) = rest
-        && ((waits && !begun) || !read_rest(body).await)
-    {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        unread.0.store(true, Ordering::Relaxed);
+    match rest {
+        None => {}
+        Some(Rest { body, .. }) if is_shared => drop(tokio::spawn(discard(body, LINGER_BYTES_MAX as u64, LINGER_TIME))),
+        Some(Rest { body, begun }) => {
+            let is_much = body.size_hint().lower() > REST_BYTES_MAX;
+            if (waits && !begun) || is_much || !discard(body, REST_BYTES_MAX, REST_TIME).await {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                unread.0.store(true, Ordering::Relaxed);
+            }
+        }
     }
     response
 }
@@ -69,22 +77,19 @@ async fn call(router: Router, request: Request<Body>) -> Response {
 }
 
 /// Reads what is left of a request; `false` where that is too much, or too slow.
-async fn read_rest(mut body: Incoming) -> bool {
-    if body.size_hint().lower() > REST_BYTES_MAX {
-        return false;
-    }
+async fn discard(mut body: Incoming, bytes_max: u64, time: Duration) -> bool {
     let all = async {
         let mut read = 0;
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let Ok(frame) = frame else { return false };
             read += frame.data_ref().map_or(0, Bytes::len) as u64;
-            if read > REST_BYTES_MAX {
+            if read > bytes_max {
                 return false;
             }
         }
         true
     };
-    tokio::time::timeout(REST_TIME, all).await.unwrap_or(false)
+    tokio::time::timeout(time, all).await.unwrap_or(false)
 }
 
 /// The body of a request while a route has it. Whatever the route leaves of it comes back.

@@ -45,6 +45,7 @@ impl TestHub {
     }
 
     async fn with_config(config: ServeConfig, live: LiveLimits, ping: Duration) -> TestHub {
+        crate::dial::agree_in_tests();
         let mut options = config.hub_options();
         options.feed.ping = ping;
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), options).unwrap();

@@ -266,6 +266,7 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     while hub.progress(task_id, 1, None, Some(checkpoint.clone())).now_or_never().is_none() {}
     let path = format!("http://{address}/api/v1/tasks/{task_id}/attempts/1/progress");
     let body = json!({"checkpoint": "x".repeat(60_000)});
+    crate::dial::agree_in_tests();
     let answer = reqwest::Client::new().post(path).json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "overloaded");
@@ -277,6 +278,7 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     // New work has a bound of its own, and who only looks is answered.
     let mut more = Box::pin(hub.submit_all(&who, vec![NewTask::new("none")], None));
     assert!(more.as_mut().now_or_never().is_none());
+    crate::dial::agree_in_tests();
     assert!(reqwest::get(format!("http://{address}/api/v1/stats")).await.unwrap().status().is_success());
 
     // On a socket: it is not read, and so the worker cannot go on, however much it would say.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -14,9 +14,9 @@ use super::caller::Caller;
 use super::path::Path;
 use super::query::Params;
 use super::state::App;
-use super::{cursor, splice};
+use super::{cursor, results, splice};
 use crate::hub::{HubError, LogRange, Order, Query, Refusal, Stored, Until};
-use crate::task::{Json, LOG_LINES_MAX, Links, Status, Task, TaskId, read_strictly};
+use crate::task::{Json, LOG_LINES_MAX, LargeResult, Links, Status, Task, TaskId, read_strictly};
 use crate::wire::{Code, History, LogList, Problem};
 
 /// The largest page of a list; larger answers take long to read on either side.
@@ -131,14 +131,29 @@ pub(super) async fn result(
     Caller(_): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     let mut params = Params::of(query.as_deref())?;
     let timeout = params.wait()?;
     params.finish()?;
     let stored = look(&app, id, Until::Final, timeout).await?;
+    if let Some(large) = large(&stored) {
+        return results::give(&app, id, &large, &headers).await;
+    }
     let text = result_text(&stored).ok_or_else(|| Problem::new(Code::Internal, "the record cannot be read"))??;
     Ok(splice::json(StatusCode::OK, text))
+}
+
+/// The result that a completed task left in a file.
+fn large(stored: &Stored) -> Option<LargeResult> {
+    // Nearly no record has one, and to read a record takes longer than to look for a word in it.
+    let may_have = std::str::from_utf8(&stored.record).is_ok_and(|record| record.contains("\"result_id\":\""));
+    if !may_have {
+        return None;
+    }
+    let task = Task::parse(&stored.record).ok().filter(|task| task.status.is_final())?;
+    task.large_result().cloned()
 }
 
 /// What a final task left, cut out of its record; or that it is not final. `None` for a record that cannot be read.

@@ -9,8 +9,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::door::DoorLayer;
 use super::state::App;
 use super::{
-    callbacks, change, dashboard, docs, events, live, ops, read, schedules, settings, submit, task_types, worker_http,
-    worker_socket, workflows,
+    callbacks, change, dashboard, docs, events, live, ops, read, results, schedules, settings, submit, task_types,
+    worker_http, worker_socket, workflows,
 };
 use crate::wire::{Code, Problem};
 
@@ -71,6 +71,7 @@ table! {
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/release"   worker_http::release,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/heartbeat" worker_http::heartbeat,
     POST   "/api/v1/tasks/{id}/attempts/{attempt}/spawn"     workflows::spawn,
+    PUT    "/api/v1/tasks/{id}/attempts/{attempt}/result"    results::put,
 
     GET    "/api/v1/queues"                                 settings::queues,
     GET    "/api/v1/queues/{name}"                          settings::queue,

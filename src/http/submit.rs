@@ -8,7 +8,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use sha2::{Digest as _, Sha256};
 
 use super::body::read_json;
 use super::caller::Caller;
@@ -17,7 +16,7 @@ use super::query::NoQuery;
 use super::splice;
 use super::state::App;
 use crate::hub::{HubError, Principal, Refusal, SubmitKey, Submitted};
-use crate::task::{Digest, NewTask};
+use crate::task::NewTask;
 use crate::wire::{BatchBody, Code, Problem};
 
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -121,22 +120,19 @@ fn submit_key(
     let Some(value) = header else { return Ok(None) };
     let key = std::str::from_utf8(value.as_bytes())
         .map_err(|_| Problem::wrong("Idempotency-Key", "must be text in UTF-8"))?;
-    if key.is_empty() {
-        return Err(Problem::wrong("Idempotency-Key", "must not be empty"));
-    }
-    if key.chars().count() > KEY_CHARS_MAX {
-        return Err(Problem::over("Idempotency-Key", KEY_CHARS_MAX as u64, "characters"));
-    }
-    let user = who.user_id.as_ref().map_or("", |user| user.as_str());
-    // Lengths go in, so that no two triples run into the same text.
-    let whose = format!("{}:{user}{}:{route}{key}", user.len(), route.len());
-    Ok(Some(SubmitKey { key: digest(whose.as_bytes()), body: digest(body) }))
+    check_key("Idempotency-Key", key)?;
+    Ok(Some(SubmitKey::new(who.user_id.as_ref(), route, key, body)))
 }
 
-/// The first 128 bits of the SHA-256.
-fn digest(bytes: &[u8]) -> Digest {
-    let hash = Sha256::digest(bytes);
-    u128::from_be_bytes(hash[..16].try_into().expect("a SHA-256 has 32 bytes"))
+/// Whether an idempotency key is one, wherever it stands.
+pub(super) fn check_key(field: &str, key: &str) -> Result<(), Problem> {
+    if key.is_empty() {
+        return Err(Problem::wrong(field, "must not be empty"));
+    }
+    if key.chars().count() > KEY_CHARS_MAX {
+        return Err(Problem::over(field, KEY_CHARS_MAX as u64, "characters"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

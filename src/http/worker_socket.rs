@@ -19,21 +19,25 @@ use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
 use super::caller::{Caller, CountedBy};
-use super::json::first;
+use super::json::{first, parse};
 use super::query::NoQuery;
 use super::refusal::accept_and_close;
 use super::state::{App, FRAME_FACTOR, SocketGuard, SocketKind};
+use super::submit::{check_key, not_empty};
 use super::upgrade::Upgrade;
 use super::worker_http::{text_for, write_task};
-use crate::hub::{HubError, Pushed, Refusal, Report, Welcome, WorkerLink};
+use super::workflows::spawn_route;
+use crate::hub::{HubError, Principal, Pushed, Refusal, Report, SubmitKey, Welcome, WorkerLink};
 use crate::lived::{self, Deadline};
-use crate::task::TaskId;
+use crate::task::{Json, PayloadFault, Spawner, TaskId};
 use crate::wire::{
-    CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays, bye_line,
+    BatchBody, CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
+    bye_line,
 };
 
 /// How long a worker may take to introduce itself.
@@ -52,7 +56,7 @@ const UNANSWERED_MAX: usize = 1_024;
 /// `GET /api/v1/worker/ws`.
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(who): Caller,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -77,11 +81,12 @@ pub(super) async fn connect(
         .max_message_size(message_bytes_max)
         .max_frame_size(FRAME_FACTOR * message_bytes_max);
     let known = upgrade.selected_protocol().is_some() || !parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    Ok(upgrade.on_upgrade(move |socket| run(socket, app, guard, known)))
+    Ok(upgrade.on_upgrade(move |socket| run(socket, app, who, guard, known)))
 }
 
-async fn run(mut socket: WebSocket, app: Arc<App>, guard: SocketGuard, known: bool) {
-    let ending = if known { serve(&mut socket, &app).await } else { Ending::Close(CloseCode::UnknownProtocol, "") };
+async fn run(mut socket: WebSocket, app: Arc<App>, who: Principal, guard: SocketGuard, known: bool) {
+    let ending =
+        if known { serve(&mut socket, &app, &who).await } else { Ending::Close(CloseCode::UnknownProtocol, "") };
     if let Ending::Close(code, reason) = ending {
         let _ = tokio::time::timeout(CLOSE_TIME, close(&mut socket, code, reason, guard.clients())).await;
     }
@@ -106,7 +111,7 @@ async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str, cl
     }
 }
 
-async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
+async fn serve(socket: &mut WebSocket, app: &App, who: &Principal) -> Ending {
     let (mut link, welcome, rest) = match lived::timeout(HELLO_TIME, introduce(socket, app)).await {
         Ok(Ok(introduced)) => introduced,
         Ok(Err(ending)) => return ending,
@@ -117,6 +122,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     let mut watch = std::pin::pin!(tokio::time::sleep(watch_every));
     let mut connection = WorkerConnection {
         socket,
+        who,
         outbox: VecDeque::from([Say::Text(welcome)]),
         unflushed: false,
         unanswered: 0,
@@ -126,7 +132,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
     let silence = lease * SILENCE_LEASES_MAX;
     let mut silent = Deadline::after(silence);
     let mut pushes = Vec::new();
-    if let Err(ending) = connection.take(&rest, &link) {
+    if let Err(ending) = connection.take(&rest, &link).await {
         return ending;
     }
     loop {
@@ -142,7 +148,7 @@ async fn serve(socket: &mut WebSocket, app: &App) -> Ending {
             Wake::Received(Received::Heard(text)) => {
                 silent = Deadline::after(silence);
                 link.heard();
-                if let Err(ending) = connection.take(&text, &link) {
+                if let Err(ending) = connection.take(&text, &link).await {
                     return ending;
                 }
             }
@@ -221,7 +227,7 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
                 Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
                 Err(problem) => problem,
             };
-            if socket.send(Message::Text(error_text(None, &problem).into())).await.is_err() {
+            if socket.send(Message::Text(error_text(&problem).into())).await.is_err() {
                 return Err(Ending::Gone);
             }
         }
@@ -258,6 +264,8 @@ fn welcome(lease_ms: u64, keep: &[(TaskId, u32)], drop: &[(TaskId, u32)]) -> Str
 /// The socket of a worker, and what is still to be written to it.
 struct WorkerConnection<'a> {
     socket: &'a mut WebSocket,
+    /// Who is at the other end.
+    who: &'a Principal,
     outbox: VecDeque<Say>,
     /// Whether something was written that is not flushed.
     unflushed: bool,
@@ -332,15 +340,15 @@ impl WorkerConnection<'_> {
     }
 
     /// Does what each JSON object of a message asks for.
-    fn take(&mut self, text: &str, link: &WorkerLink) -> Result<(), Ending> {
+    async fn take(&mut self, text: &str, link: &WorkerLink) -> Result<(), Ending> {
         let mut rest = text;
         while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
             let said: Result<WorkerSays, Problem> = first(&mut rest).ok_or(not_json())?;
             self.unanswered += 1;
             let op = said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why)));
             let answer = match op {
-                Ok(op) => act(op, link),
-                Err(problem) => Some(error_text(None, &problem)),
+                Ok(op) => act(op, self.who, link).await,
+                Err(problem) => Some(error_text(&problem)),
             };
             self.outbox.extend(answer.map(Say::Text));
         }
@@ -350,10 +358,10 @@ impl WorkerConnection<'_> {
 
 /// Does what a worker asks for, and says what is to be answered at once. What it says of a lost attempt is refused, not
 /// wrong; reports are answered when they are on disk.
-fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
+async fn act(op: WorkerOp, who: &Principal, link: &WorkerLink) -> Option<String> {
     let (held, taken) = match op {
         WorkerOp::Hello(_) => {
-            return Some(error_text(None, &Problem::new(Code::InvalidField, "a connection has one hello")));
+            return Some(error_text(&Problem::new(Code::InvalidField, "a connection has one hello")));
         }
         WorkerOp::Progress { task_id, attempt, progress, checkpoint } => {
             (Held { task_id, attempt }, link.progress(task_id, attempt, progress, checkpoint))
@@ -377,13 +385,37 @@ fn act(op: WorkerOp, link: &WorkerLink) -> Option<String> {
             link.report(task_id, attempt, Report::Release);
             return None;
         }
+        WorkerOp::Spawn { id, task_id, attempt, key, tasks } => {
+            // Few do: the others' futures are no larger for it.
+            let spawned = Box::pin(spawn(who, link, id, Spawner { task_id, attempt }, key, &tasks)).await;
+            return spawned.err().map(|problem| refused_text(id, Held { task_id, attempt }, &problem));
+        }
         WorkerOp::Heartbeat => return None,
         WorkerOp::Drain => {
             link.retire();
             return None;
         }
     };
-    taken.err().map(|error| error_text(Some(held), &error.into()))
+    taken.err().map(|error| refused_text(None, held, &error.into()))
+}
+
+/// Reads the tasks that an attempt adds, and hands them on.
+async fn spawn(
+    who: &Principal,
+    link: &WorkerLink,
+    id: Option<u64>,
+    spawner: Spawner,
+    key: Option<String>,
+    tasks: &Json,
+) -> Result<(), Problem> {
+    // The names in errors are those of the message then, and of the same call over HTTP.
+    let BatchBody { tasks: new } = parse(format!("{{\"tasks\":{}}}", tasks.as_str()).as_bytes())?;
+    not_empty(&new)?;
+    let key = key.map(|key| -> Result<SubmitKey, Problem> {
+        check_key("key", &key)?;
+        Ok(SubmitKey::new(who.user_id.as_ref(), &spawn_route(spawner.task_id), &key, tasks.bytes()))
+    });
+    Ok(link.spawn(id, spawner, new, key.transpose()?).await?)
 }
 
 /// A push as its message. Those that end the connection are none.
@@ -408,7 +440,14 @@ fn encode(say: Say) -> Option<Utf8Bytes> {
             format!(r#"{{"type":"ack","task_id":"{task_id}","attempt":{attempt}}}"#).into()
         }
         Pushed::Refused { task_id, attempt, refusal } => {
-            error_text(Some(Held { task_id, attempt }), &refusal.into()).into()
+            refused_text(None, Held { task_id, attempt }, &refusal.into()).into()
+        }
+        Pushed::Spawned { id, task_id, attempt, outcome: Ok(task_ids) } => {
+            let said = Said { id, task_ids: Some(&task_ids), ..Said::of("spawned", Held { task_id, attempt }) };
+            said.text().into()
+        }
+        Pushed::Spawned { id, task_id, attempt, outcome: Err(error) } => {
+            refused_text(id, Held { task_id, attempt }, &error.into()).into()
         }
         Pushed::Drain => Utf8Bytes::from_static(r#"{"type":"drain"}"#),
         Pushed::Goodbye | Pushed::Replaced => return None,
@@ -420,16 +459,50 @@ fn text(line: Bytes) -> Utf8Bytes {
     Utf8Bytes::try_from(line).expect("records and JSON texts are UTF-8")
 }
 
-/// `refused` for what was said of an attempt, `error` for everything else.
-fn error_text(held: Option<Held>, problem: &Problem) -> String {
-    let code = problem.code.as_str();
-    let detail = serde_json::Value::String(problem.detail.clone());
-    match held {
-        Some(Held { task_id, attempt }) => format!(
-            r#"{{"type":"refused","task_id":"{task_id}","attempt":{attempt},"code":"{code}","detail":{detail}}}"#
-        ),
-        None => format!(r#"{{"type":"error","code":"{code}","detail":{detail}}}"#),
+/// An answer as it is written.
+#[derive(Default, Serialize)]
+struct Said<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(flatten)]
+    held: Option<Held>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_ids: Option<&'a [TaskId]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [PayloadFault],
+}
+
+impl<'a> Said<'a> {
+    fn of(kind: &'static str, held: Held) -> Said<'a> {
+        Said { kind, held: Some(held), ..Said::default() }
     }
+
+    fn with(self, problem: &'a Problem) -> Said<'a> {
+        let (code, detail, field) = (problem.code.as_str(), &problem.detail, problem.field.as_deref());
+        Said { code: Some(code), detail: Some(detail), field, errors: &problem.errors, ..self }
+    }
+
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("ids and texts are JSON")
+    }
+}
+
+/// The answer to what was said of an attempt, and cannot be.
+fn refused_text(id: Option<u64>, held: Held, problem: &Problem) -> String {
+    Said { id, ..Said::of("refused", held) }.with(problem).text()
+}
+
+/// The answer to everything else that is wrong.
+fn error_text(problem: &Problem) -> String {
+    Said { kind: "error", ..Said::default() }.with(problem).text()
 }
 
 fn restarting() -> Ending {
@@ -562,6 +635,16 @@ mod tests {
         assert_eq!(
             text(Pushed::Ack { task_id, attempt: 2 }),
             format!(r#"{{"type":"ack","task_id":"{ID}","attempt":2}}"#)
+        );
+        let spawned = |outcome| text(Pushed::Spawned { id: Some(7), task_id, attempt: 2, outcome });
+        assert_eq!(
+            spawned(Ok(vec![task_id])),
+            format!(r#"{{"type":"spawned","id":7,"task_id":"{ID}","attempt":2,"task_ids":["{ID}"]}}"#)
+        );
+        let says: crate::wire::HubSays = serde_json::from_str(&spawned(Err(HubError::StorageUnavailable))).unwrap();
+        assert_eq!(
+            (says.kind.as_str(), says.id, says.code.as_deref()),
+            ("refused", Some(7), Some("storage_unavailable"))
         );
         let refused = text(Pushed::Refused { task_id, attempt: 2, refusal: Refusal::LeaseLost });
         assert!(refused.starts_with(&format!(

@@ -16,7 +16,7 @@ use super::state::App;
 use super::submit::{not_empty, read_once, taken};
 use super::worker_http::attempt_of;
 use crate::hub::Submitted;
-use crate::task::{Json, NewWorkflow, Spawner};
+use crate::task::{Json, NewWorkflow, Spawner, TaskId};
 use crate::wire::{BatchBody, Code, Problem};
 
 /// `POST /api/v1/workflows`.
@@ -60,13 +60,18 @@ pub(super) async fn spawn(
     request: Request,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    // Of the task: what an attempt added and its worker never heard of is not added again by the next one.
-    let (route, bytes_max) = (format!("tasks/{task_id}/spawn"), app.limits.batch_bytes_max());
+    let (route, bytes_max) = (spawn_route(task_id), app.limits.batch_bytes_max());
     let (key, BatchBody { tasks }) = read_once(&app, &who, route, request, bytes_max).await?;
     not_empty(&tasks)?;
     let Submitted { records, existing, replayed, .. } =
         app.hub.spawn(&who, Spawner { task_id, attempt }, tasks, key).await?;
     Ok(taken(replayed, &existing, records))
+}
+
+/// Where keys of tasks that an attempt adds belong. They are the task's: what an attempt added and its worker never heard of is
+/// not added again by the next one.
+pub(super) fn spawn_route(task_id: TaskId) -> String {
+    format!("tasks/{task_id}/spawn")
 }
 
 /// A workflow and its tasks.

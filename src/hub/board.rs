@@ -323,7 +323,7 @@ impl Board {
         Ok(live.heard())
     }
 
-    /// A checkpoint of a running attempt.
+    /// A checkpoint of a running attempt, or a part of its result.
     pub(super) fn checkpoint(&self, task_id: TaskId, attempt: u32) -> Result<Heard, Refusal> {
         let mut live = self.held(task_id, attempt)?;
         live.speaks(&self.clock);

@@ -42,6 +42,7 @@ pub(super) async fn run(hub: Hub, shared: Arc<Shared>) {
             () = tokio::time::sleep(rest.unwrap_or(EVERY_MIN)) => {}
             _ = shared.until_stopped() => return,
         }
+        shared.clear_doubt();
         // Asked again each time, as another retention may be set meanwhile.
         if rest.is_none() && looked.elapsed() < every(&shared) {
             continue;

@@ -22,10 +22,9 @@ use super::board::{Board, Heard};
 use super::clock::Clock;
 use super::couriers::{self, Callbacks};
 use super::expire;
-use super::inbox::{Bound, NotTaken, Reply, Request};
+use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Ended, Given, Parts, Push, Shared};
-use super::task_types::PREPARED_MAX;
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Principal, Submitted, Until};
@@ -79,8 +78,11 @@ impl Hub {
         let metrics = Arc::<Metrics>::default();
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
         let (callbacks, words) = Callbacks::new(&options.callbacks, recovered.deliveries_failed);
-        let parts = Parts { clock, board, feed, callbacks, metrics, reader: store.reader() };
-        let shared = Arc::new(Shared::new(options, recovered.openings, parts));
+        let parts = Parts { clock, board, feed, callbacks, metrics, store: &*store };
+        let shared = Arc::new(Shared::new(options, recovered.openings, parts)?);
+        if recovered.damage.is_none() {
+            shared.results.clear_leftovers(store.reader())?;
+        }
         let mut writer = Writer::new(engine, store, shared.clone());
         match recovered.damage {
             Some(what) => writer.begin_damaged(what),
@@ -148,30 +150,6 @@ impl Hub {
         Ok(submitted)
     }
 
-    /// Prepares a submission with the declared types, and sends it; again where these changed in between.
-    async fn submit_prepared(&self, mut submission: Submission, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
-        for _ in 0..PREPARED_MAX {
-            if let Some(types) = self.other_types(submission.types()) {
-                // Few do: the others' futures are no larger for it.
-                submission = Box::pin(self.prepare(submission, types)).await?;
-            }
-            if key.is_none() && !submission.unfit().is_empty() {
-                return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
-            }
-            // One with a key may have been taken before, when it did fit.
-            let (sender, answer) = oneshot::channel();
-            let command = Command::Submit { submission, key };
-            self.shared.inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
-            match answer.await {
-                Ok(Ok(submitted)) => return Ok(submitted),
-                Ok(Err(NotTaken::Failed(error))) => return Err(error),
-                Ok(Err(NotTaken::TypesChanged(back))) => submission = *back,
-                Err(_) => return Err(HubError::Stopped),
-            }
-        }
-        Err(HubError::Overloaded)
-    }
-
     /// What an idempotency key stood for, as it is now.
     async fn replay(&self, submitted: Submitted) -> Result<Submitted, HubError> {
         let task_ids = &submitted.task_ids;
@@ -231,28 +209,7 @@ impl Hub {
         self.ask(Command::Delete { task_id }, Bound::Held).await.map(|_| ())
     }
 
-    /// Asks for something with another payload of a task, where there is one, that was looked at; again where types changed in
-    /// between.
-    async fn with_fitted(
-        &self,
-        task_id: TaskId,
-        payload: Option<Json>,
-        command: impl Fn(Option<Fitted>) -> Command,
-    ) -> Result<Arc<Task>, HubError> {
-        for _ in 0..PREPARED_MAX {
-            let fitted = match &payload {
-                Some(payload) => Some(self.fit(task_id, payload.clone()).await?),
-                None => None,
-            };
-            match self.ask_for_task(command(fitted)).await {
-                Err(HubError::Refused(Refusal::TypesChanged)) => {}
-                answer => return answer,
-            }
-        }
-        Err(HubError::Overloaded)
-    }
-
-    async fn ask_for_task(&self, command: Command) -> Result<Arc<Task>, HubError> {
+    pub(super) async fn ask_for_task(&self, command: Command) -> Result<Arc<Task>, HubError> {
         match self.ask(command, Bound::Held).await? {
             Answer::Task(task) => Ok(task),
             other => unreachable!("a task is the answer to this command, not {other:?}"),
@@ -546,7 +503,7 @@ impl Hub {
 
     /// What is said of an attempt renews its lease; so often in the time of one, that a worker which ticks without end costs
     /// the writer no more than another.
-    fn renew(&self, task_id: TaskId, attempt: u32) {
+    pub(super) fn renew(&self, task_id: TaskId, attempt: u32) {
         const RENEWALS_A_LEASE: u64 = 20;
         let every_ms = self.options().engine.lease_ms / RENEWALS_A_LEASE;
         if !self.shared.board.renews(task_id, attempt, self.shared.clock.mono(), every_ms) {

@@ -77,6 +77,14 @@ pub(super) enum Reply {
         task_id: TaskId,
         attempt: u32,
     },
+    /// The same, of an attempt that adds tasks: their ids or a refusal. It hears at once where the store cannot write: it
+    /// waits for the answer, and asks again.
+    Spawner {
+        session: u64,
+        id: Option<u64>,
+        task_id: TaskId,
+        attempt: u32,
+    },
 }
 
 /// Why a submission was not taken.
@@ -295,7 +303,7 @@ impl Request {
             Request::Command { command: Command::Report { report, .. }, .. } => match report {
                 Report::Complete { result } => result.len(),
                 Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),
-                Report::Heartbeat | Report::Cancelled | Report::Release => 0,
+                Report::Heartbeat | Report::Upload(_) | Report::Cancelled | Report::Release => 0,
             },
             Request::Aside { aside, .. } => bytes_of_aside(aside),
             Request::Deliveries { steps, .. } => steps.len() * size_of::<DeliveryStep>(),

@@ -27,6 +27,7 @@ mod single_flight;
 mod stats;
 mod task_types;
 mod unwritten;
+mod uploads;
 mod worker_link;
 mod workflows;
 mod writer;
@@ -48,6 +49,7 @@ pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
 pub use settings::SettingLines;
 pub use shared::Ended;
+pub use uploads::Upload;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 pub use workflows::WholeWorkflow;
 
@@ -97,8 +99,15 @@ pub struct HubOptions {
     pub retain: Duration,
     /// How long what was deleted is remembered, for clients that resume.
     pub tombstones: Duration,
+    /// The largest result that is uploaded into a file, in bytes; 0 for none.
+    pub result_bytes_max: u64,
     pub feed: FeedOptions,
     pub callbacks: CallbackOptions,
+}
+
+impl HubOptions {
+    /// A gibibyte.
+    pub const RESULT_BYTES_MAX: u64 = 1 << 30;
 }
 
 impl Default for HubOptions {
@@ -107,6 +116,7 @@ impl Default for HubOptions {
             engine: Default::default(),
             retain: Duration::from_secs(24 * 3_600),
             tombstones: Duration::from_secs(600),
+            result_bytes_max: HubOptions::RESULT_BYTES_MAX,
             feed: FeedOptions::default(),
             callbacks: CallbackOptions::default(),
         }

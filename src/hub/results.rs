@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::{Command, Report};
 use crate::settings::TaskTypes;
 use crate::store::{HandOut, Reader, StoreError};
-use crate::task::{Failure, Json, Outcome, PayloadFault, Task, TaskId, Unfilled, fill};
+use crate::task::{Failure, Json, LargeResult, Outcome, PayloadFault, Task, TaskId, Unfilled, fill};
 
 use super::HubError;
 use super::inbox::{Bound, Reply, Request};
@@ -29,7 +29,9 @@ fn bodies(
     let filled = tasks.iter().zip(bodies).map(|(task, (payload, checkpoint))| match payload {
         Some(payload) if task.takes_results() => {
             let payload = fill(&payload, bytes_max, |name| named(reader, task, name, bytes_max))?;
-            let fitting = payload.map_err(unfilled).and_then(|payload| fitting(types, task, payload));
+            let takes_large = payload.is_err() && takes_large(reader, task)?;
+            let payload = payload.map_err(|why| unfilled(why, takes_large));
+            let fitting = payload.and_then(|payload| fitting(types, task, payload));
             Ok(fitting.map(|payload| (Some(payload), checkpoint)))
         }
         payload => Ok(Ok((payload, checkpoint))),
@@ -45,8 +47,20 @@ fn fitting(types: Option<&TaskTypes>, task: &Task, payload: Json) -> Result<Json
     }
 }
 
-fn unfilled(why: Unfilled) -> Failure {
+/// Whether something that it depends on left a result in a file.
+fn takes_large(reader: &dyn Reader, task: &Task) -> Result<bool, StoreError> {
+    let records = reader.records(task.depends_on())?;
+    let is_large = |record: &bytes::Bytes| Task::parse(record).is_ok_and(|task| task.large_result().is_some());
+    Ok(records.iter().flatten().any(is_large))
+}
+
+fn unfilled(why: Unfilled, takes_large: bool) -> Failure {
     let message = match why {
+        Unfilled::Nothing(what) if takes_large => {
+            format!(
+                "its payload takes {what}, where nothing is: a result that was uploaded into a file cannot be taken"
+            )
+        }
         Unfilled::Nothing(what) => format!("its payload takes {what}, where nothing is"),
         Unfilled::TooLong => "its payload is too long with the results that it takes".to_owned(),
     };
@@ -80,15 +94,40 @@ fn named(reader: &dyn Reader, task: &Task, name: &str, bytes_max: usize) -> Resu
     }
 }
 
-/// The result of a completed task.
-pub(super) fn result(reader: &dyn Reader, task_id: TaskId) -> Result<Option<Json>, StoreError> {
-    let Some(stored) = reader.task(task_id)? else { return Ok(None) };
-    if stored.result.is_some() {
-        return Ok(stored.result);
+/// What a completed task left.
+enum Left {
+    Result(Json),
+    /// In a file: nobody can take it.
+    Large(Box<LargeResult>),
+    Nothing,
+}
+
+fn left(reader: &dyn Reader, task_id: TaskId) -> Result<Left, StoreError> {
+    let Some(stored) = reader.task(task_id)? else { return Ok(Left::Nothing) };
+    if let Some(result) = stored.result {
+        return Ok(Left::Result(result));
     }
     Ok(match Task::parse(&stored.record).ok().and_then(|task| task.run).and_then(|run| run.outcome) {
-        Some(Outcome::Result(result)) => Some(result),
-        _ => None,
+        Some(Outcome::Result(result)) => Left::Result(result),
+        Some(Outcome::Large(large)) => Left::Large(large),
+        _ => Left::Nothing,
+    })
+}
+
+/// The result of a completed task, as far as others can take it.
+fn result(reader: &dyn Reader, task_id: TaskId) -> Result<Option<Json>, StoreError> {
+    Ok(match left(reader, task_id)? {
+        Left::Result(result) => Some(result),
+        Left::Large(_) | Left::Nothing => None,
+    })
+}
+
+/// The same for a workflow of which it is the output, where a large one is told of.
+pub(super) fn told_result(reader: &dyn Reader, task_id: TaskId) -> Result<Option<Json>, StoreError> {
+    Ok(match left(reader, task_id)? {
+        Left::Result(result) => Some(result),
+        Left::Large(large) => Some(large.told_of(task_id)),
+        Left::Nothing => None,
     })
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::engine::Refusal;
 use crate::feed::Feed;
 use crate::seldom::Seldom;
-use crate::store::{Openings, Page, Query, Reader, StoreError};
+use crate::store::{Openings, Page, Query, Reader, Store, StoreError};
 use crate::task::{Json, Task, TaskId};
 use crate::telemetry::Metrics;
 
@@ -24,6 +24,7 @@ use super::missed::Missed;
 use super::single_flight::SingleFlight;
 use super::stats::StatsLine;
 use super::unwritten::Unwritten;
+use super::uploads::Results;
 use super::{HubError, HubOptions};
 
 /// Large payloads that are looked at at once: half the cores of a small machine, for it takes up to a second of one.
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) feed: Feed,
     pub(super) callbacks: Callbacks,
     pub(super) reader: Arc<dyn Reader>,
+    pub(super) results: Results,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats_line: StatsLine,
     pub(super) settle_cost: SettleCost,
@@ -67,13 +69,13 @@ pub(super) struct Shared {
 }
 
 /// What a hub is put together from.
-pub(super) struct Parts {
+pub(super) struct Parts<'a> {
     pub(super) clock: Arc<Clock>,
     pub(super) board: Arc<Board>,
     pub(super) feed: Feed,
     pub(super) callbacks: Callbacks,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) reader: Arc<dyn Reader>,
+    pub(super) store: &'a dyn Store,
 }
 
 /// A task on its way to a worker.
@@ -98,6 +100,7 @@ pub(super) enum Push {
     Stop { task_id: TaskId, attempt: u32, reason: Option<Box<str>> },
     Ack { task_id: TaskId, attempt: u32 },
     Refused { task_id: TaskId, attempt: u32, refusal: Refusal },
+    Spawned { id: Option<u64>, task_id: TaskId, attempt: u32, outcome: Result<Vec<TaskId>, HubError> },
     Drain,
     Goodbye,
     Replaced,
@@ -132,10 +135,10 @@ impl SettleCost {
 }
 
 impl Shared {
-    pub(super) fn new(options: HubOptions, openings: Openings, parts: Parts) -> Shared {
-        let Parts { clock, board, feed, callbacks, metrics, reader } = parts;
+    pub(super) fn new(options: HubOptions, openings: Openings, parts: Parts<'_>) -> Result<Shared, StoreError> {
+        let Parts { clock, board, feed, callbacks, metrics, store } = parts;
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
-        Shared {
+        Ok(Shared {
             options,
             openings,
             clock,
@@ -144,7 +147,8 @@ impl Shared {
             board,
             feed,
             callbacks,
-            reader,
+            reader: store.reader(),
+            results: Results::start(store.results())?,
             metrics,
             stats_line: StatsLine::default(),
             settle_cost: SettleCost::default(),
@@ -159,7 +163,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             goodbye: watch::Sender::new(false),
             ended: watch::Sender::new(None),
-        }
+        })
     }
 
     /// A number for a connection or a claim that no other has.

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Command, Fitted, Refusal};
+use tokio::sync::oneshot;
+
+use crate::engine::{Command, Fitted, Refusal, SubmitKey};
 use crate::settings::{Setting, SettingKind, SettingValue, TaskType, TaskTypeSpec, TaskTypes};
 use crate::task::{Json, Name, NewCallback, Submission, Task, TaskId, TypesVersion};
 use crate::wire::{TaskTypeList, TaskTypeView};
 
-use super::inbox::Bound;
-use super::{Hub, HubError, Principal};
+use super::inbox::{Bound, NotTaken, Reply, Request};
+use super::{Hub, HubError, Principal, Submitted};
 
 /// Bytes of payloads that are looked at where nobody may be kept waiting: some tenths of a millisecond.
 const LOOKED_AT_HERE_BYTES_MAX: usize = 16 << 10;
 /// How often something is prepared again because the types changed meanwhile. Each time somebody must have set one within the
 /// milliseconds that a submission takes.
-pub(super) const PREPARED_MAX: usize = 16;
+const PREPARED_MAX: usize = 16;
 
 impl Hub {
     /// One declared type; `None` where there is none of this name.
@@ -56,6 +58,55 @@ impl Hub {
         self.ask(Command::UnsetTaskType { name }, Bound::Held).await.map(|_| ())
     }
 
+    /// Prepares a submission with the declared types, and sends it; again where these changed in between.
+    pub(super) async fn submit_prepared(
+        &self,
+        mut submission: Submission,
+        key: Option<SubmitKey>,
+    ) -> Result<Submitted, HubError> {
+        for _ in 0..PREPARED_MAX {
+            if let Some(types) = self.other_types(submission.types()) {
+                // Few do: the others' futures are no larger for it.
+                submission = Box::pin(self.prepare(submission, types)).await?;
+            }
+            if key.is_none() && !submission.unfit().is_empty() {
+                return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
+            }
+            // One with a key may have been taken before, when it did fit.
+            let (sender, answer) = oneshot::channel();
+            let command = Command::Submit { submission, key };
+            self.shared().inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
+            match answer.await {
+                Ok(Ok(submitted)) => return Ok(submitted),
+                Ok(Err(NotTaken::Failed(error))) => return Err(error),
+                Ok(Err(NotTaken::TypesChanged(back))) => submission = *back,
+                Err(_) => return Err(HubError::Stopped),
+            }
+        }
+        Err(HubError::Overloaded)
+    }
+
+    /// Asks for something with another payload of a task, where there is one, that was looked at; again where types changed in
+    /// between.
+    pub(super) async fn with_fitted(
+        &self,
+        task_id: TaskId,
+        payload: Option<Json>,
+        command: impl Fn(Option<Fitted>) -> Command,
+    ) -> Result<Arc<Task>, HubError> {
+        for _ in 0..PREPARED_MAX {
+            let fitted = match &payload {
+                Some(payload) => Some(self.fit(task_id, payload.clone()).await?),
+                None => None,
+            };
+            match self.ask_for_task(command(fitted)).await {
+                Err(HubError::Refused(Refusal::TypesChanged)) => {}
+                answer => return answer,
+            }
+        }
+        Err(HubError::Overloaded)
+    }
+
     /// The types that are declared now, unless these are those.
     pub(super) fn other_types(&self, version: TypesVersion) -> Option<Arc<TaskTypes>> {
         match self.shared().board.settings.types() {
@@ -84,7 +135,7 @@ impl Hub {
     }
 
     /// Looks at another payload for a task that is there. One that takes results is looked at when it is handed out.
-    pub(super) async fn fit(&self, task_id: TaskId, payload: Json) -> Result<Fitted, HubError> {
+    async fn fit(&self, task_id: TaskId, payload: Json) -> Result<Fitted, HubError> {
         let Some(types) = self.shared().board.settings.types() else {
             return Ok(Fitted { payload, types: TypesVersion::default() });
         };

@@ -1,13 +1,13 @@
 //! A worker's way into the hub: what the hub pushes comes out, what the worker says goes in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report};
-use crate::task::{Json, Level, Name, Progress, Task, TaskId};
+use crate::engine::{Accepts, Answer, Command, Hello, Refusal, Report, SubmitKey};
+use crate::task::{Json, Level, Name, NewTask, Progress, Spawner, Submission, Task, TaskId};
 
 use super::inbox::{Bound, Reply, Request};
 use super::mailbox::Mailbox;
@@ -17,6 +17,10 @@ use super::{Hub, HubError};
 
 /// A worker is said to be alive at most this often, in milliseconds, and at most twenty times a lease.
 const HEARD_EVERY_MS: u64 = 500;
+
+/// The most calls of one worker that add tasks and whose answers it has not taken: with ten thousand ids each they hold some
+/// 10 MiB. Answers take milliseconds, so a worker that reads them meets this bound only with so many calls at once.
+const SPAWNS_MAX: usize = 64;
 
 /// A task with what its worker needs.
 #[derive(Clone, Debug)]
@@ -46,6 +50,13 @@ pub enum Pushed {
         attempt: u32,
         refusal: Refusal,
     },
+    /// The answer to [`WorkerLink::spawn`]: the tasks that an attempt added, in their order.
+    Spawned {
+        id: Option<u64>,
+        task_id: TaskId,
+        attempt: u32,
+        outcome: Result<Vec<TaskId>, HubError>,
+    },
     /// The hub goes down: finish what runs.
     Drain,
     /// Say goodbye now, and close with 4001.
@@ -65,6 +76,7 @@ pub struct Welcome {
 
 /// One connection of a worker. Dropping it is the end of the connection: the worker's grace begins.
 pub struct WorkerLink {
+    hub: Hub,
     shared: Arc<Shared>,
     worker_id: Name,
     session: u64,
@@ -75,6 +87,8 @@ pub struct WorkerLink {
     heard_at: AtomicU64,
     /// The task that it said log lines of last.
     logged: Mutex<Option<TaskId>>,
+    /// Calls that add tasks, and are not answered yet.
+    spawning: AtomicUsize,
 }
 
 impl Hub {
@@ -90,6 +104,7 @@ impl Hub {
         let session = shared.number();
         let mailbox = shared.open_link(session);
         let link = WorkerLink {
+            hub: self.clone(),
             worker_id: worker_id.clone(),
             session,
             mailbox,
@@ -97,6 +112,7 @@ impl Hub {
             reading: None,
             heard_at: AtomicU64::new(shared.clock.mono()),
             logged: Mutex::default(),
+            spawning: AtomicUsize::new(0),
             shared,
         };
         let hello = Hello { worker_id, session, accepts, concurrency, holding };
@@ -136,6 +152,10 @@ impl WorkerLink {
                 Push::Stop { task_id, attempt, reason } => Pushed::Stop { task_id, attempt, reason },
                 Push::Ack { task_id, attempt } => Pushed::Ack { task_id, attempt },
                 Push::Refused { task_id, attempt, refusal } => Pushed::Refused { task_id, attempt, refusal },
+                Push::Spawned { id, task_id, attempt, outcome } => {
+                    self.spawning.fetch_sub(1, Ordering::Relaxed);
+                    Pushed::Spawned { id, task_id, attempt, outcome }
+                }
                 Push::Drain => Pushed::Drain,
                 Push::Goodbye => Pushed::Goodbye,
                 Push::Replaced => Pushed::Replaced,
@@ -166,6 +186,34 @@ impl WorkerLink {
         let reply = Reply::Link { session: self.session, task_id, attempt };
         // Refused only once the hub has stopped; then the connection ends too.
         let _ = self.shared.inbox.push(Request::Command { command, reply }, Bound::Free);
+    }
+
+    /// A running attempt adds tasks, all or none. The answer comes as [`Pushed::Spawned`], with the same `id`, and what the
+    /// attempt reports once this returned is decided after it. An error is the answer: then none comes. Payloads that are
+    /// held against a schema, and large, are waited for.
+    pub async fn spawn(
+        &self,
+        id: Option<u64>,
+        spawner: Spawner,
+        tasks: Vec<NewTask>,
+        key: Option<SubmitKey>,
+    ) -> Result<(), HubError> {
+        let checked = Submission::check_spawned(spawner, tasks, self.shared.options.engine.payload_bytes_max);
+        let mut submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        if let Some(types) = self.hub.other_types(submission.types()) {
+            submission = Box::pin(self.hub.prepare(submission, types)).await?;
+        }
+        if key.is_none() && !submission.unfit().is_empty() {
+            return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
+        }
+        let room = |spawning: usize| (spawning < SPAWNS_MAX).then_some(spawning + 1);
+        self.spawning.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| HubError::Overloaded)?;
+        let Spawner { task_id, attempt } = spawner;
+        let reply = Reply::Spawner { session: self.session, id, task_id, attempt };
+        let command = Command::Submit { submission, key };
+        // As reports are taken, and in their line: large work that is held waits in one of its own.
+        let pushed = self.shared.inbox.push(Request::Command { command, reply }, Bound::Free);
+        pushed.inspect_err(|_| _ = self.spawning.fetch_sub(1, Ordering::Relaxed))
     }
 
     /// A sign of life. Cheap: call it for every message.

@@ -316,7 +316,7 @@ impl Writer {
         };
         if let Err(error) = self.look_up(&command, cx.now) {
             self.broke(&error);
-            if let Some(reply) = fail(reply) {
+            if let Some(reply) = self.fail(reply) {
                 self.parked.push(Request::Command { command, reply });
             }
             return None;
@@ -326,7 +326,7 @@ impl Writer {
         let repeats = match &reply {
             Reply::Link { .. } => true,
             Reply::Nobody => matches!(command, Command::Report { .. } | Command::CancelDelivered { .. }),
-            Reply::Caller(_) | Reply::Submitter(_) => false,
+            Reply::Caller(_) | Reply::Submitter(_) | Reply::Spawner { .. } => false,
         };
         let retry = repeats.then(|| command.clone());
         match &command {
@@ -378,6 +378,7 @@ impl Writer {
     }
 
     fn publish_changes(&mut self, commit: &Commit, lines: Vec<Bytes>) {
+        self.shared.results.dropped_by(&commit.changes);
         let mut ticked = self.shared.board.apply(&commit.changes);
         ticked.extend(self.shared.board.roll_up(&commit.changes, |task_id| self.engine.rollup(task_id)));
         let published: Vec<Published> = commit
@@ -473,8 +474,27 @@ impl Writer {
                     };
                     self.shared.push(session, push);
                 }
+                Reply::Spawner { session, id, task_id, attempt } => {
+                    let outcome = result.map(spawned).map_err(HubError::Refused);
+                    self.shared.push(session, Push::Spawned { id, task_id, attempt, outcome });
+                }
             }
         }
+    }
+
+    /// Tells whoever waits that nothing was written. Hands back a reply that nobody waits for, or a report of a socket: what it
+    /// belongs to may be tried again.
+    fn fail(&self, reply: Reply) -> Option<Reply> {
+        let error = HubError::StorageUnavailable;
+        match reply {
+            Reply::Nobody | Reply::Link { .. } => return Some(reply),
+            Reply::Caller(caller) => drop(caller.send(Err(error))),
+            Reply::Submitter(submitter) => drop(submitter.send(Err(NotTaken::Failed(error)))),
+            Reply::Spawner { session, id, task_id, attempt } => {
+                self.shared.push(session, Push::Spawned { id, task_id, attempt, outcome: Err(error) });
+            }
+        }
+        None
     }
 
     /// The commit failed: the engine goes back, and whoever waits is told, or tried again.
@@ -501,7 +521,7 @@ impl Writer {
             }
         }
         for Outcome { reply, retry, .. } in outcomes {
-            if let Some(reply) = fail(reply)
+            if let Some(reply) = self.fail(reply)
                 && let Some(command) = retry
             {
                 self.parked.push(Request::Command { command, reply });
@@ -605,16 +625,12 @@ fn submitted(result: Result<Answer, Refusal>, decided: &[Entry]) -> Result<Submi
     }
 }
 
-/// Tells whoever waits that nothing was written. Hands back a reply that nobody waits for, or a socket: what it belongs to
-/// may be tried again.
-fn fail(reply: Reply) -> Option<Reply> {
-    match reply {
-        Reply::Nobody => Some(Reply::Nobody),
-        Reply::Caller(caller) => caller.send(Err(HubError::StorageUnavailable)).err().and(None),
-        Reply::Submitter(submitter) => {
-            submitter.send(Err(NotTaken::Failed(HubError::StorageUnavailable))).err().and(None)
-        }
-        Reply::Link { .. } => Some(reply),
+/// The tasks that an attempt added, or had added before under the same key: also those that are deleted by now, for they were.
+fn spawned(answer: Answer) -> Vec<TaskId> {
+    match answer {
+        Answer::Submitted { tasks, .. } => tasks.iter().map(|task| task.task_id).collect(),
+        Answer::Replayed { task_ids, .. } => task_ids,
+        other => unreachable!("a submission is not answered by {other:?}"),
     }
 }
 

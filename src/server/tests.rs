@@ -79,6 +79,7 @@ impl Worker {
 }
 
 async fn start() -> Server {
+    crate::dial::agree_in_tests();
     Server::start(ServeConfig::for_trial()).await.unwrap()
 }
 

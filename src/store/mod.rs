@@ -19,6 +19,7 @@ mod deliveries;
 mod measure;
 mod memory;
 mod openings;
+mod results;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -38,6 +39,7 @@ use crate::task::{
 pub use deliveries::{DeliveryPage, DeliveryQuery, OwedDelivery};
 pub use memory::in_memory;
 pub use openings::{Opening, Openings};
+pub use results::{NewResult, ResultFiles, ResultName};
 pub use sqlite::{Findings, SqliteOptions, SqliteStore, accept, backup, check, restore};
 
 /// What becomes durable together, or not at all.
@@ -202,6 +204,11 @@ pub trait Store: Send {
 
     /// Writes something and takes it back: whether an append would work.
     fn probe(&mut self) -> Result<(), StoreError>;
+
+    /// Where it keeps large results, if it does: a store in memory has no place for them.
+    fn results(&self) -> Option<ResultFiles> {
+        None
+    }
 
     /// The half for everybody.
     fn reader(&self) -> Arc<dyn Reader>;

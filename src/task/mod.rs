@@ -22,6 +22,7 @@ mod gather;
 mod id;
 mod json;
 mod key;
+mod large_result;
 mod log;
 mod name;
 mod new_task;
@@ -56,6 +57,7 @@ pub use gather::{GATHERED_MAX, Gather, NewGather, OpenList, item_of};
 pub use id::{IdHasher, IdSource, ParseIdError, TaskId};
 pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
 pub use key::{Digest, KeyEntry};
+pub use large_result::{CONTENT_TYPE_BYTES_MAX, LargeResult, ResultId};
 pub(crate) use log::any_text;
 pub use log::{
     LINE_BYTES, LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, Level, LogLine, NewestLines, cut_line, line_bytes,

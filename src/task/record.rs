@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::new_task::CANCEL_GRACE_MS;
 use super::{
-    Callbacks, Failure, Gather, Json, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status, TaskId,
-    TaskView, Ties, Timestamp, Unique, Workflow,
+    Callbacks, Failure, Gather, Json, LargeResult, Links, Name, OnDependencyFailure, Progress, RetryPolicy, Status,
+    TaskId, TaskView, Ties, Timestamp, Unique, Workflow,
 };
 
 /// A result up to this many bytes of JSON text stands in the record, and so in lists and events.
@@ -109,6 +109,8 @@ pub struct Run {
     pub cancel: Option<Cancel>,
     /// The last tick of an attempt that is over.
     pub progress: Option<Json>,
+    /// What a running attempt has uploaded, to be left when it completes.
+    pub upload: Option<Box<LargeResult>>,
     /// What a final task left.
     pub outcome: Option<Outcome>,
     /// Why the newest failed try failed, while another follows.
@@ -139,6 +141,8 @@ pub enum Outcome {
     Result(Json),
     /// A larger result, kept beside the record.
     ResultOmitted,
+    /// One that stands in a file beside the store.
+    Large(Box<LargeResult>),
     Error(Failure),
 }
 
@@ -161,6 +165,15 @@ impl Task {
     /// Whether a running task was asked to stop.
     pub fn cancel_requested(&self) -> bool {
         self.run().is_some_and(|run| run.cancel_requested_at.is_some())
+    }
+
+    /// The result that it has in a file: what its running attempt has uploaded, or what it left.
+    pub fn large_result(&self) -> Option<&LargeResult> {
+        let run = self.run()?;
+        match &run.outcome {
+            Some(Outcome::Large(large)) => Some(large),
+            _ => run.upload.as_deref(),
+        }
     }
 
     /// How a failed try waits for the next.
@@ -325,9 +338,14 @@ impl Task {
         object.some("due_at", detail.and_then(|d| d.due_at));
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
-            Some(Outcome::ResultOmitted) => object.some("result_omitted", Some(true)),
+            Some(Outcome::ResultOmitted | Outcome::Large(_)) => object.some("result_omitted", Some(true)),
             Some(Outcome::Error(error)) => object.some("error", Some(error)),
             None => {}
+        }
+        if let Some(large) = self.large_result() {
+            object.display("result_id", &large.id);
+            object.number("result_bytes", large.bytes as i64);
+            object.some("result_type", Some(&large.content_type));
         }
         object.some("last_error", run.and_then(|r| r.last_error.as_ref()));
         object.some("ended_by_hub", run.filter(|r| r.ended_by_hub).map(|_| true));
@@ -401,10 +419,20 @@ impl From<TaskView> for Task {
             schedule: view.schedule,
             due_at: view.due_at,
         };
+        let large = match (view.result_id, view.result_bytes, view.result_type) {
+            (Some(id), Some(bytes), Some(content_type)) => {
+                Some(Box::new(LargeResult { id, bytes, content_type: content_type.into() }))
+            }
+            _ => None,
+        };
+        let (upload, left) = if view.result_omitted { (None, large) } else { (large, None) };
         let outcome = match (view.result, view.error) {
             (Some(result), _) => Some(Outcome::Result(result)),
             (None, Some(error)) => Some(Outcome::Error(error)),
-            (None, None) => view.result_omitted.then_some(Outcome::ResultOmitted),
+            (None, None) => match left {
+                Some(large) => Some(Outcome::Large(large)),
+                None => view.result_omitted.then_some(Outcome::ResultOmitted),
+            },
         };
         let run = Run {
             started_at: view.started_at,
@@ -415,6 +443,7 @@ impl From<TaskView> for Task {
             // Records of older hubs do not say how far that has come.
             cancel: view.cancel.or(view.cancel_requested_at.map(|_| Cancel::Requested)),
             progress: view.progress.as_ref().and_then(|progress: &Progress| Json::of(progress).ok()),
+            upload,
             outcome,
             last_error: view.last_error,
             ended_by_hub: view.ended_by_hub,
@@ -493,7 +522,7 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Held, HeldUntil, NewCallback, OnFailure, OpenList};
+    use crate::task::{Held, HeldUntil, NewCallback, OnFailure, OpenList, ResultId};
 
     fn full() -> Task {
         let mut random = fastrand::Rng::with_seed(3);
@@ -561,6 +590,7 @@ mod tests {
                 cancel_requested_at: Some(now),
                 cancel: Some(Cancel::Delivered),
                 progress: Some(Json::trusted(r#"{"percentage":50,"current":1,"total":2}"#)),
+                upload: None,
                 outcome: Some(Outcome::Error(Failure::new("exit", "no \u{1}"))),
                 last_error: Some(Failure::new("exit", "earlier")),
                 ended_by_hub: true,
@@ -584,6 +614,15 @@ mod tests {
             let view: TaskView = serde_json::from_slice(&text).unwrap();
             let again: TaskView = serde_json::from_str(&serde_json::to_string(&view).unwrap()).unwrap();
             assert_eq!(Task::from(again), task);
+        }
+        let large = LargeResult { id: ResultId::random(), bytes: 1 << 40, content_type: "text/\"plain\"".into() };
+        for (upload, outcome) in
+            [(Some(Box::new(large.clone())), None), (None, Some(Outcome::Large(Box::new(large.clone()))))]
+        {
+            let run = task.run.as_mut().unwrap();
+            (run.upload, run.outcome) = (upload, outcome);
+            assert_eq!(task.large_result(), Some(&large));
+            assert_eq!(Task::parse(&task.to_json()).unwrap(), task);
         }
         task.detail = None;
         task.run = None;

@@ -39,7 +39,8 @@ impl Status {
 
     /// The table of transitions: whether `next` may follow `self`.
     ///
-    /// `running → running` is a lease confirmed: after a restart of the hub, or when its worker came back. What waits and
+    /// `running → running` is a lease confirmed: after a restart of the hub, or when its worker came back; or something that is
+    /// known of the attempt: that it is asked to stop, what it has uploaded. What waits and
     /// goes on waiting was changed by hand.
     /// A final status is left only by hand (`failed`/`cancelled → pending`, or `→ waiting` for what is run again before it).
     pub fn may_become(self, next: Status) -> bool {
@@ -108,7 +109,7 @@ pub enum Event {
     /// A running task was asked to stop.
     #[serde(rename = "task.cancel_requested")]
     CancelRequested,
-    /// Somebody changed a task that waits.
+    /// Somebody changed a task that waits, or the attempt of a running one has uploaded its result.
     #[serde(rename = "task.updated")]
     Updated,
 }

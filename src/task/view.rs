@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Callbacks, Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, RetryPolicy, Status, TaskId,
-    Timestamp, Unique, WaitsFor, Workflow,
+    Callbacks, Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, ResultId, RetryPolicy, Status,
+    TaskId, Timestamp, Unique, WaitsFor, Workflow,
 };
 
 /// A task as clients read it. Fields that are not set are absent, not null.
@@ -112,6 +112,15 @@ pub struct TaskView {
     pub result: Option<Json>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub result_omitted: bool,
+    /// Of a result that was streamed: names this one, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_id: Option<ResultId>,
+    /// … how long it is, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_bytes: Option<u64>,
+    /// … and its content type. While the task runs, of what its attempt has uploaded so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_type: Option<String>,
     /// Why a failed task failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,

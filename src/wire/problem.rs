@@ -81,6 +81,7 @@ codes! {
     UnknownField "unknown_field" 422 "A field or parameter is not known",
     LimitExceeded "limit_exceeded" 422 "A value is over its limit",
     PayloadTooLarge "payload_too_large" 413 "The body is too large",
+    RangeNotSatisfiable "range_not_satisfiable" 416 "The range is beyond the end",
     UnsupportedMediaType "unsupported_media_type" 415 "The body is not declared as JSON",
     NotFound "not_found" 404 "There is nothing at this path",
     MethodNotAllowed "method_not_allowed" 405 "The path does not take this method",

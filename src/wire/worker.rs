@@ -141,6 +141,18 @@ pub enum WorkerOp {
         task_id: TaskId,
         attempt: u32,
     },
+    /// Adds tasks to the one that runs. Answered by `spawned`, or `refused`, with the same `id`.
+    Spawn {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        task_id: TaskId,
+        attempt: u32,
+        /// The same key and tasks again are answered by the first ones.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// A list of tasks, unread: what is wrong in it is told as a refusal.
+        tasks: Json,
+    },
     Heartbeat,
     Drain,
 }
@@ -172,6 +184,10 @@ pub struct WorkerSays {
     pub retryable: Option<bool>,
     #[serde(default, deserialize_with = "task::saturated")]
     pub retry_after_ms: Option<u64>,
+    pub id: Option<u64>,
+    pub key: Option<String>,
+    #[serde(default, deserialize_with = "Json::present_verbatim")]
+    pub tasks: Option<Json>,
 }
 
 impl WorkerSays {
@@ -216,6 +232,11 @@ impl WorkerSays {
                 let Held { task_id, attempt } = held()?;
                 WorkerOp::Release { task_id, attempt }
             }
+            "spawn" => {
+                let Held { task_id, attempt } = held()?;
+                let tasks = self.tasks.ok_or("\"spawn\" needs tasks")?;
+                WorkerOp::Spawn { id: self.id, task_id, attempt, key: self.key, tasks }
+            }
             "heartbeat" => WorkerOp::Heartbeat,
             "drain" => WorkerOp::Drain,
             other => return Err(format!("{other:?} is no op of a worker")),
@@ -243,7 +264,13 @@ pub struct HubSays {
     #[serde(default, deserialize_with = "word")]
     pub code: Option<String>,
     pub detail: Option<String>,
+    pub field: Option<String>,
     pub reason: Option<String>,
+    /// Of what was asked for with it.
+    pub id: Option<u64>,
+    /// The tasks that were added, in their order.
+    #[serde(default)]
+    pub task_ids: Vec<TaskId>,
     pub retry_ms: Option<[u64; 2]>,
 }
 

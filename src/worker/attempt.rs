@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncRead;
 use tokio::sync::Notify;
 
 use super::TaskFailure;
 use super::outbox::{News, Outbox};
-use crate::task::{CHECKPOINT_BYTES_MAX, Invalid, Json, Level, Progress, TaskView, cut_line};
+use super::spawn::{SpawnError, Spawned, Spawns, text_of};
+use super::upload::{UploadError, parts};
+use crate::task::{CHECKPOINT_BYTES_MAX, Invalid, Json, Level, NewTask, Progress, TaskId, TaskView, cut_line};
 use crate::wire::{Held, LogLineBody};
 
 /// Log lines that wait to be sent, of one task. A hub keeps 1 MiB of a task's lines in all; a function that writes faster
@@ -54,6 +57,8 @@ pub(crate) struct Slot {
     pub(crate) lines: VecDeque<LogLineBody>,
     lines_bytes: usize,
     lines_dropped: u64,
+    /// In a box, as few tasks add others.
+    pub(crate) spawns: Option<Box<Spawns>>,
     /// The session knows that something waits.
     said: bool,
     /// The function has ended: nothing that clones of its context still say counts.
@@ -127,8 +132,32 @@ impl Attempt {
 
     /// Nothing counts any more that is said after this.
     pub(crate) fn end(&self) {
-        self.slot.lock().ended = true;
+        let mut slot = self.slot.lock();
+        slot.ended = true;
+        slot.spawns = None;
+        drop(slot);
         self.make_room();
+    }
+
+    /// The connection is gone: calls that add tasks are made again.
+    pub(crate) fn send_spawns_again(&self) {
+        if let Some(spawns) = &mut self.slot.lock().spawns {
+            spawns.send_all_again();
+        }
+    }
+
+    /// The hub had no room for a call that adds tasks.
+    pub(crate) fn send_spawn_again(&self, id: u64) {
+        if let Some(spawns) = &mut self.slot.lock().spawns {
+            spawns.send_again(id);
+        }
+    }
+
+    /// The hub has answered a call that adds tasks.
+    pub(crate) fn spawned(&self, id: u64, spawned: Spawned) {
+        if let Some(spawns) = &mut self.slot.lock().spawns {
+            spawns.answer(id, spawned);
+        }
     }
 
     pub(crate) fn make_room(&self) {
@@ -218,6 +247,59 @@ impl Context {
         let progress = progress.checked()?;
         self.attempt.say(|slot| slot.progress = Some(progress));
         Ok(())
+    }
+
+    /// Adds tasks to this one, all or none: they are its children, and part of its workflow where it is in one. They may depend
+    /// on each other by their `ref`s, and on this task as `@self`. Answers with their ids, in their order, once they are on the
+    /// hub's disk; while the hub cannot be reached, that waits.
+    ///
+    /// A cut on the way adds nothing twice. Another attempt of this task knows nothing of it: see
+    /// [`spawn_once`](Self::spawn_once).
+    ///
+    /// ```no_run
+    /// # use taskhub::worker::{Context, TaskFailure};
+    /// use taskhub::task::NewTask;
+    ///
+    /// async fn fan_out(ctx: Context) -> Result<(), TaskFailure> {
+    ///     let files: Vec<String> = ctx.payload()?;
+    ///     let tasks = files.iter().map(|file| NewTask::new("convert").payload(file));
+    ///     let task_ids = ctx.spawn(&tasks.collect::<Result<Vec<_>, _>>()?).await?;
+    ///     ctx.set_checkpoint(&task_ids)
+    /// }
+    /// ```
+    pub async fn spawn(&self, tasks: &[NewTask]) -> Result<Vec<TaskId>, SpawnError> {
+        self.spawn_once(format!("{:032x}", fastrand::u128(..)), tasks).await
+    }
+
+    /// The same under a key (≤ 255 characters): the same tasks and key again, within 24 hours and by whatever attempt of this
+    /// task, answer with the ids of the first ones. Other tasks under the same key are refused.
+    pub async fn spawn_once(&self, key: impl Into<String>, tasks: &[NewTask]) -> Result<Vec<TaskId>, SpawnError> {
+        let text = text_of(tasks)?;
+        let mut answered = None;
+        self.attempt.say(|slot| answered = Some(slot.spawns.get_or_insert_default().add(key.into(), text)));
+        match answered {
+            Some(answered) => answered.await.unwrap_or(Err(SpawnError::Over)),
+            None => Err(SpawnError::Over),
+        }
+    }
+
+    /// Uploads the result of the task, for one that is large or no JSON: whatever can be read, up to the hub's `--result-max`
+    /// (1 GiB). A function that has done so returns `()`. Uploaded again, it replaces the one before; of an attempt that does not
+    /// complete it is gone. A hub in memory, or one that has it turned off, refuses it.
+    ///
+    /// ```no_run
+    /// # use taskhub::worker::{Context, TaskFailure};
+    /// async fn render(ctx: Context) -> Result<(), TaskFailure> {
+    ///     let film = tokio::fs::File::open("film.mp4").await?;
+    ///     Ok(ctx.put_result("video/mp4", film).await?)
+    /// }
+    /// ```
+    pub async fn put_result(
+        &self,
+        content_type: impl Into<String>,
+        result: impl AsyncRead + Send + 'static,
+    ) -> Result<(), UploadError> {
+        self.attempt.outbox.uploads.put(self.attempt.held, content_type.into(), parts(result)).await
     }
 
     /// Adds a line to the task's log; it is cut at 8 KiB.

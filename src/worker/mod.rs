@@ -48,12 +48,15 @@ mod program;
 mod redraws;
 pub(crate) mod roster;
 mod session;
+pub(crate) mod spawn;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upload;
 mod words;
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +69,8 @@ pub use command::{CommandRun, CommandSpec, Ended, Exit, Stopped, Tee};
 pub use config::{ConfigError, TaskConfig, WorkerConfig};
 pub use failure::TaskFailure;
 pub use program::NotStarted;
+pub use spawn::SpawnError;
+pub use upload::UploadError;
 
 use self::handlers::{Handler, Handlers};
 use crate::dial::{BadUrl, HubUrl};
@@ -77,6 +82,7 @@ pub use crate::wire::CONCURRENCY_MAX;
 /// Runs tasks with the functions registered with it.
 pub struct Worker {
     url: String,
+    ca_cert: Option<PathBuf>,
     token: Option<String>,
     worker_id: Option<String>,
     queues: Option<Vec<String>>,
@@ -128,6 +134,7 @@ impl Worker {
     pub fn new(url: impl Into<String>) -> Worker {
         Worker {
             url: url.into(),
+            ca_cert: None,
             token: None,
             worker_id: None,
             queues: None,
@@ -141,6 +148,12 @@ impl Worker {
     /// The name it is known by: 1–128 of `A-Z a-z 0-9 . _ : -`. The newest connection of a name replaces the older one.
     pub fn id(mut self, worker_id: impl Into<String>) -> Worker {
         self.worker_id = Some(worker_id.into());
+        self
+    }
+
+    /// A hub at `https://…` must be known to the certificates of this file, in PEM, instead of the machine's.
+    pub fn ca_cert(mut self, path: impl Into<PathBuf>) -> Worker {
+        self.ca_cert = Some(path.into());
         self
     }
 
@@ -177,7 +190,8 @@ impl Worker {
 
     /// Runs tasks of this type with `run`. The type may end in `*` (`ingest.*`); the longest match is taken.
     ///
-    /// What `run` returns is the result, up to 1 MiB of JSON text. An error fails the try; a panic fails it too.
+    /// What `run` returns is the result, up to 1 MiB of JSON text; one that is larger or no JSON is uploaded
+    /// ([`Context::put_result`]). An error fails the try; a panic fails it too.
     pub fn register<F, Fut, T, E>(self, task_type: impl Into<String>, run: F) -> Worker
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,
@@ -226,7 +240,7 @@ impl Worker {
     /// Works until `shutdown` is ready and what runs is finished or given back, or until the hub refuses it. Dropping
     /// the future drops what runs.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
-        let url = HubUrl::parse(&self.url).map_err(WorkerError::Address)?;
+        let url = HubUrl::parse_trusting(&self.url, self.ca_cert.as_deref()).map_err(WorkerError::Address)?;
         let hello = self.hello()?;
         let settings = session::Settings {
             url,

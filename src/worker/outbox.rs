@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::TaskFailure;
 use super::attempt::Attempt;
+use super::upload::Uploads;
 use crate::task::Json;
 use crate::wire::Held;
 
@@ -32,8 +33,10 @@ pub(crate) enum Ending {
     Dropped,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
+    /// Where large results go: past the session, which would have to hold them.
+    pub(crate) uploads: Box<dyn Uploads>,
     news: Mutex<Vec<News>>,
     session: AtomicWaker,
     /// The hub can be told things right now.
@@ -41,6 +44,10 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    pub(crate) fn new(uploads: Box<dyn Uploads>) -> Outbox {
+        Outbox { uploads, news: Mutex::default(), session: AtomicWaker::new(), up: AtomicBool::new(false) }
+    }
+
     pub(crate) fn push(&self, news: News) {
         let mut waiting = self.news.lock();
         waiting.push(news);

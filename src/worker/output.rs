@@ -6,6 +6,7 @@ use std::io::Write;
 use super::TaskFailure;
 use super::attempt::Slot;
 use super::roster::Report;
+use super::spawn::Spawn;
 use crate::task::{Failure, Json};
 use crate::wire::{Held, LogLineBody, WorkerHello, WorkerOp};
 
@@ -80,6 +81,14 @@ impl Output {
         }
     }
 
+    /// The calls that wait in a slot and add tasks.
+    pub(super) fn spawns(&mut self, held: Held, slot: &mut Slot) {
+        let Held { task_id, attempt } = held;
+        for Spawn { id, key, tasks } in slot.spawns.iter_mut().flat_map(|spawns| spawns.take_unsent()) {
+            self.op(&WorkerOp::Spawn { id: Some(id), task_id, attempt, key: Some(key), tasks });
+        }
+    }
+
     /// How an attempt ended.
     pub(super) fn report(&mut self, held: Held, report: &Report) {
         match report {
@@ -101,6 +110,10 @@ impl Output {
     /// The one message that is written without serde: it is sent once for every task, and serde would read the result
     /// again only to know that it is JSON.
     fn complete(&mut self, held: Held, result: &Json) {
+        if *result == Json::null() {
+            // Which is the same, and what an attempt says that has uploaded its result.
+            return self.plain("complete", held);
+        }
         self.line(|out| {
             write!(out, r#"{{"op":"complete","task_id":"{}","attempt":{},"result":"#, held.task_id, held.attempt)?;
             out.extend_from_slice(result.bytes());

@@ -141,7 +141,7 @@ impl<R> Roster<R> {
     /// The hub refused something we said of the attempt. Returns what follows.
     pub(crate) fn refused(&mut self, held: &Held, code: &str, detail: &str) -> Refused {
         let Some(entry) = self.entries.get_mut(held) else { return Refused::Nothing };
-        let over = matches!(code, "lease_lost" | "task_finished" | "task_not_found");
+        let over = is_over(code);
         match &entry.state {
             State::Running { .. } if over => Refused::Over,
             State::Running { .. } => Refused::Nothing,
@@ -180,6 +180,11 @@ impl<R> Roster<R> {
         self.acknowledged(held);
         self.entries.contains_key(held)
     }
+}
+
+/// Whether a refusal says that the attempt is over.
+pub(super) fn is_over(code: &str) -> bool {
+    matches!(code, "lease_lost" | "task_finished" | "task_not_found")
 }
 
 /// What follows from a refusal.

@@ -19,6 +19,8 @@ use super::handlers::Handlers;
 use super::outbox::{News, Outbox};
 use super::output::Output;
 use super::roster::{Refused, Roster, State, Stop};
+use super::spawn::SpawnError;
+use super::upload::Remote;
 use crate::dial::{Backoff, DialError, HubUrl, Socket, is_refusal};
 use crate::task::{Json, Level, TaskView};
 use crate::wire::{Held, HubSays, WORKER_PROTOCOL, WorkerHello};
@@ -27,6 +29,8 @@ use crate::wire::{Held, HubSays, WORKER_PROTOCOL, WorkerHello};
 const WELCOME_MAX: Duration = Duration::from_secs(10);
 /// Between two rounds of progress: fifty a second is more than anyone can see.
 const PROGRESS_GAP: Duration = Duration::from_millis(20);
+/// A call for which the hub had no room is made again after this.
+const SPAWN_AGAIN: Duration = Duration::from_millis(250);
 /// Messages read before something is written again, so that a hub that talks without end is still answered.
 const READS_IN_A_ROW: u32 = 256;
 /// Reconnects wait at most this long: a hub gives a worker 5 s to come back before its tasks go to others.
@@ -75,6 +79,8 @@ struct Clock {
     heard_at: Instant,
     spoke_at: Instant,
     retry_at: Option<Instant>,
+    /// When calls that add tasks, and for which the hub had no room, are made again.
+    spawn_at: Option<Instant>,
     /// The next round of progress.
     round_at: Option<Instant>,
     last_round: Instant,
@@ -111,13 +117,14 @@ enum Wake {
 impl Session {
     pub(super) fn new(settings: Settings) -> Session {
         let now = Instant::now();
+        let uploads = Remote { url: settings.url.clone(), token: settings.hello.token.clone() };
         Session {
             settings,
             connection: Connection::Down,
             output: Output::default(),
             unflushed: false,
             roster: Roster::new(),
-            outbox: Arc::default(),
+            outbox: Arc::new(Outbox::new(Box::new(uploads))),
             news: Vec::new(),
             waiting: Vec::new(),
             backoff: BACKOFF,
@@ -133,6 +140,7 @@ impl Session {
                 heard_at: now,
                 spoke_at: now,
                 retry_at: Some(now),
+                spawn_at: None,
                 round_at: None,
                 last_round: now,
                 graces: Vec::new(),
@@ -241,7 +249,7 @@ impl Session {
 
     /// When the timer is needed next.
     fn due(&self) -> Instant {
-        let Clock { retry_at, round_at, graces, release_at, give_up_at, .. } = &self.clock;
+        let Clock { retry_at, spawn_at, round_at, graces, release_at, give_up_at, .. } = &self.clock;
         let of_connection = match self.connection {
             Connection::Up { welcomed: true, .. } => {
                 let silent_at = self.clock.heard_at + self.silence();
@@ -251,7 +259,7 @@ impl Session {
             Connection::Down | Connection::Dialling(_) => *retry_at,
         };
         let grace = graces.iter().map(|(at, _)| *at).min();
-        let all = [of_connection, *round_at, grace, *release_at, *give_up_at];
+        let all = [of_connection, *spawn_at, *round_at, grace, *release_at, *give_up_at];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))
     }
 
@@ -288,6 +296,12 @@ impl Session {
         }
         if self.clock.round_at.is_some_and(|at| at <= now) {
             self.progress_round(now);
+        }
+        if self.clock.spawn_at.is_some_and(|at| at <= now) {
+            self.clock.spawn_at = None;
+            for entry in self.roster.iter() {
+                self.output.spawns(entry.attempt.held, &mut entry.attempt.slot());
+            }
         }
         let graces = std::mem::take(&mut self.clock.graces);
         let (over, rest): (Vec<_>, Vec<_>) = graces.into_iter().partition(|(at, _)| *at <= now);
@@ -343,6 +357,7 @@ impl Session {
             let (held, mut slot) = (entry.attempt.held, entry.attempt.slot());
             self.output.lines(held, &mut slot);
             self.output.progress(held, &mut slot);
+            self.output.spawns(held, &mut slot);
             entry.attempt.make_room();
             if let State::Reported(report) = &entry.state {
                 self.output.report(held, report);
@@ -360,7 +375,11 @@ impl Session {
         self.output.clear();
         self.unflushed = false;
         self.outbox.set_up(false);
-        self.roster.iter().for_each(|entry| entry.attempt.make_room());
+        self.clock.spawn_at = None;
+        for entry in self.roster.iter() {
+            entry.attempt.make_room();
+            entry.attempt.send_spawns_again();
+        }
         let (code, asked) = self.bye.take().unwrap_or_default();
         if let Some(code) = code.or(close_code).filter(|code| is_refusal(*code)) {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
@@ -451,7 +470,14 @@ impl Session {
                     self.output.report(held, &super::roster::Report::Cancelled);
                 }
             }
-            ("refused", Some(held)) => self.refused(held, &says),
+            ("spawned", Some(held)) => {
+                let (entry, id) = (self.roster.get(&held), says.id.unwrap_or_default());
+                entry.into_iter().for_each(|entry| entry.attempt.spawned(id, Ok(says.task_ids.clone())));
+            }
+            ("refused", Some(held)) => match says.id {
+                Some(id) => self.spawn_refused(held, id, &says),
+                None => self.refused(held, &says),
+            },
             ("welcome", _) => self.welcomed(&says),
             ("drain", _) => tracing::info!("the hub is going down: it gives no new work"),
             ("bye", _) => self.bye = Some((says.code.and_then(|code| code.parse().ok()), says.retry_ms)),
@@ -473,6 +499,19 @@ impl Session {
                     entry.attempt.context().log(Level::Warn, format!("the hub refused a report: {detail} ({code})"));
                 }
             }
+        }
+    }
+
+    fn spawn_refused(&mut self, held: Held, id: u64, says: &HubSays) {
+        let Some(entry) = self.roster.get(&held) else { return };
+        let Some(error) = SpawnError::of(says) else {
+            self.clock.spawn_at.get_or_insert(Instant::now() + SPAWN_AGAIN);
+            return entry.attempt.send_spawn_again(id);
+        };
+        let is_over = error == SpawnError::Over;
+        entry.attempt.spawned(id, Err(error));
+        if is_over {
+            self.refused(held, says);
         }
     }
 
@@ -533,6 +572,7 @@ impl Session {
                 News::Said(attempt) if welcomed => {
                     let mut slot = attempt.slot();
                     self.output.lines(attempt.held, &mut slot);
+                    self.output.spawns(attempt.held, &mut slot);
                     attempt.make_room();
                     if slot.progress.is_none() && slot.checkpoint.is_none() {
                         continue;

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::*;
-use crate::task::{Level, Progress};
+use crate::task::{Level, NewTask, Progress};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(20);
@@ -199,6 +199,49 @@ async fn a_task_is_run_and_its_result_told_until_acknowledged() {
     let (mut line, hello) = hub.accept().await;
     assert_eq!(hello["holding"], json!([]), "it is no new process, and holds nothing");
     line.say(json!({"type": "welcome"})).await;
+    working.stop();
+    assert_eq!(working.done().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_call_that_adds_tasks_is_made_again_until_it_is_answered() {
+    let hub = Hub::new().await;
+    let worker = hub.worker().register("t", |ctx: Context| async move {
+        let one = ctx.spawn(&[NewTask::new("s")]).await?;
+        let refused = ctx.spawn(&[NewTask::new("other")]).await.unwrap_err();
+        assert!(matches!(refused, SpawnError::Refused { code, field: Some(field), .. } if code == "x" && field == "f"));
+        assert_eq!(ctx.spawn(&[NewTask::new("late")]).await, Err(SpawnError::Over));
+        Ok::<_, TaskFailure>(one)
+    });
+    let mut working = work(worker);
+    let mut line = hub.welcome().await;
+    line.run(ID_1, 1, json!(null)).await;
+    let call = line.next().await;
+    let key = call["key"].as_str().unwrap();
+    assert_eq!(
+        call,
+        json!({"op": "spawn", "id": 1, "task_id": ID_1, "attempt": 1, "key": key, "tasks": [{"task_type": "s"}]})
+    );
+    // The answer got lost; then there was no room.
+    line.close(1006).await;
+    let mut line = hub.welcome().await;
+    assert_eq!(line.next().await, call, "under the same key");
+    let answer = |kind: &str, id: u64, more: Value| {
+        let mut words = json!({"type": kind, "id": id, "task_id": ID_1, "attempt": 1});
+        words.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        words
+    };
+    line.say(answer("refused", 1, json!({"code": "overloaded"}))).await;
+    assert_eq!(line.next().await, call);
+    line.say(answer("spawned", 7, json!({"task_ids": [ID_1]}))).await;
+    line.say(answer("spawned", 1, json!({"task_ids": [ID_2]}))).await;
+    assert_eq!(line.next().await["id"], 2);
+    line.say(answer("refused", 2, json!({"code": "x", "field": "f", "detail": "no"}))).await;
+    assert_eq!(line.next().await["id"], 3);
+    line.say(answer("refused", 3, json!({"code": "lease_lost"}))).await;
+    // The hub has ended the attempt: it hears that it is let go of.
+    assert_eq!(line.next().await["op"], "cancelled");
+    line.ack(ID_1, 1).await;
     working.stop();
     assert_eq!(working.done().await, Ok(()));
 }
@@ -519,7 +562,7 @@ async fn settings_are_checked_before_anything_is_sent() {
         assert!(why.contains(words), "{why}");
     };
     let registered = |url: &str| Worker::new(url).register("t", |_| async { Ok::<_, TaskFailure>(()) });
-    check(registered("https://hub"), "https is not spoken yet").await;
+    check(registered("ftp://hub"), "https is not spoken yet").await;
     check(registered("http://hub").id("a b"), "worker_id must be of").await;
     check(registered("http://hub").concurrency(0), "concurrency must be").await;
     check(registered("http://hub").queues(["a*b"]), "queues must be of").await;

@@ -19,6 +19,7 @@ struct Caller {
 
 impl Caller {
     fn new(hub: &HubProcess) -> Caller {
+        super::kit::agree_on_tls();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Caller { url: hub.url.clone(), http }
     }

@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use taskhub::Hub;
 use taskhub::config::ServeConfig;
 use taskhub::engine::{Accepts, Report};
-use taskhub::http::{App, LiveLimits};
 use taskhub::hub::Principal;
-use taskhub::server::{Bounds, run};
-use taskhub::store::in_memory;
+use taskhub::listen::Listen;
+use taskhub::server::Server;
 use taskhub::task::{Filter, FilterSpec, Name, NewTask, Pattern, PatternSet, Progress, Task, TaskId};
-use tokio::net::TcpListener;
 
 use super::found;
 use super::ledger::Ledger;
@@ -31,20 +29,17 @@ struct Setup {
     hub: Hub,
     address: SocketAddr,
     ledger: Ledger,
+    _server: Server,
 }
 
 impl Setup {
     /// A hub with two hundred tasks in ten queues.
-    async fn start(live: LiveLimits) -> Setup {
-        let config = ServeConfig::for_trial();
-        let mut options = config.hub_options();
-        options.engine.lease_ms = 3_600_000;
-        let hub = Hub::start(Box::new(in_memory().unwrap()), options).unwrap();
-        let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), live);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let bounds = Bounds { connections_max: 100, drain: Duration::ZERO };
-        tokio::spawn(run(listener, app, bounds, std::future::pending()));
+    async fn start(stall: Option<Duration>) -> Setup {
+        let mut config = ServeConfig { lease: Duration::from_secs(3_600), ..ServeConfig::for_trial() };
+        config.live.live_stall = stall.unwrap_or(config.live.live_stall);
+        let server = Server::start(config).await.unwrap();
+        let Listen::Tcp(address) = *server.address() else { panic!("a trial listens on TCP") };
+        let hub = server.hub().clone();
         // Together much more than may be on its way to a client.
         let description = Some("x".repeat(1_500));
         let task = |n: usize| NewTask {
@@ -56,7 +51,7 @@ impl Setup {
         let submitted = hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
         let mut ledger = Ledger::default();
         submitted.records.iter().for_each(|record| ledger.submitted(Task::parse(record).unwrap()));
-        Setup { hub, address, ledger }
+        Setup { hub, address, ledger, _server: server }
     }
 
     fn connect(&self, watcher: &mut Watcher, receive_bytes: Option<usize>) {
@@ -124,7 +119,7 @@ fn watcher() -> Watcher {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_little_stays_and_ends_with_the_newest_of_each_task() {
-    let setup = Setup::start(LiveLimits::default()).await;
+    let setup = Setup::start(None).await;
     let (mut slow, mut fast) = (watcher(), watcher());
     setup.connect(&mut slow, Some(RECEIVE_BYTES));
     setup.connect(&mut fast, None);
@@ -168,7 +163,7 @@ async fn who_reads_little_stays_and_ends_with_the_newest_of_each_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_nothing_is_closed_and_resumes() {
     let stall = Duration::from_millis(500);
-    let setup = Setup::start(LiveLimits { stall, ..LiveLimits::default() }).await;
+    let setup = Setup::start(Some(stall)).await;
     let (mut stuck, mut fast) = (watcher(), watcher());
     setup.connect(&mut stuck, Some(RECEIVE_BYTES));
     setup.connect(&mut fast, None);

@@ -86,6 +86,23 @@ async fn json_is_shown_and_copied_as_it_was_sent() {
     page.close().await;
 }
 
+/// A result that was uploaded is not shown, for it may be anything: it is there to be saved, with its size and type.
+#[tokio::test]
+async fn a_large_result_is_there_to_be_saved() {
+    let hub = TestHub::builder().on_disk().start().await;
+    let task_id = running(&hub, "").await;
+    let mut page = open(&hub, &task_id).await;
+    let path = format!("/api/v1/tasks/{task_id}/attempts/1");
+    let upload = hub.request(Method::PUT, &format!("{path}/result")).header("content-type", "text/html");
+    Answer::of(upload.body(vec![b'x'; 3 << 20])).await.expect(200);
+    page.until("document.querySelector('.facts').innerText.includes('3.0 MiB, text/html, uploaded so far')").await;
+    hub.post(&format!("{path}/complete"), json!({})).await.expect(200);
+    page.until("document.querySelector('.facts a[download]')?.innerText === 'Download (3.0 MiB, text/html)'").await;
+    let link = page.look("document.querySelector('.facts a[download]').href").await;
+    assert_eq!(link, format!("{}/api/v1/tasks/{task_id}/result", hub.url));
+    page.close().await;
+}
+
 /// Regression: each second the panels were made anew, and what somebody had selected, or stood on, was gone.
 #[tokio::test]
 async fn a_selection_and_the_focus_stay_while_the_task_moves() {

@@ -73,6 +73,7 @@ impl HubBuilder {
     }
 
     pub async fn start(self) -> TestHub {
+        super::agree_on_tls();
         let HubBuilder { config, folder } = self;
         let (server, end, thread) = launch(config.clone()).await;
         TestHub {
@@ -156,6 +157,11 @@ impl TestHub {
     /// The handle of the hub itself.
     pub fn hub(&self) -> &Hub {
         self.hub.as_ref().expect("it was not told to end")
+    }
+
+    /// The folder of a hub on disk.
+    pub fn data(&self) -> &std::path::Path {
+        self.folder.as_ref().expect("it is on disk").path()
     }
 
     /// Where it listens: `127.0.0.1:PORT`.

@@ -40,6 +40,11 @@ pub async fn in_time<T>(what: impl Display, future: impl Future<Output = T>) -> 
     }
 }
 
+/// Agrees on one cryptography for the clients that the tests make themselves; those of the hub have their own.
+pub fn agree_on_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

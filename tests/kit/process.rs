@@ -11,6 +11,7 @@ use super::PATIENCE;
 
 /// The `taskhub` program.
 pub fn program() -> Command {
+    super::agree_on_tls();
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskhub"));
     command.env_remove("TASKHUB_URL").env("TASKHUB_LOG", "warn");
     // Tests that are run by nohup ignore SIGHUP, in the background of a script SIGINT and SIGQUIT, and what they start
@@ -143,6 +144,7 @@ impl HubProcess {
 
     /// The hub that this command starts.
     pub fn from(command: Command) -> HubProcess {
+        super::agree_on_tls();
         let mut program = Program::start(command);
         let begun = Instant::now();
         let line = program.first_line();

@@ -1163,7 +1163,7 @@ impl Checker {
                 Report::Complete { .. } => Some(End::Completed),
                 Report::Fail { .. } => Some(End::Failed),
                 Report::Cancelled => Some(End::Cancelled),
-                Report::Heartbeat | Report::Release => None,
+                Report::Heartbeat | Report::Upload(_) | Report::Release => None,
             };
             let refused = match result {
                 Ok(Answer::Reported { cancel_requested: false }) => false,
@@ -1185,6 +1185,12 @@ impl Checker {
             assert_eq!(result.as_ref().err(), Some(&Refusal::CancelNotRequested));
             return;
         }
+        let uploaded = before.run().and_then(|run| run.upload.clone());
+        if let (Report::Complete { result: said }, true) = (report, uploaded.is_some())
+            && *said != Json::null()
+        {
+            return assert!(matches!(result, Err(Refusal::Invalid(_))), "it leaves two results: {result:?}");
+        }
         let Ok(Answer::Reported { cancel_requested }) = result else { panic!("{report:?} was answered by {result:?}") };
         assert_eq!(*cancel_requested, before.cancel_requested());
         self.present(before.worker_id().expect("it runs"), now);
@@ -1194,12 +1200,19 @@ impl Checker {
                 assert!(changes.is_empty());
                 return;
             }
+            Report::Upload(large) => {
+                let (_, task) = self.one_step(changes, task_id, Event::Updated, now);
+                self.goes_on(&before, &task, live);
+                return assert_eq!(task.large_result(), Some(&**large));
+            }
             Report::Complete { result } => {
                 let (change, task) = self.one_step(changes, task_id, Event::Completed, now);
                 self.ends_run(&before, &task, live, now);
                 assert_eq!((task.tries, task.crashes), (before.tries, before.crashes));
                 let outcome = task.run().and_then(|run| run.outcome.clone());
-                if result.len() > RESULT_INLINE_BYTES {
+                if let Some(large) = uploaded {
+                    assert_eq!((outcome, change.result), (Some(Outcome::Large(large)), None));
+                } else if result.len() > RESULT_INLINE_BYTES {
                     assert_eq!((outcome, change.result), (Some(Outcome::ResultOmitted), Some(result.clone())));
                 } else {
                     assert_eq!((outcome, change.result), (Some(Outcome::Result(result.clone())), None));
@@ -1694,6 +1707,8 @@ impl Checker {
         let ChangeKind::Transition(event) = change.kind else { panic!("{change:?} is no transition") };
         assert_eq!(task.worker_id().is_some(), task.status == Status::Running && !task.is_workflow());
         assert!(task.status == Status::Running || !task.cancel_requested());
+        let may_have_file = matches!(task.status, Status::Running | Status::Completed);
+        assert!(may_have_file || task.large_result().is_none(), "it names a file that nobody left: {task:?}");
         assert!(task.tries <= task.max_attempts && task.crashes <= task.max_crashes, "{task:?}");
         if let Some(before) = &before {
             assert!(before.status.may_become(task.status), "{} became {}", before.status, task.status);
@@ -2104,7 +2119,7 @@ impl Checker {
                     };
                     assert_eq!((task.status, task.attempt), (Status::Completed, *attempt), "{task_id} was completed");
                     match task.run().and_then(|run| run.outcome.as_ref()) {
-                        Some(Outcome::Result(_)) | Some(Outcome::ResultOmitted) => {}
+                        Some(Outcome::Result(_) | Outcome::ResultOmitted | Outcome::Large(_)) => {}
                         other => panic!("{task_id} was completed with {result:?}, and has {other:?}"),
                     }
                 }

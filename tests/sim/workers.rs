@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use taskhub::engine::{Accepts, Answer, Command, Hello, Report};
-use taskhub::task::{Failure, Json, Name, Pattern, PatternSet, Task, TaskId};
+use taskhub::task::{Failure, Json, LargeResult, Name, Pattern, PatternSet, Task, TaskId};
 
 use super::mix::Mix;
 use super::trace::short;
@@ -408,9 +408,23 @@ impl World {
             if held.done_at <= time && (held.said_at.is_none() || again || forgotten) {
                 held.said_at = Some(time);
                 let report = held.report.clone();
+                if matches!(&report, Report::Complete { result } if *result == Json::null()) {
+                    // Its result is in a file by then.
+                    let over_http = self.actors[at].over_http;
+                    for _ in 0..self.random.u8(1..3) {
+                        let report = Report::Upload(Box::new(self.some_large_result()));
+                        let from = if over_http { From::Nobody } else { From::Unheard };
+                        self.push(Command::Report { task_id, attempt, report }, from);
+                    }
+                }
                 self.push(Command::Report { task_id, attempt, report }, from.clone());
             }
         }
+    }
+
+    fn some_large_result(&mut self) -> LargeResult {
+        let id = format!("{:016x}", self.random.u64(..)).parse().expect("sixteen digits");
+        LargeResult { id, bytes: self.random.u64(0..1 << 40), content_type: "text/plain".into() }
     }
 
     /// Says something that is not true.
@@ -476,6 +490,10 @@ impl World {
 fn complete(task_id: TaskId, attempt: u32, which: u32) -> Report {
     // Now and then a result that does not stand in the record.
     let padding = if which == 7 { "x".repeat(5_000) } else { String::new() };
+    // Or one that was uploaded.
+    if which % 16 == 5 {
+        return Report::Complete { result: Json::null() };
+    }
     Report::Complete { result: Json::trusted(format!("\"{task_id}/{attempt}/{which}{padding}\"")) }
 }
 

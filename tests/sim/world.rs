@@ -153,8 +153,13 @@ impl Live {
     }
 
     fn keep_result(&mut self, change: &Change) {
+        let large;
         let inline = match change.task.run().and_then(|run| run.outcome.as_ref()) {
             Some(Outcome::Result(result)) => Some(result),
+            Some(Outcome::Large(left)) => {
+                large = left.told_of(change.task.task_id);
+                Some(&large)
+            }
             _ => None,
         };
         if let Some(result) = change.result.as_ref().or(inline) {

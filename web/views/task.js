@@ -137,6 +137,10 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       text('Tells', task.callbacks && callbacksWords(task.callbacks, owed)),
       text('Schedule', task.schedule),
       when('Due', task.due_at),
+      ['Result', task.result_bytes === undefined ? undefined : `${bytes(task.result_bytes)}, ${task.result_type}${isFinal(task) ? '' : ', uploaded so far'}`, () => {
+        const says = `${bytes(task.result_bytes)}, ${task.result_type}`;
+        return isFinal(task) ? h('a', { href: hub.resultUrl(task_id), download: '' }, `Download (${says})`) : `${says}, uploaded so far`;
+      }],
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
       ['Id', task_id, () => h('span', { class: 'mono' }, task_id)],
     ].filter(([, says]) => says));

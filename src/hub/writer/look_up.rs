@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::Writer;
 use crate::engine::{Command, NotNow, Now, Ticks};
 use crate::hub::board::Board;
-use crate::hub::results::result;
+use crate::hub::results::told_result;
 use crate::store::{Commit, Entry, Reader, StoreError};
 use crate::task::{Json, Status, Task, TaskId};
 
@@ -28,7 +28,7 @@ impl Ticks for Told<'_> {
     }
 
     fn result(&self, task_id: TaskId) -> Result<Option<Json>, NotNow> {
-        result(self.reader, task_id).map_err(|error| {
+        told_result(self.reader, task_id).map_err(|error| {
             self.failed.set(Some(error));
             NotNow
         })

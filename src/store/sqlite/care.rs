@@ -5,11 +5,15 @@
 //! moment's state (`VACUUM INTO`), so it holds no free pages and no log; it is marked as ours, so that its checksums count,
 //! and read to its end before it gets its name.
 //!
+//! Results in files go along: each copy has them in a folder of its name and `.results`, as links where that can be. They are taken
+//! before the database is copied, and what ended since then after it, so that none is missed that is deleted meanwhile.
+//!
 //! What is put back is another history than the one it was copied from, from the first moment on: its openings are
 //! forgotten and it has a new name, so every watching client begins anew.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -25,6 +29,7 @@ use super::schema;
 use super::witness::{self, HEAD_NAME, Head, WalEnd, Witness};
 use super::{FILE_NAME, LOCK_NAME, sync_folder};
 use crate::store::StoreError;
+use crate::store::results::{self, ResultName};
 use crate::task::Status;
 
 /// In the header of a copy that this hub has made ("THub"): its pages have their checksums.
@@ -45,6 +50,9 @@ pub struct Findings {
     pub openings: usize,
     pub rev: u64,
     pub tasks: BTreeMap<Status, u64>,
+    /// Results in files that its records name, and their bytes.
+    pub results: usize,
+    pub result_bytes: u64,
     pub pages: u64,
     /// The pages have checksums, and these were looked at.
     pub summed: bool,
@@ -86,10 +94,113 @@ pub fn check(path: &Path) -> Result<Findings, StoreError> {
         return Err(damaged("open the database", format!("{} is empty", file.display())));
     }
     match look_through(&file, is_ours, in_folder, &mut findings) {
-        Ok(row) => findings.problems.extend(witness.and_then(|head| ends_early(&head, &findings, row))),
+        Ok((row, named)) => {
+            findings.problems.extend(witness.and_then(|head| ends_early(&head, &findings, row)));
+            (findings.results, findings.result_bytes) = (named.len(), named.values().sum());
+            let mut wrong = wrong_results(&results_of(&file, in_folder), &named);
+            if findings.in_use && !wrong.is_empty() {
+                // They may have gone with their tasks meanwhile.
+                let now = named_results(&Location::File(file).reader().context("open the database")?)?;
+                wrong.retain(|name, _| now.contains_key(name));
+            }
+            findings.problems.extend(wrong.into_values());
+        }
         Err(error) => findings.problems.push(error.to_string()),
     }
     Ok(findings)
+}
+
+/// Where the results of a store are, or of a copy.
+fn results_of(file: &Path, in_folder: bool) -> PathBuf {
+    if in_folder { file.with_file_name(results::FOLDER) } else { beside(file, ".results") }
+}
+
+/// The names of files, and how long they are.
+type NamedResults = BTreeMap<String, u64>;
+
+/// The files with results that the records of a store name.
+fn named_results(conn: &Connection) -> Result<NamedResults, StoreError> {
+    const STEP: &str = "look for results";
+    let mut named = BTreeMap::new();
+    let mut note = |task: &crate::task::Task, gone: bool| match task.large_result().filter(|_| !gone) {
+        Some(large) => _ = named.insert(task.task_id, (ResultName::of(task.task_id, large).to_string(), large.bytes)),
+        None => _ = named.remove(&task.task_id),
+    };
+    let mut statement = conn
+        .prepare("SELECT record FROM tasks WHERE instr(record, CAST('\"result_id\":\"' AS BLOB)) > 0")
+        .context(STEP)?;
+    let mut rows = statement.query([]).context(STEP)?;
+    while let Some(row) = rows.next().context(STEP)? {
+        let record = row.get_ref(0).context(STEP)?.as_blob().map_err(|error| damaged(STEP, error))?;
+        note(&crate::task::Task::parse(record).map_err(|error| damaged(STEP, error))?, false);
+    }
+    let mut statement = conn.prepare("SELECT body FROM log ORDER BY row").context(STEP)?;
+    let mut rows = statement.query([]).context(STEP)?;
+    while let Some(row) = rows.next().context(STEP)? {
+        let items = body::decode(row.get::<_, Vec<u8>>(0).context(STEP)?.into());
+        for item in items.map_err(|damage| damaged(STEP, damage))? {
+            if let body::Item::Change(change) = item {
+                note(&crate::task::Task::parse(&change.record).map_err(|error| damaged(STEP, error))?, change.gone);
+            }
+        }
+    }
+    Ok(named.into_values().collect())
+}
+
+/// What is wrong with the files that should be there.
+fn wrong_results(folder: &Path, named: &NamedResults) -> BTreeMap<String, String> {
+    let wrong = |(name, bytes): (&String, &u64)| {
+        let wrong = match std::fs::metadata(folder.join(name)) {
+            Ok(file) if file.len() == *bytes => return None,
+            Ok(file) => format!("has {} bytes and not {bytes}", file.len()),
+            Err(error) => format!("cannot be found: {error}"),
+        };
+        Some((name.clone(), format!("the result {} {wrong}", folder.join(name).display())))
+    };
+    named.iter().filter_map(wrong).collect()
+}
+
+/// Has another folder have this file too: as a link, or on another disk as a copy. `None`: there is none any more.
+fn take_result(from: &Path, to: &Path, name: &str) -> Result<Option<()>, StoreError> {
+    const STEP: &str = "copy the results";
+    std::fs::create_dir_all(to).context(STEP)?;
+    let (from, to) = (from.join(name), to.join(name));
+    let taken = match std::fs::hard_link(&from, &to) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => Err(error),
+        Err(_) => std::fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all()),
+        linked => linked,
+    };
+    match taken {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Some(())),
+        taken => taken.map(Some).context(STEP),
+    }
+}
+
+/// The same of all files that are whole.
+fn take_results(from: &Path, to: &Path) -> Result<(), StoreError> {
+    for name in results::names(from).context("copy the results")? {
+        take_result(from, to, &name.to_string())?;
+    }
+    Ok(())
+}
+
+/// Has a copy have just the results that its records name.
+fn keep_named(from: &Path, to: &Path, named: &NamedResults) -> Result<(), StoreError> {
+    const STEP: &str = "copy the results";
+    for name in named.keys() {
+        take_result(from, to, name)?.ok_or_else(|| StoreError {
+            step: STEP,
+            cause: format!("{name} was deleted meanwhile: try again"),
+            lasting: false,
+        })?;
+    }
+    for (path, name) in results::files(to).context(STEP)? {
+        if !named.contains_key(&name) {
+            std::fs::remove_file(path).context(STEP)?;
+        }
+    }
+    if to.exists() { results::sync_folder(to).context(STEP) } else { Ok(()) }
 }
 
 fn ends_early(head: &Head, findings: &Findings, row: u64) -> Option<String> {
@@ -101,8 +212,13 @@ fn ends_early(head: &Head, findings: &Findings, row: u64) -> Option<String> {
         .then(|| format!("the log of commits ends {} before the last that was acknowledged", head.row - row))
 }
 
-/// Answers the last row of the log of commits.
-fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Findings) -> Result<u64, StoreError> {
+/// Answers the last row of the log of commits, and what results there should be.
+fn look_through(
+    file: &Path,
+    is_ours: bool,
+    in_folder: bool,
+    findings: &mut Findings,
+) -> Result<(u64, NamedResults), StoreError> {
     const STEP: &str = "check the database";
     let mark = application(file);
     let has_sums = is_ours && (in_folder || mark == Some(COPY));
@@ -179,7 +295,7 @@ fn look_through(file: &Path, is_ours: bool, in_folder: bool, findings: &mut Find
             findings.problems.push(complaint);
         }
     }
-    Ok(row)
+    Ok((row, named_results(&conn)?))
 }
 
 /// A connection that looks at no checksums, and leaves nothing beside a file that has no log.
@@ -231,27 +347,37 @@ pub fn backup(folder: &Path, target: &Path) -> Result<Findings, StoreError> {
         lasting: false,
     })?;
     let partial = beside(&file, ".partial");
-    let made = copy(&folder.join(FILE_NAME), &partial, true).and_then(|()| {
-        let writer = Location::File(partial.clone()).writer().context("mark the backup")?;
-        writer.pragma_update(None, "application_id", COPY).context("mark the backup")?;
-        drop(writer);
-        let mut copied = check(&partial)?;
-        refuse_problems("back up", &copied)?;
-        if copied.rev < found.rev {
-            return Err(damaged(
-                "check the backup",
-                format!("it ends at rev {}, before rev {}", copied.rev, found.rev),
-            ));
-        }
-        sync(&partial)?;
-        std::fs::rename(&partial, &file).context("name the backup")?;
-        sync_folder(file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        copied.file = file.clone();
-        Ok(copied)
-    });
+    let (files, taken) = (folder.join(results::FOLDER), results_of(&partial, false));
+    let taken_at_last = results_of(&file, false);
+    let made =
+        take_results(&files, &taken).and_then(|()| copy(&folder.join(FILE_NAME), &partial, true)).and_then(|()| {
+            let writer = Location::File(partial.clone()).writer().context("mark the backup")?;
+            writer.pragma_update(None, "application_id", COPY).context("mark the backup")?;
+            drop(writer);
+            let reader = Location::File(partial.clone()).reader().context("mark the backup")?;
+            keep_named(&files, &taken, &named_results(&reader)?)?;
+            drop(reader);
+            let mut copied = check(&partial)?;
+            refuse_problems("back up", &copied)?;
+            if copied.rev < found.rev {
+                return Err(damaged(
+                    "check the backup",
+                    format!("it ends at rev {}, before rev {}", copied.rev, found.rev),
+                ));
+            }
+            sync(&partial)?;
+            if taken.exists() {
+                std::fs::rename(&taken, &taken_at_last).context("name the backup")?;
+            }
+            std::fs::rename(&partial, &file).context("name the backup")?;
+            sync_folder(file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+            copied.file = file.clone();
+            Ok(copied)
+        });
     if made.is_err() {
         let _ = std::fs::remove_file(&partial);
         let _ = std::fs::remove_file(&file);
+        let _ = std::fs::remove_dir_all(&taken);
     }
     made
 }
@@ -314,9 +440,16 @@ pub fn restore(from: &Path, folder: &Path, replace: bool) -> Result<(Findings, O
     let fresh = folder.join(format!("{FILE_NAME}.restoring"));
     let has_sums = from.is_dir() || application(&found.file) == Some(COPY);
     copy(&found.file, &fresh, has_sums)?;
+    let (files, taken) =
+        (results_of(&found.file, from.is_dir()), folder.join(format!("{}.restoring", results::FOLDER)));
+    let _ = std::fs::remove_dir_all(&taken);
     let row = begin_history(&fresh)?;
+    keep_named(&files, &taken, &named_results(&Location::File(fresh.clone()).reader().context(STEP)?)?)?;
     sync(&fresh)?;
     let aside = if there.is_empty() { None } else { Some(move_aside(folder)?) };
+    if taken.exists() {
+        std::fs::rename(&taken, folder.join(results::FOLDER)).context(STEP)?;
+    }
     std::fs::rename(&fresh, folder.join(FILE_NAME)).context(STEP)?;
     write_head(folder, row, found.rev)?;
     found.file = folder.join(FILE_NAME);
@@ -365,7 +498,8 @@ fn move_aside(folder: &Path) -> Result<PathBuf, StoreError> {
     let aside = folder.join(format!("replaced-{}", crate::task::Timestamp::now().as_millis()));
     std::fs::create_dir(&aside).context(STEP)?;
     // The witness last: while it stands, the others are missed.
-    for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal"), format!("{FILE_NAME}-shm"), HEAD_NAME.to_owned()] {
+    let files = [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal"), format!("{FILE_NAME}-shm")];
+    for name in files.into_iter().chain([results::FOLDER.to_owned(), HEAD_NAME.to_owned()]) {
         match std::fs::rename(folder.join(&name), aside.join(&name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(STEP),
             _ => {}
@@ -402,6 +536,8 @@ pub fn accept(folder: &Path) -> Result<(Findings, PathBuf), StoreError> {
     }
     let (row, given_up) = mended?;
     let aside = move_aside(folder)?;
+    // Those of what is given up are kept there, the others here too.
+    take_results(&aside.join(results::FOLDER), &folder.join(results::FOLDER))?;
     std::fs::rename(&fresh, &file).context(STEP)?;
     let conn = Location::File(file.clone()).reader().context(STEP)?;
     let rev: i64 = conn.query_row("SELECT rev FROM state", [], |row| row.get(0)).context(STEP)?;

@@ -77,8 +77,8 @@ use self::reader::Shared;
 use self::staging::{NewRecord, Staged, StagedRecord, StagedSetting, Staging};
 use self::view::View;
 use super::{
-    Aside, Commit, Count, Digest, Entry, KeyEntry, Opening, Openings, OwedDelivery, Reader, Recovered, SettingEntry,
-    Store, StoreError,
+    Aside, Commit, Count, Digest, Entry, KeyEntry, Opening, Openings, OwedDelivery, Reader, Recovered, ResultFiles,
+    SettingEntry, Store, StoreError,
 };
 use crate::settings::HandOuts;
 use crate::task::{ChangeKind, Delivery, Json, Links, Task, TaskId, Timestamp, Transition, read_strictly};
@@ -124,6 +124,7 @@ pub struct SqliteStore {
     openings: Openings,
     /// Of a store in a folder that is sound.
     keeper: Option<Keeper>,
+    results: Option<ResultFiles>,
     /// The number of the next row of the log.
     next_row: i64,
     /// The last `rev` and the youngest id that are on disk.
@@ -151,6 +152,7 @@ impl SqliteStore {
         }
         let location = Location::File(path);
         let mut store = SqliteStore::start(location.clone(), options, Some(lock), Some(&ground))?;
+        store.results = Some(ResultFiles::within(folder));
         let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
         if let Some(lost) = ground.check_end(&last, store.rev, row) {
             store.shared.damage.found(opening::sentence(&lost));
@@ -244,6 +246,7 @@ impl SqliteStore {
             encoder: Encoder::default(),
             openings,
             keeper: None,
+            results: None,
             next_row: 1,
             rev,
             last_id,
@@ -653,6 +656,10 @@ impl Store for SqliteStore {
         self.conn.execute("INSERT INTO probe VALUES (zeroblob(?1))", [PROBE_BYTES as i64]).context(STEP)?;
         self.conn.execute("DELETE FROM probe", []).context(STEP)?;
         Ok(())
+    }
+
+    fn results(&self) -> Option<ResultFiles> {
+        self.results.clone()
     }
 
     fn reader(&self) -> Arc<dyn Reader> {

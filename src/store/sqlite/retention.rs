@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::failure::ErrorContext as _;
 use super::fresh::{Fresh, Newer};
 use super::reader::Shared;
-use super::staging::StagedRecord;
+use super::staging::{StagedRecord, bytes_in_file};
 use super::{id_of, integer};
 use crate::store::{Beyond, EndedAt, StoreError};
 use crate::task::{Name, TaskId, Timestamp};
@@ -95,7 +95,8 @@ impl Shared {
             for record in staging.records() {
                 newer.insert(record.task.task_id);
                 // What came with it may be settled already; the next look knows.
-                found.extend(staged(record, queue).map(|ended| (ended, record.bytes.len() as u64)));
+                let bytes = record.bytes.len() as u64 + bytes_in_file(&record.task);
+                found.extend(staged(record, queue).map(|ended| (ended, bytes)));
             }
         }
         found.sort_unstable();

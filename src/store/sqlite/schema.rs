@@ -126,7 +126,7 @@ CREATE TABLE hand_outs (
 CREATE TABLE machine (one INTEGER PRIMARY KEY CHECK (one = 1), boot BLOB NOT NULL, mono INTEGER NOT NULL);
 ";
 
-/// * `tasks.bytes`: how many bytes the record, the payload and the result of a task are; 0 of one that an earlier hub settled, which
+/// * `tasks.bytes`: how many bytes the record, the payload and the result of a task are, also where that is in a file; 0 of one that an earlier hub settled, which
 ///   then only goes with those that are newer.
 const RETENTION: &str = "
 ALTER TABLE tasks ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;

@@ -94,6 +94,12 @@ impl StagedRecord {
     }
 }
 
+/// How many bytes a task left in a file. Those of an upload count once it is that.
+pub(super) fn bytes_in_file(task: &Task) -> u64 {
+    let left = task.large_result().filter(|_| task.status.is_final());
+    left.map_or(0, |large| large.bytes)
+}
+
 /// A change on its way into the staging.
 pub(super) struct NewRecord<'a> {
     pub record: StagedRecord,

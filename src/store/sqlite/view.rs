@@ -3,8 +3,8 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::failure::ErrorContext as _;
-use super::items;
-use super::staging::{Staged, StagedDelivery, StagedRecord, StagedSetting};
+use super::staging::{Staged, StagedDelivery, StagedRecord, StagedSetting, bytes_in_file};
+use super::{integer, items};
 use crate::settings::{HandOuts, SettingId};
 use crate::store::{KeyEntry, OwedDelivery, StoreError};
 use crate::task::{Delivery, DeliveryId, Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Task};
@@ -147,7 +147,7 @@ impl<'c> View<'c> {
         let (text, lines) = (&record.bytes[..], &staged.lines[..]);
         let title = task.detail().and_then(|detail| detail.title.as_deref());
         let beside = [&staged.payload, &staged.result].into_iter().flatten().map(Json::len).sum::<usize>();
-        let bytes = (text.len() + beside) as i64;
+        let bytes = (text.len() + beside) as i64 + integer(bytes_in_file(task));
         if record.in_view {
             if !task.former_labels().is_empty() {
                 self.forget_labels(id)?;
