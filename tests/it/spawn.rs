@@ -48,6 +48,33 @@ async fn an_attempt_adds_tasks_and_hears_their_ids() {
     assert_eq!(sum["depends_on"], json!([task_ids[0], plan]));
 }
 
+/// What is declared of their types holds for them too: defaults, and schemas for payloads of any size.
+#[tokio::test]
+async fn declared_types_hold_for_what_is_added() {
+    let hub = TestHub::start().await;
+    let declared = json!({"defaults": {"queue": "slow"}, "payload_schema": {"type": "object", "required": ["n"]}});
+    hub.put("/api/v1/task-types/s", declared).await.expect(201);
+    let task_id = hub.submit_any().await;
+    let mut worker = hub.worker("w", json!({})).await;
+    worker.expect("run").await;
+    for (id, padding) in [(1, 10), (2, 100_000)] {
+        let payload = json!({"padding": "x".repeat(padding)});
+        worker.say(spawn(id, &task_id, 1, json!([{"task_type": "s", "payload": payload}]))).await;
+        let refused = worker.expect("refused").await;
+        assert_eq!((&refused["id"], &refused["code"]), (&json!(id), &json!("payload_invalid")), "{refused}");
+        assert!(refused["errors"][0]["message"].is_string(), "{refused}");
+    }
+    let payload = json!({"n": 1, "padding": "x".repeat(100_000)});
+    let words = [
+        spawn(3, &task_id, 1, json!([{"task_type": "s", "payload": payload}])),
+        json!({"op": "complete", "task_id": task_id, "attempt": 1}),
+    ];
+    worker.say_text(words.map(|word| word.to_string()).join("\n")).await;
+    let spawned = worker.expect("spawned").await;
+    worker.expect("ack").await;
+    assert_eq!(hub.task(spawned["task_ids"][0].as_str().unwrap()).await["queue"], "slow");
+}
+
 /// Large submissions wait in a line of their own, but not those of an attempt: what it reports next would pass them.
 #[tokio::test]
 async fn a_large_call_is_decided_before_what_is_reported_after_it() {
