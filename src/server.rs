@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -24,7 +23,7 @@ use self::connections::{Connections, Front};
 use self::tls::{Files, Tls};
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
-use crate::http::{App, BasePath, router};
+use crate::http::{App, BasePath};
 use crate::hub::{Ended, Hub};
 use crate::listen::{Listen, Listener};
 use crate::signals::Signals;
@@ -95,7 +94,7 @@ impl Server {
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
         let front = Front { router, tls, proxies };
-        let ended = tokio::spawn(run_behind(listener, front, app, bounds, until_told(told)));
+        let ended = tokio::spawn(run(listener, front, app, bounds, until_told(told)));
         Ok(Server { address, scheme, base_path: config.base_path, hub, end, ended })
     }
 
@@ -151,27 +150,15 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
 
 /// What [`run`] has to know beside its parts.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+struct Bounds {
     /// The most connections; more wait in the listener's backlog.
-    pub connections_max: usize,
+    connections_max: usize,
     /// How long running tasks may still run after `shutdown`.
-    pub drain: Duration,
-}
-
-/// Serves the hub of `app` on `listener`, with nothing in front, until `shutdown` resolves, and then ends it well.
-pub async fn run(listener: TcpListener, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
-    let front = Front { router: router(app.clone()), tls: None, proxies: Arc::default() };
-    run_behind(Listener::Tcp(listener), front, app, bounds, shutdown).await;
+    drain: Duration,
 }
 
 /// Serves the hub of `app` behind its `front` on `listener` until `shutdown` resolves, and then ends it well.
-async fn run_behind(
-    listener: Listener,
-    front: Front,
-    app: Arc<App>,
-    bounds: Bounds,
-    shutdown: impl Future<Output = ()>,
-) {
+async fn run(listener: Listener, front: Front, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
     let served = Connections::new(front, connections.clone(), closing);

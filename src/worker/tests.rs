@@ -562,7 +562,7 @@ async fn settings_are_checked_before_anything_is_sent() {
         assert!(why.contains(words), "{why}");
     };
     let registered = |url: &str| Worker::new(url).register("t", |_| async { Ok::<_, TaskFailure>(()) });
-    check(registered("ftp://hub"), "https is not spoken yet").await;
+    check(registered("ftp://hub"), "it must begin with http").await;
     check(registered("http://hub").id("a b"), "worker_id must be of").await;
     check(registered("http://hub").concurrency(0), "concurrency must be").await;
     check(registered("http://hub").queues(["a*b"]), "queues must be of").await;

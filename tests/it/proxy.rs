@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 use serde_json::{Value, json};
 use taskhub::client::{Client, LiveEvent, Subscribe, TaskEvent};
+use taskhub::task::NewTask;
+use taskhub::worker::{TaskFailure, Worker};
 use tempfile::TempDir;
 
 use crate::browser::Browser;
-use crate::kit::{PATIENCE, Program, TestHub, TestSocket, id, in_time, millis, program};
+use crate::kit::{PATIENCE, Program, TestHub, TestSocket, eventually, id, in_time, millis, program};
+use crate::tls::Certificate;
 
 const RULES: &str = "--host-resolver-rules=MAP *.example 127.0.0.1";
 
@@ -27,21 +30,23 @@ struct Proxy {
 impl Proxy {
     /// nginx with these server blocks, which listen at port 80 and know the hub at port 8080.
     async fn nginx(hub: &TestHub, servers: &str) -> Proxy {
+        Proxy::nginx_at(|port| {
+            servers.replace("listen 80;", &format!("listen 127.0.0.1:{port};")).replace("127.0.0.1:8080", hub.address())
+        })
+        .await
+    }
+
+    /// nginx with these server blocks, which listen at the port that they are given.
+    async fn nginx_at(servers: impl Fn(u16) -> String) -> Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = folder.path().display().to_string();
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary = temporary.map(|name| format!("{name}_temp_path {at}/{name};")).concat();
-        let around = |servers: &str| {
+        Proxy::start("nginx", &["-c"], "nginx.conf", folder, |port| {
+            let servers = servers(port);
             format!(
                 "daemon off; master_process off; pid {at}/pid; error_log stderr;
                  events {{}} http {{ access_log off; {temporary} {servers} }}"
-            )
-        };
-        Proxy::start("nginx", &["-c"], "nginx.conf", folder, |port| {
-            around(
-                &servers
-                    .replace("listen 80;", &format!("listen 127.0.0.1:{port};"))
-                    .replace("127.0.0.1:8080", hub.address()),
             )
         })
         .await
@@ -227,6 +232,61 @@ async fn clients_and_commands_under_a_path() {
     })
     .await;
     assert_eq!(heard, task_id);
+}
+
+/// TLS in front, a Unix socket behind: nothing of the hub is reached but through nginx.
+#[tokio::test]
+async fn nginx_with_tls_before_a_unix_socket() {
+    let made = Certificate::new();
+    let socket = made.cert().with_file_name("hub.sock");
+    let listen = format!("unix:{}", socket.display()).parse().unwrap();
+    let set = |config: &mut taskhub::config::ServeConfig| {
+        config.listen = listen;
+        config.trusted_proxies = vec!["unix".into()];
+        config.live.live_per_caller_max = 3;
+    };
+    let _hub = TestHub::builder().set(set).start().await;
+    let config = example("nginx-tls.conf")
+        .replace("/run/taskhub/hub.sock", &socket.display().to_string())
+        .replace("/etc/ssl/hub.example.pem", &made.cert().display().to_string())
+        .replace("/etc/ssl/hub.example.key", &made.key().display().to_string());
+    let proxy = Proxy::nginx_at(|port| config.replace("listen 443 ", &format!("listen 127.0.0.1:{port} "))).await;
+    let url = format!("https://localhost:{}", proxy.port);
+
+    let client = Client::trusting(&url, &made.cert()).unwrap();
+    let task = NewTask::new("greet").payload(&"x".repeat(900_000)).unwrap();
+    let task = client.submit(&task).await.unwrap();
+    let worker = Worker::new(&url).ca_cert(made.cert()).register("greet", |_| async { Ok::<_, TaskFailure>(1) });
+    let worker = tokio::spawn(worker.run(std::future::pending()));
+    let done = in_time("the task ends", client.task(task.task_id).finished()).await.unwrap();
+    assert_eq!(done.status.to_string(), "completed");
+    worker.abort();
+
+    let mut page = Browser::start_with(&["--ignore-certificate-errors"]).await.open(&format!("{url}/")).await;
+    page.until("document.querySelector('#connection')?.innerText === 'Live'").await;
+    page.until(&format!("document.querySelector('a.row[href$=\"{}\"]')?.dataset.status === 'completed'", task.task_id))
+        .await;
+    page.close().await;
+
+    // Events come when they happen; and whoever claims other addresses has no more room than others.
+    let plain = reqwest::Client::builder().no_proxy().danger_accept_invalid_certs(true).build().unwrap();
+    let stream = async |claim: &str| {
+        let request = plain.get(format!("{url}/api/v1/events"));
+        let request = request.header("x-forwarded-for", claim).header("forwarded", format!("for={claim}"));
+        let mut answer = request.send().await.unwrap();
+        let first = in_time("the first word", answer.chunk()).await.unwrap().expect("something is said");
+        (!String::from_utf8_lossy(&first).contains("event: bye")).then_some(answer)
+    };
+    let mut held = Vec::new();
+    // The page's socket may be there for a moment still.
+    eventually("there is room for three", async || {
+        held.extend(stream(&format!("198.51.100.{}", held.len())).await);
+        (held.len() == 3).then_some(())
+    })
+    .await;
+    for n in 0..5 {
+        assert!(stream(&format!("203.0.113.{n}")).await.is_none(), "three are there");
+    }
 }
 
 /// What most people write first: nginx tells the hub its own name for it, or leaves the port out. Without `--hosts` the page

@@ -16,22 +16,22 @@ use crate::browser::Browser;
 use crate::kit::{HubProcess, Program, TestHub, eventually, in_time, program};
 
 /// A certificate of this machine and its key, in a folder.
-struct Certificate {
+pub struct Certificate {
     folder: TempDir,
 }
 
 impl Certificate {
-    fn new() -> Certificate {
+    pub fn new() -> Certificate {
         let made = Certificate { folder: tempfile::tempdir().expect("a temporary folder") };
         made.renew();
         made
     }
 
-    fn cert(&self) -> PathBuf {
+    pub fn cert(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
     }
 
-    fn key(&self) -> PathBuf {
+    pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
 
@@ -53,7 +53,7 @@ impl Certificate {
         TestHub::builder().set(set).start().await
     }
 
-    fn curl(&self, arguments: &[&str]) -> Output {
+    pub fn curl(&self, arguments: &[&str]) -> Output {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--max-time", "20", "--cacert"]).arg(self.cert()).args(arguments);
         curl.output().expect("curl is there")
