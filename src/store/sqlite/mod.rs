@@ -27,6 +27,7 @@
 mod body;
 mod care;
 mod checkpoint;
+mod columns;
 #[cfg(test)]
 mod damage_tests;
 mod deliveries;
@@ -67,6 +68,7 @@ pub use self::care::{Findings, accept, backup, check, restore};
 
 use self::body::{ChangeItem, Encoder, Item, SettingItem};
 use self::checkpoint::{CHECKPOINT_PAGES, CHECKPOINT_PAGES_MAX};
+use self::columns::{id_of, integer, json_of, key_of};
 use self::failure::{ErrorContext as _, damaged};
 use self::keeper::{Damage, Keeper};
 use self::links::attach;
@@ -81,7 +83,7 @@ use super::{
     SettingEntry, Store, StoreError,
 };
 use crate::settings::HandOuts;
-use crate::task::{ChangeKind, Delivery, Json, Links, Task, TaskId, Timestamp, Transition, read_strictly};
+use crate::task::{ChangeKind, Delivery, Links, Task, TaskId, Timestamp, Transition, read_strictly};
 
 /// The name of the database in its folder.
 const FILE_NAME: &str = "taskhub.db";
@@ -673,30 +675,4 @@ fn insert_rows<'r>(conn: &Connection, first: i64, rows: impl Iterator<Item = &'r
         insert.execute(params![row, body])?;
     }
     Ok(())
-}
-
-/// A number for SQLite, which knows none above `i64::MAX`: what is larger is as good as that.
-fn integer(number: impl TryInto<i64>) -> i64 {
-    number.try_into().unwrap_or(i64::MAX)
-}
-
-fn id_of(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> {
-    row.get(column).map(TaskId::from_bytes)
-}
-
-/// JSON text that stands in the database. A [`Json`] promises to be UTF-8.
-fn json_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Json>> {
-    let Some(text) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
-    std::str::from_utf8(text)?;
-    Ok(Some(Json::trusted(Bytes::copy_from_slice(text))))
-}
-
-fn key_of(key: Digest, row: &Row<'_>) -> rusqlite::Result<KeyEntry> {
-    let body = u128::from_be_bytes(row.get(0)?);
-    let expires_at = Timestamp::from_millis(row.get(1)?);
-    let ids = row.get_ref(2)?.as_blob()?.chunks_exact(16);
-    let tasks = ids.map(|id| TaskId::from_bytes(id.try_into().expect("chunks are of 16 bytes"))).collect();
-    let places = row.get_ref(3)?.as_blob_or_null()?.unwrap_or_default().chunks_exact(4);
-    let existing = places.map(|place| u32::from_le_bytes(place.try_into().expect("chunks are of 4 bytes"))).collect();
-    Ok(KeyEntry { key, body, tasks, existing, expires_at })
 }

@@ -8,7 +8,7 @@ use tempfile::tempdir;
 use super::*;
 use crate::store::suite::{World, killed, settle_all};
 use crate::store::{ChangedSince, LogRange, Query};
-use crate::task::{Event, Name, Status};
+use crate::task::{Event, Json, Name, Status};
 
 fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(folder, SqliteOptions::default()).unwrap()
