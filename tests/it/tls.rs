@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use taskhub::client::{Client, ClientError};
 use taskhub::task::NewTask;
@@ -13,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::browser::Browser;
-use crate::kit::{HubProcess, Program, TestHub, eventually, in_time, program};
+use crate::kit::{HubProcess, PATIENCE, Program, TestHub, eventually, in_time, program};
 
 /// A certificate of this machine and its key, in a folder.
 pub struct Certificate {
@@ -337,4 +339,71 @@ async fn the_page_is_live_over_tls_in_a_real_browser() {
     let task: Value = serde_json::from_str(&body).unwrap();
     page.until(&format!("document.querySelector('a.row[href$={}]')", task["task_id"])).await;
     page.close().await;
+}
+
+/// A frame of HTTP/2. RFC 9113, section 4.1.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes()[..], payload].concat()
+}
+
+/// Floods that cost a sender nothing: each ends its own connection, and nothing else.
+#[tokio::test]
+async fn floods_of_http_2_end_their_connection_only() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const CONTINUATION: u8 = 9;
+    const END_STREAM_AND_HEADERS: u8 = 5;
+    let made = Certificate::new();
+    let hub = made.hub().await;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(made.cert()).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    // GET / of https, at this host.
+    let head = [&[0x82, 0x84, 0x87, 0x41, 9], &b"localhost"[..]].concat();
+    let resets: Vec<u8> = (0..20_000)
+        .flat_map(|n| {
+            let stream = 2 * n + 1;
+            [frame(HEADERS, END_STREAM_AND_HEADERS, stream, &head), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])]
+                .concat()
+        })
+        .collect();
+    let endless: Vec<u8> = std::iter::once(frame(HEADERS, 1, 1, &head))
+        .chain((0..20_000).map(|_| frame(CONTINUATION, 0, 1, &[&[0, 1, b'x', 100][..], &[b'y'; 100]].concat())))
+        .flatten()
+        .collect();
+    for (what, flood) in [("resets", resets), ("continuations", endless)] {
+        let tcp = TcpStream::connect(hub.address()).await.unwrap();
+        let tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let (mut from, mut to) = tokio::io::split(tls);
+        let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+        let sending = async {
+            // It may be cut off in the midst of it.
+            let _ = to.write_all(&preface).await;
+            let _ = to.write_all(&flood).await;
+        };
+        let reading = async {
+            let mut answers = Vec::new();
+            let _ = from.read_to_end(&mut answers).await;
+        };
+        in_time(format_args!("{what} end the connection"), async { tokio::join!(sending, reading) }).await;
+        assert_eq!(made.ask(&[&format!("{}/api/v1/stats", hub.url)]).0, "200 2", "{what}");
+    }
+}
+
+/// Whoever begins a handshake and leaves it is let go.
+#[tokio::test]
+async fn a_handshake_that_goes_nowhere_ends() {
+    let made = Certificate::new();
+    let hub = made.hub().await;
+    let mut half = TcpStream::connect(hub.address()).await.unwrap();
+    half.write_all(b"\x16\x03\x01\x02\x00\x01\x00").await.unwrap();
+    let begun = Instant::now();
+    let end = tokio::time::timeout(2 * PATIENCE, half.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "it is still open after {:?}", begun.elapsed());
 }
