@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::kit::{HubProcess, TestHub, eventually, id, in_time, program};
+use crate::kit::{HubProcess, PATIENCE, Program, TestHub, eventually, id, in_time, program};
 
 async fn hub_at(path: &Path) -> TestHub {
     let listen = format!("unix:{}", path.display()).parse().unwrap();
@@ -45,7 +45,7 @@ async fn the_programs_and_others_reach_it() {
     let config = path.with_extension("toml");
     std::fs::write(&config, "[tasks.greet]\ncommand = [\"sh\", \"-c\", \"echo '{\\\"said\\\":1}'\"]\n").unwrap();
     worker.args(["worker", "--hub", &hub.url, "--config"]).arg(&config);
-    let _worker = crate::kit::Program::start(worker);
+    let _worker = Program::start(worker);
     let task = client.submit(&NewTask::new("greet")).await.unwrap();
     let done = in_time("the task ends", client.task(task.task_id).finished()).await.unwrap();
     assert_eq!(done.status.to_string(), "completed", "{done:?}");
@@ -111,9 +111,10 @@ async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     assert_eq!(hub.url, listen);
     let mut second = program();
     second.args(["serve", "--listen", &listen, "--data"]).arg(data("b"));
-    let refused = second.output().unwrap();
-    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && words.contains("another program listens there"), "{words}");
+    let mut second = Program::start(second);
+    let status = second.wait(PATIENCE);
+    let words = second.said();
+    assert!(!status.success() && words.contains("another program listens there"), "{words}");
     assert!(!data("b").exists(), "a hub that cannot listen touches nothing");
     Client::new(&listen).unwrap().stats().await.unwrap();
 
