@@ -422,6 +422,8 @@ mod tests {
         metrics.set_tasks([("pending", 4)]);
         metrics.set_queues([Depth { queue: "default", waiting: 0, scheduled: 1, pending: 2, running: 3 }]);
         metrics.socket_opened("worker");
+        metrics.callback_tried("delivered");
+        metrics.set_callbacks(2, 1, Duration::from_secs(3));
         let text = metrics.render();
         for (name, _) in names::TABLE {
             assert!(text.contains(&format!("# TYPE taskhub_{name} ")), "{name} is missing in\n{text}");
@@ -431,6 +433,7 @@ mod tests {
             r#"taskhub_queue_tasks{queue="default",status="pending"} 2"#,
             r#"taskhub_feed_deliveries_total{kind="progress"} 2"#,
             r#"taskhub_sockets{kind="worker"} 1"#,
+            r#"taskhub_callbacks{status="failed"} 1"#,
             r#"taskhub_task_seconds_count{task_type="report",status="completed"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -198,7 +198,8 @@ mod tests {
     fn what_a_task_says_itself_wins() {
         let own = r#"{"task_type":"t","queue":"p","title":"","description":"","labels":{"b":"2"},"priority":0,"delay_ms":0,"max_attempts":1,
             "max_crashes":3,"timeout_ms":1,"unserved_ms":1,"retry":{},"deadline_ms":1,"start_by_ms":1,"silence_ms":1,
-            "cancel_grace_ms":0,"concurrency_key":"own","on_conflict":"queue"}"#;
+            "cancel_grace_ms":0,"concurrency_key":"own","on_conflict":"queue",
+            "callbacks":[{"url":"https://own.example/"}]}"#;
         assert_eq!(filled(ALL, own), read_strictly(own.as_bytes()).unwrap());
     }
 
@@ -232,6 +233,7 @@ mod tests {
             delay_ms: Some(10),
             deadline_ms: Some(5_000),
             start_by_ms: Some(4_000),
+            callbacks: defaults.callbacks.clone(),
             ..NewTask::new("workflow")
         };
         assert_eq!(new, taken);
