@@ -106,14 +106,15 @@ impl Callbacks {
 }
 
 impl Hub {
-    /// Refuses a submission whose callbacks may not be called, or for which there is no room.
+    /// Refuses a submission whose callbacks may not be called.
     pub(super) fn check_callbacks(&self, submission: &Submission) -> Result<(), HubError> {
-        if !submission.has_callbacks() {
-            return Ok(());
-        }
         let checked = submission.each_callback(|callback| self.check_callback(callback));
-        checked.map_err(|invalid| HubError::Refused(crate::engine::Refusal::Invalid(invalid)))?;
-        match self.shared().callbacks.owed.load(Ordering::Relaxed) >= OWED_MAX {
+        checked.map_err(|invalid| HubError::Refused(crate::engine::Refusal::Invalid(invalid)))
+    }
+
+    /// Refuses a submission with callbacks while too many are owed.
+    pub(super) fn check_owed(&self, submission: &Submission) -> Result<(), HubError> {
+        match submission.has_callbacks() && self.shared().callbacks.owed.load(Ordering::Relaxed) >= OWED_MAX {
             true => Err(HubError::CallbacksFull),
             false => Ok(()),
         }
@@ -460,8 +461,9 @@ fn body(OwedDelivery { delivery, record }: &OwedDelivery) -> Bytes {
 mod tests {
     use super::*;
     use crate::hub::HubOptions;
+    use crate::settings::TaskTypeSpec;
     use crate::store::in_memory;
-    use crate::task::NewTask;
+    use crate::task::{Defaults, Name, NewTask};
 
     #[tokio::test]
     async fn with_too_many_owed_new_ones_are_turned_away_and_nothing_else() {
@@ -472,6 +474,11 @@ mod tests {
         hub.shared().callbacks.owed.store(OWED_MAX, Ordering::Relaxed);
         assert_eq!(submit(with()).await, Err(HubError::CallbacksFull));
         assert_eq!(submit(NewTask::new("t")).await, Ok(()));
+        // Those that its type brings count as well.
+        let defaults = Defaults { callbacks: with().callbacks, ..Defaults::default() };
+        let spec = TaskTypeSpec { defaults, ..TaskTypeSpec::default() };
+        hub.set_task_type(&Principal::default(), Name::new("called"), spec).await.unwrap();
+        assert_eq!(submit(NewTask::new("called")).await, Err(HubError::CallbacksFull));
         hub.shared().callbacks.owed.store(OWED_MAX - 1, Ordering::Relaxed);
         assert_eq!(submit(with()).await, Ok(()));
         hub.stop().await;

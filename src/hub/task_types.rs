@@ -69,10 +69,7 @@ impl Hub {
                 // Few do: the others' futures are no larger for it.
                 submission = Box::pin(self.prepare(submission, types)).await?;
             }
-            if key.is_none() && !submission.unfit().is_empty() {
-                return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
-            }
-            // One with a key may have been taken before, when it did fit.
+            self.check_prepared(&submission, key.is_some())?;
             let (sender, answer) = oneshot::channel();
             let command = Command::Submit { submission, key };
             self.shared().inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
@@ -84,6 +81,14 @@ impl Hub {
             }
         }
         Err(HubError::Overloaded)
+    }
+
+    /// Refuses what is prepared and cannot be taken. One with a key may have been taken before, when its payload did fit.
+    pub(super) fn check_prepared(&self, submission: &Submission, has_key: bool) -> Result<(), HubError> {
+        if !has_key && !submission.unfit().is_empty() {
+            return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
+        }
+        self.check_owed(submission)
     }
 
     /// Asks for something with another payload of a task, where there is one, that was looked at; again where types changed in

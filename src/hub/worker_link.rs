@@ -200,12 +200,11 @@ impl WorkerLink {
     ) -> Result<(), HubError> {
         let checked = Submission::check_spawned(spawner, tasks, self.shared.options.engine.payload_bytes_max);
         let mut submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.hub.check_callbacks(&submission)?;
         if let Some(types) = self.hub.other_types(submission.types()) {
             submission = Box::pin(self.hub.prepare(submission, types)).await?;
         }
-        if key.is_none() && !submission.unfit().is_empty() {
-            return Err(HubError::Refused(Refusal::PayloadInvalid(submission.unfit().to_vec())));
-        }
+        self.hub.check_prepared(&submission, key.is_some())?;
         let room = |spawning: usize| (spawning < SPAWNS_MAX).then_some(spawning + 1);
         self.spawning.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| HubError::Overloaded)?;
         let Spawner { task_id, attempt } = spawner;

@@ -129,6 +129,11 @@ async fn what_cannot_be_added_is_refused_by_its_field() {
             "invalid_field",
             Some("tasks[0].unique"),
         ),
+        (
+            spawn(12, &task_id, 1, json!([{"task_type": "s", "callbacks": [{"url": "http://127.0.0.1/"}]}])),
+            "invalid_field",
+            Some("tasks[0].callbacks[0].url"),
+        ),
     ]
     .into_iter()
     .enumerate()
