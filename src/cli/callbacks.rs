@@ -115,7 +115,13 @@ async fn retry(args: RetryArgs) -> Outcome {
 }
 
 fn secret(args: &SecretArgs) -> Outcome {
-    let failed = |why: std::io::Error| Failed::here(format!("the secret of {}: {why}", args.data.display()));
+    let failed = |why: std::io::Error| {
+        let folder = args.data.display();
+        Failed::here(match why.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no folder {folder}: name the hub's with --data"),
+            _ => format!("the secret of {folder}: {why}"),
+        })
+    };
     let secrets = match args.rotate {
         true => rotate(&args.data, Timestamp::now()),
         false => read_or_make(&args.data),

@@ -134,7 +134,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       ['Workflow', task.workflow_id, () => link(task.workflow_id)],
       text('Called there', task.ref),
       text('When one fails', task.workflow && (task.workflow.on_failure === 'finish' ? 'the others go on' : 'what has not started is cancelled')),
-      text('Tells', task.callbacks && callbacksWords(task.callbacks, owed)),
+      text('Callbacks', task.callbacks && callbacksWords(task.callbacks, owed)),
       text('Schedule', task.schedule),
       when('Due', task.due_at),
       ['Result', task.result_bytes === undefined ? undefined : `${bytes(task.result_bytes)}, ${task.result_type}${isFinal(task) ? '' : ', uploaded so far'}`, () => {
