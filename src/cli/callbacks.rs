@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::outcome::{Failed, Outcome, print, print_json, tell};
-use super::tables::{self, Look};
+use super::outcome::{Failed, Outcome, print, print_all, print_json, tell};
+use super::tables;
 use super::{HubArgs, block_on};
 use crate::callbacks::{Secret, read_or_make, rotate};
 use crate::client::CallbackQuery;
@@ -81,10 +81,7 @@ pub(super) fn callback(command: CallbackCommand) -> Outcome {
 async fn list(args: ListArgs) -> Outcome {
     let query = CallbackQuery { status: args.status, task_id: args.task, limit: Some(args.limit), cursor: None };
     let found = args.hub.client()?.callbacks(&query).await?;
-    match args.hub.json {
-        true => found.callbacks.iter().try_for_each(print_json)?,
-        false => print(&tables::callbacks(&found.callbacks, Look::here()))?,
-    }
+    print_all(&found.callbacks, args.hub.json, tables::callbacks)?;
     if found.next_cursor.is_some() {
         tell(format_args!("there are more: --limit up to 500, --status and --task say which"));
     }

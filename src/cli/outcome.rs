@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::tables::Look;
 use crate::client::ClientError;
 use crate::task::Json;
 
@@ -115,6 +116,18 @@ pub(super) fn print(text: &str) -> Result<(), Failed> {
 /// Prints one value on one line, a payload too that came over several.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failed> {
     print(&json_line(value).map_err(|why| Failed::here(why.to_string()))?)
+}
+
+/// Several things: each as a line of JSON, or all of them as a table.
+pub(super) fn print_all<T: serde::Serialize>(
+    items: &[T],
+    json: bool,
+    table: impl FnOnce(&[T], Look) -> String,
+) -> Result<(), Failed> {
+    match json {
+        true => items.iter().try_for_each(print_json),
+        false => print(&table(items, Look::here())),
+    }
 }
 
 pub(super) fn json_line(value: &impl serde::Serialize) -> Result<String, serde_json::Error> {

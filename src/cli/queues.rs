@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::HubArgs;
-use super::outcome::{Outcome, print, print_json, tell};
+use super::outcome::{Outcome, print, print_all, print_json, tell};
 use super::tables::{self, Look};
 use crate::settings::{FairBy, QueueSettings, Rate, RateBy, UserLimits};
 use crate::wire::QueueView;
@@ -162,14 +162,7 @@ fn fair_by(text: &str) -> Result<FairBy, String> {
 pub(super) async fn queue(command: QueueCommand) -> Outcome {
     match command {
         QueueCommand::List(ListArgs { hub }) => {
-            let queues = hub.client()?.queues().await?;
-            if hub.json {
-                for queue in &queues {
-                    print_json(queue)?;
-                }
-            } else {
-                print(&tables::queues(&queues, Look::here()))?;
-            }
+            print_all(&hub.client()?.queues().await?, hub.json, tables::queues)?;
         }
         QueueCommand::Show(OneArgs { name, hub }) => show(&hub, &hub.client()?.queue(&name).await?)?,
         QueueCommand::Set(args) => set(args).await?,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::outcome::{Failed, Outcome, print, print_json};
+use super::outcome::{Failed, Outcome, print, print_all, print_json};
 use super::submit::{self, Words};
 use super::tables::{self, Look};
 use super::{HubArgs, show};
@@ -121,14 +121,7 @@ fn catch_up(text: &str) -> Result<CatchUp, String> {
 pub(super) async fn schedule(command: ScheduleCommand) -> Outcome {
     match command {
         ScheduleCommand::List(ListArgs { hub }) => {
-            let schedules = hub.client()?.schedules().await?;
-            if hub.json {
-                for schedule in &schedules {
-                    print_json(schedule)?;
-                }
-            } else {
-                print(&tables::schedules(&schedules, Look::here()))?;
-            }
+            print_all(&hub.client()?.schedules().await?, hub.json, tables::schedules)?;
         }
         ScheduleCommand::Show(OneArgs { name, hub }) => shown(&hub, &hub.client()?.schedule(&name).await?)?,
         ScheduleCommand::Set(args) => set(*args).await?,

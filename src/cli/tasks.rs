@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::outcome::{FAILED, Failed, Outcome, print, print_json, tell};
+use super::outcome::{FAILED, Failed, Outcome, print, print_all, print_json, tell};
 use super::show;
 use super::submit::{finished, label, labels, moment, payload};
 use super::tables::{self, Look};
@@ -265,13 +265,6 @@ pub(super) async fn stats(args: HubOnly) -> Outcome {
 }
 
 pub(super) async fn workers(args: HubOnly) -> Outcome {
-    let workers = args.hub.client()?.workers().await?;
-    if args.hub.json {
-        for worker in &workers {
-            print_json(worker)?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    print(&tables::workers(&workers, Look::here()))?;
+    print_all(&args.hub.client()?.workers().await?, args.hub.json, tables::workers)?;
     Ok(ExitCode::SUCCESS)
 }

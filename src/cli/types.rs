@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::HubArgs;
-use super::outcome::{Failed, Outcome, print, print_json};
+use super::outcome::{Failed, Outcome, print, print_all, print_json};
 use super::submit;
-use super::tables::{self, Look};
+use super::tables;
 use crate::client::ClientError;
 use crate::settings::TaskTypeSpec;
 use crate::task::{Json, read_strictly};
@@ -66,14 +66,7 @@ pub(super) struct SetArgs {
 pub(super) async fn task_type(command: TypeCommand) -> Outcome {
     match command {
         TypeCommand::List(ListArgs { hub }) => {
-            let task_types = hub.client()?.task_types().await?;
-            if hub.json {
-                for task_type in &task_types {
-                    print_json(task_type)?;
-                }
-            } else {
-                print(&tables::task_types(&task_types, Look::here()))?;
-            }
+            print_all(&hub.client()?.task_types().await?, hub.json, tables::task_types)?;
         }
         TypeCommand::Show(OneArgs { name, hub }) => shown(&hub, &hub.client()?.task_type(&name).await?)?,
         TypeCommand::Set(args) => set(args).await?,

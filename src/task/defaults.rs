@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use super::bounds::{optional_map, saturated};
+use super::bounds::saturated;
 use super::callback::callbacks;
-use super::new_task::{LABELS_MAX, LABELS_UNIT, optional_priority};
+use super::new_task::{labels, optional_priority};
 use super::{Failure, Invalid, Json, Name, NewCallback, NewTask, OnConflict, RetryPolicy};
 
 /// Fields of new tasks of a type. All may be left out, or `null`; each means what it means at submit.
@@ -56,10 +56,6 @@ pub struct Defaults {
     /// Of tasks that have a `concurrency_key`, their own or this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
-}
-
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
 }
 
 /// Names the task types that are declared at some moment: the newest change of one that is there, and how many there are. No

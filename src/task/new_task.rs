@@ -21,7 +21,7 @@ pub const DESCRIPTION_CHARS_MAX: usize = 4_096;
 pub const USER_ID_CHARS_MAX: usize = 128;
 /// The most labels of a task.
 pub const LABELS_MAX: usize = 16;
-pub(super) const LABELS_UNIT: &str = "labels";
+const LABELS_UNIT: &str = "labels";
 /// The longest key of a label, in characters.
 pub const LABEL_KEY_CHARS_MAX: usize = 64;
 /// The longest value of a label, in characters.
@@ -156,7 +156,7 @@ pub enum OnConflict {
     CancelRunning,
 }
 
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub(super) fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
 }
 

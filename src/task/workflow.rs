@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::bounds::{optional_map, saturated};
+use super::bounds::saturated;
 use super::callback::callbacks;
-use super::new_task::{LABELS_MAX, LABELS_UNIT, range};
+use super::new_task::{labels, range};
 use super::submission::{Names, NewTies, NewWork, check_name, check_policy};
 use super::ties::{OnDependencyFailure, OnFailure, TIES_MAX};
 use super::{Dependency, Invalid, Json, Name, NewCallback, NewTask, Timestamp, room};
@@ -97,10 +97,6 @@ pub struct Chord {
     pub group: Vec<NewTask>,
     #[serde(deserialize_with = "room::task")]
     pub then: Box<NewTask>,
-}
-
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    optional_map(deserializer, LABELS_MAX, LABELS_UNIT).map(Option::unwrap_or_default)
 }
 
 impl NewWorkflow {
