@@ -17,6 +17,7 @@
 //! | module | what | knows |
 //! |---|---|---|
 //! | [`task`] | the record of a task, its states, filters, ids | nothing of ours |
+//! | [`access`] | who calls, and what they may: roles, rights, sight, credentials | task |
 //! | [`settings`] | what people set while it runs: queues, limits, schedules, task types | schema, task |
 //! | [`schema`] | JSON Schema of payloads, in bounded time | task |
 //! | [`engine`] | every decision, without clock, I/O or runtime | task, settings |
@@ -35,6 +36,7 @@
 //!
 //! `ARCHITECTURE.md` has the invariants and walks one task from submit to the browser.
 
+pub mod access;
 pub mod callbacks;
 pub mod children;
 pub mod cli;

@@ -124,6 +124,44 @@ impl Filter {
             + self.labels.values().map(BTreeSet::len).sum::<usize>()
     }
 
+    /// The filter that means what both mean.
+    pub fn and(&self, other: &Filter) -> Filter {
+        fn sets<T: Ord + Clone>(a: &Option<BTreeSet<T>>, b: &Option<BTreeSet<T>>) -> Option<BTreeSet<T>> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(a & b),
+                (one, None) | (None, one) => one.clone(),
+            }
+        }
+        let patterns = |a: &Option<PatternSet>, b: &Option<PatternSet>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.and(b)),
+            (one, None) | (None, one) => one.clone(),
+        };
+        let mut labels = self.labels.clone();
+        for (key, values) in &other.labels {
+            labels.entry(key.clone()).and_modify(|mine| *mine = &*mine & values).or_insert_with(|| values.clone());
+        }
+        Filter {
+            task_id: sets(&self.task_id, &other.task_id),
+            task_type: patterns(&self.task_type, &other.task_type),
+            queue: patterns(&self.queue, &other.queue),
+            status: sets(&self.status, &other.status),
+            user_id: sets(&self.user_id, &other.user_id),
+            workflow_id: sets(&self.workflow_id, &other.workflow_id),
+            labels,
+        }
+    }
+
+    /// Whether it cannot mean any task, because one of its lists is empty.
+    pub fn is_nothing(&self) -> bool {
+        self.task_id.as_ref().is_some_and(BTreeSet::is_empty)
+            || self.task_type.as_ref().is_some_and(PatternSet::is_empty)
+            || self.queue.as_ref().is_some_and(PatternSet::is_empty)
+            || self.status.as_ref().is_some_and(BTreeSet::is_empty)
+            || self.user_id.as_ref().is_some_and(BTreeSet::is_empty)
+            || self.workflow_id.as_ref().is_some_and(BTreeSet::is_empty)
+            || self.labels.values().any(BTreeSet::is_empty)
+    }
+
     /// Whether the record is meant.
     pub fn matches(&self, task: &Task) -> bool {
         self.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status))

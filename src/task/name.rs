@@ -205,6 +205,28 @@ impl PatternSet {
         PatternSet::new(vec![Pattern::Exact(name.clone())])
     }
 
+    /// The set that matches what both match. It may be empty, and match nothing.
+    pub fn and(&self, other: &PatternSet) -> PatternSet {
+        // Of two patterns that have a name in common, one means all that the other does.
+        let both = |a: &Pattern, b: &Pattern| match (a, b) {
+            (Pattern::Exact(name), any) | (any, Pattern::Exact(name)) => {
+                any.matches(name.as_str()).then(|| Pattern::Exact(name.clone()))
+            }
+            (Pattern::Prefix(a), Pattern::Prefix(b)) if a.as_str().starts_with(b.as_str()) => {
+                Some(Pattern::Prefix(a.clone()))
+            }
+            (Pattern::Prefix(a), Pattern::Prefix(b)) => {
+                b.as_str().starts_with(a.as_str()).then(|| Pattern::Prefix(b.clone()))
+            }
+        };
+        PatternSet::new(self.iter().flat_map(|a| other.iter().filter_map(move |b| both(a, b))).collect())
+    }
+
+    /// Whether it matches no name at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether any pattern matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(name))
@@ -264,6 +286,16 @@ mod tests {
             assert_eq!(set.matches(name), expected, "{name}");
         }
         assert!(PatternSet::all().matches("anything"));
+        let set = |texts: &[&str]| PatternSet::new(texts.iter().map(|text| Pattern::parse(text).unwrap()).collect());
+        for (a, b, expected) in [
+            (&["*"][..], &["a", "b.*"][..], &["a", "b.*"][..]),
+            (&["in.*"], &["in.pdf", "in", "in.x.*", "i*"], &["in.*", "in.pdf", "in.x.*"]),
+            (&["a"], &["b"], &[]),
+            (&["a.*"], &["b.*"], &[]),
+        ] {
+            assert_eq!(set(a).and(&set(b)), set(expected), "{a:?} and {b:?}");
+            assert_eq!(set(b).and(&set(a)), set(expected), "{b:?} and {a:?}");
+        }
         assert!(Pattern::parse("a*b").is_err());
         assert!(Pattern::parse("").is_err());
     }

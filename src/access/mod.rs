@@ -1,0 +1,19 @@
+//! Who calls, and what they may: plain values and total functions, without a clock, a file or a connection.
+//!
+//! * A [`Principal`] is a caller that is known: its role, the tasks it sees, the rights it has, and by which credential it
+//!   came. Everything that the hub does for somebody it does for a principal (`Hub::as_caller`).
+//! * A [`Role`] is a word for a set of [`Right`]s. Each route and each message of a socket names the one right that it needs
+//!   (`http/routes.rs`, `http/rights.rs`), and this is the only place that says which role has which.
+//! * A [`Sight`] is a filter that is AND-ed with each filter of the caller, before anything is looked up. What is outside of it
+//!   does not exist for them.
+//!
+//! Credentials become principals in two steps, because one of them is pure and the other is not: here stand their texts, digests,
+//! signatures and claims; which of them are in force is state of the hub.
+
+mod principal;
+mod record;
+mod role;
+
+pub use principal::{Credential, Hidden, Part, Principal, Sight, Works};
+pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Revocation, Revoked, SigningKey};
+pub use role::{Right, Rights, Role};

@@ -1,0 +1,149 @@
+//! A caller that is known.
+
+use std::sync::Arc;
+
+use super::{Right, Rights, Role};
+use crate::task::{Filter, Name, PatternSet, Task, Timestamp};
+
+/// A caller that is known, from the moment its credential was checked. It is shared by all that the caller does with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub role: Role,
+    /// Whose tasks it submits, and by whom it is counted. None: a program that acts for everyone.
+    pub user_id: Option<Name>,
+    /// Those of its role; of a scoped token, what its maker may and the token allows.
+    pub rights: Rights,
+    pub sight: Sight,
+    /// Parts of tasks that are kept from it.
+    pub hidden: Hidden,
+    pub works: Works,
+    pub credential: Credential,
+    /// From this moment on it is nobody.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The tasks that a caller sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    #[default]
+    All,
+    /// Those that match.
+    Of(Arc<Filter>),
+    /// Those that its own workers hold, and held a moment ago.
+    Held,
+}
+
+/// A part of a task that may be hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    Payload,
+    Result,
+    Logs,
+}
+
+/// The parts of tasks that a caller does not see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden(u8);
+
+/// What a worker takes. `None`: everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Works {
+    pub task_types: Option<PatternSet>,
+    pub queues: Option<PatternSet>,
+}
+
+/// By what a caller came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// By none: the hub asks for none, or the caller is the program that holds the hub.
+    None,
+    /// An API token of this name.
+    ApiToken(Name),
+    /// A token that an application signed.
+    Jwt { issuer: Arc<str>, subject: Arc<str>, issued_at: Timestamp },
+    /// A token that the hub signed, for this maker.
+    Scoped { jti: Arc<str>, maker: Arc<Principal> },
+}
+
+impl Principal {
+    /// A caller of a role, with all its rights.
+    pub fn new(role: Role, user_id: Option<Name>, credential: Credential) -> Principal {
+        let sight = match role {
+            Role::Viewer | Role::Operator | Role::Admin => Sight::All,
+            // Without a user nothing is their own.
+            Role::User => {
+                Sight::Of(Arc::new(Filter { user_id: Some(user_id.iter().cloned().collect()), ..Filter::default() }))
+            }
+            Role::Worker => Sight::Held,
+        };
+        Principal {
+            role,
+            user_id,
+            rights: role.rights(),
+            sight,
+            hidden: Hidden::default(),
+            works: Works::default(),
+            credential,
+            expires_at: None,
+        }
+    }
+
+    /// Who may do everything: each caller of an open hub, and the program that holds the hub.
+    pub fn everyone() -> Principal {
+        Principal::new(Role::Admin, None, Credential::None)
+    }
+
+    pub fn may(&self, right: Right) -> bool {
+        self.rights.has(right)
+    }
+}
+
+impl Sight {
+    /// Whether a record is in it, by what never changes of it. What workers hold is not told by records alone: it is asked
+    /// where that is known.
+    pub fn covers(&self, task: &Task) -> bool {
+        match self {
+            Sight::All => true,
+            Sight::Of(filter) => filter.matches_unchanging(task),
+            Sight::Held => false,
+        }
+    }
+}
+
+impl Part {
+    pub const ALL: [Part; 3] = [Part::Payload, Part::Result, Part::Logs];
+
+    /// The word on the wire.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Part::Payload => "payload",
+            Part::Result => "result",
+            Part::Logs => "logs",
+        }
+    }
+}
+
+impl Hidden {
+    pub fn has(self, part: Part) -> bool {
+        self.0 & (1 << part as u8) != 0
+    }
+
+    pub fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+
+    /// These, and one more.
+    pub fn with(self, part: Part) -> Hidden {
+        Hidden(self.0 | 1 << part as u8)
+    }
+
+    /// Those that are in either.
+    pub fn or(self, other: Hidden) -> Hidden {
+        Hidden(self.0 | other.0)
+    }
+
+    pub fn parts(self) -> impl Iterator<Item = Part> {
+        Part::ALL.into_iter().filter(move |part| self.has(*part))
+    }
+}

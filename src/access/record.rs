@@ -1,0 +1,146 @@
+//! What a hub keeps about access, as records: one for each API token, signing key and revocation.
+//!
+//! Secrets are not among them, but for the hub's own signing keys, which it needs: of an API token its digest is kept. So a
+//! copy of the database lets nobody in by itself, and whoever may write to it may do everything anyway.
+
+use serde::{Deserialize, Serialize};
+
+use super::Role;
+use crate::task::{Name, Timestamp};
+
+/// A record of what is kept about access. It is replaced as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AccessRecord {
+    /// The hub is closed, since then: it serves those that it knows. Never taken back by itself.
+    Closed {
+        since: Timestamp,
+    },
+    ApiToken(ApiToken),
+    SigningKey(SigningKey),
+    Revocation(Revocation),
+}
+
+/// By what a record is found. There is one record of each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AccessKey {
+    Closed,
+    ApiToken {
+        name: Name,
+    },
+    SigningKey {
+        kid: String,
+    },
+    /// One scoped token.
+    Scoped {
+        jti: String,
+    },
+    /// What one subject of an issuer was given.
+    Subject {
+        issuer: String,
+        subject: String,
+    },
+}
+
+/// A step: a record that is there from now on, or gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessChange {
+    Put(AccessRecord),
+    Remove(AccessKey),
+}
+
+/// An API token, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiToken {
+    pub name: Name,
+    /// SHA-256 of the token's text, in hexadecimal.
+    pub digest: String,
+    pub role: Role,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<Name>,
+    /// Of a worker: the task types it takes, names or beginnings of names with a trailing `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_types: Option<Vec<String>>,
+    /// Of a worker: the queues it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<String>>,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key that the hub signs scoped tokens with: Ed25519.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    pub kid: String,
+    /// The seed, 32 bytes in hexadecimal.
+    pub seed: String,
+    pub created_at: Timestamp,
+}
+
+/// What was signed and holds no longer. Forgotten once nothing that it means can be in force any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    pub what: Revoked,
+    /// When it may be forgotten.
+    pub until: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revoked {
+    /// One scoped token.
+    Scoped { jti: String },
+    /// Every token that this issuer gave this subject before that time.
+    Subject { issuer: String, subject: String, before: Timestamp },
+}
+
+impl AccessRecord {
+    /// By what it is found.
+    pub fn key(&self) -> AccessKey {
+        match self {
+            AccessRecord::Closed { .. } => AccessKey::Closed,
+            AccessRecord::ApiToken(token) => AccessKey::ApiToken { name: token.name.clone() },
+            AccessRecord::SigningKey(key) => AccessKey::SigningKey { kid: key.kid.clone() },
+            AccessRecord::Revocation(revocation) => match &revocation.what {
+                Revoked::Scoped { jti } => AccessKey::Scoped { jti: jti.clone() },
+                Revoked::Subject { issuer, subject, .. } => {
+                    AccessKey::Subject { issuer: issuer.clone(), subject: subject.clone() }
+                }
+            },
+        }
+    }
+}
+
+/// Without the seed: this is printed where things go wrong.
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .field("created_at", &self.created_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What somebody did, or was not let do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// The user, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<Name>,
+    pub role: Role,
+    /// By which credential: `api:NAME`, `jwt:ISSUER`, `scoped:JTI`, `none`.
+    pub token: String,
+    /// From where, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<std::net::IpAddr>,
+    /// In words of the contract: `submit`, `cancel`, `queue.set`, `token.create`.
+    pub action: String,
+    /// The task, token or setting; of a call on many, how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `ok`, or the code of the problem.
+    pub outcome: String,
+}
