@@ -48,6 +48,7 @@ pub mod engine;
 pub mod feed;
 pub mod http;
 pub mod hub;
+pub mod keys;
 pub mod listen;
 pub mod lived;
 pub mod schema;

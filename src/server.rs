@@ -88,13 +88,19 @@ impl Server {
         let listener = Listener::bind(&config.listen, config.unix_mode).map_err(bind)?;
         let address = listener.place().map_err(bind)?;
         let hub = open_hub(&config).await?;
-        let app = App::new(hub.clone(), door, config.http_limits(), config.live_limits());
+        let app = App::new(
+            hub.clone(),
+            crate::keys::Keys::new(Default::default(), Vec::new()).expect("nothing is set"),
+            door,
+            config.http_limits(),
+            config.live_limits(),
+        );
         let router = config.base_path.router(app.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
         let front = Front { router, tls, proxies };
-        let ended = tokio::spawn(run(listener, front, app, bounds, until_told(told)));
+        let ended = tokio::spawn(run(listener, front, hub.clone(), app, bounds, until_told(told)));
         Ok(Server { address, scheme, base_path: config.base_path, hub, end, ended })
     }
 
@@ -158,7 +164,14 @@ struct Bounds {
 }
 
 /// Serves the hub of `app` behind its `front` on `listener` until `shutdown` resolves, and then ends it well.
-async fn run(listener: Listener, front: Front, app: Arc<App>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
+async fn run(
+    listener: Listener,
+    front: Front,
+    hub: Hub,
+    app: Arc<App>,
+    bounds: Bounds,
+    shutdown: impl Future<Output = ()>,
+) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
     let served = Connections::new(front, connections.clone(), closing);
@@ -166,14 +179,14 @@ async fn run(listener: Listener, front: Front, app: Arc<App>, bounds: Bounds, sh
     shutdown.await;
 
     tracing::info!(drain_ms = bounds.drain.as_millis() as u64, "draining: no new work, and running work may finish");
-    app.hub.drain(bounds.drain).await;
-    let goodbye = app.hub.options().feed.goodbye;
+    hub.drain(bounds.drain).await;
+    let goodbye = hub.options().feed.goodbye;
     accepting.abort();
     tokio::join!(
         // Watchers were told by the drain; each picks its own moment.
         async {
             let _ = tokio::time::timeout(goodbye, app.sockets_closed()).await;
-            app.hub.dismiss_workers();
+            hub.dismiss_workers();
         },
         async {
             let _ = tokio::time::timeout(goodbye + CLOSE_TIME, app.sockets_closed()).await;
@@ -182,7 +195,7 @@ async fn run(listener: Listener, front: Front, app: Arc<App>, bounds: Bounds, sh
     close.send_replace(true);
     connections.close();
     let _ = tokio::time::timeout(CLOSE_TIME, connections.wait()).await;
-    app.hub.stop().await;
+    hub.stop().await;
     tracing::info!("the hub has ended");
 }
 

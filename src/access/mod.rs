@@ -12,8 +12,10 @@
 
 mod principal;
 mod record;
+mod redact;
 mod role;
 
 pub use principal::{Credential, Hidden, Part, Principal, Sight, Works};
 pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Revocation, Revoked, SigningKey};
+pub use redact::{redacted, redacted_line};
 pub use role::{Right, Rights, Role};

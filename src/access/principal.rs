@@ -94,6 +94,34 @@ impl Principal {
         Principal::new(Role::Admin, None, Credential::None)
     }
 
+    /// A socket that has not said yet who it is.
+    pub fn nobody() -> Principal {
+        let sight = Sight::Of(Arc::new(Filter { task_id: Some(Default::default()), ..Filter::default() }));
+        Principal { rights: Rights::default(), sight, ..Principal::new(Role::Viewer, None, Credential::None) }
+    }
+
+    /// Whether it is a socket that has not said yet who it is.
+    pub fn is_nobody(&self) -> bool {
+        self.rights == Rights::default()
+    }
+
+    /// Whether it sees all of its user's tasks, and no others.
+    pub fn sees_its_user(&self) -> bool {
+        let Sight::Of(filter) = &self.sight else { return false };
+        let own = self.user_id.iter().cloned().collect();
+        **filter == Filter { user_id: Some(own), ..Filter::default() }
+    }
+
+    /// Tells callers apart whose keys of idempotency must not meet: by user; and by token, where that sees only some of a
+    /// user's tasks.
+    pub fn whose(&self) -> String {
+        let user = self.user_id.as_ref().map_or("", |user| user.as_str());
+        match &self.credential {
+            Credential::Scoped { jti, .. } if !self.sees_its_user() => format!("{user}\0{jti}"),
+            _ => user.to_owned(),
+        }
+    }
+
     pub fn may(&self, right: Right) -> bool {
         self.rights.has(right)
     }

@@ -49,6 +49,59 @@ pub enum Right {
     Administer,
 }
 
+impl Right {
+    pub const ALL: [Right; 12] = [
+        Right::See,
+        Right::Watch,
+        Right::Submit,
+        Right::Cancel,
+        Right::Retry,
+        Right::Change,
+        Right::Work,
+        Right::SeeSettings,
+        Right::ChangeSettings,
+        Right::SeeHub,
+        Right::Mint,
+        Right::Administer,
+    ];
+
+    /// The word on the wire.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Right::See => "see",
+            Right::Watch => "watch",
+            Right::Submit => "submit",
+            Right::Cancel => "cancel",
+            Right::Retry => "retry",
+            Right::Change => "change",
+            Right::Work => "work",
+            Right::SeeSettings => "see_settings",
+            Right::ChangeSettings => "change_settings",
+            Right::SeeHub => "see_hub",
+            Right::Mint => "mint",
+            Right::Administer => "administer",
+        }
+    }
+
+    /// What it is a right to, behind "may not".
+    pub const fn words(self) -> &'static str {
+        match self {
+            Right::See => "look at tasks",
+            Right::Watch => "list or watch tasks",
+            Right::Submit => "submit tasks",
+            Right::Cancel => "cancel tasks",
+            Right::Retry => "retry tasks",
+            Right::Change => "change or delete tasks",
+            Right::Work => "work on tasks",
+            Right::SeeSettings => "look at queues, schedules, types and limits",
+            Right::ChangeSettings => "change queues, schedules, types and limits",
+            Right::SeeHub => "look at workers, callbacks and the hub's numbers",
+            Right::Mint => "make tokens",
+            Right::Administer => "look after tokens",
+        }
+    }
+}
+
 /// A set of rights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights(u16);
@@ -66,6 +119,11 @@ impl Rights {
 
     pub fn has(self, right: Right) -> bool {
         self.0 & (1 << right as u8) != 0
+    }
+
+    /// Those that are in it, in the order of the table.
+    pub fn list(self) -> impl Iterator<Item = Right> {
+        Right::ALL.into_iter().filter(move |right| self.has(*right))
     }
 
     /// Those that are in both.

@@ -306,9 +306,10 @@ pub(super) fn why(task: &TaskView, now: Timestamp) -> String {
             WaitsFor::NoWorker => {
                 format!("no worker is connected that takes tasks of type {} in queue {}", task.task_type, task.queue)
             }
-            WaitsFor::Turn { ahead: 0 } => "it is next for its workers, and they have no room".to_owned(),
-            WaitsFor::Turn { ahead: 1 } => "it waits for its turn: one task is before it".to_owned(),
-            WaitsFor::Turn { ahead } => {
+            WaitsFor::Turn { ahead: None } => "it waits for its turn".to_owned(),
+            WaitsFor::Turn { ahead: Some(0) } => "it is next for its workers, and they have no room".to_owned(),
+            WaitsFor::Turn { ahead: Some(1) } => "it waits for its turn: one task is before it".to_owned(),
+            WaitsFor::Turn { ahead: Some(ahead) } => {
                 let more = if *ahead >= AHEAD_MAX { " or more" } else { "" };
                 format!("it waits for its turn: {ahead}{more} tasks are before it")
             }

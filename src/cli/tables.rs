@@ -205,12 +205,14 @@ pub(super) fn queues(queues: &[QueueView], look: Look) -> String {
     let mut table = Table::new(&heads, &[1, 2, 3, 4, 5, 6, 7]);
     let number = |limit: Option<u32>| limit.map(|limit| limit.to_string()).unwrap_or_default();
     for QueueView { name, settings, tasks, .. } in queues {
+        let stands =
+            |count: fn(&QueueStats) -> u64| tasks.as_ref().map(|tasks| count(tasks).to_string()).unwrap_or_default();
         table.row([
             name.to_string(),
-            tasks.running.to_string(),
-            tasks.pending.to_string(),
-            tasks.scheduled.to_string(),
-            tasks.waiting.to_string(),
+            stands(|tasks| tasks.running),
+            stands(|tasks| tasks.pending),
+            stands(|tasks| tasks.scheduled),
+            stands(|tasks| tasks.waiting),
             number(settings.concurrency),
             number(settings.user_concurrency),
             settings.key_concurrency.to_string(),

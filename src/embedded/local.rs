@@ -197,7 +197,7 @@ impl Local {
         let Held { task_id, attempt: number } = attempt.held;
         let unsent: Vec<Spawn> = attempt.slot().spawns.iter_mut().flat_map(|spawns| spawns.take_unsent()).collect();
         for Spawn { id, key, tasks } in unsent {
-            let key = SubmitKey::new(None, &format!("tasks/{task_id}/spawn"), &key, tasks.bytes());
+            let key = SubmitKey::new("", &format!("tasks/{task_id}/spawn"), &key, tasks.bytes());
             match tasks.to::<Vec<NewTask>>() {
                 Ok(new) if new.is_empty() => {
                     attempt.spawned(id, Err(SpawnError::invalid("tasks must not be empty".into())));
@@ -249,6 +249,9 @@ fn told_spawned(attempt: &Attempt, id: u64, outcome: Result<Vec<TaskId>, HubErro
     };
     let error = match outcome {
         Ok(task_ids) => return attempt.spawned(id, Ok(task_ids)),
+        Err(HubError::Forbidden(forbidden)) => {
+            SpawnError::Refused { code: "forbidden".into(), field: forbidden.field, detail: forbidden.detail }
+        }
         Err(HubError::Refused(refusal)) => match &refusal {
             Refusal::Draining | Refusal::Full | Refusal::TypesChanged => return attempt.send_spawn_again(id),
             Refusal::LeaseLost | Refusal::TaskNotFound => SpawnError::Over,

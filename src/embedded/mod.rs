@@ -14,7 +14,7 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use self::local::Local;
-use crate::hub::{Hub, HubError, HubOptions, Principal, Refusal, Until};
+use crate::hub::{Hub, HubError, HubOptions, Refusal, Until};
 use crate::settings::{QueueSettings, ScheduleSpec, TaskTypeSpec};
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::task::{Invalid, Name, NewTask, NewWorkflow, TaskId, TaskView};
@@ -84,7 +84,7 @@ impl Hub {
 
     /// Takes a task. It is on disk when this returns.
     pub async fn submit(&self, task: NewTask) -> Result<TaskId, HubError> {
-        let submitted = self.submit_all(&Principal::default(), vec![task], None).await?;
+        let submitted = self.submit_all(vec![task], None).await?;
         Ok(submitted.task_ids[0])
     }
 
@@ -119,7 +119,7 @@ impl Hub {
     /// # }
     /// ```
     pub async fn run_workflow(&self, workflow: NewWorkflow) -> Result<TaskId, HubError> {
-        let submitted = self.submit_workflow(&Principal::default(), workflow, None).await?;
+        let submitted = self.submit_workflow(workflow, None).await?;
         Ok(submitted.task_ids[0])
     }
 
@@ -144,7 +144,7 @@ impl Hub {
     /// # }
     /// ```
     pub async fn put_schedule(&self, name: &str, schedule: ScheduleSpec) -> Result<ScheduleView, HubError> {
-        let (schedule, _) = self.set_schedule(&Principal::default(), named(name)?, schedule).await?;
+        let (schedule, _) = self.set_schedule(named(name)?, schedule).await?;
         Ok(schedule)
     }
 
@@ -164,7 +164,7 @@ impl Hub {
     /// # }
     /// ```
     pub async fn put_queue(&self, name: &str, settings: QueueSettings) -> Result<QueueView, HubError> {
-        let (queue, _) = self.set_queue(&Principal::default(), named(name)?, settings).await?;
+        let (queue, _) = self.set_queue(named(name)?, settings).await?;
         Ok(queue)
     }
 
@@ -187,13 +187,13 @@ impl Hub {
     /// # }
     /// ```
     pub async fn put_task_type(&self, name: &str, task_type: TaskTypeSpec) -> Result<TaskTypeView, HubError> {
-        let (task_type, _) = self.set_task_type(&Principal::default(), named(name)?, task_type).await?;
+        let (task_type, _) = self.set_task_type(named(name)?, task_type).await?;
         Ok(task_type)
     }
 
     /// Cancels a task, or asks what runs it to stop. [`wait`](Self::wait) tells when it has.
     pub async fn cancel(&self, task_id: TaskId) -> Result<(), HubError> {
-        self.cancel_as(&Principal::default(), task_id, None).await.map(|_| ())
+        self.cancel_task(task_id, None).await.map(|_| ())
     }
 
     /// A task as it is now, with payload and result. `None`: there is no such task.

@@ -22,7 +22,7 @@ impl Engine {
     pub fn absent(&self, command: &Command) -> Vec<TaskId> {
         let ids: &[TaskId] = match command {
             Command::Submit { submission, .. } => {
-                let known = submission.known().filter(|id| self.is_absent(*id));
+                let known = submission.known().map(|(.., task_id)| task_id).filter(|task_id| self.is_absent(*task_id));
                 return known.chain(self.absent_holders(submission.uniques())).collect();
             }
             Command::Retry { task_id, .. } if !self.is_absent(*task_id) => {

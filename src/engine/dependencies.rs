@@ -119,7 +119,7 @@ impl Engine {
     /// Whether a new task may depend on this one.
     pub(super) fn check_dependency(&self, task_id: TaskId) -> Result<(), Refusal> {
         if !self.tasks.contains_key(&task_id) {
-            return Err(Refusal::Invalid(Invalid::value("", format!("names no task that is there: {task_id}"))));
+            return Err(Refusal::Invalid(Invalid::no_such_task(task_id)));
         }
         if self.dependencies.fan_out(task_id) >= TIES_MAX {
             return Err(Refusal::Invalid(Invalid::limit("", TIES_MAX as u64, "tasks that wait for one")));

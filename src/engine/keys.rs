@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::task::{Digest, KeyEntry, Name};
+use crate::task::{Digest, KeyEntry};
 
 use super::Now;
 use super::core::Engine;
@@ -22,9 +22,9 @@ pub struct SubmitKey {
 }
 
 impl SubmitKey {
-    /// The key that a caller gives to this body on this route.
-    pub fn new(user_id: Option<&Name>, route: &str, key: &str, body: &[u8]) -> SubmitKey {
-        let user = user_id.map_or("", |user| user.as_str());
+    /// The key that a caller gives to this body on this route. `whose` tells callers apart.
+    pub fn new(whose: &str, route: &str, key: &str, body: &[u8]) -> SubmitKey {
+        let user = whose;
         // Lengths go in, so that no two triples run into the same text.
         let whose = format!("{}:{user}{}:{route}{key}", user.len(), route.len());
         SubmitKey { key: digest(whose.as_bytes()), body: digest(body) }

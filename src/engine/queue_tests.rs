@@ -194,7 +194,7 @@ fn users_of_a_fair_queue_are_served_in_turn() {
         let urgent = rig.submit(NewTask { priority: Some(1), ..name("late") });
         assert_eq!(waits(&mut rig, late[0]), [WaitsFor::NoWorker]);
         rig.hello("w", 4, &[]);
-        assert_eq!(waits(&mut rig, late[0]), [WaitsFor::Turn { ahead: 3 }]);
+        assert_eq!(waits(&mut rig, late[0]), [WaitsFor::Turn { ahead: Some(3) }]);
         assert_eq!(started(&mut rig), [flood[0], urgent, flood[1], late[0]]);
         // Whoever comes has to wait for no more than one turn of each other.
         let newcomer = rig.submit(name("newcomer"));

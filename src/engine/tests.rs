@@ -80,17 +80,17 @@ fn a_task_that_waits_says_for_what() {
     }
     let last = rig.submit(NewTask { priority: Some(-1), ..NewTask::new("t") });
     rig.round();
-    assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: 0 }]);
-    assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: 3 }], "what other workers take is not before it");
+    assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: Some(0) }]);
+    assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: Some(3) }], "what other workers take is not before it");
     assert_eq!(why(&mut rig, delayed), [WaitsFor::Time { until }]);
     for _ in 0..AHEAD_MAX {
         rig.submit(NewTask::new("u"));
     }
-    assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: AHEAD_MAX }]);
+    assert_eq!(why(&mut rig, last), [WaitsFor::Turn { ahead: Some(AHEAD_MAX) }]);
     rig.left("both");
     assert_eq!(why(&mut rig, first), [WaitsFor::NoWorker], "it is away");
     rig.claim("h", 1, 7);
-    assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: 0 }]);
+    assert_eq!(why(&mut rig, first), [WaitsFor::Turn { ahead: Some(0) }]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Engine {
             false => Some(WaitsFor::NoWorker),
             // Where it stands counts once nothing else is in its way.
             true if time.is_none() && closed.is_empty() => {
-                Some(WaitsFor::Turn { ahead: self.lanes.ahead(task, &self.groups) })
+                Some(WaitsFor::Turn { ahead: Some(self.lanes.ahead(task, &self.groups)) })
             }
             true => None,
         };

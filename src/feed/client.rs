@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 
 use super::delivery::{DeliveryState, End, Pipe};
 use super::inbox::{Inbox, Op, Subscribe};
-use super::index::Scope;
 use super::logs::LogReaders;
 use super::outbox::{Outbox, OutboxLimits, Taken};
 use crate::task::{Filter, TaskId};
@@ -20,7 +19,6 @@ pub(super) type SubNumber = u32;
 /// A reader of the feed. Dropping it takes its subscriptions along.
 pub struct Client {
     id: ClientId,
-    scope: Scope,
     hz_max: f64,
     inbox: Arc<Inbox>,
     delivery: Arc<DeliveryState>,
@@ -41,7 +39,6 @@ struct ClientSub {
 impl Client {
     pub(super) fn new(
         id: ClientId,
-        scope: Scope,
         hz_max: f64,
         limits: OutboxLimits,
         pipe: Option<Arc<dyn Pipe>>,
@@ -50,7 +47,7 @@ impl Client {
     ) -> Client {
         let delivery = Arc::new(DeliveryState::new(Outbox::new(limits, inbox.handed_rev()), pipe));
         inbox.ask(Op::Attach(id, delivery.clone()));
-        Client { id, scope, hz_max, inbox, delivery, log_readers, subs: Vec::new(), subs_made: 0 }
+        Client { id, hz_max, inbox, delivery, log_readers, subs: Vec::new(), subs_made: 0 }
     }
 
     /// Subscribes under a name, in place of an older subscription of that name. When this returns, everything that is
@@ -78,7 +75,7 @@ impl Client {
         let number = self.subs_made;
         let logs = logs.then(|| filter.clone());
         if let Some(filter) = &logs {
-            self.log_readers.add(self.id, number, &self.delivery, filter, &self.scope);
+            self.log_readers.add(self.id, number, &self.delivery, filter);
         }
         self.subs.reserve_exact(1);
         self.subs.push(ClientSub { name: name.into(), number, held: true, logs });
@@ -87,7 +84,6 @@ impl Client {
             client_id: self.id,
             sub: number,
             filter,
-            scope: self.scope.clone(),
             hz: max_hz.map_or(self.hz_max, |hz| self.hz_max.min(hz)),
             done,
         }));

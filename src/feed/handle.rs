@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::client::Client;
 use super::delivery::Pipe;
 use super::inbox::{INBOX_LEN_MAX, Inbox, Op};
-use super::index::{Scope, States};
+use super::index::States;
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pacing::{DirtyTicks, SHARDS_MAX};
@@ -179,14 +179,14 @@ impl Feed {
         self.parts.log_readers.note(task_id, lines, || self.parts.latest.task(task_id));
     }
 
-    /// A new reader that sees what `scope` covers. One with a `pipe` may let the feed write by itself, see
+    /// A new reader. One with a `pipe` may let the feed write by itself, see
     /// [`Client::flow`].
-    pub fn attach(&self, scope: Scope, pipe: Option<Arc<dyn Pipe>>) -> Client {
+    pub fn attach(&self, pipe: Option<Arc<dyn Pipe>>) -> Client {
         let parts = &*self.parts;
         let id = parts.clients_made.fetch_add(1, Ordering::Relaxed);
         let inbox = parts.inboxes[id as usize % parts.inboxes.len()].clone();
         let Parts { options, log_readers, .. } = parts;
-        Client::new(id, scope, options.max_hz, options.outbox, pipe, inbox, log_readers.clone())
+        Client::new(id, options.max_hz, options.outbox, pipe, inbox, log_readers.clone())
     }
 
     /// Has every client end, spread over the `goodbye` time; also those that come later.

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use super::client::{ClientId, SubNumber};
 use super::delivery::DeliveryState;
 use super::handle::Published;
-use super::index::{Scope, States};
+use super::index::States;
 use crate::task::{Filter, TaskId};
 
 /// Transitions that wait in order for one shard: some hundred milliseconds of its work, and merging them once costs the
@@ -83,7 +83,6 @@ pub(super) struct Subscribe {
     pub client_id: ClientId,
     pub sub: SubNumber,
     pub filter: Arc<Filter>,
-    pub scope: Scope,
     pub hz: f64,
     pub done: oneshot::Sender<()>,
 }

@@ -8,26 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::task::{Filter, Name, Pattern, PatternSet, Status, Task};
-
-/// What a caller may see at all: AND-ed with every filter of theirs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Scope {
-    #[default]
-    All,
-    /// Only the tasks of this user.
-    User(Name),
-}
-
-impl Scope {
-    /// Whether the caller may see this task.
-    pub fn covers(&self, task: &Task) -> bool {
-        match self {
-            Scope::All => true,
-            Scope::User(user) => task.user_id.as_ref() == Some(user),
-        }
-    }
-}
+use crate::task::{Filter, Pattern, PatternSet, Status, Task};
 
 /// The slot of a client in its shard: an index into its entries. Small numbers, used again.
 pub(super) type ClientSlot = u32;
@@ -39,7 +20,6 @@ pub(super) type SubKey = u32;
 pub(super) struct Sub {
     pub slot: ClientSlot,
     pub filter: std::sync::Arc<Filter>,
-    pub scope: Scope,
     /// The most progress ticks a second.
     pub hz: f64,
 }
@@ -48,7 +28,7 @@ impl Sub {
     /// Whether the task is meant, in any of these states.
     fn wants(&self, task: &Task, states: States) -> bool {
         let status = self.filter.status.as_ref().is_none_or(|meant| meant.iter().any(|status| states.has(*status)));
-        status && self.scope.covers(task) && self.filter.matches_unchanging(task)
+        status && self.filter.matches_unchanging(task)
     }
 }
 
@@ -105,15 +85,12 @@ enum IndexKey<'a> {
 }
 
 /// The index keys of a subscription; `None` for "all".
-fn index_keys<'a>(filter: &'a Filter, scope: &'a Scope) -> Option<Vec<IndexKey<'a>>> {
+fn index_keys(filter: &Filter) -> Option<Vec<IndexKey<'_>>> {
     if let Some(ids) = &filter.task_id {
         return Some(ids.iter().map(|id| IndexKey::Task(id.as_bytes())).collect());
     }
     if let Some(ids) = &filter.workflow_id {
         return Some(ids.iter().map(|id| IndexKey::Workflow(id.as_bytes())).collect());
-    }
-    if let Scope::User(user) = scope {
-        return Some(vec![IndexKey::User(user.as_str())]);
     }
     if let Some(users) = &filter.user_id {
         return Some(users.iter().map(|user| IndexKey::User(user.as_str())).collect());
@@ -147,7 +124,7 @@ impl Index {
             self.subs.push(None);
             (self.subs.len() - 1) as SubKey
         });
-        match index_keys(&sub.filter, &sub.scope) {
+        match index_keys(&sub.filter) {
             None => {
                 self.all.insert(key);
             }
@@ -168,7 +145,7 @@ impl Index {
     pub fn remove(&mut self, key: SubKey) {
         let Some(sub) = self.subs[key as usize].take() else { return };
         self.free.push(key);
-        let Some(index_keys) = index_keys(&sub.filter, &sub.scope) else {
+        let Some(index_keys) = index_keys(&sub.filter) else {
             self.all.remove(&key);
             return;
         };
@@ -232,7 +209,7 @@ mod tests {
 
     use super::super::sample::{id, task};
     use super::*;
-    use crate::task::{FilterSpec, Ties};
+    use crate::task::{FilterSpec, Name, Ties};
 
     fn filter(json: &str) -> Arc<Filter> {
         Arc::new(serde_json::from_str::<FilterSpec>(json).unwrap().checked().unwrap())
@@ -249,7 +226,7 @@ mod tests {
     #[test]
     fn a_task_is_for_those_who_mean_its_old_or_its_new_state() {
         let mut index = Index::default();
-        index.insert(Sub { slot: 0, filter: filter(r#"{"status":["running"]}"#), scope: Scope::All, hz: 10.0 });
+        index.insert(Sub { slot: 0, filter: filter(r#"{"status":["running"]}"#), hz: 10.0 });
         let pending = task(id(1), Status::Pending);
         let running = task(id(1), Status::Running);
         let completed = task(id(1), Status::Completed);
@@ -262,9 +239,9 @@ mod tests {
     #[test]
     fn a_client_is_found_once_with_its_highest_rate() {
         let mut index = Index::default();
-        let a = index.insert(Sub { slot: 3, filter: filter("{}"), scope: Scope::All, hz: 2.0 });
-        let b = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["t"]}"#), scope: Scope::All, hz: 5.0 });
-        let c = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["other"]}"#), scope: Scope::All, hz: 9.0 });
+        let a = index.insert(Sub { slot: 3, filter: filter("{}"), hz: 2.0 });
+        let b = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["t"]}"#), hz: 5.0 });
+        let c = index.insert(Sub { slot: 3, filter: filter(r#"{"task_type":["other"]}"#), hz: 9.0 });
         let task = task(id(1), Status::Running);
         let mut hits = Vec::new();
         index.audience(&task, States::of(None, &task), &mut hits);
@@ -282,7 +259,7 @@ mod tests {
         for json in
             ["{}", r#"{"queue":["a","b"]}"#, r#"{"labels":{"k":["1","2"],"l":["3"]}}"#, r#"{"task_type":["x*"]}"#]
         {
-            let key = index.insert(Sub { slot: 0, filter: filter(json), scope: Scope::All, hz: 1.0 });
+            let key = index.insert(Sub { slot: 0, filter: filter(json), hz: 1.0 });
             index.remove(key);
         }
         assert!(index.subs_by_key.is_empty() && index.all.is_empty());
@@ -294,7 +271,7 @@ mod tests {
         let mut index = Index::default();
         for n in 0..100 {
             let json = format!(r#"{{"task_id":["{}"]}}"#, id(n));
-            index.insert(Sub { slot: n, filter: filter(&json), scope: Scope::All, hz: 1.0 });
+            index.insert(Sub { slot: n, filter: filter(&json), hz: 1.0 });
         }
         assert!(index.all.is_empty());
         assert!(index.subs_by_key.values().all(|keys| keys.len() == 1));
@@ -351,28 +328,22 @@ mod tests {
         Box::new(Ties { workflow_id: Some(id(n)), ..Ties::default() })
     }
 
-    fn any_scope() -> impl Strategy<Value = Scope> {
-        proptest::sample::select(vec![Scope::All, Scope::All, Scope::User(Name::new("ann"))])
-    }
-
     proptest! {
         /// The index finds exactly those that asking everyone finds.
         #[test]
         fn the_audience_is_what_asking_everyone_finds(
-            subs in proptest::collection::vec((0u32..6, any_filter(), any_scope(), any::<bool>()), 0..40),
+            subs in proptest::collection::vec((0u32..6, any_filter(), any::<bool>()), 0..40),
             next in any_task(),
             before in proptest::option::of(proptest::sample::select(Status::ALL.to_vec())),
         ) {
             let prev = before.map(|status| Task { status, ..next.clone() });
             let mut index = Index::default();
             let mut expected = BTreeSet::new();
-            for (slot, filter, scope, stays) in subs {
-                let key = index.insert(Sub { slot, filter: filter.clone(), scope: scope.clone(), hz: 1.0 });
+            for (slot, filter, stays) in subs {
+                let key = index.insert(Sub { slot, filter: filter.clone(), hz: 1.0 });
                 if !stays {
                     index.remove(key);
-                } else if scope.covers(&next)
-                    && (filter.matches(&next) || prev.as_ref().is_some_and(|prev| filter.matches(prev)))
-                {
+                } else if filter.matches(&next) || prev.as_ref().is_some_and(|prev| filter.matches(prev)) {
                     expected.insert(slot);
                 }
             }

@@ -15,7 +15,6 @@ use tokio::sync::Notify;
 
 use super::client::{ClientId, SubNumber};
 use super::delivery::DeliveryState;
-use super::index::Scope;
 use crate::task::{Filter, Level, LogLine, Task, TaskId, Timestamp, line_bytes};
 
 /// The most log lines that wait for one client.
@@ -204,27 +203,18 @@ struct LogReader {
     sub: SubNumber,
     delivery: Arc<DeliveryState>,
     filter: Arc<Filter>,
-    scope: Scope,
     /// Up to here it has the lines from elsewhere.
     known: u64,
 }
 
 impl LogReaders {
-    pub fn add(
-        &self,
-        client_id: ClientId,
-        sub: SubNumber,
-        delivery: &Arc<DeliveryState>,
-        filter: &Arc<Filter>,
-        scope: &Scope,
-    ) {
+    pub fn add(&self, client_id: ClientId, sub: SubNumber, delivery: &Arc<DeliveryState>, filter: &Arc<Filter>) {
         for task_id in filter.task_id.iter().flatten() {
             self.readers.entry(*task_id).or_default().push(LogReader {
                 client_id,
                 sub,
                 delivery: delivery.clone(),
                 filter: filter.clone(),
-                scope: scope.clone(),
                 known: 0,
             });
         }
@@ -295,7 +285,7 @@ impl LogReaders {
         let events = log_events(task_id, lines);
         let mut delivered: HashSet<ClientId> = HashSet::new();
         for reader in readers.iter() {
-            let may_read = reader.scope.covers(task) && reader.filter.matches_unchanging(task);
+            let may_read = reader.filter.matches_unchanging(task);
             if !may_read || !delivered.insert(reader.client_id) {
                 continue;
             }

@@ -93,7 +93,6 @@ pub use delivery::{End, Pipe};
 pub use frame::{FrameHead, Opcode};
 /// The name by which the board implements it.
 pub use handle::{Feed, FeedOptions, LatestState, Meter, Published, Tick};
-pub use index::Scope;
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events, skipped_before};
 pub use outbox::{OutboxLimits, Taken};
 pub use send_queue::{Delivered, text_frame};

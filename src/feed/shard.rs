@@ -285,13 +285,13 @@ impl Shard {
                 self.entries[slot as usize] = Some(entry);
                 self.slot_of.insert(client_id, slot);
             }
-            Op::Subscribe(Subscribe { client_id, sub, filter, scope, hz, done }) => {
+            Op::Subscribe(Subscribe { client_id, sub, filter, hz, done }) => {
                 if let Some(&slot) = self.slot_of.get(&client_id) {
                     // What is pending so far is not to wait for the snapshot.
                     self.deliver_early(slot, now);
                     if let Some(entry) = &mut self.entries[slot as usize] {
                         entry.subs.reserve_exact(1);
-                        entry.subs.push((sub, self.index.insert(Sub { slot, filter, scope, hz })));
+                        entry.subs.push((sub, self.index.insert(Sub { slot, filter, hz })));
                         entry.delivery.put(Outbox::hold);
                     }
                 }

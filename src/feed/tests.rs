@@ -10,7 +10,6 @@ use super::client::Client;
 use super::delivery::End;
 use super::handle::{Feed, FeedOptions, LatestState, Tick};
 use super::inbox::Op;
-use super::index::Scope;
 use super::outbox::OutboxLimits;
 use super::sample::id;
 use super::shard::{CLIENTS_AT_ONCE, Pace};
@@ -324,7 +323,7 @@ async fn the_futures_deliver_what_a_plain_thread_publishes() {
     let feed = Feed::start(board.clone(), Arc::new(()), 0, FeedOptions { shards: 3, ..FeedOptions::default() });
     let mut clients = Vec::new();
     for _ in 0..5 {
-        let mut client = feed.attach(Scope::All, None);
+        let mut client = feed.attach(None);
         client.subscribe("all", filter("{}"), None, false).await;
         client.release("all");
         clients.push(client);
@@ -355,12 +354,12 @@ async fn the_futures_deliver_what_a_plain_thread_publishes() {
 async fn held_lines_wait_for_the_snapshot() {
     let board = Arc::<Board>::default();
     let feed = Feed::start(board.clone(), Arc::new(()), 0, FeedOptions { shards: 1, ..FeedOptions::default() });
-    let mut client = feed.attach(Scope::All, None);
+    let mut client = feed.attach(None);
     client.subscribe("a", filter("{}"), None, false).await;
     client.subscribe("b", filter("{}"), None, false).await;
     client.release("a");
     feed.publish([board.step(1, id(1), Some(Status::Pending))].into());
-    let mut watch = feed.attach(Scope::All, None);
+    let mut watch = feed.attach(None);
     // What was published before an answer is looked at right after it, and told at once where so few are owed anything.
     watch.subscribe("x", filter("{}"), None, false).await;
     watch.subscribe("y", filter("{}"), None, false).await;
@@ -377,11 +376,7 @@ async fn logs_go_to_those_who_may_read_them() {
     board.step(1, id(1), Some(Status::Running));
     let by_id = filter(&format!(r#"{{"task_id":["{}"]}}"#, id(1)));
     let wrong_type = filter(&format!(r#"{{"task_id":["{}"],"task_type":["other"]}}"#, id(1)));
-    let (mut reader, mut other, mut stranger) = (
-        feed.attach(Scope::All, None),
-        feed.attach(Scope::All, None),
-        feed.attach(Scope::User(crate::task::Name::new("ann")), None),
-    );
+    let (mut reader, mut other, mut stranger) = (feed.attach(None), feed.attach(None), feed.attach(None));
     reader.subscribe("a", by_id.clone(), None, true).await;
     reader.subscribe("b", by_id.clone(), None, true).await;
     other.subscribe("a", wrong_type, None, true).await;
@@ -422,14 +417,14 @@ impl LatestState for Trap {
 #[tokio::test]
 async fn a_shard_that_fails_sends_its_clients_away_and_goes_on() {
     let feed = Feed::start(Arc::new(Trap), Arc::new(()), 0, FeedOptions { shards: 1, ..FeedOptions::default() });
-    let mut client = feed.attach(Scope::All, None);
+    let mut client = feed.attach(None);
     client.subscribe("a", filter("{}"), None, false).await;
     client.release("a");
     feed.tick(id(13));
     tokio::time::timeout(Duration::from_secs(60), client.ready()).await.expect("it ends");
     assert_eq!(client.end(), Some(End::Lost));
     drop(client);
-    let mut next = feed.attach(Scope::All, None);
+    let mut next = feed.attach(None);
     next.subscribe("a", filter("{}"), None, false).await;
     next.release("a");
     feed.publish([Board::default().step(1, id(1), Some(Status::Pending))].into());
@@ -455,7 +450,7 @@ fn a_shard_that_replaces_a_failed_one_has_no_marks_scheduled() {
 #[tokio::test]
 async fn a_feed_that_stopped_answers() {
     let feed = Feed::start(Arc::<Board>::default(), Arc::new(()), 0, FeedOptions::default());
-    let mut client = feed.attach(Scope::All, None);
+    let mut client = feed.attach(None);
     drop(feed);
     client.subscribe("a", filter("{}"), None, false).await;
 }

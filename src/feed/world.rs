@@ -12,7 +12,6 @@ use super::client::Client;
 use super::delivery::Pipe;
 use super::handle::{LatestState, Published, Tick};
 use super::inbox::Inbox;
-use super::index::Scope;
 use super::logs::LogReaders;
 use super::outbox::OutboxLimits;
 use super::pacing::DirtyTicks;
@@ -154,7 +153,7 @@ impl World {
 
     pub fn piped(&mut self, limits: OutboxLimits, pipe: Option<Arc<dyn Pipe>>) -> Client {
         self.clients_made += 1;
-        Client::new(self.clients_made, Scope::All, 10.0, limits, pipe, self.inbox.clone(), self.log_readers.clone())
+        Client::new(self.clients_made, 10.0, limits, pipe, self.inbox.clone(), self.log_readers.clone())
     }
 
     pub fn commit(&mut self, task_id: TaskId, status: Option<Status>) {

@@ -1,5 +1,6 @@
 //! What workers say of themselves and of their attempts, checked; the same on the socket and over plain HTTP.
 
+use crate::access::Works;
 use crate::hub::{Accepts, Report};
 use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
 use crate::wire::{FailBody, LogLineBody, PATTERNS_MAX};
@@ -12,11 +13,17 @@ pub(super) fn worker_id(text: &str) -> Result<Name, Invalid> {
     Name::parse(text).map_err(|why| Invalid::value("worker_id", why.to_string()))
 }
 
-/// Which tasks a worker takes: all types, and the queue `default`, where nothing is said.
-pub(super) fn accepts(task_types: Option<Vec<String>>, queues: Option<Vec<String>>) -> Result<Accepts, Invalid> {
+/// Which tasks a worker takes. Where nothing is said, it is what its token is for; or all types, and the queue `default`.
+pub(super) fn accepts(
+    task_types: Option<Vec<String>>,
+    queues: Option<Vec<String>>,
+    works: &Works,
+) -> Result<Accepts, Invalid> {
+    let task_types = patterns("task_types", task_types)?.or_else(|| works.task_types.clone());
+    let queues = patterns("queues", queues)?.or_else(|| works.queues.clone());
     Ok(Accepts {
-        task_types: patterns("task_types", task_types)?.unwrap_or_else(PatternSet::all),
-        queues: patterns("queues", queues)?.unwrap_or_else(|| PatternSet::exactly(&Name::new(QUEUE))),
+        task_types: task_types.unwrap_or_else(PatternSet::all),
+        queues: queues.unwrap_or_else(|| PatternSet::exactly(&Name::new(QUEUE))),
     })
 }
 
@@ -74,14 +81,14 @@ mod tests {
     #[test]
     fn what_a_worker_takes() {
         let texts = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
-        let default = accepts(None, None).unwrap();
+        let default = accepts(None, None, &Works::default()).unwrap();
         assert!(default.takes("default", "anything") && !default.takes("other", "anything"));
-        let some = accepts(texts(&["ingest.*", "report"]), texts(&["*"])).unwrap();
+        let some = accepts(texts(&["ingest.*", "report"]), texts(&["*"]), &Works::default()).unwrap();
         assert!(some.takes("other", "ingest.pdf") && !some.takes("other", "reports"));
-        assert_eq!(accepts(texts(&[]), None).unwrap_err().field, "task_types");
-        assert_eq!(accepts(texts(&["a", "b c"]), None).unwrap_err().field, "task_types[1]");
-        assert!(accepts(None, Some(vec!["q".into(); 100])).is_ok());
-        assert_eq!(accepts(None, Some(vec!["q".into(); 101])).unwrap_err().field, "queues");
+        assert_eq!(accepts(texts(&[]), None, &Works::default()).unwrap_err().field, "task_types");
+        assert_eq!(accepts(texts(&["a", "b c"]), None, &Works::default()).unwrap_err().field, "task_types[1]");
+        assert!(accepts(None, Some(vec!["q".into(); 100]), &Works::default()).is_ok());
+        assert_eq!(accepts(None, Some(vec!["q".into(); 101]), &Works::default()).unwrap_err().field, "queues");
         assert_eq!(at_least_one("concurrency", Some(1_000), 1_000), Ok(1_000));
         assert!(at_least_one("concurrency", Some(1_001), 1_000).is_err());
         assert!(at_least_one("concurrency", Some(0), 1_000).is_err());

@@ -1,8 +1,6 @@
 //! Callbacks that are owed or were given up.
 
-use std::sync::Arc;
-
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::response::Response;
 
 use super::caller::Caller;
@@ -11,17 +9,13 @@ use super::path::Path;
 use super::query::{NoQuery, Params};
 use super::read::{PAGE_LEN, PAGE_LEN_MAX};
 use super::splice;
-use super::state::App;
+use crate::access::Right;
 use crate::hub::DeliveryQuery;
 use crate::task::{DeliveryId, DeliveryStatus, TaskId};
 use crate::wire::{CallbackList, CallbackView, Code, Problem};
 
 /// `GET /api/v1/callbacks`.
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+pub(super) async fn list(Caller(hub): Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let list = cursor::list_of(query.as_deref());
     let mut params = Params::of(query.as_deref())?;
     let status = params.text("status").map(|word| {
@@ -37,7 +31,7 @@ pub(super) async fn list(
         limit: params.number("limit", 1, PAGE_LEN_MAX)?.unwrap_or(PAGE_LEN) as usize,
     };
     params.finish()?;
-    let page = app.hub.deliveries(query).await?;
+    let page = hub.whole(Right::SeeHub)?.deliveries(query).await?;
     let last = page.deliveries.last().filter(|_| page.more);
     let next_cursor = last.map(|last| cursor::encode(TaskId::from_bytes(*last.id.as_bytes()), &list));
     let callbacks = page.deliveries.into_iter().map(CallbackView::from).collect();
@@ -50,24 +44,14 @@ fn id_of(place: TaskId) -> DeliveryId {
 }
 
 /// `GET /api/v1/callbacks/{id}`.
-pub(super) async fn one(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
-    _: NoQuery,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let found = app.hub.delivery(known(&id)?).await?.ok_or_else(not_found)?;
+pub(super) async fn one(Caller(hub): Caller, _: NoQuery, Path(id): Path<String>) -> Result<Response, Problem> {
+    let found = hub.whole(Right::SeeHub)?.delivery(known(&id)?).await?.ok_or_else(not_found)?;
     Ok(splice::json_of(&CallbackView::from(found)))
 }
 
 /// `POST /api/v1/callbacks/{id}/retry`.
-pub(super) async fn retry(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
-    _: NoQuery,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let found = app.hub.retry_delivery(&who, known(&id)?).await?.ok_or_else(not_found)?;
+pub(super) async fn retry(Caller(hub): Caller, _: NoQuery, Path(id): Path<String>) -> Result<Response, Problem> {
+    let found = hub.whole(Right::ChangeSettings)?.retry_delivery(known(&id)?).await?.ok_or_else(not_found)?;
     Ok(splice::json_of(&CallbackView::from(found)))
 }
 

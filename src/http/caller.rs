@@ -1,22 +1,52 @@
 //! Who is calling, and from where.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 
-use crate::hub::Principal;
+use super::gate::unauthenticated;
+use super::routes::{self, Need};
+use super::state::App;
+use crate::access::Principal;
+use crate::hub::CallerHub;
 use crate::task::Name;
 use crate::wire::Problem;
 
-/// The caller of a request. An open hub has one, who may do everything.
-pub(super) struct Caller(pub(super) Principal);
+/// The hub, as the caller of a request has it: all that a route is given of it.
+pub(super) struct Caller(pub(super) CallerHub);
 
-impl<S: Sync> FromRequestParts<S> for Caller {
+impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(_parts: &mut Parts, _state: &S) -> Result<Caller, Problem> {
-        Ok(Caller(Principal::default()))
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Problem> {
+        let who = match parts.extensions.get::<Arc<Principal>>() {
+            Some(who) => who.clone(),
+            None => app.unnamed().ok_or_else(unauthenticated)?,
+        };
+        let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+        let hub = app.as_caller(who);
+        match path.and_then(|path| routes::need(&parts.method, path)) {
+            Some(Need::Right(right)) => hub.needs(right)?,
+            Some(Need::Known) => {}
+            // A route without a line in the table has no hub.
+            Some(Need::Nothing) | None => return Err(Problem::no_path()),
+        }
+        Ok(Caller(hub))
+    }
+}
+
+/// The hub as the other end of a socket has it, which may say later who it is.
+pub(super) struct Arriving(pub(super) CallerHub);
+
+impl FromRequestParts<Arc<App>> for Arriving {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Arriving, Infallible> {
+        let known = parts.extensions.get::<Arc<Principal>>().cloned().or_else(|| app.unnamed());
+        Ok(Arriving(app.as_caller(known.unwrap_or_else(|| app.nobody()))))
     }
 }
 
@@ -37,9 +67,9 @@ pub(super) enum CountedBy {
 impl<S: Sync> FromRequestParts<S> for CountedBy {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<CountedBy, Problem> {
-        let Caller(who) = Caller::from_request_parts(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<CountedBy, Problem> {
+        let user = parts.extensions.get::<Arc<Principal>>().and_then(|who| who.user_id.clone());
         let address = parts.extensions.get().map(|Peer(address)| CountedBy::Address(*address));
-        Ok(who.user_id.map(CountedBy::User).or(address).unwrap_or(CountedBy::Nothing))
+        Ok(user.map(CountedBy::User).or(address).unwrap_or(CountedBy::Nothing))
     }
 }

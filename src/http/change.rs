@@ -1,8 +1,5 @@
 //! What people do to a task: change, cancel, retry, delete.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
@@ -12,94 +9,82 @@ use super::path::Path;
 use super::query::NoQuery;
 use super::read::{record, task_id};
 use super::splice;
-use super::state::App;
-use crate::hub::{BULK_MAX, BulkAction, Principal};
+use crate::hub::{BULK_MAX, BulkAction, CallerHub};
 use crate::task::{Status, TaskPatch};
 use crate::wire::{BulkBody, CancelBody, Problem, RetryBody};
 
 /// `POST /api/v1/tasks/{id}/cancel`.
 pub(super) async fn cancel(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(id): Path<String>,
     OptionalBody(CancelBody { reason }): OptionalBody<CancelBody>,
 ) -> Result<Response, Problem> {
-    let task = app.hub.cancel_as(&who, task_id(&id)?, reason).await?;
+    let task = hub.cancel(task_id(&id)?, reason).await?;
     let status = if task.status == Status::Cancelled { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(record(status, task.to_json()))
 }
 
 /// `POST /api/v1/tasks/{id}/retry`.
 pub(super) async fn retry(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(id): Path<String>,
     OptionalBody(RetryBody { payload }): OptionalBody<RetryBody>,
 ) -> Result<Response, Problem> {
-    let task = app.hub.retry_as(&who, task_id(&id)?, payload).await?;
+    let task = hub.retry(task_id(&id)?, payload).await?;
     Ok(record(StatusCode::OK, task.to_json()))
 }
 
 /// `POST /api/v1/tasks/cancel`.
 pub(super) async fn cancel_many(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     JsonBody(body): JsonBody<BulkBody>,
 ) -> Result<Response, Problem> {
-    many(&app, &who, BulkAction::Cancel, body).await
+    many(&hub, BulkAction::Cancel, body).await
 }
 
 /// `POST /api/v1/tasks/retry`.
 pub(super) async fn retry_many(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     JsonBody(body): JsonBody<BulkBody>,
 ) -> Result<Response, Problem> {
-    many(&app, &who, BulkAction::Retry, body).await
+    many(&hub, BulkAction::Retry, body).await
 }
 
 /// `POST /api/v1/tasks/delete`.
 pub(super) async fn delete_many(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     JsonBody(body): JsonBody<BulkBody>,
 ) -> Result<Response, Problem> {
-    many(&app, &who, BulkAction::Delete, body).await
+    many(&hub, BulkAction::Delete, body).await
 }
 
-async fn many(app: &App, who: &Principal, action: BulkAction, body: BulkBody) -> Result<Response, Problem> {
+async fn many(hub: &CallerHub, action: BulkAction, body: BulkBody) -> Result<Response, Problem> {
     let BulkBody { filter, dry_run, reason } = body;
     if reason.is_some() && action != BulkAction::Cancel {
         return Err(Problem::wrong("reason", "must stand where tasks are cancelled only"));
     }
     let filter = filter.checked().map_err(|invalid| Problem::from(invalid.within("filter")))?;
-    Ok(splice::json_of(&app.hub.bulk(who, action, filter, reason, dry_run, BULK_MAX).await?))
+    Ok(splice::json_of(&hub.bulk(action, filter, reason, dry_run, BULK_MAX).await?))
 }
 
 /// `PATCH /api/v1/tasks/{id}`.
 pub(super) async fn update(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(id): Path<String>,
     JsonBody(patch): JsonBody<TaskPatch>,
 ) -> Result<Response, Problem> {
-    let task = app.hub.update_as(&who, task_id(&id)?, patch).await?;
+    let task = hub.update(task_id(&id)?, patch).await?;
     Ok(record(StatusCode::OK, task.to_json()))
 }
 
 /// `DELETE /api/v1/tasks/{id}`.
-pub(super) async fn delete(
-    State(app): State<Arc<App>>,
-    Caller(who): Caller,
-    _: NoQuery,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    app.hub.delete_as(&who, task_id(&id)?).await?;
+pub(super) async fn delete(Caller(hub): Caller, _: NoQuery, Path(id): Path<String>) -> Result<Response, Problem> {
+    hub.delete(task_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -33,6 +34,7 @@ use futures::future::{BoxFuture, Either, FutureExt as _};
 use tower::{Layer, Service};
 
 use super::caller::Peer;
+use super::gate::{self, Known};
 use super::refusal;
 use super::state::App;
 use crate::seldom::Seldom;
@@ -332,12 +334,12 @@ pub(super) struct Behind<S> {
 
 impl<S> Service<Request> for Behind<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+    type Future = Answer<S>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -346,16 +348,16 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let (parts, body) = request.into_parts();
         match self.app.door.admits(&parts) {
-            Ok(Admitted::Plain) => Either::Left(self.inner.call(Request::from_parts(parts, body))),
+            Ok(Admitted::Plain) => self.through(parts, body),
             Ok(Admitted::Own) => {
-                let answer = self.inner.call(Request::from_parts(parts, body));
+                let answer = self.through(parts, body);
                 Either::Right(answer.map(|answer| answer.map(varied)).boxed())
             }
             Ok(Admitted::Page(origin)) if is_preflight(&parts) => {
                 Either::Right(std::future::ready(Ok(preflight(origin, &parts.headers))).boxed())
             }
             Ok(Admitted::Page(origin)) => {
-                let answer = self.inner.call(Request::from_parts(parts, body));
+                let answer = self.through(parts, body);
                 Either::Right(answer.map(|answer| answer.map(|answer| readable(answer, origin))).boxed())
             }
             Err(refused) => {
@@ -365,6 +367,36 @@ where
         }
     }
 }
+
+impl<S> Behind<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    /// Lets a request through once it is known who sends it.
+    fn through(&mut self, mut parts: Parts, body: Body) -> Answer<S> {
+        match gate::identify(&self.app, &mut parts) {
+            Ok(Known::Now) => Either::Left(self.inner.call(Request::from_parts(parts, body))),
+            Ok(Known::Soon(known)) => {
+                let mut inner = self.inner.clone();
+                let answer = async move {
+                    match known.await {
+                        Ok(who) => {
+                            parts.extensions.insert(who);
+                            inner.call(Request::from_parts(parts, body)).await
+                        }
+                        Err(problem) => Ok(problem.into_response()),
+                    }
+                };
+                Either::Right(answer.boxed())
+            }
+            Err(problem) => Either::Right(std::future::ready(Ok(problem.into_response())).boxed()),
+        }
+    }
+}
+
+/// The answer of what stands behind the door, or the door's own.
+type Answer<S> = Either<<S as Service<Request>>::Future, BoxFuture<'static, Result<Response, Infallible>>>;
 
 fn is_preflight(parts: &Parts) -> bool {
     parts.method == Method::OPTIONS && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)

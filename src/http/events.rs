@@ -19,11 +19,12 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::caller::CountedBy;
+use super::caller::{Caller, CountedBy};
 use super::live_op::{TaskSubscription, Topic};
 use super::query::Params;
 use super::session::{Carrier, Ending, Session};
 use super::state::{App, SocketKind};
+use crate::hub::CallerHub;
 use crate::lived::{self, TooLate};
 use crate::task::LOG_LINES_MAX;
 use crate::wire::{CloseCode, LogsSpec, Problem, Since, SnapshotOrder, SnapshotSpec, bye_line};
@@ -34,6 +35,7 @@ const SUB: &str = "events";
 /// `GET /api/v1/events`.
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
+    Caller(hub): Caller,
     by: CountedBy,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -53,12 +55,12 @@ pub(super) async fn connect(
     tokio::spawn(async move {
         let mut stream = Stream {
             sender,
-            epoch: app.hub.epoch().into(),
+            epoch: hub.epoch().into(),
             stall: app.live.stall,
             clients: guard.clients(),
             is_begun: false,
         };
-        if let Some(Ending::Close(code, _)) = serve(&mut stream, app, tasks).await.err()
+        if let Some(Ending::Close(code, _)) = serve(&mut stream, app, hub, tasks).await.err()
             && code != CloseCode::TooSlow
         {
             let mut goodbye = Vec::new();
@@ -177,9 +179,9 @@ fn write_bye(out: &mut Vec<u8>, code: CloseCode, clients: usize) {
 }
 
 /// Serves a client until one side has enough. Never returns `Ok`.
-async fn serve(stream: &mut Stream, app: Arc<App>, tasks: TaskSubscription) -> Result<(), Ending> {
+async fn serve(stream: &mut Stream, app: Arc<App>, hub: CallerHub, tasks: TaskSubscription) -> Result<(), Ending> {
     let closed = stream.sender.clone();
-    let mut session = Session::new(app, None);
+    let mut session = Session::new(app, hub, None);
     session.greet(None, stream).await?;
     session.subscribe(None, SUB.into(), Topic::Tasks(tasks), stream).await?;
     if !session.is_subscribed() {
@@ -189,8 +191,10 @@ async fn serve(stream: &mut Stream, app: Arc<App>, tasks: TaskSubscription) -> R
     loop {
         tokio::select! {
             () = closed.closed() => return Err(Ending::Gone),
+            () = session.credentials_changed() => session.is_still_known()?,
             () = session.ready() => {
                 session.ended()?;
+                session.is_still_known()?;
                 session.pass_on(stream).await?;
             }
             () = tokio::time::sleep_until(session.next_at()) => session.on_time(Instant::now(), stream).await?,

@@ -14,7 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::caller::CountedBy;
+use super::caller::{Arriving, CountedBy};
 use super::frames::Heard;
 use super::live_op::{LiveRequest, checked, first};
 use super::query::NoQuery;
@@ -24,6 +24,7 @@ use super::socket::{Read, Socket};
 use super::state::{App, SocketGuard, SocketKind};
 use super::upgrade::{Upgrade, Wire};
 use crate::feed::Taken;
+use crate::hub::CallerHub;
 use crate::lived::Deadline;
 use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, Problem};
 
@@ -31,12 +32,13 @@ use crate::wire::{CloseCode, Code, LIVE_PROTOCOL, Problem};
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
     by: CountedBy,
+    Arriving(hub): Arriving,
     _: NoQuery,
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
     let (code, reason) = match app.open_socket(SocketKind::Live, by) {
         Ok(guard) if upgrade.allows(LIVE_PROTOCOL) => {
-            return Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, guard, wire, early)));
+            return Ok(upgrade.accept(LIVE_PROTOCOL, move |wire, early| run(app, hub, guard, wire, early)));
         }
         Ok(_) => (CloseCode::UnknownProtocol, "none of these protocols is known"),
         Err(crowded) => (crowded.close_code(), crowded.words()),
@@ -48,9 +50,15 @@ pub(super) async fn connect(
 ///
 /// Ten thousand of these futures sleep in memory. So what they hold is made before they begin, and what they only do now
 /// and then is done in a box.
-fn run(app: Arc<App>, guard: SocketGuard, wire: Arc<Wire>, early: Bytes) -> impl Future<Output = ()> + Send {
+fn run(
+    app: Arc<App>,
+    hub: CallerHub,
+    guard: SocketGuard,
+    wire: Arc<Wire>,
+    early: Bytes,
+) -> impl Future<Output = ()> + Send {
     let mut socket = Socket::new(wire.clone(), early, &app.live);
-    let mut session = Session::new(app, Some(wire));
+    let mut session = Session::new(app, hub, Some(wire));
     async move {
         let Err(ending) = serve(&mut socket, &mut session).await;
         let rest = session.stop();
@@ -72,6 +80,7 @@ async fn serve(socket: &mut Socket, session: &mut Session) -> Result<Infallible,
         tokio::select! {
             readable = socket.readable() => readable?,
             () = session.ready() => {}
+            () = session.credentials_changed() => {}
             () = async { alarm.as_mut().expect("there is one").await }, if alarm.is_some() => {}
         }
         if hello_by.as_mut().is_some_and(|by| by.is_over(Instant::now())) {
@@ -87,6 +96,7 @@ async fn talk(socket: &mut Socket, session: &mut Session) -> Result<bool, Ending
     loop {
         socket.write(&session.stop()).await?;
         session.ended()?;
+        session.is_still_known()?;
         asked |= listen(socket, session).await?;
         let taken = session.pass_on(socket).await?;
         let now = Instant::now();
@@ -138,7 +148,13 @@ async fn hear(text: &str, session: &mut Session, socket: &mut Socket) -> Result<
         };
         let id = parsed.id;
         match parsed.op.and_then(|op| checked(op, session.limits())) {
-            Ok(LiveRequest::Hello) => session.greet(id, socket).await?,
+            Ok(LiveRequest::Hello(token)) => Box::pin(session.introduce(id, token, socket)).await?,
+            Ok(_) if session.is_of_nobody() => {
+                return Err(Ending::Close(
+                    CloseCode::Unauthenticated,
+                    "the first message must be a hello with a token",
+                ));
+            }
             Ok(LiveRequest::Ping) => session.pong(id, socket).await?,
             Ok(LiveRequest::Subscribe(name, topic)) => session.subscribe(id, name, topic, socket).await?,
             Ok(LiveRequest::Unsubscribe(name)) => session.unsubscribe(id, &name, socket).await?,

@@ -23,7 +23,8 @@ const LOG_TAIL: usize = 100;
 #[derive(Debug, PartialEq)]
 pub(super) enum LiveRequest {
     /// To be sent the hub's hello again. An open hub needs no token.
-    Hello,
+    /// Who it is, where it says so.
+    Hello(Option<String>),
     Subscribe(String, Topic),
     Unsubscribe(String),
     Ping,
@@ -43,6 +44,8 @@ pub(super) enum Topic {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TaskSubscription {
     pub(super) filter: Arc<Filter>,
+    /// The filter as it was asked for, whatever the caller sees.
+    pub(super) asked: Arc<Filter>,
     /// The most tasks in the snapshot.
     pub(super) limit: usize,
     pub(super) order: Order,
@@ -82,7 +85,8 @@ impl TaskSubscription {
             SnapshotOrder::Desc => Order::NewestFirst,
             SnapshotOrder::Asc => Order::OldestFirst,
         };
-        Ok(TaskSubscription { filter: Arc::new(filter), limit, order, since, max_hz, log_tail })
+        let asked = Arc::new(filter);
+        Ok(TaskSubscription { filter: asked.clone(), asked, limit, order, since, max_hz, log_tail })
     }
 }
 
@@ -112,7 +116,7 @@ pub(super) fn checked(op: LiveOp, limits: &LiveLimits) -> Result<LiveRequest, Pr
         }
     };
     match word.as_str() {
-        "hello" | "refresh" => beside(&["token"]).map(|()| LiveRequest::Hello),
+        "hello" | "refresh" => beside(&["token"]).map(|()| LiveRequest::Hello(token)),
         "ping" => beside(&[]).map(|()| LiveRequest::Ping),
         "unsubscribe" => {
             beside(&["sub"])?;
@@ -206,8 +210,8 @@ mod tests {
 
     #[test]
     fn good_operations() {
-        assert_eq!(check(r#"{"op":"hello","id":1,"token":"t"}"#), Ok(LiveRequest::Hello));
-        assert_eq!(check(r#"{"op":"refresh","id":5,"token":"t"}"#), Ok(LiveRequest::Hello));
+        assert_eq!(check(r#"{"op":"hello","id":1,"token":"t"}"#), Ok(LiveRequest::Hello(Some("t".into()))));
+        assert_eq!(check(r#"{"op":"refresh","id":5,"token":"t"}"#), Ok(LiveRequest::Hello(Some("t".into()))));
         assert_eq!(check(r#"{"op":"ping"}"#), Ok(LiveRequest::Ping));
         assert_eq!(check(r#"{"op":"unsubscribe","sub":"a"}"#), Ok(LiveRequest::Unsubscribe("a".into())));
         let stats = r#"{"op":"subscribe","id":3,"sub":"s","stats":true}"#;

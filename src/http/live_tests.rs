@@ -15,11 +15,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use super::state::open_keys;
 use super::{App, LiveLimits, router};
 use crate::config::ServeConfig;
 use crate::engine::{Accepts, Report};
 use crate::feed::FeedOptions;
-use crate::hub::{Hub, Principal};
+use crate::hub::Hub;
 use crate::task::{Json, Level, Name, NewTask, PatternSet, Progress, TaskId};
 
 /// The bound of a test that hangs. Nothing should take as long.
@@ -49,7 +50,7 @@ impl TestHub {
         let mut options = config.hub_options();
         options.feed.ping = ping;
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), options).unwrap();
-        let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), live);
+        let app = App::new(hub.clone(), open_keys(), config.door().unwrap(), config.http_limits(), live);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router(app)).await });
@@ -78,7 +79,7 @@ impl TestHub {
 
     async fn submit(&self, task_type: &str) -> TaskId {
         let tasks = vec![NewTask::new(task_type)];
-        self.hub.submit_all(&Principal::default(), tasks, None).await.unwrap().task_ids[0]
+        self.hub.submit_all(tasks, None).await.unwrap().task_ids[0]
     }
 
     /// Claims one task.
@@ -97,7 +98,7 @@ impl TestHub {
     }
 
     async fn delete(&self, task_id: TaskId) {
-        self.hub.delete_as(&Principal::default(), task_id).await.unwrap();
+        self.hub.delete_task(task_id).await.unwrap();
     }
 }
 
@@ -255,7 +256,7 @@ async fn a_client_sees_a_task_leave() {
 async fn snapshots_have_pages_and_say_where_they_were_cut() {
     let test = TestHub::start().await;
     let tasks = (0..250).map(|_| NewTask::new("t")).collect();
-    test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
+    test.hub.submit_all(tasks, None).await.unwrap();
     let mut socket = test.socket().await;
     let lines = socket.subscribe(json!({})).await;
     let pages: Vec<_> = lines.iter().filter(|line| line["type"] == "snapshot").collect();
@@ -283,7 +284,7 @@ async fn who_resumes_gets_what_was_missed() {
     let attempt = test.claim().await;
     assert_eq!(attempt.0, first);
     test.tick(attempt, 50.0).await;
-    test.hub.cancel_as(&Principal::default(), second, None).await.unwrap();
+    test.hub.cancel_task(second, None).await.unwrap();
     test.delete(second).await;
     let mut socket = test.socket().await;
     socket
@@ -318,7 +319,7 @@ async fn what_was_missed_comes_in_pages() {
     const TASKS: usize = 2_500;
     for (resume_len_max, is_told) in [(TASKS, true), (TASKS - 1, false)] {
         let test = TestHub::limited(LiveLimits { resume_len_max, ..LiveLimits::default() }).await;
-        test.hub.submit_all(&Principal::default(), vec![NewTask::new("t"); TASKS], None).await.unwrap();
+        test.hub.submit_all(vec![NewTask::new("t"); TASKS], None).await.unwrap();
         let mut socket = test.socket().await;
         socket.resume_from(&test, 0).await;
         let lines = socket.until("mark").await;
@@ -339,12 +340,12 @@ async fn a_resume_that_grows_too_long_becomes_a_reset() {
     const TASKS: usize = 6_000;
     let test = TestHub::limited(LiveLimits { resume_len_max: TASKS, ..LiveLimits::default() }).await;
     let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
-    test.hub.submit_all(&Principal::default(), vec![described; TASKS], None).await.unwrap();
+    test.hub.submit_all(vec![described; TASKS], None).await.unwrap();
     let mut socket = test.socket().await;
     socket.resume_from(&test, 0).await;
     let mut lines = socket.until("subscribed").await;
     assert_eq!(lines[0]["mode"], "resumed");
-    test.hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await.unwrap();
+    test.hub.submit_all(vec![NewTask::new("t")], None).await.unwrap();
     lines.extend(socket.until("mark").await);
     assert_eq!(revs(&lines), (1..=TASKS as u64).collect::<Vec<_>>());
     let rest = kinds(&lines[1 + TASKS..]);
@@ -570,7 +571,7 @@ async fn who_takes_nothing_is_closed_and_nobody_else_waits() {
     while test.hub.stats().sockets == 2 {
         let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
         let tasks = vec![described; 20];
-        test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
+        test.hub.submit_all(tasks, None).await.unwrap();
         for _ in 0..20 {
             submitted += 1;
             let event = reader.event().await;
@@ -590,9 +591,9 @@ async fn a_slow_reader_is_told_so_and_ends_with_the_newest() {
     for _ in 0..30 {
         let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
         let tasks = vec![described; 100];
-        let submitted = test.hub.submit_all(&Principal::default(), tasks, None).await.unwrap().task_ids;
+        let submitted = test.hub.submit_all(tasks, None).await.unwrap().task_ids;
         for task_id in &submitted {
-            test.hub.cancel_as(&Principal::default(), *task_id, None).await.unwrap();
+            test.hub.cancel_task(*task_id, None).await.unwrap();
         }
         task_ids.extend(submitted);
     }

@@ -26,6 +26,7 @@ mod events;
 mod exchange;
 mod forwarded;
 mod frames;
+mod gate;
 mod json;
 mod live;
 mod live_op;

@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::query::NoQuery;
 use super::splice;
 use super::state::App;
+use crate::access::Right;
 use crate::hub::{Link, WorkerState};
 use crate::telemetry::Depth;
 use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
@@ -20,13 +21,13 @@ use crate::wire::{Code, Held, Problem, WorkerList, WorkerView};
 const FEED_LAG_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /api/v1/stats`.
-pub(super) async fn stats(State(app): State<Arc<App>>, Caller(_): Caller, _: NoQuery) -> Response {
-    splice::json_of(&app.hub.stats())
+pub(super) async fn stats(Caller(hub): Caller, _: NoQuery) -> Result<Response, Problem> {
+    Ok(splice::json_of(&hub.whole(Right::SeeHub)?.stats()))
 }
 
 /// `GET /api/v1/workers`.
-pub(super) async fn workers(State(app): State<Arc<App>>, Caller(_): Caller, _: NoQuery) -> Result<Response, Problem> {
-    let workers = app.hub.workers().await?.into_iter().map(worker_view).collect();
+pub(super) async fn workers(Caller(hub): Caller, _: NoQuery) -> Result<Response, Problem> {
+    let workers = hub.whole(Right::SeeHub)?.workers().await?.into_iter().map(worker_view).collect();
     Ok(splice::json_of(&WorkerList { workers }))
 }
 
@@ -58,11 +59,11 @@ pub(super) async fn healthz() -> Response {
 
 /// `GET /readyz`: the hub takes new work, and tells of it.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    if app.hub.is_draining() {
+    if app.is_draining() {
         return Err(Problem::new(Code::Draining, "the hub is going down and takes no new work"));
     }
-    app.hub.storage().map_err(|why| Problem::new(Code::StorageUnavailable, why))?;
-    keeps_up(app.hub.feed().lag())?;
+    app.storage().map_err(|why| Problem::new(Code::StorageUnavailable, why))?;
+    keeps_up(app.feed_lag())?;
     Ok(splice::json(StatusCode::OK, r#"{"status":"ready"}"#))
 }
 
@@ -76,8 +77,9 @@ fn keeps_up(lag: Duration) -> Result<(), Problem> {
 }
 
 /// `GET /metrics`, in the OpenMetrics text format that Prometheus reads.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let (stats, metrics) = (app.hub.stats(), app.hub.metrics());
+pub(super) async fn metrics(State(app): State<Arc<App>>, Caller(hub): Caller) -> Result<Response, Problem> {
+    let hub = hub.whole(Right::SeeHub)?;
+    let (stats, metrics) = (hub.stats(), hub.metrics());
     let tasks = &stats.tasks;
     metrics.set_tasks([
         ("waiting", tasks.waiting),
@@ -97,13 +99,13 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         pending: depth.pending,
         running: depth.running,
     }));
-    let callbacks = app.hub.callback_counts();
+    let callbacks = hub.callback_counts();
     metrics.set_callbacks(callbacks.pending, callbacks.failed, Duration::from_millis(callbacks.oldest_ms));
-    metrics.set_feed_lag(app.hub.feed().lag());
+    metrics.set_feed_lag(app.feed_lag());
     metrics.set_workers(stats.workers);
     metrics.set_rev(stats.rev);
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response()
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response())
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use super::state::open_keys;
 use super::{App, router};
 use crate::config::ServeConfig;
-use crate::hub::{Accepts, Hub, HubError, LogRange, Missed, Principal, Pushed, Refusal, Report, Until};
+use crate::hub::{Accepts, Hub, HubError, LogRange, Missed, Pushed, Refusal, Report, Until};
 use crate::settings::HandOuts;
 use crate::store::{Commit, Count, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
 use crate::task::{
@@ -139,14 +140,13 @@ async fn reads_need_nothing_from_the_writer() {
     let gate = Arc::new(Gate::default());
     let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
     let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
-    let who = Principal::default();
     let mut ids = Vec::new();
     for _ in 0..4 {
-        ids.push(hub.submit_all(&who, vec![NewTask::new("t")], None).await.unwrap().task_ids[0]);
+        ids.push(hub.submit_all(vec![NewTask::new("t")], None).await.unwrap().task_ids[0]);
     }
-    hub.cancel_as(&who, ids[0], None).await.unwrap();
-    hub.cancel_as(&who, ids[1], None).await.unwrap();
-    hub.delete_as(&who, ids[1]).await.unwrap();
+    hub.cancel_task(ids[0], None).await.unwrap();
+    hub.cancel_task(ids[1], None).await.unwrap();
+    hub.delete_task(ids[1]).await.unwrap();
     let query = |named: &[TaskId], status: Option<Status>| Query {
         filter: Filter {
             task_id: Some(named.iter().copied().collect()),
@@ -169,12 +169,12 @@ async fn reads_need_nothing_from_the_writer() {
         }
     };
     tokio::time::timeout(PATIENCE, settled).await.expect("the store settles");
-    hub.cancel_as(&who, ids[3], None).await.unwrap();
+    hub.cancel_task(ids[3], None).await.unwrap();
     hub.log(ids[2], 1, vec![(Level::Info, "said".into())]).unwrap();
     let rev = hub.rev();
 
     gate.set(true);
-    let mut submitted = Box::pin(hub.submit_all(&who, vec![NewTask::new("t")], None));
+    let mut submitted = Box::pin(hub.submit_all(vec![NewTask::new("t")], None));
     assert!(submitted.as_mut().now_or_never().is_none());
     let stuck = gate.clone();
     tokio::task::spawn_blocking(move || stuck.until_stuck()).await.unwrap();
@@ -227,13 +227,12 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     let gate = Arc::new(Gate::default());
     let store = Gated(crate::store::in_memory().unwrap(), gate.clone());
     let hub = Hub::start(Box::new(store), config.hub_options()).unwrap();
-    let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), config.live_limits());
+    let app = App::new(hub.clone(), open_keys(), config.door().unwrap(), config.http_limits(), config.live_limits());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router(app)).await });
 
-    let who = Principal::default();
-    let task_id = hub.submit_all(&who, vec![NewTask::new("t")], None).await.unwrap().task_ids[0];
+    let task_id = hub.submit_all(vec![NewTask::new("t")], None).await.unwrap().task_ids[0];
     let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
     hub.claim(Name::new("w"), accepts, 1, PATIENCE).await.unwrap();
     let mut request = format!("ws://{address}/api/v1/worker/ws").into_client_request().unwrap();
@@ -244,7 +243,7 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     assert!(worker.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
 
     gate.set(true);
-    let mut submitted = Box::pin(hub.submit_all(&who, vec![NewTask::new("none")], None));
+    let mut submitted = Box::pin(hub.submit_all(vec![NewTask::new("none")], None));
     assert!(submitted.as_mut().now_or_never().is_none());
     let stuck = gate.clone();
     tokio::task::spawn_blocking(move || stuck.until_stuck()).await.unwrap();
@@ -276,7 +275,7 @@ async fn what_workers_say_waits_or_is_turned_away_while_the_disk_does_not_keep_u
     }
     assert_eq!(hub.logs(task_id, LogRange::Tail(1)).await.unwrap().expect("a task")[0].seq, 400_000);
     // New work has a bound of its own, and who only looks is answered.
-    let mut more = Box::pin(hub.submit_all(&who, vec![NewTask::new("none")], None));
+    let mut more = Box::pin(hub.submit_all(vec![NewTask::new("none")], None));
     assert!(more.as_mut().now_or_never().is_none());
     crate::dial::agree_in_tests();
     assert!(reqwest::get(format!("http://{address}/api/v1/stats")).await.unwrap().status().is_success());
@@ -323,7 +322,7 @@ async fn what_a_broken_store_left_is_written_in_commits_of_a_bounded_size() {
     let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
     let attached = hub.attach_worker(Name::new("w"), accepts, TASKS as u32, None).await;
     let mut link = attached.unwrap_or_else(|error| panic!("{error}")).link;
-    hub.submit_all(&Principal::default(), vec![NewTask::new("t"); TASKS], None).await.unwrap();
+    hub.submit_all(vec![NewTask::new("t"); TASKS], None).await.unwrap();
     let mut pushed = Vec::new();
     while pushed.len() < TASKS {
         tokio::time::timeout(PATIENCE, link.next(&mut pushed)).await.expect("all of them are handed out").unwrap();
@@ -335,7 +334,7 @@ async fn what_a_broken_store_left_is_written_in_commits_of_a_bounded_size() {
         link.report(given.task.task_id, 1, Report::Complete { result: result.clone() });
     }
     // When this is answered, every report before it has been tried.
-    let refused = hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await;
+    let refused = hub.submit_all(vec![NewTask::new("t")], None).await;
     assert_eq!(refused.unwrap_err(), HubError::StorageUnavailable);
     assert!(hub.storage().is_err() && pushed.is_empty());
     gate.broken.store(false, Ordering::SeqCst);
@@ -364,7 +363,7 @@ async fn that_a_worker_was_told_to_stop_is_written_once_the_store_takes_it() {
     gate.broken.store(true, Ordering::SeqCst);
     link.told_to_stop(task_id, 1);
     // When this is answered, what was said before has been tried.
-    let refused = hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await;
+    let refused = hub.submit_all(vec![NewTask::new("t")], None).await;
     assert_eq!(refused.unwrap_err(), HubError::StorageUnavailable);
     gate.broken.store(false, Ordering::SeqCst);
     let rev = hub.shown(task_id).unwrap().rev;

@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::hub::{HubError, Quota, Refusal};
+use crate::hub::{Forbidden, HubError, Quota, Refusal};
 use crate::task::{Invalid, InvalidKind};
 use crate::wire::{Code, Problem};
 
@@ -16,6 +16,11 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&self).expect("a problem is plain values with string keys");
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         let known = self.retry_after_s.map(HeaderValue::from);
+        if self.code == Code::Unauthenticated {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"taskhub\""));
+        }
         if let Some(seconds) = known.or(retry_after(self.code).map(HeaderValue::from_static)) {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
@@ -39,6 +44,9 @@ impl From<HubError> for Problem {
     fn from(error: HubError) -> Problem {
         match error {
             HubError::Refused(refusal) => refusal.into(),
+            HubError::Forbidden(Forbidden { detail, field }) => {
+                Problem { field, ..Problem::new(Code::Forbidden, detail) }
+            }
             HubError::StorageUnavailable => {
                 Problem::new(Code::StorageUnavailable, "nothing was written and nothing has changed; try again later")
             }

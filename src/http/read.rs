@@ -15,7 +15,7 @@ use super::path::Path;
 use super::query::Params;
 use super::state::App;
 use super::{cursor, results, splice};
-use crate::hub::{HubError, LogRange, Order, Query, Refusal, Stored, Until};
+use crate::hub::{CallerHub, HubError, LogRange, Order, Query, Refusal, Stored, Until};
 use crate::task::{Json, LOG_LINES_MAX, LargeResult, Links, Status, Task, TaskId, read_strictly};
 use crate::wire::{Code, History, LogList, Problem};
 
@@ -33,16 +33,12 @@ pub(super) fn task_id(text: &str) -> Result<TaskId, Problem> {
 }
 
 /// `GET /api/v1/tasks`.
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+pub(super) async fn list(Caller(hub): Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let list = cursor::list_of(query.as_deref());
     let query = list_query(query.as_deref(), &list)?;
     // A filter that names no task needs no look.
     let none = query.filter.task_id.as_ref().is_some_and(|ids| ids.is_empty());
-    let page = if none { Arc::default() } else { app.hub.find(query).await? };
+    let page = if none { Arc::default() } else { hub.find(query).await? };
     let mut text = Vec::with_capacity(page.tasks.iter().map(|(_, record)| record.len() + 1).sum::<usize>() + 80);
     splice::list(&mut text, "tasks", page.tasks.iter().map(|(_, record)| record));
     let next = page.tasks.last().filter(|_| page.more).map(|(id, _)| format!("\"{}\"", cursor::encode(*id, &list)));
@@ -78,7 +74,7 @@ fn list_query(query: Option<&str>, list: &str) -> Result<Query, Problem> {
 /// `GET /api/v1/tasks/{id}`.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -90,11 +86,11 @@ pub(super) async fn one(
         None => Until::Final,
     };
     params.finish()?;
-    let stored = look(&app, id, until, timeout).await?;
+    let stored = look(&app, &hub, id, until, timeout).await?;
     let mut text = Vec::new();
     splice::whole(&mut text, &stored);
     splice::with(&mut text, "depends_on", depends_on(&stored).as_ref());
-    splice::with(&mut text, "waits_for", waits_for(&app, id, &stored).await.as_ref());
+    splice::with(&mut text, "waits_for", waits_for(&hub, id, &stored).await.as_ref());
     Ok(splice::json(StatusCode::OK, text))
 }
 
@@ -105,21 +101,21 @@ fn depends_on(stored: &Stored) -> Option<Json> {
 }
 
 /// Why a task waits, if it still stands at the record that is shown.
-async fn waits_for(app: &App, id: TaskId, stored: &Stored) -> Option<Json> {
+async fn waits_for(hub: &CallerHub, id: TaskId, stored: &Stored) -> Option<Json> {
     let waits = |task: &Task| matches!(task.status, Status::Waiting | Status::Scheduled | Status::Pending);
-    app.hub.shown(id).filter(|task| waits(task) && Task::rev_of(&stored.record) == Some(task.rev))?;
-    let reasons = app.hub.waits_for(id).await?;
+    hub.shown(id).filter(|task| waits(task) && Task::rev_of(&stored.record) == Some(task.rev))?;
+    let reasons = hub.waits_for(id).await?;
     Json::of(&reasons).ok().filter(|_| !reasons.is_empty())
 }
 
 /// The task, once `until` holds or time is up. A hub that goes down answers at once: nothing will change any more.
-async fn look(app: &App, id: TaskId, until: Until, timeout: Duration) -> Result<Stored, Problem> {
+async fn look(app: &App, hub: &CallerHub, id: TaskId, until: Until, timeout: Duration) -> Result<Stored, Problem> {
     let stored = if timeout.is_zero() {
-        app.hub.task(id).await
+        hub.task(id).await
     } else {
         tokio::select! {
-            stored = app.hub.wait_for(id, until, timeout) => stored,
-            () = app.hub.goodbye() => app.hub.task(id).await,
+            stored = hub.wait_for(id, until, timeout) => stored,
+            () = app.goodbye() => hub.task(id).await,
         }
     };
     stored?.ok_or_else(|| Refusal::TaskNotFound.into())
@@ -128,7 +124,7 @@ async fn look(app: &App, id: TaskId, until: Until, timeout: Duration) -> Result<
 /// `GET /api/v1/tasks/{id}/result`.
 pub(super) async fn result(
     State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -137,9 +133,9 @@ pub(super) async fn result(
     let mut params = Params::of(query.as_deref())?;
     let timeout = params.wait()?;
     params.finish()?;
-    let stored = look(&app, id, Until::Final, timeout).await?;
+    let stored = look(&app, &hub, id, Until::Final, timeout).await?;
     if let Some(large) = large(&stored) {
-        return results::give(&app, id, &large, &headers).await;
+        return results::give(&hub, id, &large, &headers).await;
     }
     let text = result_text(&stored).ok_or_else(|| Problem::new(Code::Internal, "the record cannot be read"))??;
     Ok(splice::json(StatusCode::OK, text))
@@ -187,27 +183,25 @@ fn result_text(stored: &Stored) -> Option<Result<Vec<u8>, Problem>> {
 
 /// `GET /api/v1/tasks/{id}/history`.
 pub(super) async fn history(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     Params::of(query.as_deref())?.finish()?;
-    let transitions = app.hub.history(id).await?.ok_or(HubError::Refused(Refusal::TaskNotFound))?;
+    let transitions = hub.history(id).await?.ok_or(HubError::Refused(Refusal::TaskNotFound))?;
     Ok(splice::json_of(&History { transitions }))
 }
 
 /// `GET /api/v1/tasks/{id}/logs`.
 pub(super) async fn logs(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let id = task_id(&id)?;
     let range = log_range(query.as_deref())?;
-    let lines = app.hub.logs(id, range).await?.ok_or(HubError::Refused(Refusal::TaskNotFound))?;
+    let lines = hub.logs(id, range).await?.ok_or(HubError::Refused(Refusal::TaskNotFound))?;
     Ok(splice::json_of(&LogList { lines }))
 }
 

@@ -6,11 +6,10 @@
 
 use std::fs::File;
 use std::io::SeekFrom;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
@@ -23,8 +22,8 @@ use super::dashboard::matches;
 use super::path::Path;
 use super::query::NoQuery;
 use super::splice;
-use super::state::App;
 use super::worker_http::attempt_of;
+use crate::hub::CallerHub;
 use crate::task::{CONTENT_TYPE_BYTES_MAX, LargeResult, TaskId};
 use crate::wire::{AttemptAnswer, Code, Problem};
 
@@ -40,8 +39,7 @@ const STREAMED_HEADER: HeaderName = HeaderName::from_static("taskhub-streamed");
 
 /// `PUT /api/v1/tasks/{id}/attempts/{attempt}/result`.
 pub(super) async fn put(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     request: Request,
@@ -54,7 +52,7 @@ pub(super) async fn put(
     }
     let content_type = content_type(&parts.headers)?;
     let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut upload = app.hub.upload(task_id, attempt, content_type, declared).await?;
+    let mut upload = hub.upload(task_id, attempt, content_type, declared).await?;
     let mut chunks = body.into_data_stream();
     let mut part = 0;
     let mut late = tokio::time::Instant::now() + PART_TIME;
@@ -100,7 +98,7 @@ fn content_type(headers: &HeaderMap) -> Result<&str, Problem> {
 
 /// The file of a result, or the part of it that is asked for.
 pub(super) async fn give(
-    app: &App,
+    hub: &CallerHub,
     task_id: TaskId,
     large: &LargeResult,
     headers: &HeaderMap,
@@ -128,7 +126,7 @@ pub(super) async fn give(
         }
     };
     let gone = || Problem::from(crate::hub::Refusal::TaskNotFound);
-    let file = app.hub.open_result(task_id, large).await?.ok_or_else(gone)?;
+    let file = hub.open_result(task_id, large).await?.ok_or_else(gone)?;
     let body =
         read(file, from, to - from).await.map_err(|_| Problem::new(Code::Internal, "the file cannot be read"))?;
     let mut response = described(body.into_response(), task_id, large, &tag);

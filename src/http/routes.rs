@@ -1,6 +1,7 @@
 //! The whole URL table.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::http::Method;
@@ -12,27 +13,53 @@ use super::{
     callbacks, change, dashboard, docs, events, live, ops, read, results, schedules, settings, submit, task_types,
     worker_http, worker_socket, workflows,
 };
+use crate::access::Right;
 use crate::wire::{Code, Problem};
 
 /// Where the two WebSockets are.
 pub(super) const LIVE_PATH: &str = "/api/v1/ws";
 pub(super) const WORKER_PATH: &str = "/api/v1/worker/ws";
 
+/// What a caller needs for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nobody is asked who they are.
+    Nothing,
+    /// To be known, whoever that is; a socket asks for more in its own time.
+    Known,
+    Right(Right),
+}
+
+const NOTHING: Need = Need::Nothing;
+const KNOWN: Need = Need::Known;
+const SEE: Need = Need::Right(Right::See);
+const WATCH: Need = Need::Right(Right::Watch);
+const SUBMIT: Need = Need::Right(Right::Submit);
+const CANCEL: Need = Need::Right(Right::Cancel);
+const RETRY: Need = Need::Right(Right::Retry);
+const CHANGE: Need = Need::Right(Right::Change);
+const WORK: Need = Need::Right(Right::Work);
+const SEE_SETTINGS: Need = Need::Right(Right::SeeSettings);
+const CHANGE_SETTINGS: Need = Need::Right(Right::ChangeSettings);
+const SEE_HUB: Need = Need::Right(Right::SeeHub);
+const MINT: Need = Need::Right(Right::Mint);
+const ADMINISTER: Need = Need::Right(Right::Administer);
+
 /// A line of the table.
 struct Entry {
-    #[cfg(test)]
     method: &'static str,
     path: &'static str,
+    need: Need,
     handler: MethodRouter<Arc<App>>,
 }
 
 macro_rules! table {
-    ($($method:ident $path:tt $handler:path,)*) => {
+    ($($method:ident $path:tt $need:ident $handler:path,)*) => {
         fn table() -> Vec<Entry> {
             vec![$(Entry {
-                #[cfg(test)]
                 method: stringify!($method),
                 path: $path,
+                need: $need,
                 handler: on(MethodFilter::$method, $handler),
             },)*]
         }
@@ -40,78 +67,87 @@ macro_rules! table {
 }
 
 table! {
-    POST   "/api/v1/tasks"                                  submit::one,
-    POST   "/api/v1/tasks/batch"                            submit::batch,
-    POST   "/api/v1/tasks/cancel"                           change::cancel_many,
-    POST   "/api/v1/tasks/retry"                            change::retry_many,
-    POST   "/api/v1/tasks/delete"                           change::delete_many,
-    GET    "/api/v1/tasks"                                  read::list,
-    GET    "/api/v1/tasks/{id}"                             read::one,
-    PATCH  "/api/v1/tasks/{id}"                             change::update,
-    DELETE "/api/v1/tasks/{id}"                             change::delete,
-    GET    "/api/v1/tasks/{id}/result"                      read::result,
-    GET    "/api/v1/tasks/{id}/history"                     read::history,
-    GET    "/api/v1/tasks/{id}/logs"                        read::logs,
-    POST   "/api/v1/tasks/{id}/cancel"                      change::cancel,
-    POST   "/api/v1/tasks/{id}/retry"                       change::retry,
+    POST   "/api/v1/tasks"                                          SUBMIT           submit::one,
+    POST   "/api/v1/tasks/batch"                                    SUBMIT           submit::batch,
+    POST   "/api/v1/tasks/cancel"                                   CANCEL           change::cancel_many,
+    POST   "/api/v1/tasks/retry"                                    RETRY            change::retry_many,
+    POST   "/api/v1/tasks/delete"                                   CHANGE           change::delete_many,
+    GET    "/api/v1/tasks"                                          WATCH            read::list,
+    GET    "/api/v1/tasks/{id}"                                     SEE              read::one,
+    PATCH  "/api/v1/tasks/{id}"                                     CHANGE           change::update,
+    DELETE "/api/v1/tasks/{id}"                                     CHANGE           change::delete,
+    GET    "/api/v1/tasks/{id}/result"                              SEE              read::result,
+    GET    "/api/v1/tasks/{id}/history"                             SEE              read::history,
+    GET    "/api/v1/tasks/{id}/logs"                                SEE              read::logs,
+    POST   "/api/v1/tasks/{id}/cancel"                              CANCEL           change::cancel,
+    POST   "/api/v1/tasks/{id}/retry"                               RETRY            change::retry,
 
-    POST   "/api/v1/workflows"                              workflows::submit,
-    GET    "/api/v1/workflows/{id}"                         workflows::one,
+    POST   "/api/v1/workflows"                                      SUBMIT           workflows::submit,
+    GET    "/api/v1/workflows/{id}"                                 SEE              workflows::one,
 
-    GET    LIVE_PATH                                        live::connect,
-    GET    "/api/v1/events"                                 events::connect,
+    GET    LIVE_PATH                                                KNOWN            live::connect,
+    GET    "/api/v1/events"                                         WATCH            events::connect,
 
-    GET    WORKER_PATH                                      worker_socket::connect,
-    POST   "/api/v1/worker/claim"                           worker_http::claim,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/progress"  worker_http::progress,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/log"       worker_http::log,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/complete"  worker_http::complete,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/fail"      worker_http::fail,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/cancelled" worker_http::cancelled,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/release"   worker_http::release,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/heartbeat" worker_http::heartbeat,
-    POST   "/api/v1/tasks/{id}/attempts/{attempt}/spawn"     workflows::spawn,
-    PUT    "/api/v1/tasks/{id}/attempts/{attempt}/result"    results::put,
+    GET    WORKER_PATH                                              KNOWN            worker_socket::connect,
+    POST   "/api/v1/worker/claim"                                   WORK             worker_http::claim,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/progress"         WORK             worker_http::progress,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/log"              WORK             worker_http::log,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/complete"         WORK             worker_http::complete,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/fail"             WORK             worker_http::fail,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/cancelled"        WORK             worker_http::cancelled,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/release"          WORK             worker_http::release,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/heartbeat"        WORK             worker_http::heartbeat,
+    POST   "/api/v1/tasks/{id}/attempts/{attempt}/spawn"            WORK             workflows::spawn,
+    PUT    "/api/v1/tasks/{id}/attempts/{attempt}/result"           WORK             results::put,
 
-    GET    "/api/v1/queues"                                 settings::queues,
-    GET    "/api/v1/queues/{name}"                          settings::queue,
-    PUT    "/api/v1/queues/{name}"                          settings::set_queue,
-    DELETE "/api/v1/queues/{name}"                          settings::unset_queue,
-    POST   "/api/v1/queues/{name}/pause"                    settings::pause,
-    POST   "/api/v1/queues/{name}/resume"                   settings::resume,
-    POST   "/api/v1/queues/{name}/purge"                    settings::purge,
-    GET    "/api/v1/limits"                                 settings::limits,
-    PUT    "/api/v1/limits"                                 settings::set_limits,
+    GET    "/api/v1/queues"                                         SEE_SETTINGS     settings::queues,
+    GET    "/api/v1/queues/{name}"                                  SEE_SETTINGS     settings::queue,
+    PUT    "/api/v1/queues/{name}"                                  CHANGE_SETTINGS  settings::set_queue,
+    DELETE "/api/v1/queues/{name}"                                  CHANGE_SETTINGS  settings::unset_queue,
+    POST   "/api/v1/queues/{name}/pause"                            CHANGE_SETTINGS  settings::pause,
+    POST   "/api/v1/queues/{name}/resume"                           CHANGE_SETTINGS  settings::resume,
+    POST   "/api/v1/queues/{name}/purge"                            CHANGE_SETTINGS  settings::purge,
+    GET    "/api/v1/limits"                                         SEE_SETTINGS     settings::limits,
+    PUT    "/api/v1/limits"                                         CHANGE_SETTINGS  settings::set_limits,
 
-    GET    "/api/v1/schedules"                              schedules::list,
-    GET    "/api/v1/schedules/{name}"                       schedules::one,
-    PUT    "/api/v1/schedules/{name}"                       schedules::set,
-    DELETE "/api/v1/schedules/{name}"                       schedules::delete,
-    POST   "/api/v1/schedules/{name}/run"                   schedules::run,
-    POST   "/api/v1/schedules/{name}/pause"                 schedules::pause,
-    POST   "/api/v1/schedules/{name}/resume"                schedules::resume,
+    GET    "/api/v1/schedules"                                      SEE_SETTINGS     schedules::list,
+    GET    "/api/v1/schedules/{name}"                               SEE_SETTINGS     schedules::one,
+    PUT    "/api/v1/schedules/{name}"                               CHANGE_SETTINGS  schedules::set,
+    DELETE "/api/v1/schedules/{name}"                               CHANGE_SETTINGS  schedules::delete,
+    POST   "/api/v1/schedules/{name}/run"                           CHANGE_SETTINGS  schedules::run,
+    POST   "/api/v1/schedules/{name}/pause"                         CHANGE_SETTINGS  schedules::pause,
+    POST   "/api/v1/schedules/{name}/resume"                        CHANGE_SETTINGS  schedules::resume,
 
-    GET    "/api/v1/callbacks"                              callbacks::list,
-    GET    "/api/v1/callbacks/{id}"                         callbacks::one,
-    POST   "/api/v1/callbacks/{id}/retry"                   callbacks::retry,
+    GET    "/api/v1/callbacks"                                      SEE_HUB          callbacks::list,
+    GET    "/api/v1/callbacks/{id}"                                 SEE_HUB          callbacks::one,
+    POST   "/api/v1/callbacks/{id}/retry"                           CHANGE_SETTINGS  callbacks::retry,
 
-    GET    "/api/v1/task-types"                             task_types::list,
-    GET    "/api/v1/task-types/{name}"                      task_types::one,
-    PUT    "/api/v1/task-types/{name}"                      task_types::set,
-    DELETE "/api/v1/task-types/{name}"                      task_types::delete,
+    GET    "/api/v1/task-types"                                     SEE_SETTINGS     task_types::list,
+    GET    "/api/v1/task-types/{name}"                              SEE_SETTINGS     task_types::one,
+    PUT    "/api/v1/task-types/{name}"                              CHANGE_SETTINGS  task_types::set,
+    DELETE "/api/v1/task-types/{name}"                              CHANGE_SETTINGS  task_types::delete,
 
-    GET    "/api/v1/stats"                                  ops::stats,
-    GET    "/api/v1/workers"                                ops::workers,
+    GET    "/api/v1/stats"                                          SEE_HUB          ops::stats,
+    GET    "/api/v1/workers"                                        SEE_HUB          ops::workers,
 
-    GET    "/healthz"                                       ops::healthz,
-    GET    "/readyz"                                        ops::readyz,
-    GET    "/metrics"                                       ops::metrics,
-    GET    "/api/openapi.json"                              docs::openapi,
-    GET    "/api/asyncapi.json"                             docs::asyncapi,
-    GET    "/api/docs"                                      docs::to_page,
-    GET    "/api/docs/"                                     docs::page,
-    GET    "/api/docs/{file}"                               docs::page_file,
-    GET    "/"                                              dashboard::index,
+    GET    "/healthz"                                               NOTHING          ops::healthz,
+    GET    "/readyz"                                                NOTHING          ops::readyz,
+    GET    "/metrics"                                               SEE_HUB          ops::metrics,
+    GET    "/api/openapi.json"                                      NOTHING          docs::openapi,
+    GET    "/api/asyncapi.json"                                     NOTHING          docs::asyncapi,
+    GET    "/api/docs"                                              NOTHING          docs::to_page,
+    GET    "/api/docs/"                                             NOTHING          docs::page,
+    GET    "/api/docs/{file}"                                       NOTHING          docs::page_file,
+    GET    "/"                                                      NOTHING          dashboard::index,
+}
+
+/// What a caller needs for a route of the table.
+pub(super) fn need(method: &Method, path: &str) -> Option<Need> {
+    static NEEDS: LazyLock<HashMap<(&str, &str), Need>> =
+        LazyLock::new(|| table().into_iter().map(|entry| ((entry.path, entry.method), entry.need)).collect());
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    // The keys live as long as the program, and what is asked for does not.
+    NEEDS.get(&(path, method)).copied()
 }
 
 /// Every route of a hub, behind its door.

@@ -12,14 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answers::{Mode, PAGE_BYTES, quoted, reset_line, snapshot_lines, subscribed, with_id};
+use super::gate::{self, TOKEN_BYTES_MAX};
 use super::live_op::{self, TaskSubscription, Topic};
 use super::state::{App, LiveLimits};
-use crate::feed::{self, End, Pipe, Scope, Taken};
-use crate::hub::{HubError, LogRange, Missed, Page, Query};
-use crate::task::{Task, TaskId};
+use crate::access::{Part, Principal, Right, redacted_line};
+use crate::feed::{self, End, Pipe, Taken};
+use crate::hub::{CallerHub, HubError, LogRange, Missed, Page, Query};
+use crate::task::{Task, TaskId, Timestamp};
 use crate::telemetry::Delivery;
 use crate::wire::{CloseCode, Code, Problem};
 
@@ -52,6 +55,8 @@ pub(super) trait Carrier: Send {
 
 pub(super) struct Session {
     app: Arc<App>,
+    /// The hub, as the caller has it.
+    hub: CallerHub,
     client: feed::Client,
     /// By name; few.
     subs: Vec<(Box<str>, Topic)>,
@@ -60,6 +65,10 @@ pub(super) struct Session {
     /// When a mark was sent last, and when the next one is.
     marked_at: Instant,
     mark_at: Instant,
+    /// Moves when a credential was taken back.
+    changes: watch::Receiver<u64>,
+    /// When the caller's credential is over.
+    expires_at: Option<Instant>,
     /// When counts are sent next, if a subscription asks for them.
     stats_at: Option<Instant>,
     /// What is set is looked at next then, for what changed after this `rev`.
@@ -72,13 +81,17 @@ pub(super) struct Session {
 
 impl Session {
     /// For a carrier that the feed may write to by itself, where there is a `pipe`.
-    pub(super) fn new(app: Arc<App>, pipe: Option<Arc<dyn Pipe>>) -> Session {
-        let client = app.hub.feed().attach(Scope::All, pipe);
+    pub(super) fn new(app: Arc<App>, hub: CallerHub, pipe: Option<Arc<dyn Pipe>>) -> Session {
+        let client = hub.attach(pipe);
         let marked_at = Instant::now();
-        let mark_at = marked_at + app.hub.options().feed.ping;
+        let mark_at = marked_at + app.options().feed.ping;
         let (subs, lines) = (Vec::new(), Vec::new());
+        let (changes, expires_at) = (app.keys().changes(), expiry(hub.who()));
         Session {
             app,
+            hub,
+            changes,
+            expires_at,
             client,
             subs,
             lines,
@@ -102,21 +115,129 @@ impl Session {
     }
 
     fn ping(&self) -> Duration {
-        self.app.hub.options().feed.ping
+        self.app.options().feed.ping
     }
 
     /// The hub's first word, and its answer to `hello` and `refresh`.
     pub(super) async fn greet(&mut self, id: Option<u64>, out: &mut impl Carrier) -> Result<(), Ending> {
-        let hub = &self.app.hub;
-        let limits = live_op::limits(self.limits(), hub.options().feed.max_hz);
+        let limits = live_op::limits(self.limits(), self.app.options().feed.max_hz);
         let line = format!(
-            r#"{{"type":"hello"{},"epoch":"{}","rev":{},"ping_ms":{},"limits":{limits}}}"#,
+            r#"{{"type":"hello"{},"epoch":"{}","rev":{},"ping_ms":{},"limits":{limits}{}}}"#,
             with_id(id),
-            hub.epoch(),
-            hub.rev(),
+            self.hub.epoch(),
+            self.hub.rev(),
             self.ping().as_millis(),
+            self.identity(),
         );
         self.say(line, out).await
+    }
+
+    /// What the hub knows of the caller, for its hello.
+    fn identity(&self) -> String {
+        let who = self.hub.who();
+        if who.is_nobody() {
+            return r#","authenticated":false"#.to_owned();
+        }
+        let user =
+            who.user_id.as_ref().map_or(String::new(), |user| format!(r#","user_id":{}"#, quoted(user.as_str())));
+        let expires = who.expires_at.map_or(String::new(), |at| format!(r#","expires_at":"{at}""#));
+        user + &expires
+    }
+
+    /// Whether the caller has not said yet who it is.
+    pub(super) fn is_of_nobody(&self) -> bool {
+        self.hub.who().is_nobody()
+    }
+
+    /// A hello or a refresh. Without a token it asks for nothing but the hub's own. A token that is not valid ends a caller who is
+    /// nobody, and leaves another the one that it has.
+    pub(super) async fn introduce(
+        &mut self,
+        id: Option<u64>,
+        token: Option<String>,
+        out: &mut impl Carrier,
+    ) -> Result<(), Ending> {
+        let Some(token) = token else { return self.greet(id, out).await };
+        let known = match token.len() <= TOKEN_BYTES_MAX {
+            true => {
+                self.app.keys().authenticate(&token, None, Timestamp::now()).await.map_err(|why| gate::refused(&why))
+            }
+            false => Err(gate::unauthenticated()),
+        };
+        let who = match known {
+            Ok(who) => who,
+            Err(problem) if self.is_of_nobody() => {
+                let code = match problem.code {
+                    Code::Unauthenticated => CloseCode::Unauthenticated,
+                    _ => CloseCode::Overloaded,
+                };
+                return Err(Ending::Close(code, "the token is not valid"));
+            }
+            Err(problem) => return self.refuse(id, &problem, out).await,
+        };
+        let was = self.hub.who().clone();
+        if !was.is_nobody() && was.user_id != who.user_id {
+            return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another user's"));
+        }
+        self.expires_at = expiry(&who);
+        self.hub = self.app.as_caller(who.clone());
+        self.greet(id, out).await?;
+        if was.is_nobody() || (was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights) {
+            return Ok(());
+        }
+        self.look_anew(out).await
+    }
+
+    /// The caller sees something else: every subscription starts anew, or ends where the caller may not have it any more.
+    async fn look_anew(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
+        for (name, topic) in std::mem::take(&mut self.subs) {
+            self.client.unsubscribe(&name);
+            self.app.metrics().subscribed(-1);
+            self.lines.push(reset_line(&name, "scope"));
+            let topic = match topic {
+                Topic::Tasks(tasks) => Topic::Tasks(TaskSubscription { since: None, ..tasks }),
+                topic => topic,
+            };
+            self.subscribe(None, name.into(), topic, out).await?;
+        }
+        Ok(())
+    }
+
+    /// Resolves when a credential was taken back, or that of the caller is over.
+    pub(super) async fn credentials_changed(&self) {
+        let mut changes = self.changes.clone();
+        let over = async {
+            match self.expires_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                std::future::pending().await
+            },
+            () = over => {}
+        }
+    }
+
+    /// Whether the caller still is who they said.
+    pub(super) fn is_still_known(&mut self) -> Result<(), Ending> {
+        let now = Instant::now();
+        if !self.changes.has_changed().unwrap_or(false) && self.expires_at.is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        self.changes.mark_unchanged();
+        if self.is_of_nobody() {
+            return Ok(());
+        }
+        let checked = self.app.keys().check(self.hub.who(), Timestamp::now());
+        checked.map_err(|ended| {
+            let (code, reason) = gate::ending(ended);
+            Ending::Close(code, reason)
+        })?;
+        // A clock was set back.
+        self.expires_at = expiry(self.hub.who());
+        Ok(())
     }
 
     /// Resolves when the feed has something for this client. May be dropped and called again.
@@ -131,6 +252,7 @@ impl Session {
             Taken::Nothing => self.set_lags(false),
             Taken::Lines => {
                 self.count_lines();
+                self.redact();
                 out.send(&mut self.lines).await?;
                 self.needs_mark = true;
                 self.mark_at = self.mark_at.min(Instant::now() + MARK_AFTER);
@@ -146,7 +268,8 @@ impl Session {
             self.mark();
             self.flush(out).await?;
         }
-        Ok(self.client.flow())
+        // What is to be redacted passes here, line by line.
+        Ok(!self.hub.who().hidden.is_nothing() || self.client.flow())
     }
 
     /// Takes the pipe back. What is left of the feed's last message is to be written first.
@@ -157,6 +280,14 @@ impl Session {
     /// Something came from the other side.
     pub(super) fn set_heard(&self) {
         self.client.set_heard();
+    }
+
+    /// Takes what is hidden from the caller out of the lines.
+    fn redact(&mut self) {
+        let hidden = self.hub.who().hidden;
+        if !hidden.is_nothing() {
+            self.lines = self.lines.drain(..).filter_map(|line| redacted_line(&line, hidden)).collect();
+        }
     }
 
     /// Whether the feed wants this client to end.
@@ -215,14 +346,28 @@ impl Session {
             let problem = Problem::over("subscriptions", subscriptions_max as u64, "of one connection");
             return self.refuse(id, &problem, out).await;
         }
+        if let Err(error) = self.may(&topic) {
+            return self.refuse(id, &error.into(), out).await;
+        }
+        let topic = match topic {
+            Topic::Tasks(tasks) => {
+                let filter = if self.hub.sees_all() {
+                    tasks.asked.clone()
+                } else {
+                    Arc::new(self.hub.scoped((*tasks.asked).clone()))
+                };
+                Topic::Tasks(TaskSubscription { filter, ..tasks })
+            }
+            topic => topic,
+        };
         let refusal = match &topic {
             Topic::Stats => {
-                self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
+                self.lines.push(subscribed(id, &name, Mode::Snapshot, self.hub.rev()));
                 self.stats();
                 None
             }
             Topic::Settings => {
-                self.lines.push(subscribed(id, &name, Mode::Snapshot, self.app.hub.rev()));
+                self.lines.push(subscribed(id, &name, Mode::Snapshot, self.hub.rev()));
                 self.set(None);
                 None
             }
@@ -237,9 +382,20 @@ impl Session {
                 // Most clients have one, and ten thousand of them are many.
                 self.subs.reserve_exact(1);
                 self.subs.push((name.into(), topic));
-                self.app.hub.metrics().subscribed(1);
+                self.app.metrics().subscribed(1);
                 self.flush(out).await
             }
+        }
+    }
+
+    /// Whether the caller may subscribe to this.
+    fn may(&self, topic: &Topic) -> Result<(), HubError> {
+        match topic {
+            Topic::Tasks(tasks) => {
+                self.hub.needs(Right::Watch)?;
+                if tasks.log_tail.is_some() { self.hub.needs_part(Part::Logs) } else { Ok(()) }
+            }
+            Topic::Stats | Topic::Settings => self.hub.whole(Right::SeeHub).map(|_| ()),
         }
     }
 
@@ -258,10 +414,13 @@ impl Session {
             Ok(cuts) => cuts,
             Err(error) => return refusal(error).map(Some),
         };
-        let rev = self.app.hub.rev();
+        let rev = self.hub.rev();
         let catch_up = match &tasks.since {
             None => Ok(CatchUp::Snapshot(None)),
-            Some(since) if since.rev > rev || !self.app.hub.includes(&since.epoch, since.rev) => {
+            Some(since) if since.epoch != self.hub.epoch() && same_history(&since.epoch, &self.hub.epoch()) => {
+                Ok(CatchUp::Snapshot(Some("scope")))
+            }
+            Some(since) if since.rev > rev || !self.hub.includes(&since.epoch, since.rev) => {
                 Ok(CatchUp::Snapshot(Some("epoch")))
             }
             Some(since) => self.changed_since(since.rev).await,
@@ -293,7 +452,7 @@ impl Session {
 
     /// The first page of what changed after `rev`; or that a snapshot is the shorter way, or the only one.
     async fn changed_since(&self, rev: u64) -> Result<CatchUp, HubError> {
-        let hub = &self.app.hub;
+        let hub = &self.hub;
         let len_max = self.limits().resume_len_max;
         // A task that changed has at least one `rev` of its own, so mostly there is nothing to count.
         if hub.rev().saturating_sub(rev) > len_max as u64 {
@@ -334,7 +493,8 @@ impl Session {
                 return Ok(false);
             }
             let meant = tasks.iter().filter(|changed| asked.filter.matches_unchanging(&changed.task));
-            let lines: Vec<Bytes> = meant.map(|changed| changed.line.clone()).collect();
+            let hidden = self.hub.who().hidden;
+            let lines: Vec<Bytes> = meant.filter_map(|changed| redacted_line(&changed.line, hidden)).collect();
             // The read is shared with other sessions: a slow one keeps only the lines that its filter covers, not all of it.
             drop(changed);
             for line in lines {
@@ -344,9 +504,9 @@ impl Session {
             if !more {
                 break;
             }
-            changed = self.app.hub.missed_since(rev).await.map_err(cannot_go_on)?;
+            changed = self.hub.missed_since(rev).await.map_err(cannot_go_on)?;
         }
-        for line in self.app.hub.progress_lines(&asked.filter, known) {
+        for line in self.hub.progress_lines(&asked.filter, known) {
             self.lines.push(line);
             self.flush_full(out).await?;
         }
@@ -371,11 +531,7 @@ impl Session {
             beyond: None,
             limit: tasks.limit,
         };
-        // A filter that names no task needs no look.
-        if query.filter.task_id.as_ref().is_some_and(|ids| ids.is_empty()) {
-            return Ok(Arc::default());
-        }
-        self.app.hub.find(query).await
+        self.hub.find(query).await
     }
 
     async fn snapshot(&mut self, name: &str, page: &Page, out: &mut impl Carrier) -> Result<(), Ending> {
@@ -394,7 +550,7 @@ impl Session {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let ends = self.app.hub.log_ends(ids.clone()).await?;
+        let ends = self.hub.log_ends(ids.clone()).await?;
         Ok(ids.into_iter().zip(ends).collect())
     }
 
@@ -407,7 +563,7 @@ impl Session {
         cut: u64,
         out: &mut impl Carrier,
     ) -> Result<(), Ending> {
-        let hub = &self.app.hub;
+        let hub = &self.hub;
         let Some(stored) = hub.task(task_id).await.map_err(cannot_go_on)? else { return Ok(()) };
         if !Task::parse(&stored.record).is_ok_and(|task| tasks.filter.matches_unchanging(&task)) {
             return Ok(());
@@ -467,7 +623,7 @@ impl Session {
         if let Some(at) = at {
             self.subs.remove(at);
             self.client.unsubscribe(name);
-            self.app.hub.metrics().subscribed(-1);
+            self.app.metrics().subscribed(-1);
         }
         if !self.subs.iter().any(|(_, topic)| *topic == Topic::Stats) {
             self.stats_at = None;
@@ -503,13 +659,13 @@ impl Session {
     }
 
     fn stats(&mut self) {
-        self.lines.push(self.app.hub.stats_line());
+        self.lines.push(self.hub.stats_line());
         self.stats_at = Some(Instant::now() + STATS_EVERY);
     }
 
     /// What is set, or what changed of it after a `rev`. The line behind it says that the picture is whole.
     fn set(&mut self, since: Option<u64>) {
-        let set = self.app.hub.setting_lines(since);
+        let set = self.hub.setting_lines(since);
         if set.all || !set.lines.is_empty() {
             self.lines.extend(set.lines);
             let all = if set.all { r#","all":true"# } else { "" };
@@ -528,7 +684,7 @@ impl Session {
             return Ok(());
         }
         let bytes = self.lines.iter().map(Bytes::len).sum::<usize>();
-        self.app.hub.metrics().delivered(Delivery::Other, self.lines.len() as u64, bytes as u64);
+        self.app.metrics().delivered(Delivery::Other, self.lines.len() as u64, bytes as u64);
         out.send(&mut self.lines).await
     }
 
@@ -558,17 +714,17 @@ impl Session {
             counts[at].2 += line.len() as u64;
         }
         for (delivery, lines, bytes) in counts.into_iter().filter(|(_, lines, _)| *lines > 0) {
-            self.app.hub.metrics().delivered(delivery, lines, bytes);
+            self.app.metrics().delivered(delivery, lines, bytes);
         }
         if let Some(merged) = merged {
-            self.app.hub.metrics().collapsed(1, merged);
+            self.app.metrics().collapsed(1, merged);
             self.set_lags(true);
         }
     }
 
     fn set_lags(&mut self, lags: bool) {
         if std::mem::replace(&mut self.lags, lags) != lags {
-            self.app.hub.metrics().lagging(if lags { 1 } else { -1 });
+            self.app.metrics().lagging(if lags { 1 } else { -1 });
         }
     }
 }
@@ -576,8 +732,19 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.set_lags(false);
-        self.app.hub.metrics().subscribed(-(self.subs.len() as i64));
+        self.app.metrics().subscribed(-(self.subs.len() as i64));
     }
+}
+
+/// When a caller's credential is over, on the clock of waits.
+fn expiry(who: &Principal) -> Option<Instant> {
+    who.expires_at.map(|at| Instant::now() + Duration::from_millis(at.millis_since(Timestamp::now())))
+}
+
+/// Whether two epochs are of one history, seen with different sights.
+fn same_history(a: &str, b: &str) -> bool {
+    let history = |epoch: &str| epoch.split_once('~').map_or(epoch.to_owned(), |(history, _)| history.to_owned());
+    history(a) == history(b)
 }
 
 /// How a subscription catches up.

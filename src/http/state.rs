@@ -11,13 +11,21 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::caller::CountedBy;
 use super::door::Door;
-use crate::hub::Hub;
+use crate::access::Principal;
+use crate::hub::{CallerHub, Hub, HubOptions};
+use crate::keys::Keys;
 use crate::task::FILTER_VALUES_MAX;
+use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Code, Problem};
 
 /// What every route holds. One for each hub.
 pub struct App {
-    pub hub: Hub,
+    hub: Hub,
+    keys: Arc<Keys>,
+    /// The caller of an open hub.
+    everyone: Arc<Principal>,
+    /// A socket that has not said yet who it is.
+    nobody: Arc<Principal>,
     pub limits: HttpLimits,
     /// Of live clients.
     pub live: LiveLimits,
@@ -172,10 +180,71 @@ pub enum SocketKind {
 
 impl App {
     /// The state of the routes of this hub.
-    pub fn new(hub: Hub, door: Door, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
+    pub fn new(hub: Hub, keys: Arc<Keys>, door: Door, limits: HttpLimits, live: LiveLimits) -> Arc<App> {
         let (open, open_by, sockets) = (AtomicUsize::new(0), DashMap::new(), TaskTracker::new());
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Arc::new(App { hub, limits, live, door, open, open_by, sockets, refusals, rooms: Rooms::new() })
+        Arc::new(App {
+            hub,
+            keys,
+            everyone: Arc::new(Principal::everyone()),
+            nobody: Arc::new(Principal::nobody()),
+            limits,
+            live,
+            door,
+            open,
+            open_by,
+            sockets,
+            refusals,
+            rooms: Rooms::new(),
+        })
+    }
+
+    /// The hub as this caller has it: the only way to its tasks.
+    pub(super) fn as_caller(&self, who: Arc<Principal>) -> CallerHub {
+        self.hub.as_caller(who)
+    }
+
+    /// Which credentials are in force.
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    /// A caller without a credential; `None` where there are none.
+    pub(super) fn unnamed(&self) -> Option<Arc<Principal>> {
+        self.keys.is_open().then(|| self.everyone.clone())
+    }
+
+    /// A socket that has not said yet who it is.
+    pub(super) fn nobody(&self) -> Arc<Principal> {
+        self.nobody.clone()
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        self.hub.metrics()
+    }
+
+    pub(super) fn options(&self) -> &HubOptions {
+        self.hub.options()
+    }
+
+    /// Whether it takes new work.
+    pub(super) fn is_draining(&self) -> bool {
+        self.hub.is_draining()
+    }
+
+    /// Whether the store takes writes; if not, why.
+    pub(super) fn storage(&self) -> Result<(), String> {
+        self.hub.storage()
+    }
+
+    /// How far the feed is behind.
+    pub(super) fn feed_lag(&self) -> Duration {
+        self.hub.feed().lag()
+    }
+
+    /// Resolves when the hub goes down.
+    pub(super) async fn goodbye(&self) {
+        self.hub.goodbye().await;
     }
 
     /// Counts a socket in; it is counted out when the guard is dropped.
@@ -297,4 +366,10 @@ impl Drop for SocketGuard {
         }
         self.app.hub.metrics().socket_closed(self.kind.word());
     }
+}
+
+/// What asks nobody who they are.
+#[cfg(test)]
+pub(super) fn open_keys() -> Arc<Keys> {
+    Keys::new(Default::default(), Vec::new()).expect("nothing is set")
 }

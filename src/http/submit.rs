@@ -15,7 +15,8 @@ use super::json::parse;
 use super::query::NoQuery;
 use super::splice;
 use super::state::App;
-use crate::hub::{HubError, Principal, Refusal, SubmitKey, Submitted};
+use crate::access::Principal;
+use crate::hub::{HubError, Refusal, SubmitKey, Submitted};
 use crate::task::NewTask;
 use crate::wire::{BatchBody, Code, Problem};
 
@@ -38,13 +39,13 @@ impl<'de> Deserialize<'de> for Alone {
 /// `POST /api/v1/tasks`.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.body_bytes_max();
-    let (key, Alone(task)) = read_once(&app, &who, "tasks", request, bytes_max).await?;
-    let Submitted { task_ids, records, existing, replayed } = app.hub.submit_all(&who, task, key).await?;
+    let (key, Alone(task)) = read_once(&app, hub.who(), "tasks", request, bytes_max).await?;
+    let Submitted { task_ids, records, existing, replayed } = hub.submit_all(task, key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
@@ -60,16 +61,16 @@ pub(super) async fn one(
 /// `POST /api/v1/tasks/batch`.
 pub(super) async fn batch(
     State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.batch_bytes_max();
-    let (key, BatchBody { tasks }) = read_once(&app, &who, "tasks/batch", request, bytes_max).await?;
+    let (key, BatchBody { tasks }) = read_once(&app, hub.who(), "tasks/batch", request, bytes_max).await?;
     not_empty(&tasks)?;
     let alone = tasks.len() == 1;
     let Submitted { records, existing, replayed, .. } =
-        app.hub.submit_all(&who, tasks, key).await.map_err(|error| match error {
+        hub.submit_all(tasks, key).await.map_err(|error| match error {
             // With several the hub names the one.
             HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
                 Problem::from(invalid.within("tasks[0]"))
@@ -99,7 +100,7 @@ pub(super) fn taken(replayed: bool, existing: &[u32], mut records: Vec<Bytes>) -
 /// Reads a body, and what its `Idempotency-Key` stands for on this route.
 pub(super) async fn read_once<T: DeserializeOwned + Send + 'static>(
     app: &App,
-    who: &Principal,
+    who: &Arc<Principal>,
     route: impl Into<String>,
     request: Request,
     bytes_max: usize,
@@ -121,7 +122,7 @@ fn submit_key(
     let key = std::str::from_utf8(value.as_bytes())
         .map_err(|_| Problem::wrong("Idempotency-Key", "must be text in UTF-8"))?;
     check_key("Idempotency-Key", key)?;
-    Ok(Some(SubmitKey::new(who.user_id.as_ref(), route, key, body)))
+    Ok(Some(SubmitKey::new(&who.whose(), route, key, body)))
 }
 
 /// Whether an idempotency key is one, wherever it stands.
@@ -138,12 +139,13 @@ pub(super) fn check_key(field: &str, key: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{Credential, Role};
     use crate::task::Name;
 
     #[test]
     fn a_key_is_one_callers_on_one_route() {
         let key = |user: Option<&str>, route: &str, key: &str| {
-            let who = Principal { user_id: user.map(Name::new) };
+            let who = Principal::new(Role::User, user.map(Name::new), Credential::None);
             let header = HeaderValue::from_bytes(key.as_bytes()).unwrap();
             submit_key(&who, route, Some(&header), b"{}").map(|key| key.unwrap().key)
         };

@@ -10,12 +10,14 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use super::state::open_keys;
 use super::{App, router};
 use crate::config::ServeConfig;
 use crate::hub::Hub;
 
 /// A hub and its routes.
 struct Api {
+    hub: Hub,
     app: Arc<App>,
     router: Router,
 }
@@ -36,8 +38,9 @@ impl Api {
     fn with(config: ServeConfig) -> Api {
         let store = Box::new(crate::store::in_memory().unwrap());
         let hub = Hub::start(store, config.hub_options()).unwrap();
-        let app = App::new(hub, config.door().unwrap(), config.http_limits(), config.live_limits());
-        Api { router: router(app.clone()), app }
+        let app =
+            App::new(hub.clone(), open_keys(), config.door().unwrap(), config.http_limits(), config.live_limits());
+        Api { router: router(app.clone()), app, hub }
     }
 
     async fn send(&self, mut request: Request<Body>) -> Answer {
@@ -386,7 +389,7 @@ async fn those_who_run_it_can_look() {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
 
-    api.app.hub.drain(Duration::ZERO).await;
+    api.hub.drain(Duration::ZERO).await;
     let not_ready = api.get("/readyz").await;
     not_ready.problem(503, "draining");
     assert!(not_ready.headers.contains_key(header::RETRY_AFTER));
@@ -403,15 +406,15 @@ async fn a_feed_that_stands_still_is_counted() {
     // The writer has one of its own, and needs no more than to be asked.
     let _ = api.post("/api/v1/tasks", json!({"task_type": "t"})).now_or_never();
     let begun = Instant::now();
-    while api.app.hub.stats().feed_lag_ms < 20 {
+    while api.hub.stats().feed_lag_ms < 20 {
         assert!(begun.elapsed() < Duration::from_secs(20), "the lag is not counted");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let line: Value = serde_json::from_slice(&api.app.hub.stats_line()).unwrap();
+    let line: Value = serde_json::from_slice(&api.hub.stats_line()).unwrap();
     assert!(line["feed_lag_ms"].as_u64() >= Some(20), "{line}");
     api.get("/readyz").await.expect(200);
     tokio::time::timeout(Duration::from_secs(20), async {
-        while api.app.hub.stats().feed_lag_ms > 0 {
+        while api.hub.stats().feed_lag_ms > 0 {
             tokio::task::yield_now().await;
         }
     })

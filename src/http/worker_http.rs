@@ -16,6 +16,7 @@ use super::query::{NoQuery, WAIT_MS_MAX, held};
 use super::read::task_id;
 use super::splice;
 use super::state::App;
+use crate::hub::CallerHub;
 use crate::hub::{HandedOut, Refusal, Report};
 use crate::task::{Json, TaskId};
 use crate::wire::{AttemptAnswer, ClaimBody, CompleteBody, FailBody, LogBody, NoBody, Problem, ProgressBody};
@@ -28,12 +29,12 @@ const LEASE_MS_MAX: u64 = 3_600_000;
 /// `POST /api/v1/worker/claim`.
 pub(super) async fn claim(
     State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     JsonBody(claim): JsonBody<ClaimBody>,
 ) -> Result<Response, Problem> {
     let worker_id = accepts::worker_id(&claim.worker_id)?;
-    let accepts = accepts(claim.task_types, claim.queues)?;
+    let accepts = accepts(claim.task_types, claim.queues, &hub.who().works)?;
     let max = accepts::at_least_one("max", claim.max, CLAIM_LEN_MAX)?;
     let wait_ms = claim.wait_ms.unwrap_or(0);
     if wait_ms > WAIT_MS_MAX {
@@ -43,9 +44,9 @@ pub(super) async fn claim(
         return Err(Problem::over("lease_ms", LEASE_MS_MAX, "milliseconds"));
     }
     let asked = claim.lease_ms.map(Duration::from_millis);
-    let tasks = app.hub.claim_for(worker_id, accepts, max, asked, held(wait_ms)).await?;
+    let tasks = hub.claim_for(worker_id, accepts, max, asked, held(wait_ms)).await?;
     let handed: Vec<Bytes> = tasks.iter().map(hand_out).collect();
-    let lease_ms = app.hub.options().engine.lease_ms.max(claim.lease_ms.unwrap_or(0));
+    let lease_ms = app.options().engine.lease_ms.max(claim.lease_ms.unwrap_or(0));
     let mut text = Vec::with_capacity(handed.iter().map(Bytes::len).sum::<usize>() + handed.len() + 80);
     splice::list(&mut text, "tasks", handed.iter());
     splice::with(&mut text, "lease_ms", Some(&Json::trusted(lease_ms.to_string())));
@@ -79,88 +80,81 @@ pub(super) fn write_task(text: &mut Vec<u8>, handed: &HandedOut) {
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/progress`.
 pub(super) async fn progress(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(ProgressBody { progress, checkpoint }): JsonBody<ProgressBody>,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    let cancel_requested = app.hub.progress(task_id, attempt, progress, checkpoint).await?;
+    let cancel_requested = hub.progress(task_id, attempt, progress, checkpoint).await?;
     Ok(splice::json_of(&AttemptAnswer { cancel_requested }))
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/log`.
 pub(super) async fn log(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(LogBody { lines }): JsonBody<LogBody>,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    let cancel_requested = app.hub.log(task_id, attempt, accepts::lines(lines))?;
+    let cancel_requested = hub.log(task_id, attempt, accepts::lines(lines)).await?;
     Ok(splice::json_of(&AttemptAnswer { cancel_requested }))
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/complete`.
 pub(super) async fn complete(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(CompleteBody { result }): JsonBody<CompleteBody>,
 ) -> Result<Response, Problem> {
-    report(&app, path, accepts::complete(result)).await
+    report(&hub, path, accepts::complete(result)).await
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/fail`.
 pub(super) async fn fail(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     JsonBody(body): JsonBody<FailBody>,
 ) -> Result<Response, Problem> {
-    report(&app, path, accepts::fail(body)).await
+    report(&hub, path, accepts::fail(body)).await
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/cancelled`.
 pub(super) async fn cancelled(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
-    report(&app, path, Report::Cancelled).await
+    report(&hub, path, Report::Cancelled).await
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/release`.
 pub(super) async fn release(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
-    report(&app, path, Report::Release).await
+    report(&hub, path, Report::Release).await
 }
 
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/heartbeat`.
 pub(super) async fn heartbeat(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     OptionalBody(NoBody {}): OptionalBody<NoBody>,
 ) -> Result<Response, Problem> {
-    report(&app, path, Report::Heartbeat).await
+    report(&hub, path, Report::Heartbeat).await
 }
 
-async fn report(app: &App, path: (String, String), report: Report) -> Result<Response, Problem> {
+async fn report(hub: &CallerHub, path: (String, String), report: Report) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
-    let cancel_requested = app.hub.report(task_id, attempt, report).await?;
+    let cancel_requested = hub.report(task_id, attempt, report).await?;
     Ok(splice::json_of(&AttemptAnswer { cancel_requested }))
 }
 

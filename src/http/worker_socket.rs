@@ -23,7 +23,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::accepts::{self, accepts};
-use super::caller::{Caller, CountedBy};
+use super::caller::{Arriving, CountedBy};
+use super::gate::{self, TOKEN_BYTES_MAX, until_ended};
 use super::json::{first, parse};
 use super::query::NoQuery;
 use super::refusal::accept_and_close;
@@ -32,9 +33,11 @@ use super::submit::{check_key, not_empty};
 use super::upgrade::Upgrade;
 use super::worker_http::{text_for, write_task};
 use super::workflows::spawn_route;
-use crate::hub::{HubError, Principal, Pushed, Refusal, Report, SubmitKey, Welcome, WorkerLink};
+use crate::access::Right;
+use crate::hub::{CallerHub, HubError, Pushed, Refusal, Report, SubmitKey, Welcome, WorkerLink};
+use crate::keys::Ended;
 use crate::lived::{self, Deadline};
-use crate::task::{Json, PayloadFault, Spawner, TaskId};
+use crate::task::{Json, PayloadFault, Spawner, TaskId, Timestamp};
 use crate::wire::{
     BatchBody, CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
     bye_line,
@@ -56,7 +59,7 @@ const UNANSWERED_MAX: usize = 1_024;
 /// `GET /api/v1/worker/ws`.
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Arriving(hub): Arriving,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -81,12 +84,12 @@ pub(super) async fn connect(
         .max_message_size(message_bytes_max)
         .max_frame_size(FRAME_FACTOR * message_bytes_max);
     let known = upgrade.selected_protocol().is_some() || !parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    Ok(upgrade.on_upgrade(move |socket| run(socket, app, who, guard, known)))
+    Ok(upgrade.on_upgrade(move |socket| run(socket, app, hub, guard, known)))
 }
 
-async fn run(mut socket: WebSocket, app: Arc<App>, who: Principal, guard: SocketGuard, known: bool) {
+async fn run(mut socket: WebSocket, app: Arc<App>, hub: CallerHub, guard: SocketGuard, known: bool) {
     let ending =
-        if known { serve(&mut socket, &app, &who).await } else { Ending::Close(CloseCode::UnknownProtocol, "") };
+        if known { serve(&mut socket, &app, hub).await } else { Ending::Close(CloseCode::UnknownProtocol, "") };
     if let Ending::Close(code, reason) = ending {
         let _ = tokio::time::timeout(CLOSE_TIME, close(&mut socket, code, reason, guard.clients())).await;
     }
@@ -111,24 +114,26 @@ async fn close(socket: &mut WebSocket, code: CloseCode, reason: &'static str, cl
     }
 }
 
-async fn serve(socket: &mut WebSocket, app: &App, who: &Principal) -> Ending {
-    let (mut link, welcome, rest) = match lived::timeout(HELLO_TIME, introduce(socket, app)).await {
+async fn serve(socket: &mut WebSocket, app: &App, mut hub: CallerHub) -> Ending {
+    let (mut link, welcome, rest) = match lived::timeout(HELLO_TIME, introduce(socket, app, &mut hub)).await {
         Ok(Ok(introduced)) => introduced,
         Ok(Err(ending)) => return ending,
         Err(_) => return Ending::Close(CloseCode::BadMessage, "no hello came in time"),
     };
-    let lease = Duration::from_millis(app.hub.options().engine.lease_ms);
+    let lease = Duration::from_millis(app.options().engine.lease_ms);
     let watch_every = (lease / 3).max(Duration::from_millis(1));
     let mut watch = std::pin::pin!(tokio::time::sleep(watch_every));
     let mut connection = WorkerConnection {
         socket,
-        who,
+        hub: &hub,
         outbox: VecDeque::from([Say::Text(welcome)]),
         unflushed: false,
         unanswered: 0,
         stops: Vec::new(),
         stops_flushed: Vec::new(),
     };
+    let keys = app.keys().clone();
+    let mut nobody = std::pin::pin!(until_ended(&keys, hub.who()));
     let silence = lease * SILENCE_LEASES_MAX;
     let mut silent = Deadline::after(silence);
     let mut pushes = Vec::new();
@@ -143,6 +148,7 @@ async fn serve(socket: &mut WebSocket, app: &App, who: &Principal) -> Ending {
             () = room, if !listens => Wake::Room,
             pushed = link.next(&mut pushes), if connection.outbox.is_empty() => Wake::Pushes(pushed),
             () = &mut watch => Wake::Watch,
+            ended = &mut nobody => Wake::Ended(ended),
         };
         match wake {
             Wake::Received(Received::Heard(text)) => {
@@ -158,6 +164,10 @@ async fn serve(socket: &mut WebSocket, app: &App, who: &Principal) -> Ending {
                 }
             }
             Wake::Received(Received::Ended(ending)) => return ending,
+            Wake::Ended(ended) => {
+                let (code, reason) = gate::ending(ended);
+                return Ending::Close(code, reason);
+            }
             Wake::Pushes(Err(HubError::Stopped)) => return restarting(),
             // The worker reconnects with what it holds; what could not be handed to it goes to others.
             Wake::Pushes(Err(_)) => return Ending::Close(CloseCode::Overloaded, "overloaded"),
@@ -197,10 +207,16 @@ enum Wake {
     Room,
     Pushes(Result<(), HubError>),
     Watch,
+    /// The worker's credential is over.
+    Ended(Ended),
 }
 
 /// Waits for a good hello. Answers with the link, the welcome, and what came behind the hello in the same message.
-async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, String, Utf8Bytes), Ending> {
+async fn introduce(
+    socket: &mut WebSocket,
+    app: &App,
+    hub: &mut CallerHub,
+) -> Result<(WorkerLink, String, Utf8Bytes), Ending> {
     loop {
         let text = match socket.next().await {
             Some(Ok(Message::Text(text))) => text,
@@ -213,17 +229,22 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
         while !rest.bytes().all(|byte| byte.is_ascii_whitespace()) {
             let said: Result<WorkerSays, Problem> = first(&mut rest).ok_or(not_json())?;
             let problem = match said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why))) {
-                Ok(WorkerOp::Hello(hello)) => match attach(app, hello).await {
-                    Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
-                    Err(Refused::Wrong(problem)) => problem,
-                    Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
-                        return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
+                Ok(WorkerOp::Hello(hello)) => {
+                    match attach(app, identified(app, hub, hello.token.as_deref()).await?, hello).await {
+                        Ok((link, welcome)) => return Ok((link, welcome, rest.to_owned().into())),
+                        Err(Refused::Wrong(problem)) => problem,
+                        Err(Refused::Hub(HubError::Overloaded | HubError::StorageUnavailable)) => {
+                            return Err(Ending::Close(CloseCode::Overloaded, "overloaded"));
+                        }
+                        Err(Refused::Hub(HubError::Refused(Refusal::Draining) | HubError::Stopped)) => {
+                            return Err(restarting());
+                        }
+                        Err(Refused::Hub(HubError::Forbidden(_))) => {
+                            return Err(Ending::Close(CloseCode::Forbidden, "not with this token"));
+                        }
+                        Err(Refused::Hub(error)) => error.into(),
                     }
-                    Err(Refused::Hub(HubError::Refused(Refusal::Draining) | HubError::Stopped)) => {
-                        return Err(restarting());
-                    }
-                    Err(Refused::Hub(error)) => error.into(),
-                },
+                }
                 Ok(_) => Problem::new(Code::InvalidField, "the first message must be a hello"),
                 Err(problem) => problem,
             };
@@ -234,20 +255,38 @@ async fn introduce(socket: &mut WebSocket, app: &App) -> Result<(WorkerLink, Str
     }
 }
 
+/// Who a worker says it is in its hello, where the handshake did not say it.
+async fn identified<'h>(app: &App, hub: &'h mut CallerHub, token: Option<&str>) -> Result<&'h CallerHub, Ending> {
+    if let Some(token) = token {
+        let nobody = |_| Ending::Close(CloseCode::Unauthenticated, "the token is not valid");
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Ending::Close(CloseCode::Unauthenticated, "the token is not valid"));
+        }
+        *hub = app.as_caller(app.keys().authenticate(token, None, Timestamp::now()).await.map_err(nobody)?);
+    }
+    if hub.who().is_nobody() {
+        return Err(Ending::Close(CloseCode::Unauthenticated, "a token is needed"));
+    }
+    match hub.needs(Right::Work) {
+        Ok(()) => Ok(hub),
+        Err(_) => Err(Ending::Close(CloseCode::Forbidden, "the caller may not work on tasks")),
+    }
+}
+
 enum Refused {
     Wrong(Problem),
     Hub(HubError),
 }
 
-async fn attach(app: &App, hello: WorkerHello) -> Result<(WorkerLink, String), Refused> {
+async fn attach(app: &App, hub: &CallerHub, hello: WorkerHello) -> Result<(WorkerLink, String), Refused> {
     let wrong = |invalid: crate::task::Invalid| Refused::Wrong(invalid.into());
     let worker_id = accepts::worker_id(&hello.worker_id).map_err(wrong)?;
-    let accepts = accepts(hello.task_types, hello.queues).map_err(wrong)?;
+    let accepts = accepts(hello.task_types, hello.queues, &hub.who().works).map_err(wrong)?;
     let concurrency = accepts::at_least_one("concurrency", hello.concurrency, CONCURRENCY_MAX).map_err(wrong)?;
     let holding = hello.holding.map(|holding| holding.iter().map(|held| (held.task_id, held.attempt)).collect());
-    let attached = app.hub.attach_worker(worker_id, accepts, concurrency, holding).await;
+    let attached = hub.attach_worker(worker_id, accepts, concurrency, holding).await;
     let Welcome { link, keep, drop } = attached.map_err(Refused::Hub)?;
-    let lease_ms = app.hub.options().engine.lease_ms;
+    let lease_ms = app.options().engine.lease_ms;
     Ok((link, welcome(lease_ms, &keep, &drop)))
 }
 
@@ -264,8 +303,8 @@ fn welcome(lease_ms: u64, keep: &[(TaskId, u32)], drop: &[(TaskId, u32)]) -> Str
 /// The socket of a worker, and what is still to be written to it.
 struct WorkerConnection<'a> {
     socket: &'a mut WebSocket,
-    /// Who is at the other end.
-    who: &'a Principal,
+    /// The hub, as the other end has it.
+    hub: &'a CallerHub,
     outbox: VecDeque<Say>,
     /// Whether something was written that is not flushed.
     unflushed: bool,
@@ -347,7 +386,7 @@ impl WorkerConnection<'_> {
             self.unanswered += 1;
             let op = said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why)));
             let answer = match op {
-                Ok(op) => act(op, self.who, link).await,
+                Ok(op) => act(op, self.hub, link).await,
                 Err(problem) => Some(error_text(&problem)),
             };
             self.outbox.extend(answer.map(Say::Text));
@@ -358,7 +397,12 @@ impl WorkerConnection<'_> {
 
 /// Does what a worker asks for, and says what is to be answered at once. What it says of a lost attempt is refused, not
 /// wrong; reports are answered when they are on disk.
-async fn act(op: WorkerOp, who: &Principal, link: &WorkerLink) -> Option<String> {
+async fn act(op: WorkerOp, hub: &CallerHub, link: &WorkerLink) -> Option<String> {
+    if let Some((id, held)) = about(&op)
+        && let Err(error) = hub.holds(held.task_id)
+    {
+        return Some(refused_text(id, held, &error.into()));
+    }
     let (held, taken) = match op {
         WorkerOp::Hello(_) => {
             return Some(error_text(&Problem::new(Code::InvalidField, "a connection has one hello")));
@@ -387,7 +431,7 @@ async fn act(op: WorkerOp, who: &Principal, link: &WorkerLink) -> Option<String>
         }
         WorkerOp::Spawn { id, task_id, attempt, key, tasks } => {
             // Few do: the others' futures are no larger for it.
-            let spawned = Box::pin(spawn(who, link, id, Spawner { task_id, attempt }, key, &tasks)).await;
+            let spawned = Box::pin(spawn(hub, link, id, Spawner { task_id, attempt }, key, &tasks)).await;
             return spawned.err().map(|problem| refused_text(id, Held { task_id, attempt }, &problem));
         }
         WorkerOp::Heartbeat => return None,
@@ -399,9 +443,23 @@ async fn act(op: WorkerOp, who: &Principal, link: &WorkerLink) -> Option<String>
     taken.err().map(|error| refused_text(None, held, &error.into()))
 }
 
+/// The attempt that an operation is about.
+fn about(op: &WorkerOp) -> Option<(Option<u64>, Held)> {
+    match *op {
+        WorkerOp::Progress { task_id, attempt, .. }
+        | WorkerOp::Log { task_id, attempt, .. }
+        | WorkerOp::Complete { task_id, attempt, .. }
+        | WorkerOp::Fail { task_id, attempt, .. }
+        | WorkerOp::Cancelled { task_id, attempt }
+        | WorkerOp::Release { task_id, attempt } => Some((None, Held { task_id, attempt })),
+        WorkerOp::Spawn { id, task_id, attempt, .. } => Some((id, Held { task_id, attempt })),
+        WorkerOp::Hello(_) | WorkerOp::Heartbeat | WorkerOp::Drain => None,
+    }
+}
+
 /// Reads the tasks that an attempt adds, and hands them on.
 async fn spawn(
-    who: &Principal,
+    hub: &CallerHub,
     link: &WorkerLink,
     id: Option<u64>,
     spawner: Spawner,
@@ -413,7 +471,7 @@ async fn spawn(
     not_empty(&new)?;
     let key = key.map(|key| -> Result<SubmitKey, Problem> {
         check_key("key", &key)?;
-        Ok(SubmitKey::new(who.user_id.as_ref(), &spawn_route(spawner.task_id), &key, tasks.bytes()))
+        Ok(SubmitKey::new(&hub.who().whose(), &spawn_route(spawner.task_id), &key, tasks.bytes()))
     });
     Ok(link.spawn(id, spawner, new, key.transpose()?).await?)
 }

@@ -22,13 +22,13 @@ use crate::wire::{BatchBody, Code, Problem};
 /// `POST /api/v1/workflows`.
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.batch_bytes_max();
-    let (key, workflow) = read_once::<NewWorkflow>(&app, &who, "workflows", request, bytes_max).await?;
-    let Submitted { task_ids, records, replayed, .. } = app.hub.submit_workflow(&who, workflow, key).await?;
+    let (key, workflow) = read_once::<NewWorkflow>(&app, hub.who(), "workflows", request, bytes_max).await?;
+    let Submitted { task_ids, records, replayed, .. } = hub.submit_workflow(workflow, key).await?;
     let (Some(task_id), Some((record, tasks))) = (task_ids.first(), records.split_first()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
@@ -37,15 +37,10 @@ pub(super) async fn submit(
 }
 
 /// `GET /api/v1/workflows/{id}`.
-pub(super) async fn one(
-    State(app): State<Arc<App>>,
-    Caller(_): Caller,
-    _: NoQuery,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+pub(super) async fn one(Caller(hub): Caller, _: NoQuery, Path(id): Path<String>) -> Result<Response, Problem> {
     let missing = || Problem::new(Code::WorkflowNotFound, "there is no such workflow");
     let id = task_id(&id).map_err(|_| missing())?;
-    let workflow = app.hub.workflow(id).await?.ok_or_else(missing)?;
+    let workflow = hub.workflow(id).await?.ok_or_else(missing)?;
     let mut text = whole(&workflow.record, &workflow.tasks);
     splice::with(&mut text, "edges", Json::of(&workflow.edges).ok().as_ref());
     Ok(splice::json(StatusCode::OK, text))
@@ -54,17 +49,16 @@ pub(super) async fn one(
 /// `POST /api/v1/tasks/{id}/attempts/{attempt}/spawn`.
 pub(super) async fn spawn(
     State(app): State<Arc<App>>,
-    Caller(who): Caller,
+    Caller(hub): Caller,
     _: NoQuery,
     Path(path): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (task_id, attempt) = attempt_of(path)?;
     let (route, bytes_max) = (spawn_route(task_id), app.limits.batch_bytes_max());
-    let (key, BatchBody { tasks }) = read_once(&app, &who, route, request, bytes_max).await?;
+    let (key, BatchBody { tasks }) = read_once(&app, hub.who(), route, request, bytes_max).await?;
     not_empty(&tasks)?;
-    let Submitted { records, existing, replayed, .. } =
-        app.hub.spawn(&who, Spawner { task_id, attempt }, tasks, key).await?;
+    let Submitted { records, existing, replayed, .. } = hub.spawn(Spawner { task_id, attempt }, tasks, key).await?;
     Ok(taken(replayed, &existing, records))
 }
 

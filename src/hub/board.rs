@@ -550,7 +550,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::engine::Accepts;
-    use crate::hub::{Hub, HubOptions, Principal};
+    use crate::hub::{Hub, HubOptions};
     use crate::store::in_memory;
     use crate::task::{Name, NewTask, PatternSet, Progress};
 
@@ -558,7 +558,7 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_ticks_without_end_is_renewed_now_and_then() {
         let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
-        hub.submit_all(&Principal::default(), vec![NewTask::new("t")], None).await.unwrap();
+        hub.submit_all(vec![NewTask::new("t")], None).await.unwrap();
         let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
         let handed = hub.claim(Name::new("w"), accepts, 1, Duration::from_secs(60)).await.unwrap();
         let (task_id, attempt) = (handed[0].task.task_id, handed[0].task.attempt);

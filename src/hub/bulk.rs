@@ -10,7 +10,7 @@ use crate::task::{Filter, Status, TaskId};
 use crate::wire::BulkChanged;
 
 use super::inbox::Bound;
-use super::{Hub, HubError, Principal};
+use super::{Hub, HubError};
 
 /// The most tasks that one call looks at.
 pub const BULK_MAX: usize = 10_000;
@@ -45,7 +45,6 @@ impl Hub {
     /// Does this to every task that the filter means, to so many of them at most.
     pub async fn bulk(
         &self,
-        who: &Principal,
         action: BulkAction,
         mut filter: Filter,
         reason: Option<String>,
@@ -71,7 +70,7 @@ impl Hub {
             } else {
                 let task_ids: Vec<TaskId> = page.tasks.iter().map(|(task_id, _)| *task_id).collect();
                 for task_ids in task_ids.chunks(AT_ONCE) {
-                    let each = task_ids.iter().map(|task_id| self.one(who, action, *task_id, reason.clone()));
+                    let each = task_ids.iter().map(|task_id| self.one(action, *task_id, reason.clone()));
                     for done in futures::future::join_all(each).await {
                         changed.changed += u64::from(done?);
                     }
@@ -87,19 +86,18 @@ impl Hub {
     /// Answers whether it was done.
     pub(super) async fn one(
         &self,
-        who: &Principal,
         action: BulkAction,
         task_id: TaskId,
         reason: Option<String>,
     ) -> Result<bool, HubError> {
         let done = match action {
-            BulkAction::Cancel => self.cancel_as(who, task_id, reason).await.map(|_| ()),
+            BulkAction::Cancel => self.cancel_task(task_id, reason).await.map(|_| ()),
             BulkAction::Purge => {
                 let command = Command::CancelWaiting { task_id, reason: reason.unwrap_or_default() };
                 self.ask(command, Bound::Held).await.map(|_| ())
             }
-            BulkAction::Retry => self.retry_as(who, task_id, None).await.map(|_| ()),
-            BulkAction::Delete => self.delete_as(who, task_id).await,
+            BulkAction::Retry => self.retry_task(task_id, None).await.map(|_| ()),
+            BulkAction::Delete => self.delete_task(task_id).await,
         };
         match done {
             Ok(()) => Ok(true),

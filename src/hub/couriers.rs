@@ -28,7 +28,7 @@ use crate::wire::open_task_line;
 
 use super::inbox::{Bound, Request};
 use super::shared::Shared;
-use super::{Hub, HubError, Principal};
+use super::{Hub, HubError};
 
 /// So many deliveries may be owed before new tasks with callbacks are turned away; those that are there go on to add theirs.
 /// Each takes some 250 bytes of memory.
@@ -143,7 +143,7 @@ impl Hub {
 
     /// Has a delivery be tried at once: one that was given up begins anew, one that waits for its next try waits no longer.
     /// `None` where there is none of this id.
-    pub async fn retry_delivery(&self, _who: &Principal, id: DeliveryId) -> Result<Option<Delivery>, HubError> {
+    pub async fn retry_delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, HubError> {
         let Some(known) = self.delivery(id).await? else { return Ok(None) };
         let (reply, answer) = oneshot::channel();
         let _ = self.shared().callbacks.words.send(Word::Retry { id, reply });
@@ -468,7 +468,7 @@ mod tests {
     #[tokio::test]
     async fn with_too_many_owed_new_ones_are_turned_away_and_nothing_else() {
         let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
-        let submit = async |new: NewTask| hub.submit_all(&Principal::default(), vec![new], None).await.map(drop);
+        let submit = async |new: NewTask| hub.submit_all(vec![new], None).await.map(drop);
         let with = || NewTask::new("t").callback("https://app.example/");
         assert_eq!(submit(with()).await, Ok(()));
         hub.shared().callbacks.owed.store(OWED_MAX, Ordering::Relaxed);
@@ -477,7 +477,7 @@ mod tests {
         // Those that its type brings count as well.
         let defaults = Defaults { callbacks: with().callbacks, ..Defaults::default() };
         let spec = TaskTypeSpec { defaults, ..TaskTypeSpec::default() };
-        hub.set_task_type(&Principal::default(), Name::new("called"), spec).await.unwrap();
+        hub.set_task_type(Name::new("called"), spec).await.unwrap();
         assert_eq!(submit(NewTask::new("called")).await, Err(HubError::CallbacksFull));
         hub.shared().callbacks.owed.store(OWED_MAX - 1, Ordering::Relaxed);
         assert_eq!(submit(with()).await, Ok(()));

@@ -27,7 +27,7 @@ use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Ended, Given, Parts, Push, Shared};
 use super::worker_link::HandedOut;
 use super::writer::Writer;
-use super::{HubError, HubOptions, Principal, Submitted, Until};
+use super::{HubError, HubOptions, Submitted, Until};
 
 /// Bytes of payloads that are hashed where nobody may be kept waiting: well under a millisecond of work.
 const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
@@ -112,28 +112,26 @@ impl Hub {
     }
 
     /// Takes these tasks, all or none. When this returns they are on disk.
-    pub async fn submit_all(
-        &self,
-        who: &Principal,
-        tasks: Vec<NewTask>,
-        key: Option<SubmitKey>,
-    ) -> Result<Submitted, HubError> {
-        // Here, and not on the writer's thread: a payload is walked to its end. What is also put in order and hashed takes
-        // some milliseconds a MiB.
+    pub async fn submit_all(&self, tasks: Vec<NewTask>, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
+        let checked = self.checked(tasks).await?;
+        self.submit_checked(checked, key).await
+    }
+
+    /// Checks tasks here, and not on the writer's thread: a payload is walked to its end. What is also put in order and hashed
+    /// takes some milliseconds a MiB.
+    pub(super) async fn checked(&self, tasks: Vec<NewTask>) -> Result<Result<Submission, Invalid>, HubError> {
         let hashed: usize = tasks.iter().map(NewTask::hashed_bytes).sum();
         let bytes_max = self.options().engine.payload_bytes_max;
         let check = move || Submission::check(tasks, bytes_max);
-        let checked = match hashed > HASHED_HERE_BYTES_MAX {
-            true => tokio::task::spawn_blocking(check).await.map_err(|_| HubError::Internal)?,
-            false => check(),
-        };
-        self.submit_checked(who, checked, key).await
+        match hashed > HASHED_HERE_BYTES_MAX {
+            true => tokio::task::spawn_blocking(check).await.map_err(|_| HubError::Internal),
+            false => Ok(check()),
+        }
     }
 
     /// The same of what was checked.
     pub(super) async fn submit_checked(
         &self,
-        _who: &Principal,
         checked: Result<Submission, Invalid>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
@@ -166,22 +164,12 @@ impl Hub {
     }
 
     /// Cancels a task, or asks the worker that runs it to stop: the answer's status tells which.
-    pub async fn cancel_as(
-        &self,
-        _who: &Principal,
-        task_id: TaskId,
-        reason: Option<String>,
-    ) -> Result<Arc<Task>, HubError> {
+    pub async fn cancel_task(&self, task_id: TaskId, reason: Option<String>) -> Result<Arc<Task>, HubError> {
         self.ask_for_task(Command::Cancel { task_id, reason }).await
     }
 
     /// Runs a failed or cancelled task again; with another payload, where there is one.
-    pub async fn retry_as(
-        &self,
-        _who: &Principal,
-        task_id: TaskId,
-        payload: Option<Json>,
-    ) -> Result<Arc<Task>, HubError> {
+    pub async fn retry_task(&self, task_id: TaskId, payload: Option<Json>) -> Result<Arc<Task>, HubError> {
         if let Some(payload) = &payload {
             let checked = Invalid::json("payload", payload, self.options().engine.payload_bytes_max);
             checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
@@ -190,7 +178,7 @@ impl Hub {
     }
 
     /// Changes a task that waits.
-    pub async fn update_as(&self, _who: &Principal, task_id: TaskId, patch: TaskPatch) -> Result<Arc<Task>, HubError> {
+    pub async fn update_task(&self, task_id: TaskId, patch: TaskPatch) -> Result<Arc<Task>, HubError> {
         let checked = patch.check(self.options().engine.payload_bytes_max);
         checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         let payload = patch.payload.clone();
@@ -202,7 +190,7 @@ impl Hub {
     }
 
     /// Deletes a final task; of a workflow, all of its tasks before it.
-    pub async fn delete_as(&self, _who: &Principal, task_id: TaskId) -> Result<(), HubError> {
+    pub async fn delete_task(&self, task_id: TaskId) -> Result<(), HubError> {
         if self.is_workflow(task_id).await? {
             self.delete_parts(task_id).await?;
         }

@@ -5,10 +5,12 @@
 //! * `writer` is the loop: decide, commit, show, tell, answer, in this order.
 //! * `couriers` deliver what callbacks are owed.
 //! * `board` shows what has been committed; nothing is decided from it.
+//! * [`CallerHub`] is the handle as one caller has it: what they may not see is not there, and what they may not do is refused.
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
 
 mod board;
 mod bulk;
+mod caller;
 mod clock;
 mod couriers;
 mod expire;
@@ -37,13 +39,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::access::Right;
 pub use crate::feed::FeedOptions;
-use crate::task::{Name, TaskId};
+use crate::task::TaskId;
 
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
 pub use crate::engine::{Accepts, Link, Quota, Refusal, Report, SubmitKey, WorkerState};
 pub use crate::store::{DeliveryPage, DeliveryQuery, LogRange, Order, Page, Query, Stored};
 pub use bulk::{BULK_MAX, BulkAction};
+pub use caller::CallerHub;
 pub use couriers::{CallbackCounts, CallbackOptions};
 pub use handle::Hub;
 pub use missed::{Missed, MissedTask};
@@ -53,17 +57,13 @@ pub use uploads::Upload;
 pub use worker_link::{HandedOut, Pushed, Welcome, WorkerLink};
 pub use workflows::WholeWorkflow;
 
-/// Who is calling. An open hub has one kind of caller, who may do everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Principal {
-    pub user_id: Option<Name>,
-}
-
 /// Why a call did not do what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubError {
     /// The domain says no.
     Refused(Refusal),
+    /// The caller may not do this, whatever it is done to; where a value is to blame, with its field.
+    Forbidden(Forbidden),
     /// Nothing was written, nothing has changed: try again later.
     StorageUnavailable,
     /// More waits for the writer than it may hold. Nothing has changed.
@@ -76,10 +76,30 @@ pub enum HubError {
     Stopped,
 }
 
+/// What a caller may not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forbidden {
+    pub detail: String,
+    pub field: Option<String>,
+}
+
+impl Forbidden {
+    /// The caller lacks this right.
+    pub fn lacks(right: Right) -> Forbidden {
+        Forbidden { detail: format!("the caller may not {}", right.words()), field: None }
+    }
+
+    /// The caller may not say this, at this field.
+    pub fn at(field: impl Into<String>, detail: impl Into<String>) -> Forbidden {
+        Forbidden { detail: detail.into(), field: Some(field.into()) }
+    }
+}
+
 impl fmt::Display for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HubError::Refused(refusal) => write!(f, "{refusal}"),
+            HubError::Forbidden(forbidden) => f.write_str(&forbidden.detail),
             HubError::StorageUnavailable => f.write_str("the hub cannot write"),
             HubError::Overloaded => f.write_str("the hub has too much to do"),
             HubError::CallbacksFull => f.write_str("too many callbacks wait to be delivered"),

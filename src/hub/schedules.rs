@@ -9,7 +9,7 @@ use crate::task::{Name, Status, Task, TaskId};
 use crate::wire::{LastRunView, ScheduleList, ScheduleView};
 
 use super::inbox::Bound;
-use super::{Hub, HubError, Principal};
+use super::{Hub, HubError};
 
 impl Hub {
     /// One schedule; `None` where there is none of this name.
@@ -31,12 +31,7 @@ impl Hub {
     }
 
     /// Sets a schedule, all of it. Answers whether there was none of this name before.
-    pub async fn set_schedule(
-        &self,
-        _who: &Principal,
-        name: Name,
-        spec: ScheduleSpec,
-    ) -> Result<(ScheduleView, bool), HubError> {
+    pub async fn set_schedule(&self, name: Name, spec: ScheduleSpec) -> Result<(ScheduleView, bool), HubError> {
         let checked = spec.task.each_callback(|callback| self.check_callback(callback));
         checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid.within("task"))))?;
         let (setting, is_new) = self.set(Command::SetSchedule { name, spec }).await?;
@@ -44,18 +39,18 @@ impl Hub {
     }
 
     /// Deletes a schedule. Its tasks stay.
-    pub async fn delete_schedule(&self, _who: &Principal, name: Name) -> Result<(), HubError> {
+    pub async fn delete_schedule(&self, name: Name) -> Result<(), HubError> {
         self.ask(Command::UnsetSchedule { name }, Bound::Held).await.map(|_| ())
     }
 
     /// Pauses a schedule, or lets it go on.
-    pub async fn pause_schedule(&self, _who: &Principal, name: Name, paused: bool) -> Result<ScheduleView, HubError> {
+    pub async fn pause_schedule(&self, name: Name, paused: bool) -> Result<ScheduleView, HubError> {
         let (setting, _) = self.set(Command::PauseSchedule { name, paused }).await?;
         self.schedule_view(&setting).await
     }
 
     /// Makes the task of a schedule now, whatever is due, beside all others and while it is paused.
-    pub async fn run_schedule(&self, _who: &Principal, name: Name) -> Result<Arc<Task>, HubError> {
+    pub async fn run_schedule(&self, name: Name) -> Result<Arc<Task>, HubError> {
         match self.ask(Command::RunSchedule { name }, Bound::Held).await? {
             Answer::Submitted { tasks, .. } => tasks.into_iter().next().ok_or(HubError::Internal),
             other => unreachable!("a task is the answer to this command, not {other:?}"),

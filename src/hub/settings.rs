@@ -19,7 +19,7 @@ use crate::wire::{BulkChanged, QueueStats, QueueView};
 
 use super::bulk::BulkAction;
 use super::inbox::Bound;
-use super::{Hub, HubError, Principal};
+use super::{Hub, HubError};
 
 /// So many deletions are remembered.
 const DELETED_MAX: usize = 1_000;
@@ -189,35 +189,30 @@ impl Hub {
     }
 
     /// Sets a queue: all of it but whether it is paused. Answers whether nothing was set before.
-    pub async fn set_queue(
-        &self,
-        _who: &Principal,
-        name: Name,
-        settings: QueueSettings,
-    ) -> Result<(QueueView, bool), HubError> {
+    pub async fn set_queue(&self, name: Name, settings: QueueSettings) -> Result<(QueueView, bool), HubError> {
         settings.check().map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         let (setting, is_new) = self.set(Command::SetQueue { name: name.clone(), settings }).await?;
         Ok((queue_view(&name, Some(&setting), self.shared().board.queue_counts(&name)), is_new))
     }
 
     /// Takes back what is set of a queue. A queue that is neither set nor has tasks is not there.
-    pub async fn unset_queue(&self, _who: &Principal, name: Name) -> Result<(), HubError> {
+    pub async fn unset_queue(&self, name: Name) -> Result<(), HubError> {
         self.check_queue(&name)?;
         self.ask(Command::UnsetQueue { name }, Bound::Held).await.map(|_| ())
     }
 
     /// Pauses a queue, or lets it go on.
-    pub async fn pause_queue(&self, _who: &Principal, name: Name, paused: bool) -> Result<QueueView, HubError> {
+    pub async fn pause_queue(&self, name: Name, paused: bool) -> Result<QueueView, HubError> {
         self.check_queue(&name)?;
         let (setting, _) = self.set(Command::PauseQueue { name: name.clone(), paused }).await?;
         Ok(queue_view(&name, Some(&setting), self.shared().board.queue_counts(&name)))
     }
 
     /// Cancels what does not run of a queue and was there when it was called.
-    pub async fn purge_queue(&self, who: &Principal, name: Name) -> Result<BulkChanged, HubError> {
+    pub async fn purge_queue(&self, name: Name) -> Result<BulkChanged, HubError> {
         self.check_queue(&name)?;
         let filter = Filter { queue: Some(PatternSet::new(vec![Pattern::Exact(name)])), ..Filter::default() };
-        self.bulk(who, BulkAction::Purge, filter, Some("purged".into()), false, usize::MAX).await
+        self.bulk(BulkAction::Purge, filter, Some("purged".into()), false, usize::MAX).await
     }
 
     /// The limits of users.
@@ -230,7 +225,7 @@ impl Hub {
     }
 
     /// Sets the limits of users. Answers whether none were set before.
-    pub async fn set_limits(&self, _who: &Principal, limits: Limits) -> Result<bool, HubError> {
+    pub async fn set_limits(&self, limits: Limits) -> Result<bool, HubError> {
         limits.check().map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
         self.set(Command::SetLimits { limits }).await.map(|(_, is_new)| is_new)
     }
@@ -254,7 +249,7 @@ fn queue_view(name: &Name, set: Option<&Setting>, tasks: QueueStats) -> QueueVie
     };
     let rev = set.map(|setting| setting.rev);
     let updated_at = set.map(|setting| setting.updated_at);
-    QueueView { name: name.clone(), rev, updated_at, settings, tasks }
+    QueueView { name: name.clone(), rev, updated_at, settings, tasks: Some(tasks) }
 }
 
 #[cfg(test)]
@@ -305,15 +300,14 @@ mod tests {
     #[tokio::test]
     async fn a_purge_counts_what_it_cancelled() {
         let hub = Hub::start(Box::new(in_memory().unwrap()), HubOptions::default()).unwrap();
-        let who = Principal::default();
-        let ids = hub.submit_all(&who, vec![NewTask::new("t"); 2], None).await.unwrap().task_ids;
+        let ids = hub.submit_all(vec![NewTask::new("t"); 2], None).await.unwrap().task_ids;
         let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
         hub.claim(Name::new("w"), accepts, 1, Duration::ZERO).await.unwrap();
-        assert!(!hub.one(&who, BulkAction::Purge, ids[0], None).await.unwrap(), "it runs");
-        assert!(hub.one(&who, BulkAction::Purge, ids[1], None).await.unwrap());
-        assert!(!hub.one(&who, BulkAction::Purge, ids[1], None).await.unwrap(), "it is cancelled already");
+        assert!(!hub.one(BulkAction::Purge, ids[0], None).await.unwrap(), "it runs");
+        assert!(hub.one(BulkAction::Purge, ids[1], None).await.unwrap());
+        assert!(!hub.one(BulkAction::Purge, ids[1], None).await.unwrap(), "it is cancelled already");
         // What is set takes a number too, which everybody is shown.
-        let (queue, _) = hub.set_queue(&who, Name::new("q"), QueueSettings::default()).await.unwrap();
+        let (queue, _) = hub.set_queue(Name::new("q"), QueueSettings::default()).await.unwrap();
         assert_eq!(queue.rev, Some(hub.rev()));
     }
 }

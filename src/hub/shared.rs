@@ -16,6 +16,7 @@ use crate::task::{Json, Task, TaskId};
 use crate::telemetry::Metrics;
 
 use super::board::Board;
+use super::caller::Holders;
 use super::clock::Clock;
 use super::couriers::Callbacks;
 use super::inbox::Inbox;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) stats_line: StatsLine,
     pub(super) settle_cost: SettleCost,
+    /// Which workers are whose.
+    pub(super) holders: Holders,
     /// Workers on sockets, by connection.
     links: DashMap<u64, Arc<Mailbox<Push>>>,
     /// Workers the engine knows of: on sockets, over HTTP, and away for a moment.
@@ -152,6 +155,7 @@ impl Shared {
             metrics,
             stats_line: StatsLine::default(),
             settle_cost: SettleCost::default(),
+            holders: Holders::default(),
             links: DashMap::new(),
             workers: AtomicU64::new(0),
             claims: DashMap::new(),

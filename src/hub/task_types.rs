@@ -10,7 +10,7 @@ use crate::task::{Json, Name, NewCallback, Submission, Task, TaskId, TypesVersio
 use crate::wire::{TaskTypeList, TaskTypeView};
 
 use super::inbox::{Bound, NotTaken, Reply, Request};
-use super::{Hub, HubError, Principal, Submitted};
+use super::{Hub, HubError, Submitted};
 
 /// Bytes of payloads that are looked at where nobody may be kept waiting: some tenths of a millisecond.
 const LOOKED_AT_HERE_BYTES_MAX: usize = 16 << 10;
@@ -37,12 +37,7 @@ impl Hub {
 
     /// Declares a type, all of it. Answers whether there was none of this name before. It holds for all that is submitted once
     /// this returned.
-    pub async fn set_task_type(
-        &self,
-        _who: &Principal,
-        name: Name,
-        spec: TaskTypeSpec,
-    ) -> Result<(TaskTypeView, bool), HubError> {
+    pub async fn set_task_type(&self, name: Name, spec: TaskTypeSpec) -> Result<(TaskTypeView, bool), HubError> {
         let checked = NewCallback::each(&spec.defaults.callbacks, |callback| self.check_callback(callback));
         checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid.within("defaults"))))?;
         let read = tokio::task::spawn_blocking(move || TaskType::of(spec));
@@ -54,7 +49,7 @@ impl Hub {
     }
 
     /// Takes back what is declared of a type. Its tasks stay as they are.
-    pub async fn delete_task_type(&self, _who: &Principal, name: Name) -> Result<(), HubError> {
+    pub async fn delete_task_type(&self, name: Name) -> Result<(), HubError> {
         self.ask(Command::UnsetTaskType { name }, Bound::Held).await.map(|_| ())
     }
 

@@ -270,7 +270,9 @@ impl Upload {
                 Err(HubError::StorageUnavailable | HubError::Stopped | HubError::Internal) => {
                     results.in_doubt.lock().push(name);
                 }
-                Err(HubError::Refused(_) | HubError::Overloaded | HubError::CallbacksFull) => results.remove(name),
+                Err(HubError::Refused(_) | HubError::Forbidden(_) | HubError::Overloaded | HubError::CallbacksFull) => {
+                    results.remove(name)
+                }
             }
             reported
         });

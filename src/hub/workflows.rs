@@ -9,7 +9,7 @@ use crate::store::{Order, Query};
 use crate::task::{Filter, Links, NewTask, NewWorkflow, Spawner, Submission, Task, TaskId};
 
 use super::inbox::Bound;
-use super::{Hub, HubError, Principal, Submitted};
+use super::{Hub, HubError, Submitted};
 
 /// Tasks read, or deleted, in one step.
 const STEP: usize = 1_000;
@@ -32,26 +32,20 @@ fn is_workflow(record: &[u8]) -> bool {
 impl Hub {
     /// Takes a workflow and all of its tasks, or nothing. The answer's first task is the workflow. When this returns they are
     /// on disk.
-    pub async fn submit_workflow(
-        &self,
-        who: &Principal,
-        workflow: NewWorkflow,
-        key: Option<SubmitKey>,
-    ) -> Result<Submitted, HubError> {
+    pub async fn submit_workflow(&self, workflow: NewWorkflow, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
         let checked = Submission::check_workflow(workflow, self.options().engine.payload_bytes_max);
-        self.submit_checked(who, checked, key).await
+        self.submit_checked(checked, key).await
     }
 
     /// Takes tasks that a running attempt adds, all or none.
     pub async fn spawn(
         &self,
-        who: &Principal,
         spawner: Spawner,
         tasks: Vec<NewTask>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let checked = Submission::check_spawned(spawner, tasks, self.options().engine.payload_bytes_max);
-        self.submit_checked(who, checked, key).await
+        self.submit_checked(checked, key).await
     }
 
     /// A workflow with its tasks. `None`: there is no such task, or it is none.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::bounds::{optional_list, optional_map};
 use super::{Invalid, Name, Pattern, PatternSet, Status, Task, TaskId};
@@ -149,6 +150,12 @@ impl Filter {
             workflow_id: sets(&self.workflow_id, &other.workflow_id),
             labels,
         }
+    }
+
+    /// Tells filters apart, also from one start of a program to the next.
+    pub fn digest(&self) -> u64 {
+        let hash = Sha256::digest(format!("{self:?}").as_bytes());
+        u64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
     }
 
     /// Whether it cannot mean any task, because one of its lists is empty.

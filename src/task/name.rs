@@ -222,6 +222,14 @@ impl PatternSet {
         PatternSet::new(self.iter().flat_map(|a| other.iter().filter_map(move |b| both(a, b))).collect())
     }
 
+    /// The one name that it matches, where it is one.
+    pub fn only(&self) -> Option<&Name> {
+        match &*self.0 {
+            [Pattern::Exact(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether it matches no name at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -188,6 +188,11 @@ pub enum InvalidKind {
 }
 
 impl Invalid {
+    /// A task is named that is not there. Its field is for whoever knows it.
+    pub fn no_such_task(task_id: TaskId) -> Invalid {
+        Invalid::value("", format!("names no task that is there: {task_id}"))
+    }
+
     /// A wrong value.
     pub fn value(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Invalid {
         Invalid { kind: InvalidKind::Value, field: field.into(), detail: detail.into() }

@@ -352,11 +352,13 @@ impl Submission {
         !self.ties.is_empty()
     }
 
-    /// The ids of tasks of before that they depend on.
-    pub fn known(&self) -> impl Iterator<Item = TaskId> {
-        self.ties.iter().flat_map(|ties| &ties.depends_on).filter_map(|dependency| match dependency {
-            Dependency::On(task_id) => Some(*task_id),
-            Dependency::OnNew(_) => None,
+    /// The tasks of before that they depend on: the place of the task that does, where it says so, and the id.
+    pub fn known(&self) -> impl Iterator<Item = (usize, usize, TaskId)> {
+        self.ties.iter().enumerate().flat_map(|(place, ties)| {
+            ties.depends_on.iter().enumerate().filter_map(move |(at, dependency)| match dependency {
+                Dependency::On(task_id) => Some((place, at, *task_id)),
+                Dependency::OnNew(_) => None,
+            })
         })
     }
 
@@ -582,7 +584,7 @@ mod tests {
         let id = "01890000-0000-7000-8000-00000000002a";
         let submission =
             check(vec![task("a", &["@c"]), task("b", &[]), task("c", &["@b", id]), NewTask::new("t")]).unwrap();
-        assert_eq!(submission.known().collect::<Vec<_>>(), [id.parse().unwrap()]);
+        assert_eq!(submission.known().map(|(.., id)| id).collect::<Vec<_>>(), [id.parse().unwrap()]);
         let parts: Vec<_> = submission.into_parts().map(|(_, ties, _)| ties).collect();
         assert_eq!(parts[0].depends_on, [Dependency::OnNew(2)]);
         assert_eq!(parts[2].depends_on, [Dependency::OnNew(1), Dependency::On(id.parse().unwrap())]);

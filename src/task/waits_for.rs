@@ -32,7 +32,11 @@ pub enum WaitsFor {
     /// No worker is connected, and no claim open, that takes its queue and type.
     NoWorker,
     /// Its turn: so many ready tasks go to the same workers before it, exact up to [`AHEAD_MAX`].
-    Turn { ahead: usize },
+    Turn {
+        /// Absent for a caller who does not see all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ahead: Option<usize>,
+    },
     /// Something that this version does not know.
     #[serde(other)]
     Other,

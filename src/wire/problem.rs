@@ -77,6 +77,7 @@ macro_rules! codes {
 
 codes! {
     InvalidJson "invalid_json" 400 "The body is not JSON",
+    InvalidRequest "invalid_request" 400 "The request contradicts itself",
     InvalidField "invalid_field" 422 "A value is wrong",
     UnknownField "unknown_field" 422 "A field or parameter is not known",
     LimitExceeded "limit_exceeded" 422 "A value is over its limit",

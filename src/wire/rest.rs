@@ -221,7 +221,9 @@ pub struct QueueView {
     pub updated_at: Option<Timestamp>,
     #[serde(flatten)]
     pub settings: QueueSettings,
-    pub tasks: QueueStats,
+    /// What stands in it; absent for a caller who does not see all tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<QueueStats>,
 }
 
 /// `PUT /queues/{name}`: all that can be set. What a queue is read with besides is passed over, so that it can be put back.

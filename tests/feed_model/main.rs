@@ -37,7 +37,8 @@ use taskhub::config::ServeConfig;
 use taskhub::engine::{Accepts, Report};
 use taskhub::feed::OutboxLimits;
 use taskhub::http::{App, router};
-use taskhub::hub::{HubError, Order, Principal, Query};
+use taskhub::hub::{HubError, Order, Query};
+use taskhub::keys::{KeyOptions, Keys};
 use taskhub::settings::HandOuts;
 use taskhub::store::{Commit, Count, Reader, Recovered, SqliteStore, Store, StoreError, in_memory};
 use taskhub::task::{
@@ -158,7 +159,13 @@ fn start(store: &Arc<Mutex<SqliteStore>>, outbox: OutboxLimits, inbox_len_max: u
     options.engine.lease_ms = 3_600_000;
     (options.feed.shards, options.feed.outbox, options.feed.inbox_len_max) = (2, outbox, inbox_len_max);
     let hub = Hub::start(Box::new(Kept(store.clone())), options).expect("the hub starts");
-    let app = App::new(hub.clone(), config.door().unwrap(), config.http_limits(), config.live_limits());
+    let app = App::new(
+        hub.clone(),
+        Keys::new(KeyOptions::default(), Vec::new()).unwrap(),
+        config.door().unwrap(),
+        config.http_limits(),
+        config.live_limits(),
+    );
     (hub, router(app))
 }
 
@@ -259,12 +266,12 @@ impl World {
             330..430 => self.report().await,
             430..470 => {
                 if let Some(task_id) = self.random.choice(&self.tasks).copied() {
-                    let _ = self.hub.cancel_as(&Principal::default(), task_id, None).await;
+                    let _ = self.hub.cancel_task(task_id, None).await;
                 }
             }
             470..500 => {
                 if let Some(task_id) = self.random.choice(&self.tasks).copied() {
-                    let _ = self.hub.retry_as(&Principal::default(), task_id, None).await;
+                    let _ = self.hub.retry_task(task_id, None).await;
                 }
             }
             500..540 => self.delete().await,
@@ -293,7 +300,7 @@ impl World {
     async fn submit(&mut self) {
         let count = self.random.usize(1..4);
         let tasks = (0..count).map(|_| self.task()).collect();
-        let submitted = self.hub.submit_all(&Principal::default(), tasks, None).await.expect("room for it");
+        let submitted = self.hub.submit_all(tasks, None).await.expect("room for it");
         for record in &submitted.records {
             let task = Task::parse(record).expect("a record");
             self.tasks.push(task.task_id);
@@ -354,7 +361,7 @@ impl World {
         let at = self.random.usize(..self.tasks.len());
         let task_id = self.tasks[at];
         let history = self.hub.history(task_id).await.expect("a history").expect("it is there");
-        match self.hub.delete_as(&Principal::default(), task_id).await {
+        match self.hub.delete_task(task_id).await {
             Ok(()) => {
                 self.tasks.swap_remove(at);
                 self.ledger().deleted(task_id, &history);

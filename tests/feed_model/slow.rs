@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use taskhub::Hub;
 use taskhub::config::ServeConfig;
 use taskhub::engine::{Accepts, Report};
-use taskhub::hub::Principal;
 use taskhub::listen::Listen;
 use taskhub::server::Server;
 use taskhub::task::{Filter, FilterSpec, Name, NewTask, Pattern, PatternSet, Progress, Task, TaskId};
@@ -48,7 +47,7 @@ impl Setup {
             ..NewTask::new("t")
         };
         let tasks = (0..200).map(task).collect();
-        let submitted = hub.submit_all(&Principal::default(), tasks, None).await.unwrap();
+        let submitted = hub.submit_all(tasks, None).await.unwrap();
         let mut ledger = Ledger::default();
         submitted.records.iter().for_each(|record| ledger.submitted(Task::parse(record).unwrap()));
         Setup { hub, address, ledger, _server: server }

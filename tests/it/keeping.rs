@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use taskhub::hub::{Ended, Hub, HubError, HubOptions, Principal};
+use taskhub::hub::{Ended, Hub, HubError, HubOptions};
 use taskhub::settings::HandOuts;
 use taskhub::store::{Commit, Count, Reader, Recovered, Store, StoreError, in_memory};
 use taskhub::task::{Digest, KeyEntry, Task, TaskId, Timestamp};
@@ -365,7 +365,7 @@ impl Store for Panics {
 async fn a_writer_that_panics_ends_the_hub() {
     let hub = Hub::start(Box::new(Panics(Box::new(in_memory().unwrap()))), HubOptions::default()).unwrap();
     let task = serde_json::from_value(json!({"task_type": "t"})).unwrap();
-    assert_eq!(hub.submit_all(&Principal::default(), vec![task], None).await.unwrap_err(), HubError::Stopped);
+    assert_eq!(hub.submit_all(vec![task], None).await.unwrap_err(), HubError::Stopped);
     assert_eq!(tokio::time::timeout(PATIENCE, hub.ended()).await, Ok(Ended::Failed));
     assert!(hub.storage().is_err());
 

@@ -688,7 +688,7 @@ impl Checker {
         } else if expected.is_empty() {
             let lanes = self.ready.iter().filter(|((queue, task_type), _)| together(queue, task_type));
             let others: Vec<_> = lanes.flat_map(|(_, lane)| lane.iter().map(|(_, id)| &self.tasks[id])).collect();
-            expected.push(WaitsFor::Turn { ahead: self.rules.ahead(task, &others).min(AHEAD_MAX) });
+            expected.push(WaitsFor::Turn { ahead: Some(self.rules.ahead(task, &others).min(AHEAD_MAX)) });
         }
         assert_eq!(waits, expected, "{task:?}");
     }

@@ -68,7 +68,7 @@ impl Checker {
 
     /// Whether all that a submission names of before is there.
     pub fn knows_all(&self, submission: &Submission) -> bool {
-        submission.known().all(|task_id| self.tasks.contains_key(&task_id))
+        submission.known().all(|(.., task_id)| self.tasks.contains_key(&task_id))
     }
 
     /// A step that follows from the end of others.

@@ -5,6 +5,10 @@ use futures::future::join_all;
 use super::super::live_op::{TaskSubscription, Topic};
 use super::super::session::{Carrier, Ending, Session};
 use super::*;
+use std::sync::Arc;
+
+use crate::access::Principal;
+use crate::http::state::open_keys;
 use crate::hub::Order;
 use crate::task::Filter;
 
@@ -14,8 +18,9 @@ fn line(text: impl ToString) -> (Level, String) {
 
 fn session(test: &TestHub) -> Session {
     let config = ServeConfig::for_trial();
-    let app = App::new(test.hub.clone(), config.door().unwrap(), config.http_limits(), LiveLimits::default());
-    Session::new(app, None)
+    let app =
+        App::new(test.hub.clone(), open_keys(), config.door().unwrap(), config.http_limits(), LiveLimits::default());
+    Session::new(app.clone(), app.as_caller(Arc::new(Principal::everyone())), None)
 }
 
 /// The numbers of the lines in these messages.
@@ -70,6 +75,7 @@ async fn every_line_after_subscribed_is_sent() {
         let mut out = Interrupting { hub: test.hub.clone(), task, lines_len: after, sent: Vec::new() };
         let filter = Filter { task_id: Some([task.0].into()), ..Filter::default() };
         let asked = TaskSubscription {
+            asked: Arc::new(filter.clone()),
             filter: filter.into(),
             limit: 10,
             order: Order::NewestFirst,
@@ -99,7 +105,8 @@ async fn what_was_not_kept_is_said() {
     let mut out = Interrupting { hub: test.hub.clone(), task, lines_len: 10_250, sent: Vec::new() };
     let filter = Filter { task_id: Some([task.0].into()), ..Filter::default() };
     let (limit, order, log_tail) = (10, Order::NewestFirst, Some(5));
-    let asked = TaskSubscription { filter: filter.into(), limit, order, since: None, max_hz: None, log_tail };
+    let filter = Arc::new(filter);
+    let asked = TaskSubscription { asked: filter.clone(), filter, limit, order, since: None, max_hz: None, log_tail };
     session.subscribe(None, "a".into(), Topic::Tasks(asked), &mut out).await.unwrap();
     let log = out.sent.iter().find(|message| message["type"] == "log").unwrap();
     assert_eq!((&log["lines"][0]["seq"], &log["lines"][0]["message"]), (&json!(250), &json!("250 lines skipped")));

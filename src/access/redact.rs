@@ -1,0 +1,132 @@
+//! Records without the parts that are hidden from a caller.
+//!
+//! A record is read as pairs of a key and the text of a value, and only these two levels are looked at: what stays, stays to the
+//! byte.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Hidden, Part};
+
+/// An object, as the texts of its values.
+struct Pairs<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs<'a>, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Pairs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Pairs<'de>, M::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// The record of a task without what is hidden, which it names. What cannot be read is not shown at all.
+pub fn redacted(record: &[u8], hidden: Hidden) -> Bytes {
+    let Ok(Pairs(pairs)) = serde_json::from_slice(record) else { return Bytes::from_static(b"{}") };
+    let mut out = vec![b'{'];
+    for (key, value) in pairs {
+        match key {
+            "result" | "result_omitted" if hidden.has(Part::Result) => {}
+            "error" if hidden.has(Part::Result) => put(&mut out, key, &without(value, "details")),
+            _ => put(&mut out, key, value.get().as_bytes()),
+        }
+    }
+    let names: Vec<&str> = hidden.parts().map(Part::word).collect();
+    put(&mut out, "hidden", &serde_json::to_vec(&names).expect("words are JSON"));
+    out.push(b'}');
+    out.into()
+}
+
+/// A line of a live stream without what is hidden; `None` where all of it is.
+pub fn redacted_line(line: &Bytes, hidden: Hidden) -> Option<Bytes> {
+    const LOG: &[u8] = br#"{"type":"log"#;
+    const TASK: &[u8] = br#"{"type":"task""#;
+    if line.starts_with(LOG) {
+        return (!hidden.has(Part::Logs)).then(|| line.clone());
+    }
+    if !line.starts_with(TASK) {
+        return Some(line.clone());
+    }
+    let Pairs(pairs) = serde_json::from_slice(line).ok()?;
+    let mut out = vec![b'{'];
+    for (key, value) in pairs {
+        match key {
+            "task" => put(&mut out, key, &redacted(value.get().as_bytes(), hidden)),
+            _ => put(&mut out, key, value.get().as_bytes()),
+        }
+    }
+    out.push(b'}');
+    Some(out.into())
+}
+
+fn put(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+    if out.len() > 1 {
+        out.push(b',');
+    }
+    for part in [b"\"", key.as_bytes(), b"\":", value] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// An object without one of its keys.
+fn without(value: &RawValue, key: &str) -> Vec<u8> {
+    let Ok(Pairs(pairs)) = serde_json::from_str(value.get()) else { return b"null".to_vec() };
+    let mut out = vec![b'{'];
+    pairs
+        .into_iter()
+        .filter(|(known, _)| *known != key)
+        .for_each(|(key, value)| put(&mut out, key, value.get().as_bytes()));
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_is_named_and_not_there() {
+        let record = br#"{"task_id":"x","status":"failed","result":{"a":"secret"},"error":{"kind":"k","details":{"s":1}},"progress":{"p":1.50}}"#;
+        let none = Hidden::default();
+        let result = none.with(Part::Result);
+        assert_eq!(
+            redacted(record, result),
+            r#"{"task_id":"x","status":"failed","error":{"kind":"k"},"progress":{"p":1.50},"hidden":["result"]}"#
+        );
+        let payload = redacted(record, none.with(Part::Payload).with(Part::Logs));
+        assert!(payload.ends_with(br#""progress":{"p":1.50},"hidden":["payload","logs"]}"#));
+        assert_eq!(redacted(b"nonsense", result), "{}");
+    }
+
+    #[test]
+    fn lines_of_a_stream() {
+        let line = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let result = Hidden::default().with(Part::Result);
+        let task = line(r#"{"type":"task","event":"completed","rev":7,"task":{"task_id":"x","result":1}}"#);
+        assert_eq!(
+            redacted_line(&task, result).unwrap(),
+            r#"{"type":"task","event":"completed","rev":7,"task":{"task_id":"x","hidden":["result"]}}"#
+        );
+        let log = line(r#"{"type":"log","task_id":"x","lines":[]}"#);
+        assert_eq!(redacted_line(&log, result), Some(log.clone()));
+        assert_eq!(redacted_line(&log, Hidden::default().with(Part::Logs)), None);
+        let mark = line(r#"{"type":"mark","rev":7}"#);
+        assert_eq!(redacted_line(&mark, result), Some(mark));
+    }
+}

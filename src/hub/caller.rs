@@ -1,0 +1,125 @@
+//! The hub as one caller has it: the only handle that is given to those who call from outside.
+//!
+//! Handlers forget; so they never hold a hub that could show them more than their caller may see. Each method here does one of
+//! three things before it does what it is named for:
+//!
+//! * Where tasks are *looked for*, the caller's sight is AND-ed with the filter before anything is looked up. So pages,
+//!   snapshots and resumes of two callers are shared only where both see the same.
+//! * Where a task is *named*, it is looked at first, and what is out of sight is answered as what is not there. What a sight
+//!   looks at never changes in the life of a task, so nothing can come between the look and the deed. The answer takes the
+//!   same reads in both cases, so that it does not take longer for the one than for the other.
+//! * Where tasks are *handed in*, what the caller's sight says of them is filled in, and what contradicts it is refused: nobody
+//!   makes a task that they would not see.
+//!
+//! Which rights a call needs stands at its route; here is only what depends on the task, or on what is said of it.
+
+mod change;
+mod read;
+mod submit;
+mod work;
+
+pub(super) use work::Holders;
+
+use std::sync::Arc;
+
+use crate::access::{Part, Principal, Right, Sight};
+use crate::engine::Refusal;
+use crate::task::{Filter, Task, TaskId};
+
+use super::{Forbidden, Hub, HubError};
+
+/// The hub, as one caller has it. Cheap to clone.
+#[derive(Clone)]
+pub struct CallerHub {
+    hub: Hub,
+    who: Arc<Principal>,
+}
+
+impl Hub {
+    /// The hub as this caller has it.
+    pub fn as_caller(&self, who: Arc<Principal>) -> CallerHub {
+        CallerHub { hub: self.clone(), who }
+    }
+}
+
+impl CallerHub {
+    /// Who calls.
+    pub fn who(&self) -> &Arc<Principal> {
+        &self.who
+    }
+
+    /// Refuses what the caller has no right to.
+    pub fn needs(&self, right: Right) -> Result<(), HubError> {
+        match self.who.may(right) {
+            true => Ok(()),
+            false => Err(HubError::Forbidden(Forbidden::lacks(right))),
+        }
+    }
+
+    /// The whole hub, for what is of no task alone: to a caller who sees all and has this right.
+    pub fn whole(&self, right: Right) -> Result<&Hub, HubError> {
+        self.needs(right)?;
+        match self.sees_all() {
+            true => Ok(&self.hub),
+            false => Err(HubError::Forbidden(Forbidden::lacks(right))),
+        }
+    }
+
+    /// Refuses a part that is hidden from the caller.
+    pub fn needs_part(&self, part: Part) -> Result<(), HubError> {
+        match self.who.hidden.has(part) {
+            false => Ok(()),
+            true => {
+                let detail = format!("{} are hidden from the caller", part.word());
+                Err(HubError::Forbidden(Forbidden { detail, field: None }))
+            }
+        }
+    }
+
+    /// Whether the caller sees all tasks there are.
+    pub fn sees_all(&self) -> bool {
+        self.who.sight == Sight::All
+    }
+
+    /// A filter of the caller's, with what they see at all.
+    pub fn scoped(&self, filter: Filter) -> Filter {
+        match &self.who.sight {
+            Sight::All => filter,
+            Sight::Of(sight) => filter.and(sight),
+            // Which tasks workers hold is not for lists to say.
+            Sight::Held => Filter { task_id: Some(Default::default()), ..filter },
+        }
+    }
+
+    /// Whether the caller sees this record.
+    fn sees(&self, task: &Task) -> bool {
+        match &self.who.sight {
+            Sight::Held => self.hub.shared().holders.holds(&self.who.credential, task),
+            sight => sight.covers(task),
+        }
+    }
+
+    /// The same of a record as it is kept.
+    fn sees_record(&self, record: &[u8]) -> bool {
+        self.sees_all() || Task::parse(record).is_ok_and(|task| self.sees(&task))
+    }
+
+    /// Refuses a task that the caller does not see as one that is not there.
+    async fn in_sight(&self, task_id: TaskId) -> Result<(), HubError> {
+        if self.sees_all() || self.is_in_sight(task_id).await? {
+            return Ok(());
+        }
+        Err(HubError::Refused(Refusal::TaskNotFound))
+    }
+
+    async fn is_in_sight(&self, task_id: TaskId) -> Result<bool, HubError> {
+        if let Some(task) = self.hub.shown(task_id)
+            && self.sees(&task)
+        {
+            return Ok(true);
+        }
+        // One that is out of sight is looked for as one that is not at hand.
+        let record = self.hub.shared().read(move |reader| reader.records(&[task_id])).await?;
+        Ok(record.into_iter().flatten().next().is_some_and(|record| self.sees_record(&record)))
+    }
+}

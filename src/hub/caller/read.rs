@@ -1,0 +1,287 @@
+//! Looking at tasks, and at what is set.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::access::{Part, redacted};
+use crate::feed::{Client, Pipe};
+use crate::settings::Limits;
+use crate::store::{LogRange, Page, Query, Stored};
+use crate::task::{Filter, LargeResult, LogLine, Name, NewTask, Task, TaskId, Transition, WaitsFor};
+use crate::wire::{QueueView, ScheduleList, ScheduleView, TaskTypeList, TaskTypeView};
+
+use super::super::{HubError, Missed, SettingLines, Until, WholeWorkflow};
+use super::{CallerHub, Sight};
+
+/// Between the name of a history and what tells of it whose sight it is.
+const SIGHT_MARK: char = '~';
+
+impl CallerHub {
+    /// A task with its newest tick, its payload and its result. `None`: there is none that the caller sees.
+    pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
+        Ok(self.seen(self.hub.task(task_id).await?))
+    }
+
+    /// As [`task`](Self::task), once `until` holds or `patience` is over, whichever comes first.
+    pub async fn wait_for(
+        &self,
+        task_id: TaskId,
+        until: Until,
+        patience: Duration,
+    ) -> Result<Option<Stored>, HubError> {
+        // What is out of sight is not waited for.
+        if !self.sees_all() && !self.is_in_sight(task_id).await? {
+            return Ok(None);
+        }
+        Ok(self.seen(self.hub.wait_for(task_id, until, patience).await?))
+    }
+
+    fn seen(&self, stored: Option<Stored>) -> Option<Stored> {
+        let stored = stored.filter(|stored| self.sees_record(&stored.record))?;
+        let hidden = self.who.hidden;
+        Some(Stored {
+            record: self.shown_record(stored.record),
+            payload: stored.payload.filter(|_| !hidden.has(Part::Payload)),
+            result: stored.result.filter(|_| !hidden.has(Part::Result)),
+            links: stored.links,
+        })
+    }
+
+    /// A record, without what is hidden from the caller.
+    pub fn shown_record(&self, record: Bytes) -> Bytes {
+        if self.who.hidden.is_nothing() { record } else { redacted(&record, self.who.hidden) }
+    }
+
+    /// Why a task that the caller sees waits, the nearest reason first; of others, no more than that they are there.
+    pub async fn waits_for(&self, task_id: TaskId) -> Option<Vec<WaitsFor>> {
+        if !self.sees_all() && !self.is_in_sight(task_id).await.ok()? {
+            return None;
+        }
+        let mut reasons = self.hub.waits_for(task_id).await?;
+        if self.sees_all() {
+            return Some(reasons);
+        }
+        for reason in &mut reasons {
+            match reason {
+                WaitsFor::Dependency { task_ids, count } => {
+                    let mut seen = Vec::new();
+                    for task_id in std::mem::take(task_ids) {
+                        if self.is_in_sight(task_id).await.ok()? {
+                            seen.push(task_id);
+                        }
+                    }
+                    (*count, *task_ids) = (seen.len(), seen);
+                }
+                // It is reached, or the task would not wait for it.
+                WaitsFor::QueueLimit { limit, running }
+                | WaitsFor::KeyLimit { limit, running }
+                | WaitsFor::UserLimit { limit, running } => *running = *limit,
+                WaitsFor::Turn { ahead } => *ahead = None,
+                _ => {}
+            }
+        }
+        Some(reasons)
+    }
+
+    /// The newest record of an unfinished task that the caller sees, and of a final one for a moment longer.
+    pub fn shown(&self, task_id: TaskId) -> Option<Arc<Task>> {
+        self.hub.shown(task_id).filter(|task| self.sees(task))
+    }
+
+    /// A page of the tasks that the caller sees, running ones with their newest tick.
+    pub async fn find(&self, query: Query) -> Result<Arc<Page>, HubError> {
+        let filter = self.scoped(query.filter);
+        if filter.is_nothing() {
+            return Ok(Arc::default());
+        }
+        let page = self.hub.find(Query { filter, ..query }).await?;
+        if self.who.hidden.is_nothing() {
+            return Ok(page);
+        }
+        let tasks = page.tasks.iter().map(|(task_id, record)| (*task_id, self.shown_record(record.clone())));
+        Ok(Arc::new(Page { tasks: tasks.collect(), more: page.more }))
+    }
+
+    /// The steps of a task, oldest first. `None`: there is none that the caller sees.
+    pub async fn history(&self, task_id: TaskId) -> Result<Option<Vec<Transition>>, HubError> {
+        match self.sees_all() || self.is_in_sight(task_id).await? {
+            true => self.hub.history(task_id).await,
+            false => Ok(None),
+        }
+    }
+
+    /// Kept log lines of a task, oldest first. `None`: there is none that the caller sees.
+    pub async fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Option<Vec<LogLine>>, HubError> {
+        match self.sees_all() || self.is_in_sight(task_id).await? {
+            true => {
+                self.needs_part(Part::Logs)?;
+                self.hub.logs(task_id, range).await
+            }
+            false => Ok(None),
+        }
+    }
+
+    /// The number of the newest log line of each of these tasks, 0 where there is none that the caller sees.
+    pub async fn log_ends(&self, task_ids: Vec<TaskId>) -> Result<Vec<u64>, HubError> {
+        let mut ends = self.hub.log_ends(task_ids.clone()).await?;
+        if !self.sees_all() {
+            for (task_id, end) in task_ids.into_iter().zip(&mut ends) {
+                if !self.is_in_sight(task_id).await? {
+                    *end = 0;
+                }
+            }
+        }
+        Ok(ends)
+    }
+
+    /// A workflow with those of its tasks that the caller sees. `None`: there is no such task that they see, or it is none.
+    pub async fn workflow(&self, task_id: TaskId) -> Result<Option<WholeWorkflow>, HubError> {
+        if !self.sees_all() && !self.is_in_sight(task_id).await? {
+            return Ok(None);
+        }
+        let Some(mut whole) = self.hub.workflow(task_id).await? else { return Ok(None) };
+        if !self.sees_all() {
+            whole.tasks.retain(|record| self.sees_record(record));
+            let seen: std::collections::HashSet<TaskId> =
+                whole.tasks.iter().filter_map(|record| Some(Task::parse(record).ok()?.task_id)).collect();
+            whole.edges.retain(|(from, to)| seen.contains(from) && seen.contains(to));
+        }
+        whole.record = self.shown_record(whole.record);
+        whole.tasks = whole.tasks.into_iter().map(|record| self.shown_record(record)).collect();
+        Ok(Some(whole))
+    }
+
+    /// The file of a result that stands in this record of a task.
+    pub async fn open_result(&self, task_id: TaskId, large: &LargeResult) -> Result<Option<File>, HubError> {
+        self.in_sight(task_id).await?;
+        self.needs_part(Part::Result)?;
+        self.hub.open_result(task_id, large).await
+    }
+
+    /// What changed after a `rev`; at most a thousand tasks at once. Of all callers': whoever asks looks at each with the filter of
+    /// a subscription, which is [`scoped`](Self::scoped).
+    pub async fn missed_since(&self, rev: u64) -> Result<Arc<Missed>, HubError> {
+        self.hub.missed_since(rev).await
+    }
+
+    /// The newest tick's event of each running task that matches a scoped filter, for a client that has every record up to
+    /// `rev`.
+    pub fn progress_lines(&self, filter: &Filter, rev: u64) -> Vec<Bytes> {
+        self.hub.progress_lines(filter, rev)
+    }
+
+    /// Attaches a live client, that the feed may write to by itself where there is a `pipe`. Its subscriptions are to be
+    /// [`scoped`](Self::scoped).
+    pub fn attach(&self, pipe: Option<Arc<dyn Pipe>>) -> Client {
+        self.hub.feed().attach(pipe)
+    }
+
+    /// The name of the history that the hub is on, as the caller sees it: with another sight it is another.
+    pub fn epoch(&self) -> Cow<'_, str> {
+        match &self.who.sight {
+            Sight::Of(sight) => format!("{}{SIGHT_MARK}{:016x}", self.hub.epoch(), sight.digest()).into(),
+            _ => self.hub.epoch().into(),
+        }
+    }
+
+    /// Whether what a client heard up to `rev`, when the epoch was called so, is part of this history: it can go on from there.
+    pub fn includes(&self, epoch: &str, rev: u64) -> bool {
+        let (epoch, sight) = epoch.split_once(SIGHT_MARK).map_or((epoch, None), |(epoch, sight)| (epoch, Some(sight)));
+        let own = match &self.who.sight {
+            Sight::Of(sight) => Some(format!("{:016x}", sight.digest())),
+            _ => None,
+        };
+        sight == own.as_deref() && self.hub.includes(epoch, rev)
+    }
+
+    /// The last `rev` that is committed and shown.
+    pub fn rev(&self) -> u64 {
+        self.hub.rev()
+    }
+
+    /// The line of counts.
+    pub fn stats_line(&self) -> Bytes {
+        self.hub.stats_line()
+    }
+
+    /// The newest record of each setting, or what changed of them.
+    pub fn setting_lines(&self, since: Option<u64>) -> SettingLines {
+        self.hub.setting_lines(since)
+    }
+
+    /// What is set of a queue, and what stands in it. A caller who does not see all is told of queues that are set, and not how
+    /// much stands in them.
+    pub fn queue(&self, name: &Name) -> Option<QueueView> {
+        self.hub.queue(name).and_then(|queue| self.shown_queue(queue))
+    }
+
+    /// The queues.
+    pub fn queues(&self) -> Vec<QueueView> {
+        self.hub.queues().into_iter().filter_map(|queue| self.shown_queue(queue)).collect()
+    }
+
+    fn shown_queue(&self, queue: QueueView) -> Option<QueueView> {
+        match self.sees_all() {
+            true => Some(queue),
+            false => queue.rev.is_some().then_some(QueueView { tasks: None, ..queue }),
+        }
+    }
+
+    /// The limits of users; to a caller who does not see all, what holds for everybody and for them.
+    pub fn limits(&self) -> Limits {
+        let mut limits = self.hub.limits();
+        if !self.sees_all() {
+            let own = |user: &String| self.who.user_id.as_ref().is_some_and(|own| own.as_str() == user);
+            limits.users.retain(|user, _| own(user));
+        }
+        limits
+    }
+
+    /// A task type.
+    pub fn task_type(&self, name: &Name) -> Option<TaskTypeView> {
+        self.hub.task_type(name)
+    }
+
+    /// Task types by name, at most so many of those after this one.
+    pub fn task_types(&self, after: Option<Name>, len_max: usize) -> TaskTypeList {
+        self.hub.task_types(after, len_max)
+    }
+
+    /// A schedule whose tasks the caller sees.
+    pub async fn schedule(&self, name: &Name) -> Result<Option<ScheduleView>, HubError> {
+        Ok(self.hub.schedule(name).await?.filter(|schedule| self.sees_made(&schedule.task)))
+    }
+
+    /// Schedules whose tasks the caller sees, by name, at most so many of those after this one.
+    pub async fn schedules(&self, after: Option<Name>, len_max: usize) -> Result<ScheduleList, HubError> {
+        if self.sees_all() {
+            return self.hub.schedules(after, len_max).await;
+        }
+        let (mut after, mut seen) = (after, Vec::new());
+        loop {
+            let page = self.hub.schedules(after, len_max).await?;
+            let more = page.next_cursor.is_some();
+            after = page.schedules.last().map(|last| last.name.clone());
+            seen.extend(page.schedules.into_iter().filter(|schedule| self.sees_made(&schedule.task)));
+            if seen.len() > len_max || !more {
+                let more = seen.len() > len_max;
+                seen.truncate(len_max);
+                let next_cursor = seen.last().filter(|_| more).map(|last| last.name.to_string());
+                return Ok(ScheduleList { schedules: seen, next_cursor });
+            }
+        }
+    }
+
+    /// Whether the caller would see what is made of this.
+    fn sees_made(&self, new: &NewTask) -> bool {
+        match &self.who.sight {
+            Sight::All => true,
+            Sight::Of(sight) => super::submit::fits(sight, new),
+            Sight::Held => false,
+        }
+    }
+}

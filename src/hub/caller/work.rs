@@ -1,0 +1,157 @@
+//! Working on tasks: which worker is whose, and what it may say of which attempt.
+
+use std::time::{Duration, Instant};
+
+use dashmap::{DashMap, Entry};
+
+use crate::access::{Credential, Right};
+use crate::engine::{Accepts, Refusal, Report};
+use crate::task::{Json, Level, Name, Progress, Task, TaskId};
+
+use super::super::{Forbidden, HandedOut, HubError, Upload, Welcome};
+use super::{CallerHub, Sight};
+
+/// A worker id that was not heard of for this long may be taken by another caller.
+const HOLDER_IDLE: Duration = Duration::from_secs(60);
+/// Beyond so many, those that are idle are forgotten.
+const HOLDERS_MAX: usize = 10_000;
+
+/// Which worker ids are whose.
+#[derive(Default)]
+pub(in super::super) struct Holders(DashMap<Name, Holder>);
+
+struct Holder {
+    credential: Credential,
+    heard: Instant,
+}
+
+impl Holders {
+    /// Takes a worker id for a caller, or answers that it is another's.
+    fn take(&self, worker_id: &Name, credential: &Credential) -> bool {
+        if self.0.len() > HOLDERS_MAX {
+            self.0.retain(|_, holder| holder.heard.elapsed() < HOLDER_IDLE);
+        }
+        match self.0.entry(worker_id.clone()) {
+            Entry::Occupied(mut held) => {
+                let is_free = held.get().credential == *credential || held.get().heard.elapsed() >= HOLDER_IDLE;
+                if is_free {
+                    held.insert(Holder { credential: credential.clone(), heard: Instant::now() });
+                }
+                is_free
+            }
+            Entry::Vacant(free) => {
+                free.insert(Holder { credential: credential.clone(), heard: Instant::now() });
+                true
+            }
+        }
+    }
+
+    /// Whether a task is run by a worker of this caller. One that nobody took since the hub started is taken by whoever speaks for
+    /// it first: a worker that goes on over HTTP says nothing before its next report.
+    pub(super) fn holds(&self, credential: &Credential, task: &Task) -> bool {
+        task.worker_id().is_some_and(|worker_id| self.take(worker_id, credential))
+    }
+}
+
+impl CallerHub {
+    /// Refuses a report on an attempt that is not the caller's, in the same words whatever task it names.
+    pub fn holds(&self, task_id: TaskId) -> Result<(), HubError> {
+        if self.sees_all() && self.who.may(Right::Work) {
+            return Ok(());
+        }
+        let is_held = self.hub.shown(task_id).is_some_and(|task| match self.who.sight {
+            Sight::Held => self.takes(&task) && self.sees(&task),
+            _ => false,
+        });
+        if is_held { Ok(()) } else { Err(HubError::Refused(Refusal::LeaseLost)) }
+    }
+
+    /// Whether the caller's token is for such tasks.
+    fn takes(&self, task: &Task) -> bool {
+        let works = &self.who.works;
+        works.task_types.as_ref().is_none_or(|types| types.matches(task.task_type.as_str()))
+            && works.queues.as_ref().is_none_or(|queues| queues.matches(task.queue.as_str()))
+    }
+
+    /// Refuses a worker id that is another caller's, and tasks that the caller's token is not for.
+    fn check_worker(&self, worker_id: &Name, accepts: &Accepts) -> Result<(), HubError> {
+        let works = &self.who.works;
+        let wider = |asked: &crate::task::PatternSet, given: &Option<crate::task::PatternSet>| {
+            given.as_ref().is_some_and(|given| asked.and(given) != *asked)
+        };
+        for (field, is_wider) in [
+            ("task_types", wider(&accepts.task_types, &works.task_types)),
+            ("queues", wider(&accepts.queues, &works.queues)),
+        ] {
+            if is_wider {
+                let detail = format!("{field} are wider than those of the caller's token");
+                return Err(HubError::Forbidden(Forbidden::at(field, detail)));
+            }
+        }
+        match self.hub.shared().holders.take(worker_id, &self.who.credential) {
+            true => Ok(()),
+            false => Err(HubError::Forbidden(Forbidden::at("worker_id", "the worker_id is another caller's"))),
+        }
+    }
+
+    /// Hands out tasks over HTTP, with a lease on each that lasts as long as this, where the hub's own is shorter.
+    pub async fn claim_for(
+        &self,
+        worker_id: Name,
+        accepts: Accepts,
+        max: u32,
+        lease: Option<Duration>,
+        patience: Duration,
+    ) -> Result<Vec<HandedOut>, HubError> {
+        self.check_worker(&worker_id, &accepts)?;
+        self.hub.claim_for(worker_id, accepts, max, lease, patience).await
+    }
+
+    /// Takes a worker's introduction on a new connection.
+    pub async fn attach_worker(
+        &self,
+        worker_id: Name,
+        accepts: Accepts,
+        concurrency: u32,
+        holding: Option<Vec<(TaskId, u32)>>,
+    ) -> Result<Welcome, HubError> {
+        self.check_worker(&worker_id, &accepts)?;
+        self.hub.attach_worker(worker_id, accepts, concurrency, holding).await
+    }
+
+    /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
+    pub async fn report(&self, task_id: TaskId, attempt: u32, report: Report) -> Result<bool, HubError> {
+        self.holds(task_id)?;
+        self.hub.report(task_id, attempt, report).await
+    }
+
+    /// A tick, a checkpoint, or both, of a running attempt.
+    pub async fn progress(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        progress: Option<Progress>,
+        checkpoint: Option<Json>,
+    ) -> Result<bool, HubError> {
+        self.holds(task_id)?;
+        self.hub.progress(task_id, attempt, progress, checkpoint).await
+    }
+
+    /// Log lines of a running attempt. Answers whether the attempt was asked to stop.
+    pub async fn log(&self, task_id: TaskId, attempt: u32, lines: Vec<(Level, String)>) -> Result<bool, HubError> {
+        self.holds(task_id)?;
+        self.hub.log(task_id, attempt, lines)
+    }
+
+    /// Begins to take a result of a running attempt; `declared` is how long it is said to be, if it is said.
+    pub async fn upload(
+        &self,
+        task_id: TaskId,
+        attempt: u32,
+        content_type: &str,
+        declared: Option<u64>,
+    ) -> Result<Upload, HubError> {
+        self.holds(task_id)?;
+        self.hub.upload(task_id, attempt, content_type, declared).await
+    }
+}
