@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | [`task`] | the record of a task, its states, filters, ids | nothing of ours |
 //! | [`access`] | who calls, and what they may: roles, rights, sight, credentials | task |
+//! | [`keys`] | which credentials are in force | access, task |
 //! | [`settings`] | what people set while it runs: queues, limits, schedules, task types | schema, task |
 //! | [`schema`] | JSON Schema of payloads, in bounded time | task |
 //! | [`engine`] | every decision, without clock, I/O or runtime | task, settings |

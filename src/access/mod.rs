@@ -10,12 +10,18 @@
 //! Credentials become principals in two steps, because one of them is pure and the other is not: here stand their texts, digests,
 //! signatures and claims; which of them are in force is state of the hub.
 
+mod api_token;
 mod principal;
 mod record;
 mod redact;
 mod role;
+mod token;
+mod unauthenticated;
 
-pub use principal::{Credential, Hidden, Part, Principal, Sight, Works};
+pub use api_token::{NewApiToken, NewTokenError, WORKS_LEN_MAX};
+pub use principal::{Credential, Hidden, Part, Principal, Scoped, Sight, Signed, Works};
 pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Revocation, Revoked, SigningKey};
 pub use redact::{redacted, redacted_line};
 pub use role::{Right, Rights, Role};
+pub use token::{Fingerprint, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX, TokenKind, is_ticket, new_ticket};
+pub use unauthenticated::Unauthenticated;

@@ -1,8 +1,9 @@
 //! A caller that is known.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{Right, Rights, Role};
+use super::{ApiToken, Fingerprint, Right, Rights, Role};
 use crate::task::{Filter, Name, PatternSet, Task, Timestamp};
 
 /// A caller that is known, from the moment its credential was checked. It is shared by all that the caller does with it.
@@ -56,14 +57,39 @@ pub struct Works {
 /// By what a caller came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// By none: the hub asks for none, or the caller is the program that holds the hub.
+    /// By none: the hub asks for none. Ends when it is closed.
     None,
-    /// An API token of this name.
-    ApiToken(Name),
+    /// By none, and by right: the program that holds the hub, or whoever may open the files of the hub.
+    Owner,
+    /// This API token. Not its name alone: one that was removed and made anew is another.
+    ApiToken(Arc<ApiToken>),
     /// A token that an application signed.
-    Jwt { issuer: Arc<str>, subject: Arc<str>, issued_at: Timestamp },
+    Jwt(Arc<Signed>),
     /// A token that the hub signed, for this maker.
-    Scoped { jti: Arc<str>, maker: Arc<Principal> },
+    Scoped(Arc<Scoped>),
+}
+
+/// What makes a JWT of an application another one than the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    pub issuer: Arc<str>,
+    pub subject: Arc<str>,
+    /// 1970 where it does not say: then any revocation of its subject is meant for it.
+    pub issued_at: Timestamp,
+    /// The key that it was signed with. When the issuer takes that back, it is in force no longer.
+    pub key: Fingerprint,
+}
+
+/// What makes a scoped token another one than the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scoped {
+    pub jti: Arc<str>,
+    /// The key of the hub that it was signed with.
+    pub kid: Arc<str>,
+    pub issued_at: Timestamp,
+    /// It is spent by one submission (`Keys::spend`).
+    pub once: bool,
+    pub maker: Arc<Principal>,
 }
 
 impl Principal {
@@ -89,7 +115,7 @@ impl Principal {
         }
     }
 
-    /// Who may do everything: each caller of an open hub, and the program that holds the hub.
+    /// Each caller of an open hub: may do everything, until the hub is closed.
     pub fn everyone() -> Principal {
         Principal::new(Role::Admin, None, Credential::None)
     }
@@ -117,13 +143,31 @@ impl Principal {
     pub fn whose(&self) -> String {
         let user = self.user_id.as_ref().map_or("", |user| user.as_str());
         match &self.credential {
-            Credential::Scoped { jti, .. } if !self.sees_its_user() => format!("{user}\0{jti}"),
+            Credential::Scoped(scoped) if !self.sees_its_user() => format!("{user}\0{}", scoped.jti),
             _ => user.to_owned(),
         }
     }
 
+    /// Who holds the hub itself: the program that it is embedded in, or whoever may open its files.
+    pub fn owner() -> Principal {
+        Principal::new(Role::Admin, None, Credential::Owner)
+    }
+
     pub fn may(&self, right: Right) -> bool {
         self.rights.has(right)
+    }
+}
+
+/// The word of the audit: `none`, `owner`, `api:NAME`, `jwt:ISSUER`, `scoped:JTI`.
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Credential::None => f.write_str("none"),
+            Credential::Owner => f.write_str("owner"),
+            Credential::ApiToken(token) => write!(f, "api:{}", token.name),
+            Credential::Jwt(signed) => write!(f, "jwt:{}", signed.issuer),
+            Credential::Scoped(scoped) => write!(f, "scoped:{}", scoped.jti),
+        }
     }
 }
 

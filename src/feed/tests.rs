@@ -376,11 +376,12 @@ async fn logs_go_to_those_who_may_read_them() {
     board.step(1, id(1), Some(Status::Running));
     let by_id = filter(&format!(r#"{{"task_id":["{}"]}}"#, id(1)));
     let wrong_type = filter(&format!(r#"{{"task_id":["{}"],"task_type":["other"]}}"#, id(1)));
+    let of_another = filter(&format!(r#"{{"task_id":["{}"],"user_id":["ann"]}}"#, id(1)));
     let (mut reader, mut other, mut stranger) = (feed.attach(None), feed.attach(None), feed.attach(None));
     reader.subscribe("a", by_id.clone(), None, true).await;
     reader.subscribe("b", by_id.clone(), None, true).await;
     other.subscribe("a", wrong_type, None, true).await;
-    stranger.subscribe("a", by_id.clone(), None, true).await;
+    stranger.subscribe("a", of_another, None, true).await;
     for client in [&mut reader, &mut other, &mut stranger] {
         client.release("a");
     }

@@ -262,7 +262,7 @@ async fn identified<'h>(app: &App, hub: &'h mut CallerHub, token: Option<&str>) 
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is not valid"));
         }
-        *hub = app.as_caller(app.keys().authenticate(token, None, Timestamp::now()).await.map_err(nobody)?);
+        *hub = app.as_caller(app.keys().authenticate(token, Timestamp::now()).await.map_err(nobody)?);
     }
     if hub.who().is_nobody() {
         return Err(Ending::Close(CloseCode::Unauthenticated, "a token is needed"));
