@@ -190,6 +190,15 @@ pub(super) async fn until_ended(keys: &Keys, who: &Principal) -> Ended {
     }
 }
 
+/// What a call comes to that is held open; a caller who is nobody meanwhile hears that.
+pub(super) async fn while_known<T>(app: &App, who: &Principal, held: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::select! {
+        biased;
+        answer = held => Ok(answer),
+        _ = until_ended(app.keys(), who) => Err(unauthenticated()),
+    }
+}
+
 /// How often an expiry is looked at: wall clocks are set.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 

@@ -10,6 +10,8 @@
 //!   `App::open_socket`.
 
 mod accepts;
+#[cfg(test)]
+mod access_tests;
 mod answers;
 mod base_path;
 mod body;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::caller::Caller;
+use super::gate::while_known;
 use super::path::Path;
 use super::query::Params;
 use super::state::App;
@@ -113,10 +114,13 @@ async fn look(app: &App, hub: &CallerHub, id: TaskId, until: Until, timeout: Dur
     let stored = if timeout.is_zero() {
         hub.task(id).await
     } else {
-        tokio::select! {
-            stored = hub.wait_for(id, until, timeout) => stored,
-            () = app.goodbye() => hub.task(id).await,
-        }
+        let held = async {
+            tokio::select! {
+                stored = hub.wait_for(id, until, timeout) => stored,
+                () = app.goodbye() => hub.task(id).await,
+            }
+        };
+        while_known(app, hub.who(), held).await?
     };
     stored?.ok_or_else(|| Refusal::TaskNotFound.into())
 }

@@ -44,7 +44,8 @@ pub(super) async fn claim(
         return Err(Problem::over("lease_ms", LEASE_MS_MAX, "milliseconds"));
     }
     let asked = claim.lease_ms.map(Duration::from_millis);
-    let tasks = hub.claim_for(worker_id, accepts, max, asked, held(wait_ms)).await?;
+    let claimed = hub.claim_for(worker_id, accepts, max, asked, held(wait_ms));
+    let tasks = while_known(&app, hub.who(), claimed).await??;
     let handed: Vec<Bytes> = tasks.iter().map(hand_out).collect();
     let lease_ms = app.options().engine.lease_ms.max(claim.lease_ms.unwrap_or(0));
     let mut text = Vec::with_capacity(handed.iter().map(Bytes::len).sum::<usize>() + handed.len() + 80);

@@ -1,0 +1,331 @@
+//! Who may do what, over the whole table of routes: each role, on own tasks, on those of others and on none at all.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderValue, Method, Request, header};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::routes::{Need, listed, need};
+use super::{App, router};
+use crate::access::{AccessRecord, NewApiToken, Role};
+use crate::config::ServeConfig;
+use crate::hub::Hub;
+use crate::keys::Keys;
+use crate::task::Timestamp;
+
+/// A hub that serves those that it knows: one of each role, and two users.
+struct Closed {
+    hub: Hub,
+    keys: Arc<Keys>,
+    router: Router,
+    tokens: Vec<(&'static str, String)>,
+}
+
+/// What came back, to the byte.
+#[derive(Clone, Debug, PartialEq)]
+struct Answer {
+    status: u16,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
+    }
+}
+
+const CALLERS: [(&str, Role, Option<&str>); 6] = [
+    ("viewer", Role::Viewer, None),
+    ("ann", Role::User, Some("ann")),
+    ("bob", Role::User, Some("bob")),
+    ("worker", Role::Worker, None),
+    ("operator", Role::Operator, None),
+    ("admin", Role::Admin, None),
+];
+const MISSING: &str = "01890000-0000-7000-8000-00000000dead";
+
+impl Closed {
+    fn start() -> Closed {
+        let config = ServeConfig::for_trial();
+        let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), config.hub_options()).unwrap();
+        let now = Timestamp::now();
+        let mut records = vec![AccessRecord::Closed { since: now }];
+        let mut tokens = Vec::new();
+        for (name, role, user_id) in CALLERS {
+            let new = NewApiToken {
+                name: name.into(),
+                role,
+                user_id: user_id.map(Into::into),
+                task_types: None,
+                queues: None,
+                expires_at: None,
+            };
+            let (record, text) = new.make(now).unwrap();
+            records.push(AccessRecord::ApiToken(record));
+            tokens.push((name, text));
+        }
+        let keys = Keys::new(Default::default(), records).unwrap();
+        let limits = (config.http_limits(), config.live_limits());
+        let app = App::new(hub.clone(), keys.clone(), config.door().unwrap(), limits.0, limits.1);
+        Closed { hub, keys, router: router(app), tokens }
+    }
+
+    fn token(&self, caller: &str) -> Option<&str> {
+        self.tokens.iter().find(|(name, _)| *name == caller).map(|(_, token)| token.as_str())
+    }
+
+    async fn call(&self, caller: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        if let Some(token) = self.token(caller) {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        // A stream of events has no end.
+        let text = match response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
+            true => String::new(),
+            false => String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap(),
+        };
+        Answer { status, text }
+    }
+
+    async fn get(&self, caller: &str, path: &str) -> Answer {
+        self.call(caller, "GET", path, None).await
+    }
+
+    async fn submit(&self, caller: &str, body: Value) -> String {
+        let answer = self.call(caller, "POST", "/api/v1/tasks", Some(body)).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()["task_id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A body that the route takes, as far as it has to be one.
+fn body_of(method: &str, path: &str) -> Option<Value> {
+    let task = json!({"task_type": "t"});
+    Some(match (method, path) {
+        ("POST", "/api/v1/tasks") => task,
+        ("POST", "/api/v1/tasks/batch") => json!({"tasks": [task]}),
+        ("POST", "/api/v1/tasks/cancel" | "/api/v1/tasks/retry" | "/api/v1/tasks/delete") => {
+            json!({"filter": {"queue": ["none"]}})
+        }
+        ("PATCH", "/api/v1/tasks/{id}") => json!({"title": "x"}),
+        ("POST", "/api/v1/workflows") => json!({"tasks": [task]}),
+        ("POST", "/api/v1/worker/claim") => json!({"worker_id": "w9", "task_types": ["none"]}),
+        ("POST", path) if path.ends_with("/spawn") => json!({"tasks": [task]}),
+        ("POST", path) if path.ends_with("/progress") => json!({"progress": {"value": 0.5}}),
+        ("POST", path) if path.ends_with("/log") => json!({"lines": [{"level": "info", "message": "x"}]}),
+        ("POST", path) if path.ends_with("/fail") => json!({"error": {"kind": "k", "message": "m"}}),
+        ("PUT", "/api/v1/queues/{name}") => json!({}),
+        ("PUT", "/api/v1/limits") => json!({}),
+        ("PUT", "/api/v1/schedules/{name}") => json!({"cron": "0 0 1 1 *", "task": task}),
+        ("PUT", "/api/v1/task-types/{name}") => json!({}),
+        _ => return None,
+    })
+}
+
+fn filled(path: &str, id: &str) -> String {
+    path.replace("{id}", id).replace("{attempt}", "1").replace("{name}", "n1").replace("{file}", "index.html")
+}
+
+#[tokio::test]
+async fn each_route_asks_for_its_right_and_tells_nothing_to_those_without() {
+    let hub = Closed::start();
+    let own = hub.submit("ann", json!({"task_type": "t"})).await;
+    for (method, path) in listed() {
+        let need = need(&Method::from_bytes(method.as_bytes()).unwrap(), path).unwrap();
+        let body = body_of(method, path);
+        let at = |id: &str| filled(path, id);
+        let Need::Right(right) = need else { continue };
+        let nobody = hub.call("nobody", method, &at(&own), body.clone()).await;
+        assert_eq!((nobody.status, nobody.json()["code"].as_str()), (401, Some("unauthenticated")), "{method} {path}");
+        assert_eq!(nobody, hub.call("nobody", method, &at(MISSING), body.clone()).await, "{method} {path}");
+        for (caller, role, _) in CALLERS {
+            let body = body.clone().map(|mut body| {
+                if let Some(worker_id) = body.get_mut("worker_id") {
+                    *worker_id = json!(caller);
+                }
+                body
+            });
+            let (here, missing) = (
+                hub.call(caller, method, &at(&own), body.clone()).await,
+                hub.call(caller, method, &at(MISSING), body.clone()).await,
+            );
+            if role.rights().has(right) {
+                assert_ne!(here.status, 401, "{caller} {method} {path}");
+                // A role that sees all may do what it may.
+                if matches!(role, Role::Operator | Role::Admin | Role::Viewer) {
+                    assert_ne!(here.status, 403, "{caller} {method} {path}: {}", here.text);
+                }
+                continue;
+            }
+            assert_eq!(
+                (here.status, here.json()["code"].as_str()),
+                (403, Some("forbidden")),
+                "{caller} {method} {path}"
+            );
+            assert_eq!(here, missing, "{caller} {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_open_to_all_asks_nobody() {
+    let hub = Closed::start();
+    for path in ["/healthz", "/readyz", "/", "/api/openapi.json", "/api/asyncapi.json", "/api/docs/"] {
+        assert_eq!(hub.get("nobody", path).await.status, 200, "{path}");
+    }
+    for path in ["/api/v1/nothing", "/api/v1/tasks/x/y/z", "/api/v1/", "/api/v1"] {
+        assert_eq!(hub.get("nobody", path).await.status, 401, "{path}");
+        assert_eq!(hub.get("ann", path).await.status, 404, "{path}");
+    }
+    assert_eq!(hub.get("nobody", "/metrics").await.status, 401);
+    assert_eq!(hub.get("ann", "/metrics").await.status, 403);
+    assert_eq!(hub.get("viewer", "/metrics").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_task_of_another_is_one_that_is_not_there() {
+    let hub = Closed::start();
+    let own = hub.submit("ann", json!({"task_type": "t", "payload": {"secret": 1}})).await;
+    for status in ["pending", "cancelled"] {
+        for (method, path) in listed() {
+            if !path.contains("{id}") || path.starts_with("/api/v1/callbacks") {
+                continue;
+            }
+            let body = body_of(method, path);
+            for caller in ["bob", "worker"] {
+                let foreign = hub.call(caller, method, &filled(path, &own), body.clone()).await;
+                let missing = hub.call(caller, method, &filled(path, MISSING), body.clone()).await;
+                assert_eq!(foreign, missing, "{caller} {method} {path} {status}");
+                assert!(foreign.status >= 400, "{caller} {method} {path}: {foreign:?}");
+            }
+        }
+        let seen = hub.get("ann", &format!("/api/v1/tasks/{own}")).await.json();
+        assert_eq!((seen["status"].as_str(), &seen["payload"]["secret"]), (Some(status), &json!(1)));
+        hub.call("ann", "POST", &format!("/api/v1/tasks/{own}/cancel"), None).await;
+    }
+}
+
+#[tokio::test]
+async fn users_submit_as_themselves() {
+    let hub = Closed::start();
+    let own = hub.submit("ann", json!({"task_type": "t"})).await;
+    assert_eq!(hub.get("viewer", &format!("/api/v1/tasks/{own}")).await.json()["user_id"], "ann");
+    let as_bob = hub.call("ann", "POST", "/api/v1/tasks", Some(json!({"task_type": "t", "user_id": "bob"}))).await;
+    assert_eq!((as_bob.status, &as_bob.json()["field"]), (403, &json!("user_id")));
+    let tasks = json!({"tasks": [{"task_type": "t"}, {"task_type": "t", "user_id": "bob"}]});
+    let batch = hub.call("ann", "POST", "/api/v1/tasks/batch", Some(tasks)).await;
+    assert_eq!((batch.status, &batch.json()["field"]), (403, &json!("tasks[1].user_id")));
+    let workflow = json!({"tasks": [{"task_type": "t"}]});
+    let workflow = hub.call("ann", "POST", "/api/v1/workflows", Some(workflow)).await;
+    assert_eq!(workflow.status, 201, "{}", workflow.text);
+    assert!(workflow.json()["tasks"].as_array().unwrap().iter().all(|task| task["user_id"] == "ann"));
+    // Somebody who acts for everyone names whom they like, or nobody.
+    hub.submit("operator", json!({"task_type": "t", "user_id": "bob"})).await;
+    hub.submit("operator", json!({"task_type": "t"})).await;
+    let count = async |caller: &str| hub.get(caller, "/api/v1/tasks").await.json()["tasks"].as_array().unwrap().len();
+    assert_eq!((count("ann").await, count("bob").await, count("viewer").await), (3, 1, 5));
+    let of_bob = hub.get("ann", "/api/v1/tasks?user_id=bob").await;
+    assert_eq!(of_bob.json()["tasks"], json!([]));
+}
+
+#[tokio::test]
+async fn ids_that_are_out_of_sight_answer_as_unknown() {
+    let hub = Closed::start();
+    let own = hub.submit("ann", json!({"task_type": "t"})).await;
+    let depends = |id: &str| Some(json!({"tasks": [{"task_type": "t"}, {"task_type": "t", "depends_on": [id]}]}));
+    let foreign = hub.call("bob", "POST", "/api/v1/tasks/batch", depends(&own)).await;
+    let missing = hub.call("bob", "POST", "/api/v1/tasks/batch", depends(MISSING)).await;
+    assert_eq!((foreign.status, &foreign.json()["field"]), (422, &json!("tasks[1].depends_on[0]")), "{}", foreign.text);
+    assert_eq!(foreign.text.replace(&own, MISSING), missing.text);
+    assert_eq!(hub.call("ann", "POST", "/api/v1/tasks/batch", depends(&own)).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_bulk_call_reaches_only_what_its_caller_sees() {
+    let hub = Closed::start();
+    let of_ann = hub.submit("ann", json!({"task_type": "t"})).await;
+    let of_bob = hub.submit("bob", json!({"task_type": "t"})).await;
+    let done = hub.call("ann", "POST", "/api/v1/tasks/cancel", Some(json!({"filter": {}}))).await.json();
+    assert_eq!((&done["matched"], &done["changed"]), (&json!(1), &json!(1)));
+    let status = async |id: &str| hub.get("admin", &format!("/api/v1/tasks/{id}")).await.json()["status"].clone();
+    assert_eq!((status(&of_ann).await, status(&of_bob).await), (json!("cancelled"), json!("pending")));
+}
+
+#[tokio::test]
+async fn keys_of_idempotency_and_uniqueness_are_each_users_own() {
+    let hub = Closed::start();
+    let unique = json!({"task_type": "t", "unique": {"key": "k"}});
+    let of_ann = hub.submit("ann", unique.clone()).await;
+    let of_bob = hub.submit("bob", unique.clone()).await;
+    assert_ne!(of_ann, of_bob);
+    let again = hub.call("bob", "POST", "/api/v1/tasks", Some(unique)).await;
+    assert_eq!((again.status, &again.json()["task_id"]), (200, &json!(of_bob)));
+}
+
+#[tokio::test]
+async fn settings_show_users_no_more_than_theirs() {
+    let hub = Closed::start();
+    let put = async |path: &str, body: Value| {
+        let answer = hub.call("operator", "PUT", path, Some(body)).await;
+        assert!(answer.status < 300, "{path}: {}", answer.text);
+    };
+    put("/api/v1/queues/set", json!({"concurrency": 3})).await;
+    put("/api/v1/limits", json!({"users": {"ann": {"waiting": 5}, "bob": {"waiting": 6}}})).await;
+    let schedule =
+        |user: &str| json!({"cron": "0 0 1 1 *", "task": {"task_type": "t", "user_id": user, "payload": user}});
+    put("/api/v1/schedules/a1", schedule("ann")).await;
+    put("/api/v1/schedules/b1", schedule("bob")).await;
+    hub.submit("bob", json!({"task_type": "t", "queue": "of-bob"})).await;
+    let queues = hub.get("ann", "/api/v1/queues").await.json();
+    assert_eq!(queues["queues"].as_array().unwrap().len(), 1);
+    assert_eq!((&queues["queues"][0]["name"], &queues["queues"][0]["tasks"]), (&json!("set"), &Value::Null));
+    assert_eq!(hub.get("ann", "/api/v1/queues/of-bob").await.status, 404);
+    let limits = hub.get("ann", "/api/v1/limits").await;
+    assert!(limits.text.contains("ann") && !limits.text.contains("bob"), "{}", limits.text);
+    let schedules = hub.get("ann", "/api/v1/schedules").await;
+    assert!(schedules.text.contains("a1") && !schedules.text.contains("bob"), "{}", schedules.text);
+    assert_eq!(hub.get("ann", "/api/v1/schedules/b1").await.status, 404);
+    assert_eq!(hub.get("viewer", "/api/v1/schedules").await.json()["schedules"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn workers_report_on_what_they_hold() {
+    let hub = Closed::start();
+    let id = hub.submit("ann", json!({"task_type": "t"})).await;
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(hub.get("worker", &path).await.status, 404, "nobody holds it");
+    let claim = json!({"worker_id": "w1"});
+    let claimed = hub.call("worker", "POST", "/api/v1/worker/claim", Some(claim.clone())).await;
+    assert_eq!(claimed.json()["tasks"].as_array().unwrap().len(), 1, "{}", claimed.text);
+    assert_eq!(hub.get("worker", &path).await.status, 200);
+    assert_eq!(hub.call("admin", "POST", "/api/v1/worker/claim", Some(claim)).await.status, 403, "w1 is the worker's");
+    let other = hub.submit("bob", json!({"task_type": "t"})).await;
+    let claim = json!({"worker_id": "w2"});
+    assert_eq!(hub.call("admin", "POST", "/api/v1/worker/claim", Some(claim)).await.status, 200);
+    let complete = |id: &str| format!("/api/v1/tasks/{id}/attempts/1/complete");
+    let foreign = hub.call("worker", "POST", &complete(&other), Some(json!({}))).await;
+    let missing = hub.call("worker", "POST", &complete(MISSING), Some(json!({}))).await;
+    assert_eq!((foreign.status, foreign.json()["code"].as_str()), (409, Some("lease_lost")));
+    assert_eq!(foreign, missing);
+    assert_eq!(hub.call("worker", "POST", &complete(&id), Some(json!({}))).await.status, 200);
+}
+
+#[tokio::test]
+async fn one_that_was_taken_back_is_nobody() {
+    let hub = Closed::start();
+    assert_eq!(hub.get("ann", "/api/v1/tasks").await.status, 200);
+    let name = crate::task::Name::new("ann");
+    hub.keys.apply(&crate::access::AccessChange::Remove(crate::access::AccessKey::ApiToken { name }));
+    assert_eq!(hub.get("ann", "/api/v1/tasks").await.status, 401);
+    assert_eq!(hub.get("bob", "/api/v1/tasks").await.status, 200);
+    hub.hub.stop().await;
+}
