@@ -84,6 +84,10 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_TOMBSTONES", default_value = "10m", value_name = "TIME", value_parser = duration)]
     pub tombstones: Duration,
 
+    /// How many days it is kept who did what
+    #[arg(long, env = "TASKHUB_AUDIT_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub audit_days: u32,
+
     /// How long running tasks may still run once the hub was told to end
     #[arg(long, env = "TASKHUB_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Duration,
@@ -228,6 +232,7 @@ impl Default for ServeConfig {
             store: StoreKind::default(),
             retain: Duration::from_secs(24 * 3_600),
             tombstones: Duration::from_secs(600),
+            audit_days: 90,
             drain_timeout: Duration::from_secs(30),
             goodbye: Duration::from_secs(2),
             lease: Duration::from_secs(10),
@@ -270,6 +275,7 @@ impl ServeConfig {
             },
             retain: self.retain,
             tombstones: self.tombstones,
+            audit: Duration::from_secs(u64::from(self.audit_days) * 86_400),
             result_bytes_max: self.result_max,
             feed: FeedOptions {
                 max_hz: self.max_hz,

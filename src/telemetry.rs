@@ -70,6 +70,8 @@ mod names {
         ("callbacks", "Callbacks by status: pending ones are owed, failed ones were given up"),
         ("callback_tries", "Tries of callbacks by outcome: delivered, failed (another follows) or given_up"),
         ("callback_oldest_seconds", "How long the oldest callback has been owed"),
+        ("audit_entries", "Entries of the audit"),
+        ("audit_dropped", "Refusals that are not in the audit, for there were too many"),
         ("subscriptions", "Subscriptions of live clients"),
         ("sockets", "Open sockets by kind"),
         ("workers", "Workers the hub knows of"),
@@ -166,6 +168,8 @@ pub struct Metrics {
     callbacks: Family<StatusLabel, Gauge>,
     callback_tries: Family<OutcomeLabel, Counter>,
     callback_oldest_seconds: Gauge<f64, AtomicU64>,
+    audit_entries: Gauge,
+    audit_dropped: Counter,
     subscriptions: Gauge,
     sockets: Family<KindLabel, Gauge>,
     /// All of them, for whoever wants one number.
@@ -209,6 +213,8 @@ impl Default for Metrics {
             callbacks: Family::default(),
             callback_tries: Family::default(),
             callback_oldest_seconds: Gauge::default(),
+            audit_entries: Gauge::default(),
+            audit_dropped: Counter::default(),
             subscriptions: Gauge::default(),
             sockets: Family::default(),
             sockets_open: AtomicU64::new(0),
@@ -239,6 +245,8 @@ impl Default for Metrics {
                     "callback_oldest_seconds" => {
                         registry.register(*name, *help, metrics.callback_oldest_seconds.clone());
                     }
+                    "audit_entries" => registry.register(*name, *help, metrics.audit_entries.clone()),
+                    "audit_dropped" => registry.register(*name, *help, metrics.audit_dropped.clone()),
                     "subscriptions" => registry.register(*name, *help, metrics.subscriptions.clone()),
                     "sockets" => registry.register(*name, *help, metrics.sockets.clone()),
                     "workers" => registry.register(*name, *help, metrics.workers.clone()),
@@ -335,6 +343,16 @@ impl Metrics {
             self.callbacks.get_or_create(&StatusLabel { status }).set(count as i64);
         }
         self.callback_oldest_seconds.set(oldest.as_secs_f64());
+    }
+
+    /// How many entries the audit has.
+    pub fn set_audit_entries(&self, entries: u64) {
+        self.audit_entries.set(entries as i64);
+    }
+
+    /// So many refusals are not in the audit.
+    pub fn audit_dropped(&self, refusals: u64) {
+        self.audit_dropped.inc_by(refusals);
     }
 
     /// Subscriptions came (`1`) or went (`-1`).

@@ -6,21 +6,26 @@
 //!   (`http/routes.rs`, `http/rights.rs`), and this is the only place that says which role has which.
 //! * A [`Sight`] is a filter that is AND-ed with each filter of the caller, before anything is looked up. What is outside of it
 //!   does not exist for them.
+//! * [`AccessRecords`] are what a hub keeps about all this, and say which steps may follow; an [`AuditRow`] says what somebody did.
 //!
 //! Credentials become principals in two steps, because one of them is pure and the other is not: here stand their texts, digests,
 //! signatures and claims; which of them are in force is state of the hub.
 
 mod api_token;
+mod audit;
 mod principal;
 mod record;
+mod records;
 mod redact;
 mod role;
 mod token;
 mod unauthenticated;
 
 pub use api_token::{NewApiToken, NewTokenError, WORKS_LEN_MAX};
+pub use audit::{AuditEntry, AuditRow};
 pub use principal::{Credential, Hidden, Part, Principal, Scoped, Sight, Signed, Works};
-pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Revocation, Revoked, SigningKey};
+pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, Revocation, Revoked, SigningKey};
+pub use records::{API_TOKENS_MAX, AccessRecords, AccessRefusal};
 pub use redact::{redacted, redacted_line};
 pub use role::{Right, Rights, Role};
 pub use token::{Fingerprint, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX, TokenKind, is_ticket, new_ticket};

@@ -123,24 +123,3 @@ impl std::fmt::Debug for SigningKey {
             .finish_non_exhaustive()
     }
 }
-
-/// What somebody did, or was not let do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRow {
-    /// The user, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub who: Option<Name>,
-    pub role: Role,
-    /// By which credential: `api:NAME`, `jwt:ISSUER`, `scoped:JTI`, `none`.
-    pub token: String,
-    /// From where, as far as it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<std::net::IpAddr>,
-    /// In words of the contract: `submit`, `cancel`, `queue.set`, `token.create`.
-    pub action: String,
-    /// The task, token or setting; of a call on many, how many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// `ok`, or the code of the problem.
-    pub outcome: String,
-}

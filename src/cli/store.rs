@@ -111,6 +111,9 @@ fn in_json(findings: &Findings, aside: Option<PathBuf>) -> Value {
         tasks,
         results,
         result_bytes,
+        closed,
+        api_tokens,
+        audit,
         pages,
         summed,
         problems,
@@ -120,6 +123,7 @@ fn in_json(findings: &Findings, aside: Option<PathBuf>) -> Value {
     let mut value = json!({
         "file": file, "sound": problems.is_empty(), "in_use": in_use, "epoch": epoch, "openings": openings, "rev": rev,
         "tasks": tasks, "results": results, "result_bytes": result_bytes, "pages": pages, "checksums": summed, "problems": problems,
+        "closed": closed, "api_tokens": api_tokens, "audit": audit,
     });
     if let Some(aside) = aside {
         value["aside"] = json!(aside);
@@ -129,8 +133,8 @@ fn in_json(findings: &Findings, aside: Option<PathBuf>) -> Value {
 }
 
 fn in_words(findings: &Findings) -> String {
-    let Findings { file, in_use, epoch, rev, tasks, results, result_bytes, pages, summed, problems, given_up, .. } =
-        findings;
+    let Findings { file, in_use, epoch, rev, tasks, results, result_bytes, pages, summed, .. } = findings;
+    let Findings { closed, api_tokens, audit, problems, given_up, .. } = findings;
     let mut text = String::new();
     let mut line = |name: &str, what: String| {
         let _ = writeln!(text, "{name:<9} {what}");
@@ -143,6 +147,9 @@ fn in_words(findings: &Findings) -> String {
     line("tasks", if all == 0 { "none".to_owned() } else { format!("{all}: {}", each.join(", ")) });
     if *results > 0 {
         line("results", format!("{results} in files, {result_bytes} bytes"));
+    }
+    if *closed {
+        line("access", format!("closed, {api_tokens} API tokens, {audit} entries in the audit"));
     }
     given_up.iter().for_each(|what| line("given up", what.clone()));
     match problems.is_empty() {

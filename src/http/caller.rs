@@ -55,6 +55,11 @@ impl FromRequestParts<Arc<App>> for Arriving {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
+/// Stands with a request that came by the socket in the hub's own folder. Whoever may open that may write to the store, and so do
+/// everything.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminDoor;
+
 /// By whom live clients are counted: the user, or where there are no users, the address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CountedBy {

@@ -60,7 +60,7 @@ mod worker_socket;
 mod workflows;
 
 pub use base_path::BasePath;
-pub use caller::Peer;
+pub use caller::{AdminDoor, Peer};
 pub use door::Door;
 pub use exchange::{Linger, Unread, answer};
 pub use forwarded::TrustedProxies;

@@ -117,6 +117,10 @@ impl Store for Gated {
         self.0.forget_deliveries(tried_before, rows_max)
     }
 
+    fn forget_audit(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.forget_audit(before, rows_max)
+    }
+
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.1.works("shrink")?;
         self.0.shrink()

@@ -79,11 +79,11 @@ impl Hub {
         let feed = Feed::start(board.clone(), metrics.clone(), recovered.rev, options.feed);
         let (callbacks, words) = Callbacks::new(&options.callbacks, recovered.deliveries_failed);
         let parts = Parts { clock, board, feed, callbacks, metrics, store: &*store };
-        let shared = Arc::new(Shared::new(options, recovered.openings, parts)?);
+        let shared = Arc::new(Shared::new(options, recovered.openings, recovered.access, parts)?);
         if recovered.damage.is_none() {
             shared.results.clear_leftovers(store.reader())?;
         }
-        let mut writer = Writer::new(engine, store, shared.clone());
+        let mut writer = Writer::new(engine, store, shared.clone(), recovered.audit);
         match recovered.damage {
             Some(what) => writer.begin_damaged(what),
             None => writer.begin(batch)?,
@@ -105,10 +105,8 @@ impl Hub {
     }
 
     /// Sends the writer a command and waits for its answer.
-    pub(super) async fn ask(&self, command: Command, bound: Bound) -> Result<Answer, HubError> {
-        let (sender, answer) = oneshot::channel();
-        self.shared.inbox.push(Request::Command { command, reply: Reply::Caller(sender) }, bound)?;
-        answer.await.unwrap_or(Err(HubError::Stopped))
+    pub(super) fn ask(&self, command: Command, bound: Bound) -> impl Future<Output = Result<Answer, HubError>> {
+        self.ask_noted(command, bound, None)
     }
 
     /// Takes these tasks, all or none. When this returns they are on disk.

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
+use crate::access::{AccessChange, AuditRow};
 use crate::engine::{Answer, Command, Report};
 use crate::store::Aside;
 use crate::task::{DeliveryStep, Json, NewCallback, NewGather, NewTask, Submission, TaskId, line_bytes};
 
+use super::ledger::AccessError;
 use super::pace::Pace;
 use super::{HubError, Submitted};
 
@@ -41,6 +43,8 @@ const LARGE_ROUND_BYTES_MAX: usize = 1 << 20;
 /// What a request costs beside the texts in it, and a task beside its payload.
 const REQUEST_BYTES: usize = 256;
 const TASK_BYTES: usize = 512;
+/// What a row of the audit costs, and a record about access.
+const ROW_BYTES: usize = 512;
 /// What a label costs beside its texts.
 const LABEL_BYTES: usize = 64;
 
@@ -50,6 +54,14 @@ pub(super) enum Request {
         command: Command,
         reply: Reply,
     },
+    /// Steps of what is kept about access, all or none.
+    Access {
+        changes: Vec<AccessChange>,
+        row: Option<Box<AuditRow>>,
+        reply: Option<AccessReply>,
+    },
+    /// Rows of refusals wait to be written, where none did: see [`super::ledger`].
+    Refusals,
     /// Kept beside the records. Without a reply it may wait for the next commit.
     Aside {
         aside: Aside,
@@ -66,11 +78,14 @@ pub(super) enum Request {
     Stop,
 }
 
-/// Who hears the outcome.
+/// Hears whether steps about access were taken.
+pub(super) type AccessReply = oneshot::Sender<Result<(), AccessError>>;
+
+/// Who hears the outcome. A caller's row for the audit, where there is one, is kept in the same commit, if the command is accepted.
 pub(super) enum Reply {
     Nobody,
-    Caller(oneshot::Sender<Result<Answer, HubError>>),
-    Submitter(oneshot::Sender<Result<Submitted, NotTaken>>),
+    Caller(oneshot::Sender<Result<Answer, HubError>>, Option<Box<AuditRow>>),
+    Submitter(oneshot::Sender<Result<Submitted, NotTaken>>, Option<Box<AuditRow>>),
     /// The socket of a worker: an ack or a refusal. Kept and tried again while the store cannot write.
     Link {
         session: u64,
@@ -305,9 +320,10 @@ impl Request {
                 Report::Fail { error, .. } => error.message.len() + error.details.as_ref().map_or(0, Json::len),
                 Report::Heartbeat | Report::Upload(_) | Report::Cancelled | Report::Release => 0,
             },
+            Request::Access { changes, row, .. } => (changes.len() + row.iter().len()) * ROW_BYTES,
             Request::Aside { aside, .. } => bytes_of_aside(aside),
             Request::Deliveries { steps, .. } => steps.len() * size_of::<DeliveryStep>(),
-            Request::Command { .. } | Request::Lines | Request::Stop => 0,
+            Request::Command { .. } | Request::Lines | Request::Refusals | Request::Stop => 0,
         };
         texts + REQUEST_BYTES
     }

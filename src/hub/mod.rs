@@ -4,6 +4,7 @@
 //!   reads what has been committed.
 //! * `writer` is the loop: decide, commit, show, tell, answer, in this order.
 //! * `couriers` deliver what callbacks are owed.
+//! * `ledger` has what is kept about access, and the audit.
 //! * `board` shows what has been committed; nothing is decided from it.
 //! * [`CallerHub`] is the handle as one caller has it: what they may not see is not there, and what they may not do is refused.
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
@@ -16,6 +17,7 @@ mod couriers;
 mod expire;
 mod handle;
 mod inbox;
+mod ledger;
 mod mailbox;
 mod meter;
 mod missed;
@@ -45,11 +47,12 @@ use crate::task::TaskId;
 
 // What the methods of a hub take and give, so that who asks one need not know what it is made of.
 pub use crate::engine::{Accepts, Link, Quota, Refusal, Report, SubmitKey, WorkerState};
-pub use crate::store::{DeliveryPage, DeliveryQuery, LogRange, Order, Page, Query, Stored};
+pub use crate::store::{AuditPage, AuditQuery, DeliveryPage, DeliveryQuery, LogRange, Order, Page, Query, Stored};
 pub use bulk::{BULK_MAX, BulkAction};
 pub use caller::CallerHub;
 pub use couriers::{CallbackCounts, CallbackOptions};
 pub use handle::Hub;
+pub use ledger::{AccessError, AccessListener};
 pub use missed::{Missed, MissedTask};
 pub use settings::SettingLines;
 pub use shared::Ended;
@@ -119,6 +122,8 @@ pub struct HubOptions {
     pub retain: Duration,
     /// How long what was deleted is remembered, for clients that resume.
     pub tombstones: Duration,
+    /// How long the audit is kept.
+    pub audit: Duration,
     /// The largest result that is uploaded into a file, in bytes; 0 for none.
     pub result_bytes_max: u64,
     pub feed: FeedOptions,
@@ -136,6 +141,7 @@ impl Default for HubOptions {
             engine: Default::default(),
             retain: Duration::from_secs(24 * 3_600),
             tombstones: Duration::from_secs(600),
+            audit: ledger::AUDIT_KEPT,
             result_bytes_max: HubOptions::RESULT_BYTES_MAX,
             feed: FeedOptions::default(),
             callbacks: CallbackOptions::default(),

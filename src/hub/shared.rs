@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::access::AccessRecord;
 use crate::engine::Refusal;
 use crate::feed::Feed;
 use crate::seldom::Seldom;
@@ -20,6 +21,7 @@ use super::caller::Holders;
 use super::clock::Clock;
 use super::couriers::Callbacks;
 use super::inbox::Inbox;
+use super::ledger::Ledger;
 use super::mailbox::Mailbox;
 use super::missed::Missed;
 use super::single_flight::SingleFlight;
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) feed: Feed,
     pub(super) callbacks: Callbacks,
+    pub(super) ledger: Ledger,
     pub(super) reader: Arc<dyn Reader>,
     pub(super) results: Results,
     pub(super) metrics: Arc<Metrics>,
@@ -138,7 +141,12 @@ impl SettleCost {
 }
 
 impl Shared {
-    pub(super) fn new(options: HubOptions, openings: Openings, parts: Parts<'_>) -> Result<Shared, StoreError> {
+    pub(super) fn new(
+        options: HubOptions,
+        openings: Openings,
+        access: Vec<AccessRecord>,
+        parts: Parts<'_>,
+    ) -> Result<Shared, StoreError> {
         let Parts { clock, board, feed, callbacks, metrics, store } = parts;
         let long_reads = Arc::new(Semaphore::new(LONG_READS_MAX));
         Ok(Shared {
@@ -150,6 +158,7 @@ impl Shared {
             board,
             feed,
             callbacks,
+            ledger: Ledger::new(access),
             reader: store.reader(),
             results: Results::start(store.results())?,
             metrics,

@@ -67,7 +67,8 @@ impl Hub {
             self.check_prepared(&submission, key.is_some())?;
             let (sender, answer) = oneshot::channel();
             let command = Command::Submit { submission, key };
-            self.shared().inbox.push(Request::Command { command, reply: Reply::Submitter(sender) }, Bound::Held)?;
+            let reply = Reply::Submitter(sender, None);
+            self.shared().inbox.push(Request::Command { command, reply }, Bound::Held)?;
             match answer.await {
                 Ok(Ok(submitted)) => return Ok(submitted),
                 Ok(Err(NotTaken::Failed(error))) => return Err(error),

@@ -19,6 +19,7 @@
 
 mod encode;
 mod housekeeping;
+mod ledger;
 mod look_up;
 
 use std::cell::Cell;
@@ -36,6 +37,7 @@ use crate::task::{Change, ChangeKind, Event, Name, Status, Task, TaskId};
 
 use self::encode::encode;
 use self::housekeeping::{SETTLE_STEP, SHRINK_EVERY, SWEEP_EVERY};
+use self::ledger::Noted;
 use self::look_up::Told;
 use super::inbox::{NotTaken, ROUND_BYTES_MAX, Reply, Request, bytes_of_aside, round_len};
 use super::payloads::Payloads;
@@ -71,6 +73,10 @@ pub(super) struct Writer {
     asides_since: Option<Instant>,
     /// Since when log lines wait for a commit.
     lines_since: Option<Instant>,
+    /// When rows of refusals go by themselves.
+    refusals_at: Option<Instant>,
+    /// The numbers of the oldest and of the newest entry of the audit.
+    audit: (u64, u64),
     /// Reports that a failed commit left unanswered.
     parked: Vec<Request>,
     storage: Storage,
@@ -106,9 +112,10 @@ struct Outcome {
 }
 
 impl Writer {
-    pub(super) fn new(engine: Engine, store: Box<dyn Store>, shared: Arc<Shared>) -> Writer {
+    /// `audit` are the numbers of the oldest and of the newest entry of the audit.
+    pub(super) fn new(engine: Engine, store: Box<dyn Store>, shared: Arc<Shared>, audit: (u64, u64)) -> Writer {
         let now = Instant::now();
-        Writer {
+        let writer = Writer {
             engine,
             store,
             shared,
@@ -118,6 +125,8 @@ impl Writer {
             asides_bytes: 0,
             asides_since: None,
             lines_since: None,
+            refusals_at: None,
+            audit,
             parked: Vec::new(),
             storage: Storage::Well,
             settle_at: None,
@@ -126,7 +135,9 @@ impl Writer {
             ticks_kept: now,
             sweep_at: now + SWEEP_EVERY,
             shrink_at: now + SHRINK_EVERY,
-        }
+        };
+        writer.show_audit();
+        writer
     }
 
     /// Begins with a store that is not whole: what recovery decided was taken back, and nothing is written.
@@ -189,7 +200,15 @@ impl Writer {
         let asides = [self.asides_since, self.lines_since].into_iter().flatten().min();
         let asides = asides.map(|since| until(since + ASIDES_AFTER));
         let housekeeping = [until(self.ticks_kept + KEEP_TICKS_EVERY), until(self.sweep_at), until(self.shrink_at)];
-        timers.into_iter().chain(settle).chain(asides).chain(housekeeping).min().unwrap_or(KEEP_TICKS_EVERY)
+        let refusals = self.refusals_at.map(until);
+        timers
+            .into_iter()
+            .chain(settle)
+            .chain(asides)
+            .chain(refusals)
+            .chain(housekeeping)
+            .min()
+            .unwrap_or(KEEP_TICKS_EVERY)
     }
 
     /// Whether something must be committed though nobody asked.
@@ -200,6 +219,7 @@ impl Writer {
             Storage::Well => {
                 self.engine.next_in(self.now()) == Some(0)
                     || self.asides_bytes > ASIDES_BYTES_MAX
+                    || self.refusals_at.is_some_and(|at| Instant::now() >= at)
                     || [self.asides_since, self.lines_since]
                         .iter()
                         .flatten()
@@ -215,18 +235,21 @@ impl Writer {
         let told = Told { board: &shared.board, reader: &*shared.reader, failed: Cell::default() };
         let (mut batch, mut outcomes, mut aside_replies) = (Batch::default(), Vec::new(), Vec::new());
         let (mut expires, mut stop) = (false, None);
-        let mut deliveries = Vec::new();
+        let (mut deliveries, mut noted) = (Vec::new(), Noted::default());
         let parked: Vec<_> =
             self.parked.drain(..round_len(self.parked.iter().map(Request::bytes), ROUND_BYTES_MAX)).collect();
         for request in parked.into_iter().chain(requests) {
             match request {
                 Request::Command { command, reply } => {
                     expires |= matches!(command, Command::Expire { .. });
-                    if let Some(outcome) = self.decide(command, reply, &mut Cx { now, ticks: &told, batch: &mut batch })
-                    {
+                    let cx = &mut Cx { now, ticks: &told, batch: &mut batch };
+                    if let Some(mut outcome) = self.decide(command, reply, cx) {
+                        noted.outcome(&mut outcome.reply, &outcome.result);
                         outcomes.push(outcome);
                     }
                 }
+                Request::Access { changes, row, reply } => self.take_access(changes, row, reply, &mut noted, now),
+                Request::Refusals => self.refusals_at = Some(Instant::now() + ASIDES_AFTER),
                 Request::Aside { aside, reply } => {
                     self.keep_aside(aside);
                     aside_replies.extend(reply);
@@ -252,8 +275,10 @@ impl Writer {
         asides.extend(self.shared.unwritten.take(ended(&batch.changes)));
         let (mut commit, lines) = encode(&mut batch, asides);
         commit.deliveries = deliveries;
+        self.note(&mut commit, &mut noted, now);
         match self.commit(&commit) {
             Ok(()) => {
+                self.wrote_noted(&commit);
                 self.shared.unwritten.written(&commit.asides);
                 if expires {
                     // What is deleted does not change again: it is of no use to wait.
@@ -270,6 +295,7 @@ impl Writer {
                     self.engine.handed_out(self.shared.clock.now());
                 }
                 self.answer(outcomes, &commit);
+                noted.answer(true);
                 self.more |= !self.parked.is_empty() && self.is_well();
                 for reply in aside_replies {
                     let _ = reply.send(Ok(()));
@@ -278,6 +304,7 @@ impl Writer {
             Err(error) => {
                 self.shared.metrics.commit_failed();
                 self.broke(&error);
+                self.lost_noted(&mut commit, noted);
                 self.take_back(batch, commit, outcomes, now);
                 for reply in aside_replies {
                     let _ = reply.send(Err(HubError::StorageUnavailable));
@@ -306,7 +333,7 @@ impl Writer {
     fn decide(&mut self, command: Command, reply: Reply, cx: &mut Cx<'_>) -> Option<Outcome> {
         let (command, reply) = match (command, reply) {
             // It is of use to whoever sent it, who prepares it again.
-            (Command::Submit { submission, .. }, Reply::Submitter(submitter))
+            (Command::Submit { submission, .. }, Reply::Submitter(submitter, _))
                 if submission.types() != self.engine.types_version() =>
             {
                 let _ = submitter.send(Err(NotTaken::TypesChanged(Box::new(submission))));
@@ -326,7 +353,7 @@ impl Writer {
         let repeats = match &reply {
             Reply::Link { .. } => true,
             Reply::Nobody => matches!(command, Command::Report { .. } | Command::CancelDelivered { .. }),
-            Reply::Caller(_) | Reply::Submitter(_) | Reply::Spawner { .. } => false,
+            Reply::Caller(..) | Reply::Submitter(..) | Reply::Spawner { .. } => false,
         };
         let retry = repeats.then(|| command.clone());
         match &command {
@@ -461,10 +488,10 @@ impl Writer {
         for Outcome { reply, result, changes, .. } in outcomes {
             match reply {
                 Reply::Nobody => {}
-                Reply::Caller(caller) => {
+                Reply::Caller(caller, _) => {
                     let _ = caller.send(result.map_err(HubError::Refused));
                 }
-                Reply::Submitter(submitter) => {
+                Reply::Submitter(submitter, _) => {
                     let _ = submitter.send(submitted(result, &commit.changes[changes]).map_err(NotTaken::Failed));
                 }
                 Reply::Link { session, task_id, attempt } => {
@@ -488,8 +515,8 @@ impl Writer {
         let error = HubError::StorageUnavailable;
         match reply {
             Reply::Nobody | Reply::Link { .. } => return Some(reply),
-            Reply::Caller(caller) => drop(caller.send(Err(error))),
-            Reply::Submitter(submitter) => drop(submitter.send(Err(NotTaken::Failed(error)))),
+            Reply::Caller(caller, _) => drop(caller.send(Err(error))),
+            Reply::Submitter(submitter, _) => drop(submitter.send(Err(NotTaken::Failed(error)))),
             Reply::Spawner { session, id, task_id, attempt } => {
                 self.shared.push(session, Push::Spawned { id, task_id, attempt, outcome: Err(error) });
             }
@@ -586,6 +613,7 @@ impl Writer {
 
     /// Writes what is left and closes the store.
     fn end(mut self) {
+        self.refusals_at = Some(Instant::now());
         self.round(Vec::new());
         while self.is_well() && self.shared.unwritten.waits() {
             self.round(Vec::new());

@@ -14,6 +14,7 @@
 //! The [`Store`] half belongs to the one writer, the [`Reader`] half to everybody. Several hubs on one history would put
 //! the log elsewhere and keep the view: changes are full records in order of `rev`.
 
+mod audit;
 mod deliveries;
 #[cfg(test)]
 mod measure;
@@ -30,12 +31,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::access::{AccessChange, AccessRecord, AuditEntry};
 use crate::settings::{HandOuts, Setting, SettingChange};
 use crate::task::{
     Change, Delivery, DeliveryId, DeliveryStep, Digest, Filter, Json, KeyEntry, Links, LogLine, Name, Status, Task,
     TaskId, TaskView, Timestamp, Transition,
 };
 
+pub use audit::{AuditPage, AuditQuery};
 pub use deliveries::{DeliveryPage, DeliveryQuery, OwedDelivery};
 pub use memory::in_memory;
 pub use openings::{Opening, Openings};
@@ -57,6 +60,10 @@ pub struct Commit {
     pub asides: Vec<Aside>,
     /// What became of deliveries. What is newly owed follows from the changes.
     pub deliveries: Vec<DeliveryStep>,
+    /// Steps of what is kept about access, in order.
+    pub access: Vec<AccessChange>,
+    /// What was done, and by whom; the first follows the last of the commit before.
+    pub audit: Vec<AuditEntry>,
 }
 
 impl Commit {
@@ -68,6 +75,8 @@ impl Commit {
             && self.keys.is_empty()
             && self.asides.is_empty()
             && self.deliveries.is_empty()
+            && self.access.is_empty()
+            && self.audit.is_empty()
     }
 
     /// What callbacks are owed of the changes, each with the record that it tells of.
@@ -144,6 +153,10 @@ pub struct Recovered {
     /// What callbacks are owed, oldest first, and how many deliveries were given up.
     pub deliveries: Vec<Delivery>,
     pub deliveries_failed: u64,
+    /// What is kept about access. Where that cannot be read: that the hub is closed.
+    pub access: Vec<AccessRecord>,
+    /// The numbers of the oldest and of the newest entry of the audit; the newest also where it is forgotten.
+    pub audit: (u64, u64),
     /// How many tasks there are of each status, final ones too.
     pub counts: BTreeMap<Status, u64>,
     /// What is missing or damaged, in words, where something is: then the store takes no writes, and what stands above is
@@ -192,6 +205,9 @@ pub trait Store: Send {
 
     /// Forgets deliveries that were given up and last tried before this, at most `rows_max`. Says how many.
     fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError>;
+
+    /// Forgets entries of the audit from before this time, the oldest first, at most `rows_max`. Says how many.
+    fn forget_audit(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError>;
 
     /// Whether the store is still what it was when it was opened: its files under their names, and nothing found damaged
     /// since. Cheap; to be asked about once a second.
@@ -270,6 +286,9 @@ pub trait Reader: Send + Sync {
 
     /// A page of deliveries, the newest first.
     fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError>;
+
+    /// A page of the audit, the newest first.
+    fn audit(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
 
     /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;

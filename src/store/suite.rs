@@ -11,6 +11,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::{AccessKey, AccessRecords, ApiToken, AuditRow, Role};
 use crate::settings::{HandOuts, QueueSettings, RateBy, SettingId, SettingKind, SettingValue, deleted_json};
 use crate::task::{
     ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Links, Name, Outcome, Pattern,
@@ -27,6 +28,8 @@ pub(super) struct World {
     pub gone: Vec<ChangedTask>,
     pub keys: BTreeMap<Digest, KeyEntry>,
     pub settings: BTreeMap<SettingId, Arc<Setting>>,
+    pub access: AccessRecords,
+    pub audit: Vec<AuditEntry>,
 }
 
 /// What should be stored of a task.
@@ -53,6 +56,8 @@ impl World {
             gone: Vec::new(),
             keys: BTreeMap::new(),
             settings: BTreeMap::new(),
+            access: AccessRecords::default(),
+            audit: Vec::new(),
         }
     }
 
@@ -219,6 +224,51 @@ impl World {
         commit.settings.push(SettingEntry { change: SettingChange { rev, at, id, prev, next }, record: record.into() });
     }
 
+    /// Somebody makes an API token, or takes it back; that they did is in the audit.
+    pub fn access(&mut self, commit: &mut Commit, name: &str) {
+        let name = Name::new(name);
+        let key = AccessKey::ApiToken { name: name.clone() };
+        let (action, change) = match self.access.get(&key) {
+            Some(_) => ("token.revoke", AccessChange::Remove(key)),
+            None => {
+                let token = ApiToken {
+                    name: name.clone(),
+                    digest: format!("{:016x}", self.random.u64(..)),
+                    role: Role::Worker,
+                    user_id: None,
+                    task_types: Some(vec!["report".into(), "ingest.*".into()]),
+                    queues: None,
+                    created_at: self.now,
+                    expires_at: self.random.bool().then_some(self.now),
+                };
+                ("token.create", AccessChange::Put(AccessRecord::ApiToken(token)))
+            }
+        };
+        let mut steps = Vec::new();
+        self.access.extend(&mut steps, vec![change], self.now).unwrap();
+        steps.iter().for_each(|step| self.access.apply(step));
+        commit.access.extend(steps);
+        self.audit(commit, action, Some(name.as_str()));
+    }
+
+    /// Somebody did something.
+    pub fn audit(&mut self, commit: &mut Commit, action: &str, target: Option<&str>) {
+        self.now = self.now.plus_millis(self.random.u64(0..3));
+        let seq = self.audit.len() as u64 + 1;
+        let row = AuditRow {
+            who: (!seq.is_multiple_of(3)).then(|| Name::new(["ann", "bob \"b\""][seq as usize % 2])),
+            role: Role::ALL[seq as usize % 5],
+            token: "api:ci".into(),
+            address: seq.is_multiple_of(2).then(|| "2001:db8::1".parse().unwrap()),
+            action: action.into(),
+            target: target.map(str::to_owned),
+            outcome: AuditRow::OK.into(),
+        };
+        let entry = AuditEntry { seq, at: self.now, row };
+        self.audit.push(entry.clone());
+        commit.audit.push(entry);
+    }
+
     pub fn checkpoint(&mut self, commit: &mut Commit, task_id: TaskId) {
         let checkpoint = Json::trusted(format!("{{\"at\":{}}}", self.random.u32(..)));
         self.tasks.get_mut(&task_id).unwrap().checkpoint = Some(checkpoint.clone());
@@ -271,6 +321,38 @@ impl World {
     fn any(&mut self, wanted: impl Fn(&Known) -> bool) -> Option<TaskId> {
         let ids: Vec<_> = self.tasks.values().filter(|known| wanted(known)).map(|known| known.task.task_id).collect();
         (!ids.is_empty()).then(|| ids[self.random.usize(..ids.len())])
+    }
+
+    /// Reads the audit page by page, by each thing that may be asked.
+    pub fn check_audit(&self, reader: &dyn Reader) {
+        let at = |part: usize| self.audit.get(self.audit.len() * part / 4).map(|entry| entry.at);
+        let any = AuditQuery::default();
+        for query in [
+            any.clone(),
+            AuditQuery { target: Some("a".into()), ..any.clone() },
+            AuditQuery { who: Some(Name::new("ann")), ..any.clone() },
+            AuditQuery { role: Some(Role::Admin), outcome: Some("ok".into()), ..any.clone() },
+            AuditQuery { action: Some("token.revoke".into()), token: Some("api:ci".into()), ..any.clone() },
+            AuditQuery { token: Some("none".into()), ..any.clone() },
+            AuditQuery { after: at(1), before: at(3), ..any.clone() },
+            AuditQuery { after: at(2), target: Some("b".into()), ..any.clone() },
+            AuditQuery { before: at(2), ..any.clone() },
+        ] {
+            let expected: Vec<_> = self.audit.iter().rev().filter(|entry| query.matches(entry)).cloned().collect();
+            for limit in [1, 3, 1_000] {
+                let (mut found, mut query) = (Vec::new(), AuditQuery { limit, ..query.clone() });
+                loop {
+                    let page = reader.audit(&query).unwrap();
+                    assert!(page.entries.len() == limit || page.beyond.is_none() && page.entries.len() < limit);
+                    found.extend(page.entries);
+                    query.beyond = page.beyond;
+                    if page.beyond.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected, "{query:?}");
+            }
+        }
     }
 
     /// What a store must say at any time, settled or not.
@@ -444,6 +526,13 @@ impl World {
         let mut settings = recovered.settings;
         settings.sort_by_key(Setting::id);
         assert!(settings.iter().eq(self.settings.values().map(|setting| &**setting)), "{settings:?}");
+        self.check_access(recovered.access, recovered.audit);
+    }
+
+    fn check_access(&self, recovered: Vec<AccessRecord>, audit: (u64, u64)) {
+        let recovered = AccessRecords::of(recovered);
+        assert!(recovered.iter().eq(self.access.iter()), "{recovered:?}");
+        assert_eq!(audit, (1, self.audit.len() as u64));
     }
 }
 
@@ -711,6 +800,50 @@ fn keys_are_forgotten_after_their_time() {
 }
 
 #[test]
+fn the_audit_is_forgotten_from_its_oldest_on_and_its_numbers_go_on() {
+    on_each(|store| {
+        let mut world = World::new(1);
+        let mut commit = Commit::default();
+        for n in 0..20 {
+            world.now = world.now.plus_millis(10);
+            world.audit(&mut commit, "cancel", [Some("a"), None][n % 2]);
+            if n % 3 == 0 {
+                append_to(store, &mut commit);
+                store.settle(n % 2).unwrap();
+            }
+        }
+        append_to(store, &mut commit);
+        let at = |seq: usize| world.audit[seq - 1].at;
+        store.settle(1).unwrap();
+        assert_eq!(store.forget_audit(at(1), 100).unwrap(), 0);
+        assert_eq!(store.forget_audit(at(8), 3).unwrap(), 3, "no more in one step");
+        assert_eq!(store.forget_audit(at(8), 100).unwrap(), 4);
+        let seqs = |store: &dyn Store, target: Option<&str>| {
+            let target = target.map(str::to_owned);
+            let page = store.reader().audit(&AuditQuery { target, limit: 100, ..AuditQuery::default() }).unwrap();
+            page.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(seqs(store, None), (8..=20).rev().collect::<Vec<_>>());
+        assert_eq!(seqs(store, Some("a")), [19, 17, 15, 13, 11, 9]);
+        assert_eq!(store.recover().unwrap().audit, (8, 20));
+        assert_eq!(store.forget_audit(at(20).plus_millis(1), 100).unwrap(), 13);
+        assert_eq!(store.recover().unwrap().audit, (21, 20));
+        // None is given twice, and none is left out.
+        let mut wrong = Commit { audit: vec![world.audit[19].clone()], ..Commit::default() };
+        assert!(store.append(&wrong).unwrap_err().lasting);
+        wrong.audit[0].seq = 22;
+        assert!(store.append(&wrong).unwrap_err().lasting);
+        world.audit(&mut commit, "retry", None);
+        append_to(store, &mut commit);
+        assert_eq!(seqs(store, None), [21]);
+    });
+}
+
+fn append_to(store: &mut dyn Store, commit: &mut Commit) {
+    store.append(&std::mem::take(commit)).unwrap();
+}
+
+#[test]
 fn the_newest_log_lines_are_kept() {
     // (lines an aside, bytes a line, asides, the first kept)
     for (count, len, asides, kept) in
@@ -851,6 +984,8 @@ enum Op {
     Log,
     Key,
     Set,
+    Access,
+    Audit,
     Append,
     Settle(usize),
     Reopen,
@@ -867,6 +1002,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Log),
         1 => Just(Op::Key),
         1 => Just(Op::Set),
+        1 => Just(Op::Access),
+        1 => Just(Op::Audit),
         4 => Just(Op::Append),
         2 => (0usize..6).prop_map(Op::Settle),
         1 => Just(Op::Reopen),
@@ -931,6 +1068,14 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
                 let (name, concurrency) = (["a", "b"][world.random.usize(..2)], world.random.u32(0..4));
                 world.set_queue(&mut commit, name, (concurrency > 0).then_some(concurrency));
             }
+            Op::Access => {
+                let name = ["a", "b", "c"][world.random.usize(..3)];
+                world.access(&mut commit, name);
+            }
+            Op::Audit => {
+                let target = [None, Some("a"), Some("b")][world.random.usize(..3)];
+                world.audit(&mut commit, "cancel", target);
+            }
             Op::Append => append(&mut store, &mut commit),
             Op::Settle(tasks_max) => {
                 append(&mut store, &mut commit);
@@ -944,6 +1089,8 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
                 drop(store);
                 store = open(&folder);
                 assert_eq!(store.unsettled(), (0, 0));
+                let recovered = store.recover().unwrap();
+                world.check_access(recovered.access, recovered.audit);
             }
             Op::Kill => {
                 append(&mut store, &mut commit);
@@ -957,6 +1104,7 @@ fn play(seed: u64, ops: &[Op], mut folder: Option<tempfile::TempDir>) {
         if commit.is_empty() {
             world.check_by_id(&mut store);
             world.check_many(&store);
+            world.check_audit(&*store.reader());
         }
     }
     settle_all(&mut store, 1_000);

@@ -348,6 +348,10 @@ impl Store for Panics {
     fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.0.forget_deliveries(tried_before, rows_max)
     }
+
+    fn forget_audit(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        self.0.forget_audit(before, rows_max)
+    }
     fn shrink(&mut self) -> Result<bool, StoreError> {
         self.0.shrink()
     }

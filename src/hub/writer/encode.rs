@@ -31,6 +31,8 @@ pub(super) fn encode(batch: &mut Batch, asides: Vec<Aside>) -> (Commit, Vec<Byte
         hand_outs: std::mem::take(&mut batch.hand_outs),
         asides,
         deliveries: Vec::new(),
+        access: Vec::new(),
+        audit: Vec::new(),
     };
     let mut buffer = Vec::with_capacity((changes.len() * 640).min(EVENT_BUFFER_BYTES + 8_192));
     let mut waiting: Vec<(Change, Range<usize>, Range<usize>)> = Vec::new();

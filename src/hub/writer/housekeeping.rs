@@ -53,13 +53,17 @@ impl Writer {
             let before = self.shared.clock.ago(self.shared.options.tombstones);
             let handed_out_until = now.mono as i64 - self.engine.longest_rate_ms() as i64;
             let (shared, tried_before) = (self.shared.clone(), self.shared.clock.ago(FAILED_KEPT));
+            let (audit_before, mut audit_gone) = (self.shared.clock.ago(self.shared.options.audit), 0);
             self.sweep_at = self.chore(SWEEP_EVERY, |store| {
                 let swept = store.sweep(now.at, before, SWEEP_STEP)?;
                 let given_up = store.forget_deliveries(tried_before, SWEEP_STEP)?;
                 shared.callbacks.forgot(given_up);
                 let forgotten = store.forget_hand_outs(handed_out_until, now.mono, SWEEP_STEP)?;
-                Ok(swept.max(forgotten).max(given_up) >= SWEEP_STEP)
+                audit_gone = store.forget_audit(audit_before, SWEEP_STEP)?;
+                Ok(swept.max(forgotten).max(given_up).max(audit_gone) >= SWEEP_STEP)
             });
+            self.forgot_audit(audit_gone);
+            self.forget_revocations(now);
         }
         if Instant::now() >= self.shrink_at {
             self.shrink_at = self.chore(SHRINK_EVERY, |store| store.shrink());

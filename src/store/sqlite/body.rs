@@ -15,6 +15,8 @@
 //! logs     = 5, task_id, count, (seq, at, attempt, level: u8, message)*
 //! setting  = 6, kind: u8, flags: u8, name, rev, record
 //! delivery = 9, id: 16, state as JSON (empty: it has arrived)
+//! access   = 10, change as JSON
+//! audit    = 11, seq, at, row as JSON
 //! hand-outs = 7, by: u8, rev, at, queue, name (empty for none), count
 //! ```
 //!
@@ -37,7 +39,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
+use serde::de::DeserializeOwned;
 
+use crate::access::{AccessChange, AuditEntry};
 use crate::settings::{HandOuts, RateBy, SettingChange, SettingId, SettingKind};
 use crate::store::{Aside, Commit, Entry, KeyEntry, SettingEntry};
 use crate::task::{
@@ -77,6 +81,8 @@ mod tag {
     /// With the places of tasks that were there already.
     pub const KEY_EXISTING: u8 = 8;
     pub const DELIVERY: u8 = 9;
+    pub const ACCESS: u8 = 10;
+    pub const AUDIT: u8 = 11;
 }
 
 mod flag {
@@ -140,6 +146,14 @@ impl Encoder {
         for step in &commit.deliveries {
             start = self.next_row(start);
             self.delivery(step);
+        }
+        for change in &commit.access {
+            start = self.next_row(start);
+            self.access(change);
+        }
+        for entry in &commit.audit {
+            start = self.next_row(start);
+            self.audit(entry);
         }
         self.finish_row(start);
     }
@@ -268,6 +282,19 @@ impl Encoder {
         bytes(out, &state.unwrap_or_default());
     }
 
+    fn access(&mut self, change: &AccessChange) {
+        self.bytes.push(tag::ACCESS);
+        later_bytes(&mut self.bytes, |out| serde_json::to_writer(out, change).expect(FITS));
+    }
+
+    fn audit(&mut self, AuditEntry { seq, at, row }: &AuditEntry) {
+        let out = &mut self.bytes;
+        out.push(tag::AUDIT);
+        number(out, *seq);
+        number(out, millis(*at));
+        later_bytes(out, |out| serde_json::to_writer(out, row).expect(FITS));
+    }
+
     fn aside(&mut self, aside: &Aside) {
         let out = &mut self.bytes;
         match aside {
@@ -379,6 +406,8 @@ pub(super) enum Item {
     HandOuts(HandOuts),
     Aside(Aside),
     Delivery(DeliveryStep),
+    Access(AccessChange),
+    Audit(AuditEntry),
 }
 
 /// A change to a setting as it is written down.
@@ -471,6 +500,8 @@ impl Cursor {
                 Item::Aside(Aside::Logs { task_id, lines })
             }
             tag::DELIVERY => Item::Delivery(self.delivery()?),
+            tag::ACCESS => Item::Access(self.shape()?),
+            tag::AUDIT => Item::Audit(AuditEntry { seq: self.number()?, at: self.time()?, row: self.shape()? }),
             unknown => return Err(Damage::Tag(unknown)),
         })
     }
@@ -520,6 +551,10 @@ impl Cursor {
         let (id, state) = (DeliveryId::from_bytes(self.array()?), self.slice()?);
         let state = (!state.is_empty()).then(|| read_strictly(&state)).transpose().map_err(|_| Damage::Text)?;
         Ok(DeliveryStep { id, state })
+    }
+
+    fn shape<T: DeserializeOwned>(&mut self) -> Result<T, Damage> {
+        serde_json::from_slice(&self.slice()?).map_err(|_| Damage::Text)
     }
 
     fn name(&mut self) -> Result<Name, Damage> {

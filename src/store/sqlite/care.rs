@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
 
+use super::access;
+use super::audit;
 use super::body;
 use super::failure::{ErrorContext as _, damaged};
 use super::names::lock;
@@ -28,6 +30,7 @@ use super::pool::Location;
 use super::schema;
 use super::witness::{self, HEAD_NAME, Head, WalEnd, Witness};
 use super::{FILE_NAME, LOCK_NAME, sync_folder};
+use crate::access::{AccessRecord, AccessRecords};
 use crate::store::StoreError;
 use crate::store::results::{self, ResultName};
 use crate::task::Status;
@@ -53,6 +56,11 @@ pub struct Findings {
     /// Results in files that its records name, and their bytes.
     pub results: usize,
     pub result_bytes: u64,
+    /// The hub asks who calls.
+    pub closed: bool,
+    pub api_tokens: usize,
+    /// Entries of the audit.
+    pub audit: u64,
     pub pages: u64,
     /// The pages have checksums, and these were looked at.
     pub summed: bool,
@@ -257,6 +265,8 @@ fn look_through(
     drop(rows);
     let mut statement = conn.prepare("SELECT row, body FROM log ORDER BY row").context(STEP)?;
     let mut rows = statement.query([]).context(STEP)?;
+    let mut kept = AccessRecords::of(access::read(&conn)?);
+    findings.audit = audit::count(&conn)?;
     // What is not settled yet is told of as it will be.
     let mut newest: BTreeMap<_, Option<Status>> = BTreeMap::new();
     while let Some(found) = rows.next().context(STEP)? {
@@ -265,14 +275,21 @@ fn look_through(
             body::decode(bytes.into()).map_err(|damage| damaged(STEP, format!("row {at} of the log: {damage}")))?;
         row = row.max(at as u64);
         for item in items {
-            if let body::Item::Change(change) = item {
-                findings.rev = findings.rev.max(change.rev);
-                let task = crate::task::Task::parse(&change.record).map_err(|error| damaged(STEP, error))?;
-                newest.insert(change.task_id, (!change.gone).then_some(task.status));
+            match item {
+                body::Item::Change(change) => {
+                    findings.rev = findings.rev.max(change.rev);
+                    let task = crate::task::Task::parse(&change.record).map_err(|error| damaged(STEP, error))?;
+                    newest.insert(change.task_id, (!change.gone).then_some(task.status));
+                }
+                body::Item::Access(change) => kept.apply(&change),
+                body::Item::Audit(_) => findings.audit += 1,
+                _ => {}
             }
         }
     }
     drop(rows);
+    findings.closed = kept.is_closed();
+    findings.api_tokens = kept.iter().filter(|record| matches!(record, AccessRecord::ApiToken(_))).count();
     for (task_id, status) in newest {
         let before: Option<u8> = conn
             .query_row("SELECT status FROM tasks WHERE task_id = ?1", [task_id.as_bytes().as_slice()], |row| row.get(0))
@@ -568,6 +585,7 @@ fn mend(file: &Path) -> Result<(u64, Vec<String>), StoreError> {
     pages::seal_all(file).context(STEP)?;
     let mut given_up = mend_log(file)?;
     given_up.extend(mend_tasks(file)?);
+    given_up.extend(access::mend(&Location::File(file.to_owned()).writer().context(STEP)?)?);
     Ok((begin_history(file)?, given_up))
 }
 

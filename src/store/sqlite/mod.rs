@@ -24,6 +24,8 @@
 //! The pages of the write-ahead log are carried over to the database (a checkpoint) at the beginning of a settling, not
 //! within an append.
 
+mod access;
+mod audit;
 mod body;
 mod care;
 mod checkpoint;
@@ -47,6 +49,7 @@ mod recovery;
 mod retention;
 mod schema;
 mod staging;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod vacuum;
@@ -132,6 +135,8 @@ pub struct SqliteStore {
     /// The last `rev` and the youngest id that are on disk.
     rev: u64,
     last_id: Option<TaskId>,
+    /// The last number that was given in the audit.
+    audit_seq: u64,
     /// Pages in the write-ahead log, as of the last commit.
     wal_pages: Arc<AtomicUsize>,
     /// Pages were cut off that are still in the file.
@@ -233,6 +238,8 @@ impl SqliteStore {
         }))
         .context(STEP)?;
 
+        // Of a database that is left as it is, an older hub may have written the last.
+        let audit_seq = audit::last_seq(&conn)?;
         let (rev, last_id, row) = conn
             .query_row("SELECT rev, last_id, row FROM state", [], |row| {
                 let rev: i64 = row.get(0)?;
@@ -252,6 +259,7 @@ impl SqliteStore {
             next_row: 1,
             rev,
             last_id,
+            audit_seq,
             wal_pages,
             cut: false,
             _lock: lock,
@@ -363,6 +371,11 @@ impl SqliteStore {
             }
             Item::Aside(aside) => staging.aside(row, &aside),
             Item::Delivery(step) => staging.delivery(row, step),
+            Item::Access(change) => staging.access(row, change),
+            Item::Audit(entry) => {
+                self.audit_seq = self.audit_seq.max(entry.seq);
+                staging.audit(row, entry);
+            }
             Item::Change(change) => {
                 self.remember(change.rev, change.task_id);
                 let ChangeItem { task_id, rev, at, gone, record, line, payload, is_item, result, links } = change;
@@ -437,6 +450,11 @@ impl Store for SqliteStore {
             let cause = format!("rev {rev} came where {expected} follows");
             return Err(StoreError { step: STEP, cause, lasting: true });
         }
+        let audit = commit.audit.iter().zip(self.audit_seq + 1..);
+        if let Some((entry, expected)) = audit.into_iter().find(|(entry, expected)| entry.seq != *expected) {
+            let cause = format!("entry {} of the audit came where {expected} follows", entry.seq);
+            return Err(StoreError { step: STEP, cause, lasting: true });
+        }
         self.encoder.encode(commit);
 
         let rows = self.encoder.rows();
@@ -489,7 +507,14 @@ impl Store for SqliteStore {
         for step in &commit.deliveries {
             staging.delivery(first_row, step.clone());
         }
+        for change in &commit.access {
+            staging.access(first_row, change.clone());
+        }
+        for entry in &commit.audit {
+            staging.audit(first_row, entry.clone());
+        }
         drop(staging);
+        self.audit_seq += commit.audit.len() as u64;
         self.next_row += count;
         for entry in &commit.changes {
             self.remember(entry.change.rev, entry.change.task.task_id);
@@ -529,14 +554,20 @@ impl Store for SqliteStore {
         for (id, delivery) in &batch.deliveries {
             view.delivery(id, delivery)?;
         }
+        for (key, record) in &batch.access {
+            view.access(key, record)?;
+        }
+        for entry in &batch.audit {
+            view.audit(entry)?;
+        }
         drop(view);
         tx.prepare_cached("DELETE FROM log WHERE row < ?1")
             .and_then(|mut statement| statement.execute([batch.rows_below]))
             .context(STEP)?;
-        tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2, row = ?3")
+        tx.prepare_cached("UPDATE state SET rev = ?1, last_id = ?2, row = ?3, audit_seq = ?4")
             .and_then(|mut statement| {
                 let last_id = self.last_id.as_ref().map(|id| id.as_bytes().as_slice());
-                statement.execute(params![self.rev as i64, last_id, self.next_row - 1])
+                statement.execute(params![self.rev as i64, last_id, self.next_row - 1, self.audit_seq as i64])
             })
             .context(STEP)?;
         tx.commit().context(STEP)?;
@@ -593,36 +624,7 @@ impl Store for SqliteStore {
     }
 
     fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        const STEP: &str = "sweep";
-        self.writable()?;
-        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).context(STEP)?;
-        let keys = tx
-            .prepare_cached(
-                "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
-            )
-            .and_then(|mut statement| statement.execute(params![now.as_millis(), integer(rows_max)]))
-            .context(STEP)?;
-        // From the oldest on, up to the first that is kept: those that know from when on all is known.
-        let mut last = None;
-        {
-            let mut statement =
-                tx.prepare_cached("SELECT rev, at FROM tombstones ORDER BY rev LIMIT ?1").context(STEP)?;
-            let mut rows = statement.query([integer(rows_max)]).context(STEP)?;
-            while let Some(row) = rows.next().context(STEP)? {
-                let (rev, at): (i64, i64) = (row.get(0).context(STEP)?, row.get(1).context(STEP)?);
-                if at >= tombstones_before.as_millis() {
-                    break;
-                }
-                last = Some(rev);
-            }
-        }
-        let mut tombstones = 0;
-        if let Some(rev) = last {
-            tombstones = tx.execute("DELETE FROM tombstones WHERE rev <= ?1", [rev]).context(STEP)?;
-            tx.execute("UPDATE state SET known_from = max(known_from, ?1)", [rev]).context(STEP)?;
-        }
-        tx.commit().context(STEP)?;
-        Ok(keys + tombstones)
+        self.sweep_keys_and_tombstones(now, tombstones_before, rows_max)
     }
 
     fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
@@ -635,6 +637,10 @@ impl Store for SqliteStore {
 
     fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
         self.sweep_deliveries(tried_before, rows_max)
+    }
+
+    fn forget_audit(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
+        self.sweep_audit(before, rows_max)
     }
 
     fn look(&mut self) -> Result<(), StoreError> {

@@ -19,8 +19,8 @@ use super::staging::{StagedRecord, Staging};
 use super::view::Part;
 use super::{id_of, integer, json_of};
 use crate::store::{
-    Beyond, ChangedSince, ChangedTask, DeliveryPage, DeliveryQuery, EndedAt, HandOut, LogRange, OwedDelivery, Page,
-    Query, Reader, StoreError, Stored,
+    AuditPage, AuditQuery, Beyond, ChangedSince, ChangedTask, DeliveryPage, DeliveryQuery, EndedAt, HandOut, LogRange,
+    OwedDelivery, Page, Query, Reader, StoreError, Stored,
 };
 use crate::task::{
     DeliveryId, Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Name, TaskId, Timestamp, Transition, read_strictly,
@@ -365,6 +365,10 @@ impl Reader for Shared {
 
     fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         self.find_deliveries(query)
+    }
+
+    fn audit(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.find_audit(query)
     }
 
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::OptionalExtension as _;
 
 use super::failure::{ErrorContext as _, damaged};
-use super::{SqliteStore, id_of, json_of, retention};
+use super::{SqliteStore, access, id_of, json_of, retention};
 use crate::settings::{Setting, SettingId};
 use crate::store::{LogRange, Reader as _, Recovered, Store as _, StoreError};
 use crate::task::{Run, Status, Task, TaskId, Timestamp};
@@ -35,6 +35,8 @@ impl SqliteStore {
             relatives,
             deliveries: self.read_pending()?,
             deliveries_failed: self.count_failed()?,
+            access: access::read(&self.conn)?,
+            audit: self.audit_ends()?,
             counts,
             damage: None,
         })
@@ -151,6 +153,8 @@ impl SqliteStore {
             // None of what is owed is told: that it was could not be written down.
             deliveries: Vec::new(),
             deliveries_failed: 0,
+            access: self.access_left(),
+            audit: (self.audit_seq + 1, self.audit_seq),
             counts,
             damage: Some(damage),
         }
@@ -174,6 +178,7 @@ impl SqliteStore {
         times.extend(millis.map(Timestamp::from_millis));
         times.extend(retention::last_ended(&self.conn).context(STEP)?);
         times.extend(self.last_id.map(TaskId::made_at));
+        times.extend(self.last_audit_at());
         times.extend(self.read_settings().unwrap_or_default().into_iter().map(|setting| setting.updated_at));
         let reader = &self.shared;
         times.extend(relatives.iter().map(|task| task.updated_at));

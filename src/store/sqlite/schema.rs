@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING, CALLBACKS];
+const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING, CALLBACKS, ACCESS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -160,6 +160,31 @@ CREATE TABLE callbacks (
 CREATE INDEX callbacks_status ON callbacks (status, callback_id);
 CREATE INDEX callbacks_task ON callbacks (task_id, callback_id);
 ";
+
+/// * `access`: what is kept about access: `key` is an [`AccessKey`](crate::access::AccessKey) as JSON, `record` an
+///   [`AccessRecord`](crate::access::AccessRecord).
+/// * `audit`: the columns are those of an [`AuditEntry`](crate::access::AuditEntry). Numbers have no holes, and times do not go back in
+///   their order, so what is of a time is found by the numbers.
+/// * `state.audit_seq`: the last number that was given, also where its entry is forgotten.
+const ACCESS: &str = "
+CREATE TABLE access (key TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    who TEXT,
+    role TEXT NOT NULL,
+    token TEXT NOT NULL,
+    address TEXT,
+    action TEXT NOT NULL,
+    target TEXT,
+    outcome TEXT NOT NULL
+);
+CREATE INDEX audit_target ON audit (target, seq) WHERE target IS NOT NULL;
+ALTER TABLE state ADD COLUMN audit_seq INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The first version with these tables.
+pub(super) const WITH_ACCESS: usize = 9;
 
 /// The version this hub writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

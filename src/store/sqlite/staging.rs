@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::items::Items;
+use crate::access::{AccessChange, AccessKey, AccessRecord, AuditEntry};
 use crate::settings::{HandOuts, SettingId};
 use crate::store::{Aside, Digest, KeyEntry, OwedDelivery};
 use crate::task::{
@@ -45,6 +46,11 @@ pub(super) struct Staging {
     /// The newest of each delivery, and in which rows they are: as with keys.
     deliveries: HashMap<DeliveryId, StagedDelivery>,
     delivery_order: VecDeque<(i64, DeliveryId)>,
+    /// The newest of each record about access, or that it is gone, and in which rows they are: as with keys.
+    access: HashMap<AccessKey, Option<AccessRecord>>,
+    access_order: VecDeque<(i64, AccessKey)>,
+    /// Entries of the audit, and in which rows they are.
+    audit: VecDeque<(i64, AuditEntry)>,
     /// The rows that are in the log, with the bytes that each stands for.
     rows: VecDeque<(i64, usize)>,
     bytes: usize,
@@ -140,11 +146,14 @@ pub(super) struct SettleBatch<'a> {
     pub settings: Vec<(&'a SettingId, &'a StagedSetting)>,
     pub hand_outs: Vec<&'a HandOuts>,
     pub deliveries: Vec<(&'a DeliveryId, &'a StagedDelivery)>,
+    pub access: Vec<(&'a AccessKey, &'a Option<AccessRecord>)>,
+    pub audit: Vec<&'a AuditEntry>,
     /// Rows of the log below this hold nothing any more, once the batch is settled.
     pub rows_below: i64,
     keys_len: usize,
     settings_len: usize,
     deliveries_len: usize,
+    access_len: usize,
 }
 
 /// How much of the staging a [`SettleBatch`] was, once it is in the view.
@@ -154,6 +163,8 @@ pub(super) struct SettledBatch {
     settings: usize,
     hand_outs: usize,
     deliveries: usize,
+    access: usize,
+    audit: usize,
     rows_below: i64,
 }
 
@@ -242,6 +253,30 @@ impl Staging {
         self.deliveries.entry(id).or_insert(StagedDelivery { owed: None, state: None }).state = state;
     }
 
+    /// A step of what is kept about access.
+    pub fn access(&mut self, row: i64, change: AccessChange) {
+        let (key, record) = match change {
+            AccessChange::Put(record) => (record.key(), Some(record)),
+            AccessChange::Remove(key) => (key, None),
+        };
+        self.access_order.push_back((row, key.clone()));
+        self.access.insert(key, record);
+    }
+
+    /// What waits of records about access, in no order.
+    pub fn access_records(&self) -> impl Iterator<Item = (&AccessKey, &Option<AccessRecord>)> {
+        self.access.iter()
+    }
+
+    pub fn audit(&mut self, row: i64, entry: AuditEntry) {
+        self.audit.push_back((row, entry));
+    }
+
+    /// Entries of the audit that wait, the newest first.
+    pub fn audit_entries(&self) -> impl ExactSizeIterator<Item = &AuditEntry> {
+        self.audit.iter().rev().map(|(_, entry)| entry)
+    }
+
     pub fn get_delivery(&self, id: DeliveryId) -> Option<&StagedDelivery> {
         self.deliveries.get(&id)
     }
@@ -309,7 +344,24 @@ impl Staging {
         let deliveries_len = self.delivery_order.iter().take_while(|(row, _)| *row < rows_below).count();
         let deliveries = self.delivery_order.iter().take(deliveries_len);
         let deliveries = deliveries.filter_map(|(_, id)| self.deliveries.get_key_value(id)).collect();
-        SettleBatch { tasks, keys, settings, hand_outs, deliveries, rows_below, keys_len, settings_len, deliveries_len }
+        let access_len = self.access_order.iter().take_while(|(row, _)| *row < rows_below).count();
+        let access = self.access_order.iter().take(access_len);
+        let access = access.filter_map(|(_, key)| self.access.get_key_value(key)).collect();
+        let audit = self.audit.iter().take_while(|(row, _)| *row < rows_below).map(|(_, it)| it).collect();
+        SettleBatch {
+            tasks,
+            keys,
+            settings,
+            hand_outs,
+            deliveries,
+            access,
+            audit,
+            rows_below,
+            keys_len,
+            settings_len,
+            deliveries_len,
+            access_len,
+        }
     }
 
     /// The batch is in the view.
@@ -328,6 +380,10 @@ impl Staging {
         for (_, id) in self.delivery_order.drain(..batch.deliveries) {
             self.deliveries.remove(&id);
         }
+        for (_, key) in self.access_order.drain(..batch.access) {
+            self.access.remove(&key);
+        }
+        self.audit.drain(..batch.audit);
         while let Some((row, bytes)) = self.rows.front().copied()
             && row < batch.rows_below
         {
@@ -338,6 +394,7 @@ impl Staging {
         if self.tasks.is_empty() && self.tasks.capacity() > TASKS_KEPT {
             self.tasks = VecDeque::new();
             self.positions = HashMap::default();
+            self.audit.shrink_to(TASKS_KEPT);
         }
     }
 }
@@ -350,6 +407,8 @@ impl SettleBatch<'_> {
             settings: self.settings_len,
             hand_outs: self.hand_outs.len(),
             deliveries: self.deliveries_len,
+            access: self.access_len,
+            audit: self.audit.len(),
             rows_below: self.rows_below,
         }
     }

@@ -5,6 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use super::failure::ErrorContext as _;
 use super::staging::{Staged, StagedDelivery, StagedRecord, StagedSetting, bytes_in_file};
 use super::{integer, items};
+use crate::access::{AccessKey, AccessRecord, AuditEntry};
 use crate::settings::{HandOuts, SettingId};
 use crate::store::{KeyEntry, OwedDelivery, StoreError};
 use crate::task::{Delivery, DeliveryId, Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Task};
@@ -56,6 +57,9 @@ pub(super) struct View<'c> {
     owe: CachedStatement<'c>,
     delivery: CachedStatement<'c>,
     delivered: CachedStatement<'c>,
+    access: CachedStatement<'c>,
+    delete_access: CachedStatement<'c>,
+    audit: CachedStatement<'c>,
     ids: Vec<u8>,
 }
 
@@ -100,6 +104,9 @@ impl<'c> View<'c> {
             owe: prepare("INSERT OR REPLACE INTO callbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?,
             delivery: prepare("UPDATE callbacks SET status = ?2, state = ?3 WHERE callback_id = ?1")?,
             delivered: prepare("DELETE FROM callbacks WHERE callback_id = ?1")?,
+            access: prepare("INSERT OR REPLACE INTO access VALUES (?1, ?2)")?,
+            delete_access: prepare("DELETE FROM access WHERE key = ?1")?,
+            audit: prepare("INSERT OR REPLACE INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?,
             ids: Vec::new(),
         })
     }
@@ -294,6 +301,27 @@ impl<'c> View<'c> {
             }
         }
         .context(STEP)?;
+        Ok(())
+    }
+
+    /// Writes down a record about access, or that it is gone.
+    pub fn access(&mut self, key: &AccessKey, record: &Option<AccessRecord>) -> Result<(), StoreError> {
+        const PLAIN: &str = "these are plain values";
+        let key = serde_json::to_string(key).expect(PLAIN);
+        match record {
+            Some(record) => self.access.execute(params![key, serde_json::to_vec(record).expect(PLAIN)]),
+            None => self.delete_access.execute([key]),
+        }
+        .context(STEP)?;
+        Ok(())
+    }
+
+    /// Writes down what somebody did.
+    pub fn audit(&mut self, AuditEntry { seq, at, row }: &AuditEntry) -> Result<(), StoreError> {
+        let (seq, at, who) = (*seq as i64, at.as_millis(), row.who.as_ref().map(|who| who.as_str()));
+        let (role, address) = (row.role.word(), row.address.map(|address| address.to_string()));
+        let values = params![seq, at, who, role, row.token, address, row.action, row.target, row.outcome];
+        self.audit.execute(values).context(STEP)?;
         Ok(())
     }
 

@@ -23,6 +23,7 @@ fn commit(seed: u64, tasks: usize) -> Commit {
         let error = Some("answered \"500\"".into());
         let state = (at % 2 == 0).then(|| DeliveryState { tries: at as u32, error, ..DeliveryState::default() });
         commit.deliveries.push(DeliveryStep { id, state });
+        world.access(&mut commit, ["a", "b"][at % 2]);
         if at % 3 == 0 {
             world.delete(&mut commit, task_id);
         }
@@ -68,6 +69,10 @@ fn check_same(commit: &Commit, items: &[Item]) {
         .collect();
     let steps = items.iter().filter_map(|item| if let Item::Delivery(step) = item { Some(step) } else { None });
     assert_eq!(steps.collect::<Vec<_>>(), commit.deliveries.iter().collect::<Vec<_>>());
+    let changes = items.iter().filter_map(|item| if let Item::Access(change) = item { Some(change) } else { None });
+    assert_eq!(changes.collect::<Vec<_>>(), commit.access.iter().collect::<Vec<_>>());
+    let entries = items.iter().filter_map(|item| if let Item::Audit(entry) = item { Some(entry) } else { None });
+    assert_eq!(entries.collect::<Vec<_>>(), commit.audit.iter().collect::<Vec<_>>());
     assert_eq!(asides, commit.asides.iter().map(|aside| format!("{aside:?}")).collect::<Vec<_>>());
 }
 
