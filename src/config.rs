@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine;
 use crate::http::{BasePath, Door, HttpLimits, LiveLimits, TrustedProxies};
 use crate::hub::{CallbackOptions, FeedOptions, HubOptions};
+use crate::keys::{KeyOptions, Keys};
 use crate::listen::{Listen, UnixMode};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
@@ -17,7 +18,7 @@ use crate::telemetry::LogFormat;
 pub struct ServeConfig {
     /// The address to listen on; port 0 takes a free one. Or unix:PATH, a Unix socket
     ///
-    /// The hub has no access control yet, so an address that others can reach needs --insecure-open. The socket of a hub
+    /// An address that others can reach needs a hub that knows its callers (taskhub init), or --insecure-open. The socket of a hub
     /// that is gone is replaced; where another program answers, the hub does not start.
     #[arg(long, env = "TASKHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub listen: Listen,
@@ -29,6 +30,10 @@ pub struct ServeConfig {
     /// Listen on an address that others can reach, although everyone there may do everything
     #[arg(long, env = "TASKHUB_INSECURE_OPEN")]
     pub insecure_open: bool,
+
+    /// Serve callers without a token although there are tokens; on this machine only
+    #[arg(long, env = "TASKHUB_OPEN")]
+    pub open: bool,
 
     /// The certificate with which the hub speaks TLS, and the chain behind it, in PEM
     ///
@@ -222,6 +227,7 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             unix_mode: UnixMode::default(),
             insecure_open: false,
+            open: false,
             tls_cert: None,
             tls_key: None,
             hosts: Vec::new(),
@@ -325,14 +331,27 @@ impl ServeConfig {
         self.tls_cert.clone().zip(self.tls_key.clone())
     }
 
+    /// What is set about who is let in.
+    pub fn key_options(&self) -> KeyOptions {
+        KeyOptions { open: self.open, ..KeyOptions::default() }
+    }
+
+    /// Refuses an open hub where others can reach it.
+    pub fn check_open(&self, keys: &Keys) -> Result<(), String> {
+        match self.listen.is_reachable() && keys.is_open() && !self.insecure_open {
+            true => Err(format!(
+                "--listen {} can be reached by others, and the hub knows no callers: everyone there could do everything. \
+                 Make a token first (taskhub init, or taskhub token create), listen on 127.0.0.1, or say --insecure-open",
+                self.listen
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses what cannot work or would be careless; the text says what to do.
     pub fn check(&self) -> Result<(), String> {
-        if self.listen.is_reachable() && !self.insecure_open {
-            return Err(format!(
-                "--listen {} can be reached by others, and the hub has no access control: everyone there could do \
-                 everything. Listen on 127.0.0.1, or say --insecure-open",
-                self.listen
-            ));
+        if self.listen.is_reachable() && self.open {
+            return Err(format!("--listen {} can be reached by others: --open is for 127.0.0.1 only", self.listen));
         }
         self.door()?;
         self.proxies()?;

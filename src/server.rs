@@ -21,10 +21,13 @@ use tokio_util::task::TaskTracker;
 
 use self::connections::{Connections, Front};
 use self::tls::{Files, Tls};
+use crate::access::AccessChange;
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, BasePath};
+use crate::hub::AccessListener;
 use crate::hub::{Ended, Hub};
+use crate::keys::Keys;
 use crate::listen::{Listen, Listener};
 use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
@@ -63,6 +66,13 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// What the hub keeps about access holds once it is committed.
+impl AccessListener for Keys {
+    fn changed(&self, change: &AccessChange) {
+        self.apply(change);
+    }
+}
+
 /// A hub that listens. Dropping it leaves it running until the runtime ends; [`Server::shutdown`] ends it well.
 pub struct Server {
     address: Listen,
@@ -88,13 +98,19 @@ impl Server {
         let listener = Listener::bind(&config.listen, config.unix_mode).map_err(bind)?;
         let address = listener.place().map_err(bind)?;
         let hub = open_hub(&config).await?;
-        let app = App::new(
-            hub.clone(),
-            crate::keys::Keys::new(Default::default(), Vec::new()).expect("nothing is set"),
-            door,
-            config.http_limits(),
-            config.live_limits(),
-        );
+        let keys = hub.listen_to_access(|records| Keys::new(config.key_options(), records));
+        let keys = keys.and_then(|keys| config.check_open(&keys).map(|()| keys));
+        let keys = match keys {
+            Ok(keys) => keys,
+            Err(why) => {
+                hub.stop().await;
+                return Err(StartError::Config(why));
+            }
+        };
+        if keys.is_open() && config.listen.is_reachable() {
+            tracing::warn!(listen = %config.listen, "open to everyone who can reach it: the hub asks nobody who they are");
+        }
+        let app = App::new(hub.clone(), keys, door, config.http_limits(), config.live_limits());
         let router = config.base_path.router(app.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (end, told) = watch::channel(false);
@@ -232,9 +248,6 @@ pub fn main(config: ServeConfig) -> ExitCode {
 
 async fn serve(config: ServeConfig) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(|error| StartError::Config(format!("cannot hear signals: {error}")))?;
-    if config.listen.is_reachable() {
-        tracing::warn!(listen = %config.listen, "open to everyone who can reach it: there is no access control");
-    }
     // What is started beside the hub in its container may leave orphans.
     tokio::spawn(children::reap_orphans());
     let server = Server::start(config).await?;

@@ -16,6 +16,9 @@
 //! * **`Sec-Fetch-Site: cross-site`** without an `Origin` is what a foreign page loads without reading it: images, scripts,
 //!   frames. It is refused, but for a person who follows a link to the page or to the API's documentation.
 //!
+//! A hub that knows its callers goes by any name: there a foreign page that calls itself one of the hub's own still has no token.
+//! Pages of other origins are refused there as well.
+//!
 //! Programs send neither `Origin` nor `Sec-Fetch-Site`, and a `Host` that they were given by their user.
 //!
 //! Whoever is refused hears why, in a form that their side can read (see `refusal`), and the log has a line of it.
@@ -92,9 +95,10 @@ impl Door {
         })
     }
 
-    /// Whether a request may come in, by its head alone.
-    fn admits(&self, parts: &Parts) -> Result<Admitted, Refused> {
-        let to = self.addressed(parts)?;
+    /// Whether a request may come in, by its head alone. Only an open hub asks by which name it was called: a page that points
+    /// its own name here has no token.
+    fn admits(&self, parts: &Parts, is_open: bool) -> Result<Admitted, Refused> {
+        let to = self.addressed(parts, is_open)?;
         let mut origins = parts.headers.get_all(header::ORIGIN).iter();
         let Some(value) = origins.next() else {
             return if is_from_elsewhere(parts) { Err(Refused::CrossSite { to }) } else { Ok(Admitted::Plain) };
@@ -109,12 +113,12 @@ impl Door {
     }
 
     /// Where the request goes: a name of this hub.
-    fn addressed(&self, parts: &Parts) -> Result<Authority, Refused> {
+    fn addressed(&self, parts: &Parts, is_open: bool) -> Result<Authority, Refused> {
         let hosts = parts.headers.get_all(header::HOST);
         // A request target with a host counts before the header. Nothing is gained by a header that says something else.
         let target = parts.uri.authority().map(|authority| authority.as_str());
         let claims = || target.into_iter().chain(hosts.iter().map(text));
-        let known = |claim: &str| Authority::parse(claim).filter(|to| self.is_name(&to.host));
+        let known = |claim: &str| Authority::parse(claim).filter(|to| !is_open || self.is_name(&to.host));
         let mut others = claims();
         match others.next().and_then(known) {
             Some(to) if others.all(|claim| known(claim).is_some()) && hosts.iter().count() < 2 => Ok(to),
@@ -347,7 +351,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let (parts, body) = request.into_parts();
-        match self.app.door.admits(&parts) {
+        match self.app.door.admits(&parts, self.app.keys().is_open()) {
             Ok(Admitted::Plain) => self.through(parts, body),
             Ok(Admitted::Own) => {
                 let answer = self.through(parts, body);

@@ -178,7 +178,7 @@ impl Session {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another user's"));
         }
         self.expires_at = expiry(&who);
-        self.hub = self.app.as_caller(who.clone());
+        self.hub = self.app.as_caller(who.clone(), self.hub.address());
         self.greet(id, out).await?;
         if was.is_nobody() || (was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights) {
             return Ok(());

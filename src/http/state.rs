@@ -1,5 +1,6 @@
 //! What every route holds, and the count of open sockets.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub struct App {
     everyone: Arc<Principal>,
     /// A socket that has not said yet who it is.
     nobody: Arc<Principal>,
+    owner: Arc<Principal>,
     pub limits: HttpLimits,
     /// Of live clients.
     pub live: LiveLimits,
@@ -188,6 +190,7 @@ impl App {
             keys,
             everyone: Arc::new(Principal::everyone()),
             nobody: Arc::new(Principal::nobody()),
+            owner: Arc::new(Principal::owner()),
             limits,
             live,
             door,
@@ -200,8 +203,8 @@ impl App {
     }
 
     /// The hub as this caller has it: the only way to its tasks.
-    pub(super) fn as_caller(&self, who: Arc<Principal>) -> CallerHub {
-        self.hub.as_caller(who)
+    pub(super) fn as_caller(&self, who: Arc<Principal>, address: Option<IpAddr>) -> CallerHub {
+        self.hub.as_caller(who, address)
     }
 
     /// Which credentials are in force.
@@ -212,6 +215,11 @@ impl App {
     /// A caller without a credential; `None` where there are none.
     pub(super) fn unnamed(&self) -> Option<Arc<Principal>> {
         self.keys.is_open().then(|| self.everyone.clone())
+    }
+
+    /// Whoever may write to the hub's own folder.
+    pub(super) fn owner(&self) -> Arc<Principal> {
+        self.owner.clone()
     }
 
     /// A socket that has not said yet who it is.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::accepts::{self, accepts};
 use super::body::{JsonBody, OptionalBody};
 use super::caller::Caller;
+use super::gate::while_known;
 use super::path::Path;
 use super::query::{NoQuery, WAIT_MS_MAX, held};
 use super::read::task_id;

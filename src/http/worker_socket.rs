@@ -262,7 +262,8 @@ async fn identified<'h>(app: &App, hub: &'h mut CallerHub, token: Option<&str>) 
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is not valid"));
         }
-        *hub = app.as_caller(app.keys().authenticate(token, Timestamp::now()).await.map_err(nobody)?);
+        let who = app.keys().authenticate(token, Timestamp::now()).await.map_err(nobody)?;
+        *hub = app.as_caller(who, hub.address());
     }
     if hub.who().is_nobody() {
         return Err(Ending::Close(CloseCode::Unauthenticated, "a token is needed"));

@@ -13,16 +13,19 @@
 //!
 //! Which rights a call needs stands at its route; here is only what depends on the task, or on what is said of it.
 
+mod actor;
 mod change;
 mod read;
 mod submit;
 mod work;
 
+pub(super) use actor::Actor;
 pub(super) use work::Holders;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::access::{Part, Principal, Right, Sight};
+use crate::access::{Credential, Part, Principal, Right, Sight};
 use crate::engine::Refusal;
 use crate::task::{Filter, Task, TaskId};
 
@@ -33,12 +36,16 @@ use super::{Forbidden, Hub, HubError};
 pub struct CallerHub {
     hub: Hub,
     who: Arc<Principal>,
+    address: Option<IpAddr>,
 }
 
 impl Hub {
-    /// The hub as this caller has it.
-    pub fn as_caller(&self, who: Arc<Principal>) -> CallerHub {
-        CallerHub { hub: self.clone(), who }
+    /// The hub as this caller has it, who calls from this address, as far as that is known.
+    pub fn as_caller(&self, who: Arc<Principal>, address: Option<IpAddr>) -> CallerHub {
+        // Who calls an open hub is nobody in particular.
+        let is_known = who.credential != Credential::None;
+        let actor = is_known.then(|| Arc::new(Actor { who: who.clone(), address }));
+        CallerHub { hub: self.acting_for(actor), who, address }
     }
 }
 
@@ -48,12 +55,25 @@ impl CallerHub {
         &self.who
     }
 
+    /// From where, as far as it is known.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// Refuses what the caller has no right to.
     pub fn needs(&self, right: Right) -> Result<(), HubError> {
         match self.who.may(right) {
             true => Ok(()),
-            false => Err(HubError::Forbidden(Forbidden::lacks(right))),
+            false => Err(self.forbidden(right.word(), Forbidden::lacks(right))),
         }
+    }
+
+    /// The refusal of something that the caller may not do, which is written down.
+    fn forbidden(&self, action: &str, forbidden: Forbidden) -> HubError {
+        if let Some(actor) = self.hub.actor() {
+            self.hub.note_refused(actor.row(action, forbidden.field.clone(), "forbidden"));
+        }
+        HubError::Forbidden(forbidden)
     }
 
     /// The whole hub, for what is of no task alone: to a caller who sees all and has this right.
@@ -61,7 +81,7 @@ impl CallerHub {
         self.needs(right)?;
         match self.sees_all() {
             true => Ok(&self.hub),
-            false => Err(HubError::Forbidden(Forbidden::lacks(right))),
+            false => Err(self.forbidden(right.word(), Forbidden::lacks(right))),
         }
     }
 
@@ -71,7 +91,7 @@ impl CallerHub {
             false => Ok(()),
             true => {
                 let detail = format!("{} are hidden from the caller", part.word());
-                Err(HubError::Forbidden(Forbidden { detail, field: None }))
+                Err(self.forbidden("see", Forbidden { detail, field: None }))
             }
         }
     }

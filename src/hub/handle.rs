@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::access::AuditRow;
 use crate::engine::{Accepts, Answer, Batch, Command, Engine, Fitted, Refusal, Report, SubmitKey, Tasks, WorkerState};
 use crate::feed::Feed;
 use crate::store::{Aside, LogRange, Order, Page, Query, Reader, Store, StoreError, Stored};
@@ -19,6 +20,7 @@ use crate::task::{
 use crate::telemetry::Metrics;
 
 use super::board::{Board, Heard};
+use super::caller::Actor;
 use super::clock::Clock;
 use super::couriers::{self, Callbacks};
 use super::expire;
@@ -39,6 +41,8 @@ const WAITS_PATIENCE: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
+    /// Who it acts for, where that is written down.
+    actor: Option<Arc<Actor>>,
 }
 
 impl Hub {
@@ -89,7 +93,7 @@ impl Hub {
             None => writer.begin(batch)?,
         }
         tracing::info!(epoch = shared.openings.epoch(), rev = shared.board.rev(), unfinished, "the hub is up");
-        let hub = Hub { shared: shared.clone() };
+        let hub = Hub { shared: shared.clone(), actor: None };
         tokio::spawn(couriers::run(shared.clone(), recovered.deliveries, words));
         tokio::spawn(expire::run(hub.clone(), shared));
         std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
@@ -100,13 +104,28 @@ impl Hub {
         Ok(hub)
     }
 
+    /// The same, for somebody.
+    pub(super) fn acting_for(&self, actor: Option<Arc<Actor>>) -> Hub {
+        Hub { shared: self.shared.clone(), actor }
+    }
+
+    pub(super) fn actor(&self) -> Option<&Actor> {
+        self.actor.as_deref()
+    }
+
+    /// What is written down of a command.
+    pub(super) fn row_of(&self, command: &Command) -> Option<Box<AuditRow>> {
+        self.actor.as_ref()?.row_of(command)
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
     /// Sends the writer a command and waits for its answer.
     pub(super) fn ask(&self, command: Command, bound: Bound) -> impl Future<Output = Result<Answer, HubError>> {
-        self.ask_noted(command, bound, None)
+        let row = self.row_of(&command);
+        self.ask_noted(command, bound, row)
     }
 
     /// Takes these tasks, all or none. When this returns they are on disk.

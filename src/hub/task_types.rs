@@ -67,7 +67,7 @@ impl Hub {
             self.check_prepared(&submission, key.is_some())?;
             let (sender, answer) = oneshot::channel();
             let command = Command::Submit { submission, key };
-            let reply = Reply::Submitter(sender, None);
+            let reply = Reply::Submitter(sender, self.row_of(&command));
             self.shared().inbox.push(Request::Command { command, reply }, Bound::Held)?;
             match answer.await {
                 Ok(Ok(submitted)) => return Ok(submitted),

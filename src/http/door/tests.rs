@@ -64,12 +64,12 @@ fn the_names_of_a_hub_that_listens_here_only() {
         (":8080", false),
         (".", false),
     ] {
-        assert_eq!(door.admits(&parts("/", &[("host", host)])).is_ok(), known, "{host:?}");
+        assert_eq!(door.admits(&parts("/", &[("host", host)]), true).is_ok(), known, "{host:?}");
     }
     for headers in
         [&[][..], &[("host", "127.0.0.1"), ("host", "127.0.0.1")], &[("host", "127.0.0.1"), ("host", "evil.example")]]
     {
-        assert!(door.admits(&parts("/", headers)).is_err(), "{headers:?}");
+        assert!(door.admits(&parts("/", headers), true).is_err(), "{headers:?}");
     }
 }
 
@@ -77,7 +77,7 @@ fn the_names_of_a_hub_that_listens_here_only() {
 fn a_target_with_a_host_counts_as_the_host() {
     let door = door("127.0.0.1", &[], &[]);
     let check = |target: &str, headers: &[(&str, &str)], known: bool| {
-        assert_eq!(door.admits(&parts(target, headers)).is_ok(), known, "{target} {headers:?}");
+        assert_eq!(door.admits(&parts(target, headers), true).is_ok(), known, "{target} {headers:?}");
     };
     check("http://localhost:8080/api/v1/tasks", &[("host", "localhost:8080")], true);
     check("http://localhost:8080/api/v1/tasks", &[], true);
@@ -102,10 +102,10 @@ fn the_names_of_a_hub_that_others_can_reach() {
             ("192.168.1.5.evil.example", false),
             ("evil.local.example", false),
         ] {
-            assert_eq!(door.admits(&parts("/", &[("host", host)])).is_ok(), known, "{listen}: {host}");
+            assert_eq!(door.admits(&parts("/", &[("host", host)]), true).is_ok(), known, "{listen}: {host}");
         }
     }
-    assert!(door("127.0.0.1", &["*"], &[]).admits(&parts("/", &[("host", "any.example")])).is_ok());
+    assert!(door("127.0.0.1", &["*"], &[]).admits(&parts("/", &[("host", "any.example")]), true).is_ok());
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn whose_pages_come_in() {
         (&open, "10.0.0.5:8080", "http://10.0.0.6:8080", "no"),
         (&open, "hub:8080", "http://other:8080", "no"),
     ] {
-        let got = match door.admits(&parts("/", &[("host", host), ("origin", origin)])) {
+        let got = match door.admits(&parts("/", &[("host", host), ("origin", origin)]), true) {
             Ok(Admitted::Own) => "own",
             Ok(Admitted::Page(named)) => {
                 assert_eq!(named, origin);
@@ -160,7 +160,7 @@ fn whose_pages_come_in() {
         assert_eq!(got, expected, "{origin} to {host}");
     }
     let twice = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "https://evil.example")];
-    assert!(door.admits(&parts("/", &twice)).is_err());
+    assert!(door.admits(&parts("/", &twice), true).is_err());
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn what_pages_of_other_sites_load_without_an_origin() {
             [("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode), ("sec-fetch-dest", dest)];
         let mut parts = parts(path, &headers);
         parts.method = method.parse().unwrap();
-        assert_eq!(door.admits(&parts).is_ok(), known, "{method} {path} {fetch:?}");
+        assert_eq!(door.admits(&parts, true).is_ok(), known, "{method} {path} {fetch:?}");
     };
     for path in ["/", "/api/v1/tasks", "/nothing"] {
         check("GET", path, ["same-origin", "cors", "empty"], true);
@@ -189,7 +189,7 @@ fn what_pages_of_other_sites_load_without_an_origin() {
 #[test]
 fn who_is_refused_is_told_the_names_and_what_to_do() {
     let door = door("127.0.0.1", &[], &[]);
-    let words = |headers: &[(&str, &str)]| match door.admits(&parts("/", headers)) {
+    let words = |headers: &[(&str, &str)]| match door.admits(&parts("/", headers), true) {
         Err(refused) => refused.words(),
         Ok(_) => panic!("{headers:?} was let in"),
     };

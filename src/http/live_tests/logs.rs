@@ -20,7 +20,7 @@ fn session(test: &TestHub) -> Session {
     let config = ServeConfig::for_trial();
     let app =
         App::new(test.hub.clone(), open_keys(), config.door().unwrap(), config.http_limits(), LiveLimits::default());
-    Session::new(app.clone(), app.as_caller(Arc::new(Principal::everyone())), None)
+    Session::new(app.clone(), app.as_caller(Arc::new(Principal::everyone()), None), None)
 }
 
 /// The numbers of the lines in these messages.

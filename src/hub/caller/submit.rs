@@ -109,7 +109,7 @@ impl CallerHub {
         for (place, new) in submission.tasks().iter().enumerate() {
             if let Some((field, detail)) = self.not_own(sight, new) {
                 let Invalid { field, detail, .. } = submission.paths().within(place, Invalid::value(field, detail));
-                return Err(HubError::Forbidden(Forbidden::at(field, detail)));
+                return Err(self.forbidden("submit", Forbidden::at(field, detail)));
             }
         }
         let known: Vec<_> = submission.known().collect();

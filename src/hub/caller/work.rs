@@ -85,12 +85,12 @@ impl CallerHub {
         ] {
             if is_wider {
                 let detail = format!("{field} are wider than those of the caller's token");
-                return Err(HubError::Forbidden(Forbidden::at(field, detail)));
+                return Err(self.forbidden("work", Forbidden::at(field, detail)));
             }
         }
         match self.hub.shared().holders.take(worker_id, &self.who.credential) {
             true => Ok(()),
-            false => Err(HubError::Forbidden(Forbidden::at("worker_id", "the worker_id is another caller's"))),
+            false => Err(self.forbidden("work", Forbidden::at("worker_id", "the worker_id is another caller's"))),
         }
     }
 
