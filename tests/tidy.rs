@@ -23,7 +23,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "task",
         ],
     ),
-    ("server", &["http", "hub", "store", "telemetry", "config", "listen", "seldom", "signals", "children"]),
+    (
+        "server",
+        &["access", "keys", "http", "hub", "store", "telemetry", "config", "listen", "seldom", "signals", "children"],
+    ),
     ("config", &["http", "hub", "engine", "task", "telemetry", "listen"]),
     ("access", &["task"]),
     ("keys", &["access", "task", "lived"]),
