@@ -430,6 +430,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::access::AccessRecord;
+    use crate::task::Timestamp;
 
     #[derive(Parser)]
     struct Command {
@@ -450,8 +452,16 @@ mod tests {
 
     #[test]
     fn others_get_in_only_when_that_is_said() {
-        assert!(parse("--listen 0.0.0.0:8080").unwrap_err().contains("--insecure-open"));
-        assert!(parse("--listen 0.0.0.0:8080 --insecure-open").is_ok());
+        let open = Keys::new(KeyOptions::default(), Vec::new()).unwrap();
+        let allowed = |arguments: &str| parse(arguments).unwrap().check_open(&open);
+        assert!(allowed("--listen 0.0.0.0:8080").unwrap_err().contains("--insecure-open"));
+        assert!(allowed("--listen 0.0.0.0:8080 --insecure-open").is_ok());
+        assert!(allowed("--listen 127.0.0.1:8080").is_ok());
+        let closed = AccessRecord::Closed { since: Timestamp::now() };
+        let closed = Keys::new(KeyOptions::default(), vec![closed]).unwrap();
+        assert!(parse("--listen 0.0.0.0:8080").unwrap().check_open(&closed).is_ok());
+        assert!(parse("--listen 0.0.0.0:8080 --open").unwrap_err().contains("--open"));
+        assert!(parse("--open").is_ok());
         assert!(parse("--listen [::1]:8080").is_ok());
         assert!(parse("--listen localhost:0").is_ok());
         assert!(parse("--listen unix:/run/taskhub/hub.sock --unix-mode 0660").is_ok());

@@ -27,7 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "server",
         &["http", "hub", "keys", "access", "store", "telemetry", "config", "listen", "seldom", "signals", "children"],
     ),
-    ("config", &["http", "hub", "keys", "engine", "task", "telemetry", "listen"]),
+    ("config", &["access", "http", "hub", "keys", "engine", "task", "telemetry", "listen"]),
     ("access", &["task"]),
     ("keys", &["access", "task", "lived"]),
     ("http", &["access", "keys", "hub", "feed", "wire", "settings", "task", "lived", "seldom"]),
