@@ -1,9 +1,11 @@
 //! Live clients against a hub in memory, over real sockets.
 
+mod access;
 mod limits;
 mod logs;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -21,6 +23,7 @@ use crate::config::ServeConfig;
 use crate::engine::{Accepts, Report};
 use crate::feed::FeedOptions;
 use crate::hub::Hub;
+use crate::keys::Keys;
 use crate::task::{Json, Level, Name, NewTask, PatternSet, Progress, TaskId};
 
 /// The bound of a test that hangs. Nothing should take as long.
@@ -46,11 +49,15 @@ impl TestHub {
     }
 
     async fn with_config(config: ServeConfig, live: LiveLimits, ping: Duration) -> TestHub {
+        TestHub::with_keys(config, open_keys(), live, ping).await
+    }
+
+    async fn with_keys(config: ServeConfig, keys: Arc<Keys>, live: LiveLimits, ping: Duration) -> TestHub {
         crate::dial::agree_in_tests();
         let mut options = config.hub_options();
         options.feed.ping = ping;
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), options).unwrap();
-        let app = App::new(hub.clone(), open_keys(), config.door().unwrap(), config.http_limits(), live);
+        let app = App::new(hub.clone(), keys, config.door().unwrap(), config.http_limits(), live);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router(app)).await });

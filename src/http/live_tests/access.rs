@@ -1,0 +1,214 @@
+//! Who hears what: sockets of a hub that knows its callers.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::access::{AccessChange, AccessKey, AccessRecord, NewApiToken, Role};
+use crate::keys::Keys;
+use crate::task::Timestamp;
+
+struct Closed {
+    test: TestHub,
+    keys: Arc<Keys>,
+}
+
+impl Closed {
+    async fn start() -> Closed {
+        let keys = Keys::new(Default::default(), vec![AccessRecord::Closed { since: Timestamp::now() }]).unwrap();
+        let ping = FeedOptions::default().ping;
+        let test = TestHub::with_keys(ServeConfig::for_trial(), keys.clone(), LiveLimits::default(), ping).await;
+        Closed { test, keys }
+    }
+
+    /// Makes a token of this name and role; a user is called like it.
+    fn token(&self, name: &str, role: Role, expires_at: Option<Timestamp>) -> String {
+        let user_id = (role == Role::User).then(|| name.to_owned());
+        let new = NewApiToken { name: name.into(), role, user_id, task_types: None, queues: None, expires_at };
+        let (record, text) = new.make(Timestamp::now()).unwrap();
+        self.keys.apply(&AccessChange::Put(AccessRecord::ApiToken(record)));
+        text
+    }
+
+    fn revoke(&self, name: &str) {
+        self.keys.apply(&AccessChange::Remove(AccessKey::ApiToken { name: Name::new(name) }));
+    }
+
+    async fn submit_of(&self, user: &str) -> TaskId {
+        let mut new = NewTask::new("t");
+        new.user_id = Some(user.into());
+        self.test.hub.submit_all(vec![new], None).await.unwrap().task_ids[0]
+    }
+
+    /// A socket that has said who it is, and what it was told.
+    async fn socket_as(&self, token: &str) -> (TestSocket, Value) {
+        let mut socket = self.test.socket_of(&[]).await;
+        assert_eq!(socket.next().await["authenticated"], false);
+        socket.say(json!({"op": "hello", "id": 7, "token": token})).await;
+        let hello = socket.next().await;
+        assert_eq!((&hello["type"], &hello["id"], &hello["authenticated"]), (&json!("hello"), &json!(7), &Value::Null));
+        (socket, hello)
+    }
+}
+
+fn ids(lines: &[Value]) -> Vec<String> {
+    let snapshots = lines.iter().filter_map(|line| line["tasks"].as_array()).flatten();
+    let events = lines.iter().map(|line| &line["task"]).filter(|task| task.is_object());
+    snapshots.chain(events).map(|task| task["task_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn nobody_may_say_nothing_but_who_they_are() {
+    let hub = Closed::start().await;
+    for op in [json!({"op": "subscribe", "sub": "a"}), json!({"op": "ping"}), json!({"op": "hello", "token": "tht_x"})]
+    {
+        let mut socket = hub.test.socket_of(&[]).await;
+        assert_eq!(socket.next().await["authenticated"], false);
+        socket.say(op.clone()).await;
+        assert_eq!(socket.next().await, json!({"close": 4501}), "{op}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_offered_as_a_protocol() {
+    let hub = Closed::start().await;
+    let token = hub.token("ann", Role::User, None);
+    let mut socket = hub.test.socket_of(&["taskhub.v1", &format!("taskhub.token.{token}")]).await;
+    assert_eq!(socket.protocol.as_deref(), Some("taskhub.v1"));
+    let hello = socket.next().await;
+    assert_eq!((&hello["user_id"], &hello["authenticated"]), (&json!("ann"), &Value::Null));
+    assert_eq!(kinds(&socket.subscribe(json!({})).await), ["subscribed", "snapshot", "mark"]);
+}
+
+#[tokio::test]
+async fn each_hears_of_what_they_see_and_of_nothing_else() {
+    let hub = Closed::start().await;
+    let (ann, viewer) = (hub.token("ann", Role::User, None), hub.token("eve", Role::Viewer, None));
+    let (of_ann, of_bob) = (hub.submit_of("ann").await, hub.submit_of("bob").await);
+    let (mut ann, hello) = hub.socket_as(&ann).await;
+    assert_eq!(hello["user_id"], "ann");
+    let (mut viewer, _) = hub.socket_as(&viewer).await;
+    assert_eq!(ids(&ann.subscribe(json!({})).await), [of_ann.to_string()]);
+    assert_eq!(ids(&viewer.subscribe(json!({})).await).len(), 2);
+    ann.say(json!({"op": "subscribe", "sub": "b", "filter": {"task_id": [of_bob], "user_id": ["bob"]}})).await;
+    assert_eq!(ids(&ann.until("mark").await), Vec::<String>::new());
+
+    hub.test.hub.cancel_task(of_bob, None).await.unwrap();
+    hub.test.delete(of_bob).await;
+    let later = hub.submit_of("ann").await;
+    let first = ann.event().await;
+    assert_eq!((&first["event"], &first["task"]["task_id"]), (&json!("task.created"), &json!(later)), "{first}");
+    let seen: Vec<Value> = vec![viewer.event().await, viewer.event().await, viewer.event().await];
+    assert_eq!(kinds(&seen), ["task", "gone", "task"]);
+}
+
+#[tokio::test]
+async fn counts_and_settings_are_for_those_who_see_all() {
+    let hub = Closed::start().await;
+    let (ann, viewer) = (hub.token("ann", Role::User, None), hub.token("eve", Role::Viewer, None));
+    for topic in ["stats", "settings"] {
+        let (mut socket, _) = hub.socket_as(&ann).await;
+        socket.say(json!({"op": "subscribe", "id": 9, "sub": "a", topic: true})).await;
+        let refused = socket.next().await;
+        assert_eq!(
+            (&refused["type"], &refused["id"], &refused["code"]),
+            (&json!("error"), &json!(9), &json!("forbidden"))
+        );
+        let (mut socket, _) = hub.socket_as(&viewer).await;
+        socket.say(json!({"op": "subscribe", "sub": "a", topic: true})).await;
+        assert_eq!(socket.next().await["type"], "subscribed");
+    }
+    let (mut worker, _) = hub.socket_as(&hub.token("w", Role::Worker, None)).await;
+    worker.say(json!({"op": "subscribe", "sub": "a"})).await;
+    assert_eq!(worker.next().await["code"], "forbidden");
+}
+
+#[tokio::test]
+async fn what_is_taken_back_ends_while_it_is_used() {
+    let hub = Closed::start().await;
+    let (ann, bob) = (hub.token("ann", Role::User, None), hub.token("bob", Role::User, None));
+    let ((mut first, _), (mut other, _)) = (hub.socket_as(&ann).await, hub.socket_as(&bob).await);
+    first.subscribe(json!({})).await;
+    other.subscribe(json!({})).await;
+    hub.revoke("ann");
+    loop {
+        let line = first.next().await;
+        if line["type"] != "mark" {
+            assert_eq!(line, json!({"close": 4501}));
+            break;
+        }
+    }
+    let of_bob = hub.submit_of("bob").await;
+    assert_eq!(other.event().await["task"]["task_id"], json!(of_bob));
+}
+
+#[tokio::test]
+async fn what_is_over_ends_with_a_code_of_its_own() {
+    let hub = Closed::start().await;
+    let token = hub.token("ann", Role::User, Some(Timestamp::now().plus_millis(700)));
+    let (mut socket, hello) = hub.socket_as(&token).await;
+    assert!(hello["expires_at"].is_string(), "{hello}");
+    socket.subscribe(json!({})).await;
+    loop {
+        let line = socket.next().await;
+        if line["type"] != "mark" {
+            assert_eq!(line, json!({"close": 4004}));
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_without_a_gap() {
+    let hub = Closed::start().await;
+    let soon = Timestamp::now().plus_millis(1_500);
+    let (first, next) = (hub.token("ann", Role::User, Some(soon)), hub.token("ann2", Role::Operator, None));
+    let renewed = {
+        let new = NewApiToken {
+            name: "ann3".into(),
+            role: Role::User,
+            user_id: Some("ann".into()),
+            task_types: None,
+            queues: None,
+            expires_at: None,
+        };
+        let (record, text) = new.make(Timestamp::now()).unwrap();
+        hub.keys.apply(&AccessChange::Put(AccessRecord::ApiToken(record)));
+        text
+    };
+    let (mut socket, _) = hub.socket_as(&first).await;
+    socket.subscribe(json!({})).await;
+    socket.say(json!({"op": "refresh", "id": 2, "token": "tht_wrong"})).await;
+    let refused = socket.event().await;
+    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("unauthenticated")));
+    socket.say(json!({"op": "refresh", "id": 3, "token": renewed})).await;
+    assert_eq!(socket.event().await["type"], "hello");
+    // Beyond the end of the first.
+    while Timestamp::now() <= soon {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let of_ann = hub.submit_of("ann").await;
+    assert_eq!(socket.event().await["task"]["task_id"], json!(of_ann));
+    // One of another user ends it.
+    socket.say(json!({"op": "refresh", "token": next})).await;
+    assert_eq!(socket.event().await, json!({"close": 4501}));
+}
+
+#[tokio::test]
+async fn a_mark_of_another_sight_is_no_place_to_go_on_from() {
+    let hub = Closed::start().await;
+    let (ann, bob) = (hub.token("ann", Role::User, None), hub.token("bob", Role::User, None));
+    let (of_ann, of_bob) = (hub.submit_of("ann").await, hub.submit_of("bob").await);
+    let (mut socket, hello) = hub.socket_as(&ann).await;
+    socket.subscribe(json!({})).await;
+    let resume = json!({"op": "subscribe", "sub": "a", "since": {"epoch": hello["epoch"], "rev": 2}});
+    let (mut again, _) = hub.socket_as(&ann).await;
+    again.say(resume.clone()).await;
+    let lines = again.until("mark").await;
+    assert_eq!((kinds(&lines), &lines[0]["mode"]), (vec!["subscribed", "mark"], &json!("resumed")));
+    let (mut other, _) = hub.socket_as(&bob).await;
+    other.say(resume).await;
+    let lines = other.until("mark").await;
+    assert_eq!(kinds(&lines), ["subscribed", "reset", "snapshot", "mark"]);
+    assert_eq!((&lines[1]["reason"], ids(&lines)), (&json!("scope"), vec![of_bob.to_string()]));
+    assert_ne!(of_ann, of_bob);
+}
