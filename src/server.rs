@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use self::connections::{Connections, Front};
@@ -25,13 +26,17 @@ use crate::access::AccessChange;
 use crate::children;
 use crate::config::{ServeConfig, StoreKind};
 use crate::http::{App, BasePath};
-use crate::hub::AccessListener;
-use crate::hub::{Ended, Hub};
+use crate::hub::{AccessListener, Ended, Hub};
 use crate::keys::Keys;
-use crate::listen::{Listen, Listener};
+use crate::listen::{Listen, Listener, UnixMode};
 use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
 use crate::telemetry;
+
+/// The socket in the data folder, for the hub's own commands.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+/// The most connections there: a few people and scripts.
+const ADMIN_CONNECTIONS_MAX: usize = 16;
 
 /// How long sockets may take to close beyond the goodbyes, and answers to be finished.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
@@ -112,11 +117,12 @@ impl Server {
         }
         let app = App::new(hub.clone(), keys, door, config.http_limits(), config.live_limits());
         let router = config.base_path.router(app.clone());
+        let admin = admin_door(&config).map(|listener| (listener, BasePath::default().router(app.clone())));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (end, told) = watch::channel(false);
         let bounds = Bounds { connections_max: config.connections_max, drain: config.drain_timeout };
-        let front = Front { router, tls, proxies };
-        let ended = tokio::spawn(run(listener, front, hub.clone(), app, bounds, until_told(told)));
+        let front = Front { router, tls, proxies, is_admin: false };
+        let ended = tokio::spawn(run(listener, front, admin, hub.clone(), app, bounds, until_told(told)));
         Ok(Server { address, scheme, base_path: config.base_path, hub, end, ended })
     }
 
@@ -170,6 +176,17 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, StartError> {
     }
 }
 
+/// Listens in the data folder, for whoever may write there: they may do everything, and need no token for it. A hub that cannot
+/// have it, because the folder's name is too long for a socket, goes on without.
+fn admin_door(config: &ServeConfig) -> Option<Listener> {
+    if config.store == StoreKind::Memory {
+        return None;
+    }
+    let place = Listen::Unix(config.data.join(ADMIN_SOCKET));
+    let listener = Listener::bind(&place, UnixMode::default());
+    listener.inspect_err(|error| tracing::warn!(%place, %error, "there is no socket for the hub's own commands")).ok()
+}
+
 /// What [`run`] has to know beside its parts.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
@@ -179,10 +196,11 @@ struct Bounds {
     drain: Duration,
 }
 
-/// Serves the hub of `app` behind its `front` on `listener` until `shutdown` resolves, and then ends it well.
+/// Serves the hub of `app` behind its `front` on `listener`, and where there is an `admin` door, there too, until `shutdown` resolves, and then ends it well.
 async fn run(
     listener: Listener,
     front: Front,
+    admin: Option<(Listener, Router)>,
     hub: Hub,
     app: Arc<App>,
     bounds: Bounds,
@@ -190,14 +208,20 @@ async fn run(
 ) {
     let (close, closing) = watch::channel(false);
     let connections = TaskTracker::new();
+    let mut accepting = JoinSet::new();
+    if let Some((listener, router)) = admin {
+        let front = Front { router, tls: None, proxies: front.proxies.clone(), is_admin: true };
+        let served = Connections::new(front, connections.clone(), closing.clone());
+        accepting.spawn(served.accept(listener, ADMIN_CONNECTIONS_MAX));
+    }
     let served = Connections::new(front, connections.clone(), closing);
-    let accepting = tokio::spawn(served.accept(listener, bounds.connections_max));
+    accepting.spawn(served.accept(listener, bounds.connections_max));
     shutdown.await;
 
     tracing::info!(drain_ms = bounds.drain.as_millis() as u64, "draining: no new work, and running work may finish");
     hub.drain(bounds.drain).await;
     let goodbye = hub.options().feed.goodbye;
-    accepting.abort();
+    accepting.shutdown().await;
     tokio::join!(
         // Watchers were told by the drain; each picks its own moment.
         async {

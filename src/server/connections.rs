@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::tls::{HTTP2, Tls};
-use crate::http::{Linger, Peer, TrustedProxies, Unread, answer};
+use crate::http::{AdminDoor, Linger, Peer, TrustedProxies, Unread, answer};
 use crate::listen::{Accepted, Listener};
 use crate::seldom::Seldom;
 
@@ -52,6 +52,8 @@ pub(super) struct Front {
     pub(super) router: Router,
     pub(super) tls: Option<Tls>,
     pub(super) proxies: Arc<TrustedProxies>,
+    /// Whoever comes this way may do everything.
+    pub(super) is_admin: bool,
 }
 
 impl Front {
@@ -62,7 +64,9 @@ impl Front {
         mut request: hyper::Request<Incoming>,
         unread: Unread,
     ) -> impl Future<Output = Response> + use<> {
-        if let Some(address) = self.proxies.client(peer, request.headers()) {
+        if self.is_admin {
+            request.extensions_mut().insert(AdminDoor);
+        } else if let Some(address) = self.proxies.client(peer, request.headers()) {
             request.extensions_mut().insert(Peer(address));
         }
         answer(self.router.clone(), request, unread)

@@ -30,6 +30,7 @@ mod killed;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod large_results;
+mod ledger;
 mod list;
 mod live;
 mod logs;
