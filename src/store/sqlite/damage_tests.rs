@@ -10,8 +10,9 @@ use std::path::Path;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::access::{AccessChange, AccessRecord, AccessRecords, ApiToken, Role};
 use crate::store::suite::{World, killed, settle_all};
-use crate::task::{Event, Status};
+use crate::task::{Event, Name, Status};
 
 /// A folder, what was acknowledged when it was so, and the folder at earlier moments.
 struct Image {
@@ -36,6 +37,7 @@ fn image(seed: u64) -> Image {
         let mut commit = Commit::default();
         let ids: Vec<_> = (0..random.usize(1..6)).map(|_| world.create(&mut commit)).collect();
         world.key(&mut commit, u128::from(seed) << 8 | round as u128);
+        world.access(&mut commit, ["a", "b", "c"][random.usize(..3)]);
         store.append(&commit).unwrap();
         for task_id in ids {
             let mut commit = Commit::default();
@@ -196,6 +198,9 @@ fn said(folder: &Path, image: &Image) -> Option<String> {
     assert!(recovered.openings.include(&image.epoch, image.world.rev, recovered.rev));
     image.world.check_by_id(&mut store);
     image.world.check_view(&mut store);
+    image.world.check_audit(&*store.reader());
+    let closed = image.world.access.is_closed();
+    assert_eq!((checked.closed, checked.audit), (closed, image.world.audit.len() as u64));
     None
 }
 
@@ -228,6 +233,51 @@ fn no_damage_is_silent() {
     }
     println!("{noticed} of {tried} were noticed, the others did no harm");
     assert!(noticed > tried / 2);
+}
+
+/// A hub whose tokens cannot be read serves nobody, and goes on once the loss of them is accepted: closed.
+#[test]
+fn what_is_kept_about_access_and_cannot_be_read_leaves_the_hub_closed() {
+    let made = |name: &str| {
+        AccessRecord::ApiToken(ApiToken {
+            name: Name::new(name),
+            digest: "0".repeat(64),
+            role: Role::Admin,
+            user_id: None,
+            task_types: None,
+            queues: None,
+            created_at: Timestamp::from_millis(1),
+            expires_at: None,
+        })
+    };
+    let is_closed = |records: &[AccessRecord]| records.iter().any(|it| matches!(it, AccessRecord::Closed { .. }));
+    for damage in [
+        "UPDATE access SET record = CAST('{}' AS BLOB) WHERE key LIKE '%\"a\"%'",
+        "UPDATE access SET record = (SELECT record FROM access WHERE key LIKE '%\"b\"%') WHERE key LIKE '%\"a\"%'",
+        "UPDATE access SET key = '{\"kind\":\"nothing\"}' WHERE key LIKE '%\"a\"%'",
+        "UPDATE access SET record = x'ff', key = 'x' WHERE key LIKE '%\"a\"%'; DELETE FROM access WHERE key LIKE '%closed%'",
+    ] {
+        let folder = tempdir().unwrap();
+        let mut store = open(folder.path()).unwrap();
+        store.recover().unwrap();
+        let access = ["a", "b"].map(|name| AccessChange::Put(made(name)));
+        let mut steps = Vec::new();
+        AccessRecords::default().extend(&mut steps, access.into(), Timestamp::from_millis(1)).unwrap();
+        store.append(&Commit { access: steps, ..Commit::default() }).unwrap();
+        store.settle(1).unwrap();
+        store.conn.execute_batch(damage).unwrap();
+        store.append(&Commit { access: vec![AccessChange::Put(made("c"))], ..Commit::default() }).unwrap();
+        drop(store);
+
+        assert!(!check(folder.path()).unwrap().problems.is_empty(), "{damage}");
+        let recovered = open(folder.path()).unwrap().recover().unwrap();
+        assert!(recovered.damage.is_some() && is_closed(&recovered.access), "{damage}: {:?}", recovered.access);
+        let (findings, _) = accept(folder.path()).unwrap();
+        assert!(findings.problems.is_empty() && findings.closed && findings.given_up.len() == 1, "{findings:?}");
+        let recovered = open(folder.path()).unwrap().recover().unwrap();
+        assert!(recovered.damage.is_none() && is_closed(&recovered.access), "{damage}");
+        assert_eq!(recovered.access[..2], [made("b"), made("c")], "what can be read is kept");
+    }
 }
 
 /// The folder whole, as it was: nothing of it is damaged, and nobody takes it for the history that went on.
