@@ -23,7 +23,7 @@ use super::access;
 use super::audit;
 use super::body;
 use super::failure::{ErrorContext as _, damaged};
-use super::names::lock;
+use super::names::{keep_private, lock};
 use super::opening::{self, Ground};
 use super::pages;
 use super::pool::Location;
@@ -371,6 +371,7 @@ pub fn backup(folder: &Path, target: &Path) -> Result<Findings, StoreError> {
             let writer = Location::File(partial.clone()).writer().context("mark the backup")?;
             writer.pragma_update(None, "application_id", COPY).context("mark the backup")?;
             drop(writer);
+            keep_private(&partial)?;
             let reader = Location::File(partial.clone()).reader().context("mark the backup")?;
             keep_named(&files, &taken, &named_results(&reader)?)?;
             drop(reader);

@@ -280,6 +280,31 @@ fn what_is_kept_about_access_and_cannot_be_read_leaves_the_hub_closed() {
     }
 }
 
+/// Keys to sign with are in it, and in its copies.
+#[test]
+fn a_database_and_its_copies_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = tempdir().unwrap();
+    let database = folder.path().join(FILE_NAME);
+    drop(open(folder.path()).unwrap());
+    // As an earlier hub made it.
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let mut store = open(folder.path()).unwrap();
+    let mut commit = Commit::default();
+    World::new(1).create(&mut commit);
+    store.append(&commit).unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.to_string_lossy().contains(".db") {
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+    let copy = folder.path().join("copy.db");
+    backup(folder.path(), &copy).unwrap();
+    assert_eq!(mode(&copy), 0o600);
+}
+
 /// The folder whole, as it was: nothing of it is damaged, and nobody takes it for the history that went on.
 #[test]
 fn a_folder_put_back_is_no_damage_and_no_continuation() {

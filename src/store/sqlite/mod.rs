@@ -75,7 +75,7 @@ use self::columns::{id_of, integer, json_of, key_of};
 use self::failure::{ErrorContext as _, damaged};
 use self::keeper::{Damage, Keeper};
 use self::links::attach;
-use self::names::{FolderLock, lock, sync_folder};
+use self::names::{FolderLock, keep_private, lock, sync_folder};
 use self::opening::Ground;
 use self::pool::{Location, Pool};
 use self::reader::Shared;
@@ -157,8 +157,9 @@ impl SqliteStore {
         if ground.lost.is_none() {
             schema::have_checksums(&path, ground.is_ours)?;
         }
-        let location = Location::File(path);
+        let location = Location::File(path.clone());
         let mut store = SqliteStore::start(location.clone(), options, Some(lock), Some(&ground))?;
+        keep_private(&path)?;
         store.results = Some(ResultFiles::within(folder));
         let (row, last) = (store.next_row as u64 - 1, store.openings.clone());
         if let Some(lost) = ground.check_end(&last, store.rev, row) {

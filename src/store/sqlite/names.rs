@@ -5,7 +5,8 @@
 //! back under a running hub. And a lock keeps no other process out once another file has its name. So the hub looks now and then
 //! whether each name still means the file that it has open, and takes no writes while one does not.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, Metadata, Permissions, TryLockError};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,24 @@ pub(super) fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
         lasting: false,
     })?;
     Ok(FolderLock(lock))
+}
+
+/// Has a database, and the files that SQLite keeps beside it, be for their owner alone: the keys are in there with which the hub
+/// signs tokens. SQLite gives new files the mode of the database.
+pub(super) fn keep_private(database: &Path) -> Result<(), StoreError> {
+    const STEP: &str = "keep the database from others";
+    for ending in ["", "-wal", "-shm"] {
+        let mut name = database.as_os_str().to_owned();
+        name.push(ending);
+        let mode = match std::fs::metadata(&name) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            found => found.context(STEP)?.permissions().mode(),
+        };
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(&name, Permissions::from_mode(mode & 0o700)).context(STEP)?;
+        }
+    }
+    Ok(())
 }
 
 /// Names, and what they meant.
