@@ -36,7 +36,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("engine", &["settings", "task"]),
     ("store", &["access", "settings", "task"]),
     ("feed", &["task"]),
-    ("wire", &["settings", "task"]),
+    ("wire", &["access", "settings", "task"]),
     ("worker", &["wire", "task", "dial", "children", "lived"]),
     ("embedded", &["access", "hub", "store", "worker", "wire", "settings", "task"]),
     ("client", &["wire", "settings", "task", "dial"]),

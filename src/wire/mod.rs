@@ -3,6 +3,7 @@
 //! Shapes that readers of other versions meet are open (a reader ignores what it does not know); shapes that people send
 //! us are closed (`deny_unknown_fields`), so that a typo is told and not swallowed.
 
+mod access;
 mod callbacks;
 mod live;
 mod problem;
@@ -11,6 +12,9 @@ mod schedules;
 mod task_types;
 mod worker;
 
+pub use access::{
+    ACCESS_PAGE_LEN_MAX, ApiTokenBody, ApiTokenList, ApiTokenMade, ApiTokenView, AuditList, MeView, RevocationBody,
+};
 pub use callbacks::{CallbackList, CallbackView};
 pub use live::{
     CloseCode, HelloLimits, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, bye_line,
