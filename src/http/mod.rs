@@ -10,6 +10,7 @@
 //!   `App::open_socket`.
 
 mod accepts;
+mod access;
 #[cfg(test)]
 mod access_tests;
 mod answers;
@@ -46,6 +47,7 @@ mod results;
 mod routes;
 mod schedules;
 mod session;
+mod share;
 mod settings;
 mod socket;
 mod splice;

@@ -10,7 +10,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::door::DoorLayer;
 use super::state::App;
 use super::{
-    callbacks, change, dashboard, docs, events, live, ops, read, results, schedules, settings, submit, task_types,
+    access, callbacks, change, dashboard, docs, events, live, ops, read, results, schedules, settings, submit, task_types,
     worker_http, worker_socket, workflows,
 };
 use crate::access::Right;
@@ -126,6 +126,16 @@ table! {
     GET    "/api/v1/task-types/{name}"                              SEE_SETTINGS     task_types::one,
     PUT    "/api/v1/task-types/{name}"                              CHANGE_SETTINGS  task_types::set,
     DELETE "/api/v1/task-types/{name}"                              CHANGE_SETTINGS  task_types::delete,
+
+    GET    "/api/v1/me"                                             KNOWN            access::me,
+    POST   "/api/v1/tickets"                                        KNOWN            access::ticket,
+    POST   "/api/v1/tokens"                                         MINT             access::mint,
+    DELETE "/api/v1/tokens/{jti}"                                   MINT             access::revoke_scoped,
+    POST   "/api/v1/revocations"                                    ADMINISTER       access::revoke_subject,
+    GET    "/api/v1/api-tokens"                                     ADMINISTER       access::api_tokens,
+    POST   "/api/v1/api-tokens"                                     ADMINISTER       access::make_api_token,
+    DELETE "/api/v1/api-tokens/{name}"                              ADMINISTER       access::revoke_api_token,
+    GET    "/api/v1/audit"                                          ADMINISTER       access::audit,
 
     GET    "/api/v1/stats"                                          SEE_HUB          ops::stats,
     GET    "/api/v1/workers"                                        SEE_HUB          ops::workers,

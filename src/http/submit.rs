@@ -13,6 +13,7 @@ use super::body::read_json;
 use super::caller::Caller;
 use super::json::parse;
 use super::query::NoQuery;
+use super::share;
 use super::splice;
 use super::state::App;
 use crate::access::Principal;
@@ -44,12 +45,14 @@ pub(super) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.body_bytes_max();
-    let (key, Alone(task)) = read_once(&app, hub.who(), "tasks", request, bytes_max).await?;
+    let (key, Alone(mut task)) = read_once(&app, hub.who(), "tasks", request, bytes_max).await?;
+    let tokens = share::asked(&app, &hub, &mut task, |_| String::new())?;
     let Submitted { task_ids, records, existing, replayed } = hub.submit_all(task, key).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
     let existed = !existing.is_empty();
+    let record = tokens.put(&app, &hub, 0, *task_id, record)?;
     let response = splice::json(splice::made(!replayed && !existed), record);
     let mut response = splice::located(response, format!("tasks/{task_id}"));
     if existed {
@@ -66,10 +69,11 @@ pub(super) async fn batch(
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.batch_bytes_max();
-    let (key, BatchBody { tasks }) = read_once(&app, hub.who(), "tasks/batch", request, bytes_max).await?;
+    let (key, BatchBody { mut tasks }) = read_once(&app, hub.who(), "tasks/batch", request, bytes_max).await?;
     not_empty(&tasks)?;
+    let tokens = share::asked(&app, &hub, &mut tasks, |place| format!("tasks[{place}]."))?;
     let alone = tasks.len() == 1;
-    let Submitted { records, existing, replayed, .. } =
+    let Submitted { task_ids, mut records, existing, replayed } =
         hub.submit_all(tasks, key).await.map_err(|error| match error {
             // With several the hub names the one.
             HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
@@ -77,6 +81,9 @@ pub(super) async fn batch(
             }
             error => error.into(),
         })?;
+    for (place, (record, task_id)) in records.iter_mut().zip(task_ids).enumerate() {
+        *record = tokens.put(&app, &hub, place, task_id, std::mem::take(record))?;
+    }
     Ok(taken(replayed, &existing, records))
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Which rights a call needs stands at its route; here is only what depends on the task, or on what is said of it.
 
+mod access;
 mod actor;
 mod change;
 mod read;

@@ -139,6 +139,10 @@ pub struct NewTask {
     /// `on_dependency_failure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<Box<NewWorkflow>>,
+    /// A token for the new task is asked for. Only where tasks are submitted over REST, alone or in a batch: it is no part of
+    /// them, and answered beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Box<Json>>,
 }
 
 /// What becomes of a submission, and of those before it, where tasks with its `concurrency_key` are unfinished already.
@@ -275,6 +279,9 @@ impl NewTask {
             if value.chars().count() > LABEL_VALUE_CHARS_MAX {
                 return Err(Invalid::limit(format!("labels.{key}"), LABEL_VALUE_CHARS_MAX as u64, "characters"));
             }
+        }
+        if self.token.is_some() {
+            return Err(Invalid::value("token", "must stand where tasks are submitted over REST, alone or in a batch"));
         }
         if let Some(payload) = &self.payload {
             Invalid::json("payload", payload, payload_bytes_max)?;
