@@ -26,7 +26,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("server", &["http", "hub", "store", "telemetry", "config", "listen", "seldom", "signals", "children"]),
     ("config", &["http", "hub", "engine", "task", "telemetry", "listen"]),
     ("access", &["task"]),
-    ("keys", &["access", "task", "lived"]),
+    ("keys", &["access", "task", "lived", "dial"]),
     ("http", &["access", "hub", "feed", "wire", "settings", "task", "lived", "seldom"]),
     ("hub", &["access", "engine", "store", "feed", "callbacks", "wire", "settings", "task", "telemetry", "seldom"]),
     ("callbacks", &["task", "lived"]),

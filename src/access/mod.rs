@@ -11,15 +11,26 @@
 //! signatures and claims; which of them are in force is state of the hub.
 
 mod api_token;
+mod jws;
+mod jwt;
 mod principal;
 mod record;
 mod role;
+mod scoped;
 mod token;
 mod unauthenticated;
+mod verify_key;
 
 pub use api_token::{NewApiToken, NewTokenError, WORKS_LEN_MAX};
+pub use jws::{Alg, Jws};
+pub use jwt::{JwtRules, LEEWAY_MS};
 pub use principal::{Credential, Hidden, Part, Principal, Scoped, Sight, Signed, Works};
 pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Revocation, Revoked, SigningKey};
 pub use role::{Right, Rights, Role};
+pub use scoped::{
+    Allow, Maker, MintError, Minted, NewScoped, SCOPED_MS_DEFAULT, SCOPED_MS_MAX, ScopedClaims, Signer, is_jti,
+    is_maker,
+};
 pub use token::{Fingerprint, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX, TokenKind, is_ticket, new_ticket};
 pub use unauthenticated::Unauthenticated;
+pub use verify_key::{KEYS_MAX, KeySource, VerifyKey, read_keys};
