@@ -31,6 +31,7 @@ use crate::keys::Keys;
 use crate::listen::{Listen, Listener, UnixMode};
 use crate::signals::Signals;
 use crate::store::{SqliteOptions, SqliteStore, Store, StoreError, in_memory};
+use crate::task::Timestamp;
 use crate::telemetry;
 
 /// The socket in the data folder, for the hub's own commands.
@@ -108,6 +109,7 @@ impl Server {
         if keys.is_open() && config.listen.is_reachable() {
             tracing::warn!(listen = %config.listen, "open to everyone who can reach it: the hub asks nobody who they are");
         }
+        tokio::spawn(look_after(hub.clone(), keys.clone()));
         let app = App::new(hub.clone(), keys, door, config.http_limits(), config.live_limits());
         let router = config.base_path.router(app.clone());
         let admin = admin_door(&config).map(|listener| (listener, BasePath::default().router(app.clone())));
@@ -184,6 +186,38 @@ fn admin_door(config: &ServeConfig) -> Option<Listener> {
 impl AccessListener for Keys {
     fn changed(&self, change: &AccessChange) {
         self.apply(change);
+    }
+}
+
+/// How often it is looked whether the hub's own keys are to be changed. They are used for months.
+const UPKEEP_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Looks after what tokens are signed with: the hub's own keys, once it knows callers, and those of applications.
+async fn look_after(hub: Hub, keys: Arc<Keys>) {
+    let own = async {
+        let mut changes = keys.changes();
+        loop {
+            changes.mark_unchanged();
+            if !keys.is_open() {
+                let upkeep = match keys.upkeep(Timestamp::now()) {
+                    Ok(changes) if changes.is_empty() => Ok(()),
+                    Ok(changes) => hub.change_access(changes, None).await.map_err(|error| format!("{error:?}")),
+                    Err(error) => Err(error.to_string()),
+                };
+                if let Err(error) = upkeep {
+                    tracing::warn!(error, "the keys that scoped tokens are signed with could not be looked after");
+                }
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(UPKEEP_EVERY) => {}
+                _ = hub.ended() => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = own => {}
+        () = keys.tend() => {}
     }
 }
 

@@ -191,7 +191,10 @@ impl From<AccessError> for Problem {
                     AccessRefusal::Taken => Code::Conflict,
                     AccessRefusal::NotThere => return no_token(),
                     AccessRefusal::Full { max } => {
-                        return Problem { limit: Some(max as u64), ..Problem::new(Code::LimitExceeded, refusal.to_string()) };
+                        return Problem {
+                            limit: Some(max as u64),
+                            ..Problem::new(Code::LimitExceeded, refusal.to_string())
+                        };
                     }
                     AccessRefusal::StaysClosed => Code::Conflict,
                 };

@@ -11,6 +11,7 @@
 //! Which right a call needs stands in the table of routes. It is looked up where the hub is taken in hand
 //! ([`Caller`](super::caller::Caller)), so a route without a line there gets no hub at all.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -19,7 +20,7 @@ use axum::http::{HeaderMap, Method, header};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::caller::AdminDoor;
+use super::caller::{AdminDoor, Peer};
 use super::routes::{LIVE_PATH, WORKER_PATH};
 use super::state::App;
 use crate::access::Principal;
@@ -66,14 +67,27 @@ pub(super) fn identify(app: &Arc<App>, parts: &mut Parts) -> Result<Known, Probl
         Presented::Nothing if keys.is_open() || is_socket => Ok(Known::Now),
         Presented::Nothing => Err(unauthenticated()),
         Presented::Ticket(ticket) => {
-            let _ = ticket;
-            Err(unauthenticated())
+            let who = keys.redeem(&ticket, Timestamp::now()).map_err(|why| refused(&why))?;
+            parts.extensions.insert(who);
+            Ok(Known::Now)
         }
         Presented::Token(token) => {
-            let known = async move { keys.authenticate(&token, Timestamp::now()).await.map_err(|why| refused(&why)) };
-            Ok(Known::Soon(known.boxed()))
+            let from = parts.extensions.get().map(|Peer(address)| *address);
+            Ok(Known::Soon(async move { authenticated(&keys, &token, from).await }.boxed()))
         }
     }
+}
+
+/// Who comes with a token. A wrong one is answered later and later, where it may have been made up: a right one never waits.
+pub(super) async fn authenticated(keys: &Keys, token: &str, from: Option<IpAddr>) -> Result<Arc<Principal>, Problem> {
+    let why = match keys.authenticate(token, Timestamp::now()).await {
+        Ok(who) => return Ok(who),
+        Err(why) => why,
+    };
+    if let Some(address) = from {
+        tokio::time::sleep(keys.guessed(address, &why)).await;
+    }
+    Err(refused(&why))
 }
 
 /// Whether a path asks who calls. What is not there is not told to nobody either.

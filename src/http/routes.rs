@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::door::DoorLayer;
 use super::state::App;
 use super::{
-    access, callbacks, change, dashboard, docs, events, live, ops, read, results, schedules, settings, submit, task_types,
-    worker_http, worker_socket, workflows,
+    access, callbacks, change, dashboard, docs, events, live, ops, read, results, schedules, settings, submit,
+    task_types, worker_http, worker_socket, workflows,
 };
 use crate::access::Right;
 use crate::wire::{Code, Problem};

@@ -159,7 +159,7 @@ impl Session {
     ) -> Result<(), Ending> {
         let Some(token) = token else { return self.greet(id, out).await };
         let known = match token.len() <= TOKEN_BYTES_MAX {
-            true => self.app.keys().authenticate(&token, Timestamp::now()).await.map_err(|why| gate::refused(&why)),
+            true => gate::authenticated(self.app.keys(), &token, self.hub.address()).await,
             false => Err(gate::unauthenticated()),
         };
         let who = match known {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::access::not_minted;
+use super::gate::unauthenticated;
 use super::json::parse;
 use super::splice;
 use super::state::App;
-use crate::access::{Allow, NewScoped, Part};
+use crate::access::{AccessChange, Allow, NewScoped, Part};
 use crate::hub::CallerHub;
 use crate::task::{FilterSpec, Json, NewTask, TaskId, Timestamp};
 use crate::wire::{Code, Problem};
@@ -55,10 +56,37 @@ pub(super) fn asked(
         };
         let ask: Ask = parse(text.bytes()).map_err(at)?;
         // Whatever id the task is given.
-        app.keys().mint(hub.who(), ask.of(TaskId::from_bytes([0; 16])), Timestamp::now()).map_err(|why| at(not_minted(why)))?;
+        app.keys()
+            .mint(hub.who(), ask.of(TaskId::from_bytes([0; 16])), Timestamp::now())
+            .map_err(|why| at(not_minted(why)))?;
         asked.0.push((place, ask));
     }
     Ok(asked)
+}
+
+/// Submits. A token that is for one submission is spent before, and is good again where nothing came of it: it is never good
+/// for two, also where the hub is killed in between.
+pub(super) async fn spending<T>(
+    app: &App,
+    hub: &CallerHub,
+    submit: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let Some(change) = app.keys().spend(hub.who(), Timestamp::now()).map_err(|_| unauthenticated())? else {
+        return submit.await;
+    };
+    let AccessChange::Put(record) = &change else { unreachable!("what is spent is put down") };
+    let key = record.key();
+    let spent = hub.change_access(vec![change], "token.spend", None).await;
+    let submitted = match spent {
+        Ok(()) => submit.await,
+        Err(error) => Err(error.into()),
+    };
+    if submitted.is_err() {
+        // What is not taken back stays spent.
+        let _ = hub.change_access(vec![AccessChange::Remove(key)], "token.unspend", None).await;
+        app.keys().unspend(hub.who());
+    }
+    submitted
 }
 
 impl Asked {

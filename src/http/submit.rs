@@ -47,7 +47,8 @@ pub(super) async fn one(
     let bytes_max = app.limits.body_bytes_max();
     let (key, Alone(mut task)) = read_once(&app, hub.who(), "tasks", request, bytes_max).await?;
     let tokens = share::asked(&app, &hub, &mut task, |_| String::new())?;
-    let Submitted { task_ids, records, existing, replayed } = hub.submit_all(task, key).await?;
+    let Submitted { task_ids, records, existing, replayed } =
+        share::spending(&app, &hub, async { Ok(hub.submit_all(task, key).await?) }).await?;
     let (Some(task_id), Some(record)) = (task_ids.first(), records.into_iter().next()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };
@@ -73,14 +74,15 @@ pub(super) async fn batch(
     not_empty(&tasks)?;
     let tokens = share::asked(&app, &hub, &mut tasks, |place| format!("tasks[{place}]."))?;
     let alone = tasks.len() == 1;
+    let within = |error| match error {
+        // With several the hub names the one.
+        HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
+            Problem::from(invalid.within("tasks[0]"))
+        }
+        error => error.into(),
+    };
     let Submitted { task_ids, mut records, existing, replayed } =
-        hub.submit_all(tasks, key).await.map_err(|error| match error {
-            // With several the hub names the one.
-            HubError::Refused(Refusal::Invalid(invalid)) if alone && !invalid.field.starts_with("tasks[") => {
-                Problem::from(invalid.within("tasks[0]"))
-            }
-            error => error.into(),
-        })?;
+        share::spending(&app, &hub, async { hub.submit_all(tasks, key).await.map_err(within) }).await?;
     for (place, (record, task_id)) in records.iter_mut().zip(task_ids).enumerate() {
         *record = tokens.put(&app, &hub, place, task_id, std::mem::take(record))?;
     }

@@ -37,7 +37,7 @@ use crate::access::Right;
 use crate::hub::{CallerHub, HubError, Pushed, Refusal, Report, SubmitKey, Welcome, WorkerLink};
 use crate::keys::Ended;
 use crate::lived::{self, Deadline};
-use crate::task::{Json, PayloadFault, Spawner, TaskId, Timestamp};
+use crate::task::{Json, PayloadFault, Spawner, TaskId};
 use crate::wire::{
     BatchBody, CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
     bye_line,
@@ -262,7 +262,7 @@ async fn identified<'h>(app: &App, hub: &'h mut CallerHub, token: Option<&str>) 
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is not valid"));
         }
-        let who = app.keys().authenticate(token, Timestamp::now()).await.map_err(nobody)?;
+        let who = gate::authenticated(app.keys(), token, hub.address()).await.map_err(nobody)?;
         *hub = app.as_caller(who, hub.address());
     }
     if hub.who().is_nobody() {

@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::path::Path;
 use super::query::NoQuery;
 use super::read::task_id;
+use super::share;
 use super::splice;
 use super::state::App;
 use super::submit::{not_empty, read_once, taken};
@@ -28,7 +29,8 @@ pub(super) async fn submit(
 ) -> Result<Response, Problem> {
     let bytes_max = app.limits.batch_bytes_max();
     let (key, workflow) = read_once::<NewWorkflow>(&app, hub.who(), "workflows", request, bytes_max).await?;
-    let Submitted { task_ids, records, replayed, .. } = hub.submit_workflow(workflow, key).await?;
+    let Submitted { task_ids, records, replayed, .. } =
+        share::spending(&app, &hub, async { Ok(hub.submit_workflow(workflow, key).await?) }).await?;
     let (Some(task_id), Some((record, tasks))) = (task_ids.first(), records.split_first()) else {
         return Err(Problem::new(Code::Internal, "the submission left no task"));
     };

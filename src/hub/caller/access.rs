@@ -5,8 +5,8 @@ use crate::settings::UserLimits;
 use crate::store::{AuditPage, AuditQuery};
 use crate::task::Name;
 
-use super::super::ledger::AccessError;
 use super::super::HubError;
+use super::super::ledger::AccessError;
 use super::{Actor, CallerHub};
 
 impl CallerHub {
