@@ -120,7 +120,7 @@ fn create(args: CreateArgs) -> Outcome {
             let wrong = |(field, why)| Failed::usage(format!("{field} {why}"));
             let (token, text) = make(body.read(now).map_err(wrong)?, now)?;
             let put = AccessChange::Put(AccessRecord::ApiToken(token.clone()));
-            resting.change(vec![put], "token.create", token.name.as_str())?;
+            resting.change(vec![put], "api_token.create", token.name.as_str())?;
             if !was_closed {
                 // Also where a name was mistyped, and a store was made there.
                 tell(format_args!("the hub of {} asks everyone for a token from now on", args.at.data.display()));
@@ -182,7 +182,7 @@ fn revoke(args: &RevokeArgs) -> Outcome {
         Folder::Resting(mut resting) => {
             for name in &args.names {
                 let remove = AccessChange::Remove(AccessKey::ApiToken { name: Name::new(name) });
-                resting.change(vec![remove], "token.revoke", name)?;
+                resting.change(vec![remove], "api_token.revoke", name)?;
                 done(name);
             }
         }

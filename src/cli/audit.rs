@@ -26,7 +26,7 @@ pub(super) struct AuditArgs {
     /// Only what was done with this credential, such as api:NAME
     #[arg(long, value_name = "CREDENTIAL")]
     token: Option<String>,
-    /// Only this: submit, cancel, queue.set, token.create, …
+    /// Only this: submit, cancel, queue.set, api_token.create, …
     #[arg(long)]
     action: Option<String>,
     /// Only what was done to this: a task's id, or the name of a token or setting
@@ -95,7 +95,7 @@ impl AuditArgs {
         let wanted = [
             ("who", self.who.clone()),
             ("role", self.role.map(|role| role.to_string())),
-            ("token", self.token.clone()),
+            ("token_name", self.token.clone()),
             ("action", self.action.clone()),
             ("target", self.target.clone()),
             ("outcome", self.outcome.clone()),

@@ -51,7 +51,7 @@ pub(super) fn init(args: &InitArgs) -> Outcome {
     let (token, text) = make(new, now)?;
     config.write(&settings(&args.config, &args.data)?)?;
     secret.write(&format!("{text}\n"))?;
-    resting.change(vec![AccessChange::Put(AccessRecord::ApiToken(token))], "token.create", FIRST)?;
+    resting.change(vec![AccessChange::Put(AccessRecord::ApiToken(token))], "api_token.create", FIRST)?;
     config.stays();
     secret.stays();
     tell(args, &token_file)

@@ -8,7 +8,7 @@ use crate::wire::{ApiTokenBody, ApiTokenList, ApiTokenMade, ApiTokenView, AuditL
 /// Which rows of the audit, the newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuditQuery {
-    /// `who`, `role`, `token`, `action`, `target`, `outcome`, `after`, `before`, with what they are to be.
+    /// `who`, `role`, `token_name`, `action`, `target`, `outcome`, `after`, `before`, with what they are to be.
     pub wanted: Vec<(&'static str, String)>,
     pub limit: Option<u32>,
     pub cursor: Option<String>,

@@ -58,11 +58,11 @@ async fn makes_tokens_until_it_is_killed() {
             expires_at: None,
         };
         let put = vec![AccessChange::Put(AccessRecord::ApiToken(token))];
-        hub.change_access(put, Some(row("token.create", &text))).await.unwrap();
+        hub.change_access(put, Some(row("api_token.create", &text))).await.unwrap();
         writeln!(out, "made {text}").unwrap();
         if n % 3 == 0 {
             let remove = vec![AccessChange::Remove(AccessKey::ApiToken { name })];
-            hub.change_access(remove, Some(row("token.revoke", &text))).await.unwrap();
+            hub.change_access(remove, Some(row("api_token.revoke", &text))).await.unwrap();
             writeln!(out, "gone {text}").unwrap();
         }
     }
@@ -96,7 +96,7 @@ async fn a_token_and_the_row_of_it_are_there_together_or_not_at_all_after_sigkil
         let mut by_rows = BTreeSet::new();
         for entry in &entries {
             let name = entry.row.target.clone().unwrap();
-            assert!(if entry.row.action == "token.create" { by_rows.insert(name) } else { by_rows.remove(&name) });
+            assert!(if entry.row.action == "api_token.create" { by_rows.insert(name) } else { by_rows.remove(&name) });
         }
         assert_eq!(by_rows, names, "each token by its row");
         let was = |action: &str, name: &str| {
@@ -104,7 +104,7 @@ async fn a_token_and_the_row_of_it_are_there_together_or_not_at_all_after_sigkil
         };
         let heard: Vec<(&str, &str)> = said.lines().filter_map(|line| line.split_once(' ')).collect();
         for (word, name) in heard.iter().filter(|(word, _)| matches!(*word, "made" | "gone")) {
-            let action = if *word == "made" { "token.create" } else { "token.revoke" };
+            let action = if *word == "made" { "api_token.create" } else { "api_token.revoke" };
             assert!(was(action, name), "{word} {name} was acknowledged");
             assert!(*word == "made" || !names.contains(*name), "{name} was taken back");
         }
@@ -224,10 +224,10 @@ fn tokens_are_made_listed_and_revoked_without_a_hub_and_all_of_it_is_in_the_audi
     let (rows, _) = told(at, &["audit", "--json"], 0);
     let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let line = |row: &serde_json::Value| format!("{} {} {}", row["seq"], row["action"], row["token"]);
-    let expected = [r#"3 "token.revoke" "owner""#, r#"2 "token.create" "owner""#, r#"1 "token.create" "owner""#];
+    let expected = [r#"3 "api_token.revoke" "owner""#, r#"2 "api_token.create" "owner""#, r#"1 "api_token.create" "owner""#];
     assert_eq!(rows.iter().map(line).collect::<Vec<_>>(), expected, "what was refused did nothing");
-    let (rows, _) = told(at, &["audit", "--target", "w", "--action", "token.create"], 0);
+    let (rows, _) = told(at, &["audit", "--target", "w", "--action", "api_token.create"], 0);
     assert_eq!(rows.lines().count(), 2, "{rows}");
     let (rows, _) = told(at, &["audit", "--limit", "1"], 0);
-    assert!(rows.lines().count() == 2 && rows.contains("token.revoke"), "{rows}");
+    assert!(rows.lines().count() == 2 && rows.contains("api_token.revoke"), "{rows}");
 }
