@@ -14,12 +14,12 @@ pub struct AuditRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Name>,
     pub role: Role,
-    /// By which credential: `api:NAME`, `jwt:ISSUER`, `scoped:JTI`, `none`; `local` for who may write to the hub's folder.
+    /// By which credential: `api:NAME`, `jwt:ISSUER`, `scoped:JTI`, `none`; `owner` for whoever may write to the hub's folder.
     pub token: String,
     /// From where, as far as it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// In words of the contract: `submit`, `cancel`, `queue.set`, `token.create`.
+    /// In words of the contract: `submit`, `cancel`, `queue.set`, `api_token.create`.
     pub action: String,
     /// The task, token or setting; of a call on many, how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,8 @@
 //! 0 done · 1 the task failed or was cancelled · 2 usage · 3 the hub cannot be reached · 4 the hub refused.
 //! What programs read goes to standard output, what people are told beside it to standard error.
 
+mod api_tokens;
+mod audit;
 mod bars;
 mod browser;
 mod bulk;
@@ -10,9 +12,11 @@ mod callbacks;
 mod canvas;
 mod config_file;
 mod demo;
+mod folder;
 #[cfg(test)]
 mod golden;
 mod ids;
+mod init;
 mod outcome;
 mod page;
 mod papers;
@@ -54,6 +58,8 @@ struct Cli {
 enum Command {
     /// Show what it does: a hub, workers and tasks, made up, for two minutes of watching
     Demo(demo::DemoArgs),
+    /// Set up a hub that asks who calls: a file of settings, its folder, and a first token
+    Init(init::InitArgs),
     /// Run a hub
     Serve(serve::ServeArgs),
     /// Look whether all that a hub has stored is there and undamaged
@@ -110,6 +116,11 @@ enum Command {
     /// Declare task types: what their tasks have unless they say otherwise, and what their payloads must fit
     #[command(subcommand, visible_alias = "types")]
     Type(types::TypeCommand),
+    /// Make, list and revoke API tokens
+    #[command(subcommand)]
+    Token(api_tokens::TokenCommand),
+    /// Show who did what
+    Audit(audit::AuditArgs),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -179,6 +190,7 @@ fn read() -> Result<(Cli, ArgMatches), Failed> {
 fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
     match command {
         Command::Demo(args) => demo::demo(args),
+        Command::Init(args) => init::init(&args),
         Command::Serve(args) => serve::serve(args, matches.subcommand_matches("serve")),
         Command::Check(args) => store::check(&args),
         Command::Backup(args) => store::backup(&args),
@@ -204,6 +216,8 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Schedule(command) => block_on(schedules::schedule(command)),
         Command::Callback(command) => callbacks::callback(command),
         Command::Type(command) => block_on(types::task_type(command)),
+        Command::Token(command) => api_tokens::token(command),
+        Command::Audit(args) => audit::audit(&args),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

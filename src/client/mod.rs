@@ -18,6 +18,7 @@
 //!
 //! [`Follower`] is the live stream without sockets and clocks, for tests and for other runtimes.
 
+mod access;
 mod error;
 mod follower;
 mod live;
@@ -28,6 +29,7 @@ mod rest;
 mod subscription;
 mod watch;
 
+pub use access::AuditQuery;
 pub use error::ClientError;
 pub use follower::{Action, Follower};
 pub use live::Live;

@@ -496,7 +496,7 @@ impl Client {
     }
 
     /// A name that is no name of a setting must not become another path.
-    fn of_setting(&self, method: Method, kind: &str, name: &str, what: &str) -> RequestBuilder {
+    pub(super) fn of_setting(&self, method: Method, kind: &str, name: &str, what: &str) -> RequestBuilder {
         let escaped: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
         self.request(method, &format!("{kind}/{escaped}{what}"))
     }
@@ -511,7 +511,7 @@ impl Client {
         TaskWatch::new(self.clone(), task_id)
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.unbounded_request(method, path).timeout(Duration::from_millis(ANSWER_MS_MAX))
     }
 
@@ -524,7 +524,7 @@ impl Client {
         }
     }
 
-    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+    pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let (_, body) = self.send(request).await?;
         self.read(&body)
     }
@@ -534,7 +534,7 @@ impl Client {
             .map_err(|why| ClientError::Protocol { url: self.url.to_string(), why: why.to_string() })
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, bytes::Bytes), ClientError> {
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, bytes::Bytes), ClientError> {
         let answer = self.head(request).await?;
         let headers = answer.headers().clone();
         let body = answer.bytes().await.map_err(|why| self.unreachable(&chain(&why)))?;

@@ -449,6 +449,16 @@ pub struct StoreError {
     pub lasting: bool,
 }
 
+/// The step at which a store that another hub has open is found to be so.
+const LOCKING: &str = "lock the data folder";
+
+impl StoreError {
+    /// Whether another hub has the store open.
+    pub fn is_in_use(&self) -> bool {
+        self.step == LOCKING
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.step, self.cause)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use taskhub::Hub;
 use taskhub::access::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Role};
@@ -58,11 +58,11 @@ async fn makes_tokens_until_it_is_killed() {
             expires_at: None,
         };
         let put = vec![AccessChange::Put(AccessRecord::ApiToken(token))];
-        hub.change_access(put, Some(row("token.create", &text))).await.unwrap();
+        hub.change_access(put, Some(row("api_token.create", &text))).await.unwrap();
         writeln!(out, "made {text}").unwrap();
         if n % 3 == 0 {
             let remove = vec![AccessChange::Remove(AccessKey::ApiToken { name })];
-            hub.change_access(remove, Some(row("token.revoke", &text))).await.unwrap();
+            hub.change_access(remove, Some(row("api_token.revoke", &text))).await.unwrap();
             writeln!(out, "gone {text}").unwrap();
         }
     }
@@ -96,7 +96,7 @@ async fn a_token_and_the_row_of_it_are_there_together_or_not_at_all_after_sigkil
         let mut by_rows = BTreeSet::new();
         for entry in &entries {
             let name = entry.row.target.clone().unwrap();
-            assert!(if entry.row.action == "token.create" { by_rows.insert(name) } else { by_rows.remove(&name) });
+            assert!(if entry.row.action == "api_token.create" { by_rows.insert(name) } else { by_rows.remove(&name) });
         }
         assert_eq!(by_rows, names, "each token by its row");
         let was = |action: &str, name: &str| {
@@ -104,7 +104,7 @@ async fn a_token_and_the_row_of_it_are_there_together_or_not_at_all_after_sigkil
         };
         let heard: Vec<(&str, &str)> = said.lines().filter_map(|line| line.split_once(' ')).collect();
         for (word, name) in heard.iter().filter(|(word, _)| matches!(*word, "made" | "gone")) {
-            let action = if *word == "made" { "token.create" } else { "token.revoke" };
+            let action = if *word == "made" { "api_token.create" } else { "api_token.revoke" };
             assert!(was(action, name), "{word} {name} was acknowledged");
             assert!(*word == "made" || !names.contains(*name), "{name} was taken back");
         }
@@ -137,4 +137,97 @@ async fn whoever_may_open_the_folder_reaches_its_hub_by_a_socket_there() {
     Client::new(&hub.url).unwrap().stats().await.unwrap();
     let mut check = program();
     assert!(check.args(["check", "--json"]).arg(&deep).output().unwrap().status.success());
+}
+
+fn run(folder: &Path, words: &[&str]) -> Output {
+    let mut command = program();
+    command.args(words).current_dir(folder).env_remove("TASKHUB_DATA").env_remove("TASKHUB_TOKEN");
+    command.output().unwrap()
+}
+
+/// What a command prints, and what it says beside.
+#[track_caller]
+fn told(folder: &Path, words: &[&str], code: i32) -> (String, String) {
+    let output = run(folder, words);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {printed}{said}");
+    (printed, said)
+}
+
+#[test]
+fn a_hub_is_set_up_with_a_first_token_that_nobody_else_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (printed, _) = told(at, &["init"], 0);
+    assert!(printed.contains("taskhub serve --config taskhub.toml\n"), "{printed}");
+    let mode = |name: &str| std::fs::metadata(at.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("admin.token"), mode("data"), mode("data/taskhub.db")), (0o600, 0o700, 0o600));
+    let token = std::fs::read_to_string(at.join("admin.token")).unwrap();
+    assert!(token.starts_with("tht_") && token.ends_with('\n') && token.lines().count() == 1);
+    let (checked, _) = told(at, &["check"], 0);
+    assert!(checked.contains("closed, 1 API tokens, 1 entries in the audit"), "{checked}");
+    // Its text is nowhere but in that file.
+    for file in std::fs::read_dir(at.join("data")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(token.len() - 1).any(|part| part == token.trim_end().as_bytes()));
+    }
+    // The settings are those of a hub, whose folder is found from wherever it is started.
+    let mut command = program();
+    let config = at.join("taskhub.toml");
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config).current_dir("/");
+    let hub = HubProcess::from(command);
+    assert!(at.join("data/admin.sock").exists());
+    let (_, said) = told(at, &["init", "--config", "other.toml"], 4);
+    assert!(said.contains("admin.token is there already"), "{said}");
+    std::fs::rename(at.join("admin.token"), at.join("kept.token")).unwrap();
+    let (_, said) = told(at, &["init", "--config", "other.toml"], 4);
+    assert!(said.contains("a hub is running on ./data"), "{said}");
+    drop(hub);
+    // Nothing is written over, and what a failure made is taken away again.
+    let (_, said) = told(at, &["init"], 4);
+    assert!(said.contains("taskhub.toml is there already"), "{said}");
+    let (_, said) = told(at, &["init", "--config", "other.toml"], 4);
+    assert!(said.contains("admin: there is a token of this name"), "{said}");
+    assert!(!at.join("other.toml").exists() && !at.join("admin.token").exists());
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked_without_a_hub_and_all_of_it_is_in_the_audit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (_, said) = told(at, &["token", "list"], 2);
+    assert!(said.contains("./data is no folder of a hub") && !at.join("data").exists(), "{said}");
+    let (text, said) = told(at, &["token", "create", "--role", "user", "--user", "ann", "--expires", "90d"], 0);
+    assert!(text.starts_with("tht_") && said.contains("asks everyone for a token from now on"), "{said}");
+    let worker = ["token", "create", "--role", "worker", "--name", "w", "--type", "a.*", "--type", "b", "--queue", "q"];
+    let (made, said) = told(at, &[&worker[..], &["--json"]].concat(), 0);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    assert_eq!((&made["task_types"], &made["queues"]), (&serde_json::json!(["a.*", "b"]), &serde_json::json!(["q"])));
+    assert!(!said.contains("from now on"), "{said}");
+    for (words, code, why) in [
+        (&worker[..], 4, "w: there is a token of this name"),
+        (&["token", "create", "--role", "root"], 2, "must be viewer, user, worker, operator or admin"),
+        (&["token", "create", "--role", "user"], 2, "user_id must be given"),
+        (&["token", "create", "--role", "admin", "--type", "a"], 2, "task_types is for the role worker only"),
+        (&["token", "create", "--role", "admin", "--expires", "soon"], 2, "such as 12h, 90d"),
+        (&["token", "revoke", "x"], 4, "x: there is no such token"),
+    ] {
+        let (printed, said) = told(at, words, code);
+        assert!(printed.is_empty() && said.contains(why), "{words:?}: {said}");
+    }
+    let (list, _) = told(at, &["token", "list"], 0);
+    assert!(list.lines().count() == 3 && list.contains("a.*, b") && !list.contains("tht_"), "{list}");
+    told(at, &["token", "revoke", "w"], 0);
+    let (list, _) = told(at, &["token", "list", "--json"], 0);
+    assert!(list.lines().count() == 1 && !list.contains("digest"), "{list}");
+    let (rows, _) = told(at, &["audit", "--json"], 0);
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = |row: &serde_json::Value| format!("{} {} {}", row["seq"], row["action"], row["token"]);
+    let expected = [r#"3 "api_token.revoke" "owner""#, r#"2 "api_token.create" "owner""#, r#"1 "api_token.create" "owner""#];
+    assert_eq!(rows.iter().map(line).collect::<Vec<_>>(), expected, "what was refused did nothing");
+    let (rows, _) = told(at, &["audit", "--target", "w", "--action", "api_token.create"], 0);
+    assert_eq!(rows.lines().count(), 2, "{rows}");
+    let (rows, _) = told(at, &["audit", "--limit", "1"], 0);
+    assert!(rows.lines().count() == 2 && rows.contains("api_token.revoke"), "{rows}");
 }

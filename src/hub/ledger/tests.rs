@@ -83,16 +83,16 @@ async fn a_step_about_access_holds_for_everybody_when_it_is_answered() {
         Ok::<_, ()>(Arc::new(Heard::default()))
     });
     let heard = heard.unwrap();
-    hub.change_access(vec![token("a")], Some(row("token.create", Some("a"), AuditRow::OK))).await.unwrap();
+    hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), AuditRow::OK))).await.unwrap();
     let steps = heard.0.lock().clone();
     assert!(matches!(steps[0], AccessChange::Put(AccessRecord::Closed { .. })), "{steps:?}");
     assert_eq!(steps[1..], [token("a")]);
     assert_eq!(hub.access_records().len(), 2);
     // A refused step does nothing, and its row is not that of something that was done.
-    let taken = hub.change_access(vec![token("b"), token("a")], Some(row("token.create", Some("b"), "ok"))).await;
+    let taken = hub.change_access(vec![token("b"), token("a")], Some(row("api_token.create", Some("b"), "ok"))).await;
     assert_eq!(taken, Err(AccessError::Refused(AccessRefusal::Taken)));
     let gone =
-        hub.change_access(vec![AccessChange::Remove(key("b"))], Some(row("token.revoke", Some("b"), "ok"))).await;
+        hub.change_access(vec![AccessChange::Remove(key("b"))], Some(row("api_token.revoke", Some("b"), "ok"))).await;
     assert_eq!(gone, Err(AccessError::Refused(AccessRefusal::NotThere)));
     hub.change_access(vec![AccessChange::Remove(key("a"))], None).await.unwrap();
     assert_eq!(heard.0.lock()[2..], [AccessChange::Remove(key("a"))]);
@@ -235,7 +235,7 @@ async fn a_commit_that_fails_leaves_no_token_and_no_row_and_refusals_wait_for_th
     let hub = Hub::start(Box::new(Filling(in_memory().unwrap(), full.clone())), HubOptions::default()).unwrap();
     let heard = hub.listen_to_access(|_| Ok::<_, ()>(Arc::new(Heard::default()))).unwrap();
     full.store(true, Ordering::SeqCst);
-    let made = hub.change_access(vec![token("a")], Some(row("token.create", Some("a"), "ok"))).await;
+    let made = hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await;
     assert_eq!(made, Err(AccessError::Failed(HubError::StorageUnavailable)));
     let submission = Submission::check(vec![NewTask::new("t")], 1 << 20).unwrap();
     let command = Command::Submit { submission, key: None };
@@ -246,7 +246,7 @@ async fn a_commit_that_fails_leaves_no_token_and_no_row_and_refusals_wait_for_th
     assert!(heard.0.lock().is_empty());
     full.store(false, Ordering::SeqCst);
     assert_eq!(said(&hub, 1).await, ["1 cancel - forbidden"]);
-    hub.change_access(vec![token("a")], Some(row("token.create", Some("a"), "ok"))).await.unwrap();
+    hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await.unwrap();
     assert_eq!(said(&hub, 2).await, ["1 cancel - forbidden", "2 token.create a ok"]);
     hub.stop().await;
 }
@@ -259,15 +259,15 @@ async fn all_of_it_is_there_after_a_restart_and_goes_on() {
         Hub::start(Box::new(store), HubOptions::default()).unwrap()
     };
     let hub = open();
-    hub.change_access(vec![token("a"), token("b")], Some(row("token.create", Some("2"), "ok"))).await.unwrap();
-    hub.change_access(vec![AccessChange::Remove(key("a"))], Some(row("token.revoke", Some("a"), "ok"))).await.unwrap();
+    hub.change_access(vec![token("a"), token("b")], Some(row("api_token.create", Some("2"), "ok"))).await.unwrap();
+    hub.change_access(vec![AccessChange::Remove(key("a"))], Some(row("api_token.revoke", Some("a"), "ok"))).await.unwrap();
     let (records, before) = (hub.access_records(), entries(&hub).await);
     assert_eq!((records.len(), before.len()), (2, 2));
     hub.stop().await;
     drop(hub);
     let hub = open();
     assert_eq!((hub.access_records(), entries(&hub).await), (records, before));
-    hub.change_access(vec![token("a")], Some(row("token.create", Some("a"), "ok"))).await.unwrap();
+    hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await.unwrap();
     assert_eq!(said(&hub, 3).await[2], "3 token.create a ok");
     hub.stop().await;
 }

@@ -81,7 +81,7 @@ pub fn check(path: &Path) -> Result<Findings, StoreError> {
         if path.join(LOCK_NAME).exists() {
             match lock(path) {
                 Ok(lock) => _lock = Some(lock),
-                Err(error) if error.step == "lock the data folder" => findings.in_use = true,
+                Err(error) if error.is_in_use() => findings.in_use = true,
                 Err(error) => return Err(error),
             }
         }

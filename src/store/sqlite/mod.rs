@@ -146,6 +146,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// Whether there is a store in this folder.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(FILE_NAME).exists()
+    }
+
     /// Opens the store in `folder`, or makes it there, and settles what its log holds. Fails where another hub has it
     /// open, or a newer hub has written it, or nothing in it can be read. Where some of it is missing or damaged, it opens and
     /// takes no writes; [`Recovered::damage`] says why.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::failure::ErrorContext as _;
 use super::witness::HEAD_NAME;
 use super::{FILE_NAME, LOCK_NAME};
-use crate::store::StoreError;
+use crate::store::{LOCKING, StoreError};
 
 /// How often, at most: a look is half a dozen system calls, and an acknowledgement is never later than this after a loss,
 /// plus the length of a commit.
@@ -40,7 +40,7 @@ pub(super) fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
         .open(folder.join(LOCK_NAME))
         .context("open the lock file")?;
     lock.try_lock().map_err(|error| StoreError {
-        step: "lock the data folder",
+        step: LOCKING,
         cause: match error {
             TryLockError::WouldBlock => format!("another hub is running on {}", folder.display()),
             TryLockError::Error(error) => error.to_string(),
