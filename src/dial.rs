@@ -67,6 +67,16 @@ impl fmt::Display for BadUrl {
 
 impl std::error::Error for BadUrl {}
 
+/// What fetches from elsewhere: it believes whom the machine does, follows no redirect and asks no proxy. Reads files.
+pub(crate) fn plain_client() -> Result<reqwest::Client, String> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_millis(DIAL_MS_MAX))
+        .tls_backend_preconfigured(tls::trusting(None).unwrap_or_else(|_| tls::trusting_none()));
+    client.build().map_err(|why| why.to_string())
+}
+
 impl HubUrl {
     /// Reads `http://host:port`; `host:port` alone means the same. Or `https://host:port`, of a hub that this machine's
     /// certificates know; or `unix:PATH`.

@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("config", &["access", "http", "hub", "keys", "engine", "task", "telemetry", "listen"]),
     ("access", &["task"]),
-    ("keys", &["access", "task", "lived"]),
+    ("keys", &["access", "task", "lived", "dial"]),
     ("http", &["access", "keys", "hub", "feed", "wire", "settings", "task", "lived", "seldom"]),
     ("hub", &["access", "engine", "store", "feed", "callbacks", "wire", "settings", "task", "telemetry", "seldom"]),
     ("callbacks", &["task", "lived"]),

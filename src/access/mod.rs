@@ -13,20 +13,31 @@
 
 mod api_token;
 mod audit;
+mod jws;
+mod jwt;
 mod principal;
 mod record;
 mod records;
 mod redact;
 mod role;
+mod scoped;
 mod token;
 mod unauthenticated;
+mod verify_key;
 
 pub use api_token::{NewApiToken, NewTokenError, WORKS_LEN_MAX};
 pub use audit::{AuditEntry, AuditRow};
+pub use jws::{Alg, Jws};
+pub use jwt::{JwtRules, LEEWAY_MS};
 pub use principal::{Credential, Hidden, Part, Principal, Scoped, Sight, Signed, Works};
 pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, Revocation, Revoked, SigningKey};
 pub use records::{API_TOKENS_MAX, AccessRecords, AccessRefusal};
 pub use redact::{redacted, redacted_line};
 pub use role::{Right, Rights, Role};
+pub use scoped::{
+    Allow, Maker, MintError, Minted, NewScoped, SCOPED_MS_DEFAULT, SCOPED_MS_MAX, ScopedClaims, Signer, is_jti,
+    is_maker,
+};
 pub use token::{Fingerprint, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX, TokenKind, is_ticket, new_ticket};
 pub use unauthenticated::Unauthenticated;
+pub use verify_key::{KEYS_MAX, KeySource, VerifyKey, read_keys};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ApiToken, Fingerprint, Right, Rights, Role};
 use crate::task::{Filter, Name, PatternSet, Task, Timestamp};
 
@@ -35,7 +37,8 @@ pub enum Sight {
 }
 
 /// A part of a task that may be hidden.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Part {
     Payload,

@@ -18,7 +18,7 @@ pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 pub const SUBPROTOCOL_TOKEN_BYTES_MAX: usize = 4 << 10;
 
 const API_PREFIX: &str = "tht_";
-const SCOPED_PREFIX: &str = "ths_";
+pub(super) const SCOPED_PREFIX: &str = "ths_";
 const TICKET_PREFIX: &str = "thk_";
 const SECRET_BYTES: usize = 32;
 /// Those bytes in base64, without padding.
@@ -128,6 +128,11 @@ pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(bytes)
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
