@@ -212,10 +212,8 @@ impl Keys {
         may.then(|| scoped_revocation(jti, now))
     }
 
-    /// What is to be committed for all that a subject of an issuer was given before that time to end. Never takes back what was
-    /// revoked before.
+    /// What is to be committed for all that a subject of an issuer was given before that time to end.
     pub fn revoke_subject(&self, issuer: &str, subject: &str, before: Timestamp) -> AccessChange {
-        let before = before.max(self.registry.revoked_before(issuer, subject).unwrap_or_default());
         let what = Revoked::Subject { issuer: issuer.to_owned(), subject: subject.to_owned(), before };
         // How long its tokens live is for the issuer to say.
         let until = Timestamp::from_millis(i64::MAX);
@@ -227,9 +225,11 @@ impl Keys {
     pub fn spend(&self, who: &Principal, now: Timestamp) -> Result<Option<AccessChange>, Ended> {
         match &who.credential {
             Credential::Scoped(scoped) if scoped.once => {
-                let until = now.plus_millis(SCOPED_MS_MAX);
-                let is_first = self.registry.end(&scoped.jti, until);
-                if is_first { Ok(Some(scoped_revocation(&scoped.jti, now))) } else { Err(Ended::Revoked) }
+                if self.registry.end(&scoped.jti) {
+                    Ok(Some(scoped_revocation(&scoped.jti, now)))
+                } else {
+                    Err(Ended::Revoked)
+                }
             }
             _ => Ok(None),
         }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use parking_lot::RwLock;
 
 use super::Unauthenticated;
 use crate::access::{
-    AccessChange, AccessKey, AccessRecord, ApiToken, Fingerprint, Jws, Maker, Principal, Revocation, Revoked,
-    SCOPED_MS_MAX, Scoped, ScopedClaims, Signed, Signer, SigningKey,
+    AccessChange, AccessKey, AccessRecord, ApiToken, Fingerprint, Jws, Maker, Principal, Revoked, SCOPED_MS_MAX,
+    Scoped, ScopedClaims, Signed, Signer, SigningKey,
 };
 use crate::task::{Name, Timestamp};
 
@@ -27,22 +27,16 @@ pub(super) struct Registry {
     names: DashMap<Name, Fingerprint>,
     /// The hub's own keys, the newest first.
     signers: RwLock<Vec<Arc<Signer>>>,
-    /// Scoped tokens that were revoked, or spent, and when that may be forgotten.
-    ended: DashMap<Box<str>, Timestamp>,
+    /// Scoped tokens that were revoked, or spent.
+    ended: DashSet<Box<str>>,
     /// What subjects of issuers were given before these times is in force no longer.
-    subjects: DashMap<(Box<str>, Box<str>), Subject>,
+    subjects: DashMap<(Box<str>, Box<str>), Timestamp>,
 }
 
 #[derive(Debug)]
 struct Token {
     record: Arc<ApiToken>,
     principal: Arc<Principal>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Subject {
-    before: Timestamp,
-    until: Timestamp,
 }
 
 impl Registry {
@@ -74,18 +68,18 @@ impl Registry {
     pub(super) fn is_revoked(&self, signed: &Signed) -> bool {
         !self.subjects.is_empty() && {
             let key = ((*signed.issuer).into(), (*signed.subject).into());
-            self.subjects.get(&key).is_some_and(|subject| signed.issued_at < subject.before)
+            self.subjects.get(&key).is_some_and(|before| signed.issued_at < *before)
         }
     }
 
     /// Whether a scoped token, and the key that signed it, are still what they were.
     pub(super) fn is_in_force(&self, scoped: &Scoped) -> bool {
-        !self.ended.contains_key(&*scoped.jti) && self.signers.read().iter().any(|signer| *signer.kid() == *scoped.kid)
+        !self.ended.contains(&*scoped.jti) && self.signers.read().iter().any(|signer| *signer.kid() == *scoped.kid)
     }
 
     /// Ends a scoped token. Whether it had not ended before.
-    pub(super) fn end(&self, jti: &str, until: Timestamp) -> bool {
-        self.ended.insert(jti.into(), until).is_none()
+    pub(super) fn end(&self, jti: &str) -> bool {
+        self.ended.insert(jti.into())
     }
 
     /// Takes back that a scoped token has ended.
@@ -103,11 +97,6 @@ impl Registry {
         let signer = self.signers.read().iter().find(|signer| signer.is_named_by(jws)).cloned();
         let signer = signer.ok_or(Unauthenticated::Signature)?;
         Ok((signer.verify(jws, now)?, signer))
-    }
-
-    /// Until when which tokens of a subject are revoked already.
-    pub(super) fn revoked_before(&self, issuer: &str, subject: &str) -> Option<Timestamp> {
-        self.subjects.get(&(issuer.into(), subject.into())).map(|subject| subject.before)
     }
 
     /// Takes a record, in place of the one with its key. Whether something may have ended by that; or why it cannot be used.
@@ -136,12 +125,13 @@ impl Registry {
                 signers.sort_by_key(|signer| std::cmp::Reverse(signer.created_at()));
                 Ok(false)
             }
-            AccessRecord::Revocation(Revocation { what: Revoked::Scoped { jti }, until }) => {
-                self.ended.insert(jti.into(), until);
-                Ok(true)
-            }
-            AccessRecord::Revocation(Revocation { what: Revoked::Subject { issuer, subject, before }, until }) => {
-                self.subjects.insert((issuer.into(), subject.into()), Subject { before, until });
+            AccessRecord::Revocation(revocation) => {
+                match revocation.what {
+                    Revoked::Scoped { jti } => drop(self.ended.insert(jti.into())),
+                    Revoked::Subject { issuer, subject, before } => {
+                        self.subjects.insert((issuer.into(), subject.into()), before);
+                    }
+                }
                 Ok(true)
             }
         }
@@ -173,8 +163,8 @@ impl Registry {
         }
     }
 
-    /// What is to be committed because of the time: a key that signs where there is none, or an old one; and what is of no use
-    /// any more goes. Fails where the system has no randomness.
+    /// What is to be committed because of the time: a key that signs where there is none or an old one, and that those go which signed
+    /// nothing that is in force. Fails where the system has no randomness.
     pub(super) fn upkeep(&self, now: Timestamp) -> std::io::Result<Vec<AccessChange>> {
         let mut changes = Vec::new();
         let signers = self.signers.read().clone();
@@ -187,13 +177,6 @@ impl Registry {
             if pair[0].created_at().plus_millis(KEPT_MS) <= now {
                 changes.push(AccessChange::Remove(AccessKey::SigningKey { kid: pair[1].kid().to_owned() }));
             }
-        }
-        for ended in self.ended.iter().filter(|ended| *ended.value() <= now) {
-            changes.push(AccessChange::Remove(AccessKey::Scoped { jti: ended.key().to_string() }));
-        }
-        for subject in self.subjects.iter().filter(|subject| subject.until <= now) {
-            let (issuer, subject) = (subject.key().0.to_string(), subject.key().1.to_string());
-            changes.push(AccessChange::Remove(AccessKey::Subject { issuer, subject }));
         }
         Ok(changes)
     }
