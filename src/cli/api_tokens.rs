@@ -45,7 +45,7 @@ pub(super) struct WhereArgs {
 impl WhereArgs {
     pub(super) fn open(&self, if_none: IfNone) -> Result<Folder, Failed> {
         match &self.hub {
-            Some(hub) => client(hub, None, std::env::var("TASKHUB_TOKEN").ok().as_deref()).map(Folder::Running),
+            Some(hub) => client(hub, None).map(Folder::Running),
             None => Folder::open(&self.data, if_none),
         }
     }

@@ -224,7 +224,8 @@ fn tokens_are_made_listed_and_revoked_without_a_hub_and_all_of_it_is_in_the_audi
     let (rows, _) = told(at, &["audit", "--json"], 0);
     let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let line = |row: &serde_json::Value| format!("{} {} {}", row["seq"], row["action"], row["token"]);
-    let expected = [r#"3 "api_token.revoke" "owner""#, r#"2 "api_token.create" "owner""#, r#"1 "api_token.create" "owner""#];
+    let expected =
+        [r#"3 "api_token.revoke" "owner""#, r#"2 "api_token.create" "owner""#, r#"1 "api_token.create" "owner""#];
     assert_eq!(rows.iter().map(line).collect::<Vec<_>>(), expected, "what was refused did nothing");
     let (rows, _) = told(at, &["audit", "--target", "w", "--action", "api_token.create"], 0);
     assert_eq!(rows.lines().count(), 2, "{rows}");

@@ -260,7 +260,9 @@ async fn all_of_it_is_there_after_a_restart_and_goes_on() {
     };
     let hub = open();
     hub.change_access(vec![token("a"), token("b")], Some(row("api_token.create", Some("2"), "ok"))).await.unwrap();
-    hub.change_access(vec![AccessChange::Remove(key("a"))], Some(row("api_token.revoke", Some("a"), "ok"))).await.unwrap();
+    hub.change_access(vec![AccessChange::Remove(key("a"))], Some(row("api_token.revoke", Some("a"), "ok")))
+        .await
+        .unwrap();
     let (records, before) = (hub.access_records(), entries(&hub).await);
     assert_eq!((records.len(), before.len()), (2, 2));
     hub.stop().await;
