@@ -96,7 +96,7 @@ async fn a_step_about_access_holds_for_everybody_when_it_is_answered() {
     assert_eq!(gone, Err(AccessError::Refused(AccessRefusal::NotThere)));
     hub.change_access(vec![AccessChange::Remove(key("a"))], None).await.unwrap();
     assert_eq!(heard.0.lock()[2..], [AccessChange::Remove(key("a"))]);
-    assert_eq!(said(&hub, 1).await, ["1 token.create a ok"]);
+    assert_eq!(said(&hub, 1).await, ["1 api_token.create a ok"]);
     // Who comes later hears what there is.
     let late =
         hub.listen_to_access(|records| if records.len() == 1 { Ok(Arc::new(Heard::default())) } else { Err(()) });
@@ -247,7 +247,7 @@ async fn a_commit_that_fails_leaves_no_token_and_no_row_and_refusals_wait_for_th
     full.store(false, Ordering::SeqCst);
     assert_eq!(said(&hub, 1).await, ["1 cancel - forbidden"]);
     hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await.unwrap();
-    assert_eq!(said(&hub, 2).await, ["1 cancel - forbidden", "2 token.create a ok"]);
+    assert_eq!(said(&hub, 2).await, ["1 cancel - forbidden", "2 api_token.create a ok"]);
     hub.stop().await;
 }
 
@@ -270,7 +270,7 @@ async fn all_of_it_is_there_after_a_restart_and_goes_on() {
     let hub = open();
     assert_eq!((hub.access_records(), entries(&hub).await), (records, before));
     hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await.unwrap();
-    assert_eq!(said(&hub, 3).await[2], "3 token.create a ok");
+    assert_eq!(said(&hub, 3).await[2], "3 api_token.create a ok");
     hub.stop().await;
 }
 
