@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use taskhub::Hub;
 use taskhub::access::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Role};
-use taskhub::client::Client;
+use taskhub::client::{AuditQuery as AuditRows, Client, ClientError};
 use taskhub::hub::{AuditQuery, HubOptions};
 use taskhub::store::{SqliteOptions, SqliteStore};
 use taskhub::task::{Name, Timestamp};
@@ -43,6 +43,7 @@ async fn makes_tokens_until_it_is_killed() {
     let hub = open(Path::new(&folder));
     let from = hub.audit(AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap().entries;
     let from = from.first().map_or(0, |entry| entry.seq);
+    // A line at once: half of one is no acknowledgement.
     let mut out = std::io::stderr();
     for n in from.. {
         let text = format!("token-{n}");
@@ -59,11 +60,11 @@ async fn makes_tokens_until_it_is_killed() {
         };
         let put = vec![AccessChange::Put(AccessRecord::ApiToken(token))];
         hub.change_access(put, Some(row("api_token.create", &text))).await.unwrap();
-        writeln!(out, "made {text}").unwrap();
+        out.write_all(format!("made {text}\n").as_bytes()).unwrap();
         if n % 3 == 0 {
             let remove = vec![AccessChange::Remove(AccessKey::ApiToken { name })];
             hub.change_access(remove, Some(row("api_token.revoke", &text))).await.unwrap();
-            writeln!(out, "gone {text}").unwrap();
+            out.write_all(format!("gone {text}\n").as_bytes()).unwrap();
         }
     }
 }
@@ -133,7 +134,8 @@ async fn whoever_may_open_the_folder_reaches_its_hub_by_a_socket_there() {
     // A name that is too long for a socket keeps no hub from starting.
     let deep = folder.path().join("x".repeat(120));
     let hub = HubProcess::start(&deep, [""; 0]);
-    assert!(hub.program.said().contains("there is no socket for the hub's own commands"), "{}", hub.program.said());
+    let says_so = async || hub.program.said().contains("no socket for the hub's own commands").then_some(());
+    eventually("it says so", says_so).await;
     Client::new(&hub.url).unwrap().stats().await.unwrap();
     let mut check = program();
     assert!(check.args(["check", "--json"]).arg(&deep).output().unwrap().status.success());
@@ -231,4 +233,60 @@ fn tokens_are_made_listed_and_revoked_without_a_hub_and_all_of_it_is_in_the_audi
     assert_eq!(rows.lines().count(), 2, "{rows}");
     let (rows, _) = told(at, &["audit", "--limit", "1"], 0);
     assert!(rows.lines().count() == 2 && rows.contains("api_token.revoke"), "{rows}");
+}
+
+/// The same commands, while a hub runs on the folder: what they do holds at once.
+#[tokio::test]
+async fn with_a_hub_on_the_folder_its_socket_does_what_the_files_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let hub = HubProcess::start(&at.join("data"), [""; 0]);
+    let anyone = Client::new(&hub.url).unwrap();
+    anyone.stats().await.expect("it is open to whoever reaches it");
+    let (text, said) = told(at, &["token", "create", "--role", "viewer", "--name", "v", "--expires", "1h"], 0);
+    assert!(said.contains("the token v, viewer, good until 2"), "{said}");
+    let refused = |error: ClientError| match error {
+        ClientError::Refused(problem) => problem.status,
+        other => panic!("{other}"),
+    };
+    assert_eq!(refused(anyone.stats().await.unwrap_err()), 401, "it asks who calls from now on");
+    let viewer = Client::new(&hub.url).unwrap().with_token(text.trim());
+    viewer.stats().await.unwrap();
+    assert_eq!(refused(viewer.api_tokens().await.unwrap_err()), 403);
+    for (words, why) in [
+        (&["token", "create", "--role", "viewer", "--name", "v"][..], "there is a token of this name"),
+        (&["token", "create", "--role", "user"], "user_id must be given"),
+        (&["token", "revoke", "x"], "there is no such token"),
+    ] {
+        let (printed, said) = told(at, words, 4);
+        assert!(printed.is_empty() && said.contains(why), "{words:?}: {said}");
+    }
+    let (list, _) = told(at, &["token", "list"], 0);
+    assert!(list.lines().count() == 2 && list.contains("viewer"), "{list}");
+    told(at, &["token", "revoke", "v"], 0);
+    assert_eq!(refused(viewer.stats().await.unwrap_err()), 401);
+    let rows = eventually("the refusal is written", async || {
+        let (rows, _) = told(at, &["audit", "--json"], 0);
+        rows.contains("\"forbidden\"").then_some(rows)
+    });
+    let rows = rows.await;
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |token: &str| rows.iter().filter(|row| row["token"] == token).count();
+    assert_eq!((of("owner"), of("api:v"), rows.len()), (2, 1, 3), "{rows:?}");
+    let (rows, _) = told(at, &["audit", "--token", "api:v", "--outcome", "forbidden", "--json"], 0);
+    assert_eq!(rows.lines().count(), 1, "{rows}");
+    // Page by page, all of it.
+    let owner = Client::new(&format!("unix:{}", at.join("data/admin.sock").display())).unwrap();
+    let (mut query, mut seqs) = (AuditRows { limit: Some(1), ..AuditRows::default() }, Vec::new());
+    loop {
+        let page = owner.audit(&query).await.unwrap();
+        seqs.extend(page.rows.iter().map(|row| row.seq));
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seqs, [3, 2, 1]);
+    let limit = AuditRows { limit: Some(501), ..AuditRows::default() };
+    assert_eq!(refused(owner.audit(&limit).await.unwrap_err()), 422);
 }
