@@ -7,15 +7,16 @@ use serde_json::Value;
 
 use super::docs::{ASYNCAPI, OPENAPI};
 use super::routes;
+use crate::access::NewScoped;
 use crate::settings::{Rate, UserLimits};
 use crate::task::{
     Defaults, FilterSpec, NewCallback, NewGather, NewTask, NewUnique, NewWorkflow, Progress, RetryPolicy, Status,
     TaskPatch,
 };
 use crate::wire::{
-    BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays, LimitsBody, LiveOp,
-    LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody, ScheduleBody, Stats,
-    TaskTypeBody, WorkerSays,
+    ApiTokenBody, BatchBody, BulkBody, CancelBody, ClaimBody, CloseCode, Code, CompleteBody, FailBody, HubSays,
+    LimitsBody, LiveOp, LiveSays, LogBody, LogLineBody, NoBody, OtherStats, ProgressBody, QueueBody, RetryBody,
+    RevocationBody, ScheduleBody, Stats, TaskTypeBody, WorkerSays,
 };
 
 fn openapi() -> Value {
@@ -137,7 +138,10 @@ fn bodies_are_documented_field_by_field() {
         ("NewTask", new_task.collect()),
         (
             "WorkflowTask",
-            fields::<NewTask>().into_iter().filter(|field| field != "unique" && field != "gather").collect(),
+            fields::<NewTask>()
+                .into_iter()
+                .filter(|field| !["unique", "gather", "token"].contains(&field.as_str()))
+                .collect(),
         ),
         ("NewWorkflow", fields::<NewWorkflow>()),
         ("NewCallback", fields::<NewCallback>()),
@@ -164,6 +168,9 @@ fn bodies_are_documented_field_by_field() {
         ("LogLineBody", fields::<LogLineBody>()),
         ("CompleteBody", fields::<CompleteBody>()),
         ("FailBody", fields::<FailBody>()),
+        ("NewScoped", fields::<NewScoped>()),
+        ("ApiTokenBody", fields::<ApiTokenBody>()),
+        ("RevocationBody", fields::<RevocationBody>()),
     ] {
         assert_eq!(keys(&schema(name)["properties"]), expected, "{name}");
         if name != "Progress" {
@@ -217,6 +224,9 @@ fn examples_of_bodies_are_taken() {
                 "LogBody" => check::<LogBody>(example),
                 "CompleteBody" => check::<CompleteBody>(example),
                 "FailBody" => check::<FailBody>(example),
+                "NewScoped" => check::<NewScoped>(example),
+                "ApiTokenBody" => check::<ApiTokenBody>(example),
+                "RevocationBody" => check::<RevocationBody>(example),
                 other => panic!("{method} {path}: {other} is not known here"),
             }
         }
