@@ -1,7 +1,8 @@
-//! How the programs on the other side reach a hub: its address, a WebSocket to it, and how long to wait before another
-//! attempt. Shared by the live client and the worker; neither knows the other.
+//! How the programs on the other side reach a hub: its address, the token that says who calls, a WebSocket, and how long to
+//! wait before another attempt. Shared by the live client and the worker; neither knows the other.
 
 mod tls;
+mod token;
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 #[cfg(test)]
 pub(crate) use tls::agree_in_tests;
+pub(crate) use token::Issued;
+#[cfg(test)]
+pub(crate) use token::renew_in;
+pub use token::{NoToken, Token};
 
 /// A WebSocket to a hub.
 pub type Socket = WebSocketStream<Box<dyn Connection>>;

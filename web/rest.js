@@ -4,8 +4,8 @@
  * A refusal by the hub, or the news that it could not be reached.
  *
  * `code` is one of the hub's codes (`task_not_found`, `task_finished`, `unauthenticated`, …), or, from this module:
- * `unreachable`, `gone` (the task was deleted, or is not visible any more), `refused` (the hub does not want this
- * connection; `close_code` says why), `closed` (by `hub.close()`). `status` is the HTTP status where there was one;
+ * `unreachable`, `gone` (the task was deleted, or is not visible any more), `no_token` (the function that gives
+ * tokens failed), `refused` (the hub does not want this connection; `close_code` says why), `closed` (by `hub.close()`). `status` is the HTTP status where there was one;
  * `field` or `limit` name the culprit where one is meant.
  */
 export class HubError extends Error {
@@ -17,7 +17,7 @@ export class HubError extends Error {
 
 /** The calls an application makes. A hub from `connect()` has them all. */
 export class Rest {
-  /** `base` is the hub's URL with a slash at the end; `token` gives the caller's token, or nothing; `fetch` is the browser's. */
+  /** `base` is the hub's URL with a slash at the end; `token` is the caller's (token.js); `fetch` is the browser's. */
   constructor({ base, token, fetch }) {
     Object.assign(this, { base, token, fetch });
   }
@@ -59,9 +59,62 @@ export class Rest {
     return this.text('GET', `tasks/${encodeURIComponent(task_id)}`);
   }
 
-  /** Where the result of a final task is: for a link, where it was uploaded as a file (`result_bytes`, `result_type`). */
+  /**
+   * Where the result of a final task is: for a link, where it was uploaded as a file (`result_bytes`, `result_type`). A hub that
+   * asks who calls wants `resultLink()`.
+   */
   resultUrl(task_id) {
     return new URL(`api/v1/tasks/${encodeURIComponent(task_id)}/result`, this.base).href;
+  }
+
+  /** The same for one download that begins within half a minute, with a ticket in place of the token where there is one. */
+  async resultLink(task_id) {
+    const url = new URL(this.resultUrl(task_id));
+    if (this.hasToken) url.searchParams.set('ticket', (await this.ticket()).ticket);
+    return url.href;
+  }
+
+  /** Whether calls say who makes them. */
+  get hasToken() {
+    return this.token.isUsed;
+  }
+
+  /** `{ticket, expires_at}`: stands for the token in the query (`ticket`) of one GET, within half a minute. */
+  ticket() {
+    return this.call('POST', 'tickets');
+  }
+
+  /** Who calls: `{role, user_id, rights, limits, …}`. */
+  me() {
+    return this.call('GET', 'me');
+  }
+
+  /**
+   * Makes a scoped token, for at most what the caller may: `allow` (`read`, `cancel`, `retry`, `submit`), `filter`, `hide`
+   * (`payload`, `result`, `logs`), `ttl_ms` (at most a day). Gives `{token, expires_at}`.
+   */
+  mint(token) {
+    return this.call('POST', 'tokens', { body: token });
+  }
+
+  /** The API tokens, without their texts. */
+  async apiTokens() {
+    return (await this.call('GET', 'api-tokens')).api_tokens;
+  }
+
+  /** Makes an API token: `name`, `role`, `user_id`, `task_types`, `queues`, `expires_at`. Its `token` is told this once. */
+  createApiToken(token) {
+    return this.call('POST', 'api-tokens', { body: token });
+  }
+
+  /** Revokes an API token, and all that was made with it. */
+  revokeApiToken(name) {
+    return this.call('DELETE', `api-tokens/${encodeURIComponent(name)}`);
+  }
+
+  /** One page of who did what, the newest first: `{rows, next_cursor}`. `query`: `limit`, `cursor`, `who`, `action`, `target`, … */
+  audit(query = {}) {
+    return this.call('GET', 'audit', { query });
   }
 
   /** One page of tasks: `{tasks, next_cursor}`. `query`: `status` (text or list), `task_type`, `queue`, `user_id`, `q`, `order`, `limit` (≤ 500), `cursor`, … */
@@ -203,13 +256,36 @@ export class Rest {
     return (await this.fetched(method, path, request)).text;
   }
 
-  /** The text of the answer, and the answer that it came in. */
-  async fetched(method, path, { query = {}, body, headers = {} } = {}) {
+  /**
+   * The text of the answer, and the answer that it came in. The hub looks at who calls before it does anything, so that a call
+   * that it refused for its token is safe to make again, once, with another.
+   */
+  async fetched(method, path, request) {
+    const said = await this.#token(() => this.token.get());
+    try {
+      return await this.#fetched(method, path, said, request);
+    } catch (error) {
+      if (error.status !== 401 || !this.token.hasOthers) throw error;
+      const other = await this.#token(() => this.token.insteadOf(said));
+      return this.#fetched(method, path, other, request);
+    }
+  }
+
+  /** The text of a token, if calls have one. */
+  async #token(give) {
+    if (!this.token.isUsed) return undefined;
+    try {
+      return (await give())?.text;
+    } catch (cause) {
+      throw new HubError({ code: 'no_token', detail: `no token could be had (${cause.message})`, cause });
+    }
+  }
+
+  async #fetched(method, path, token, { query = {}, body, headers = {} } = {}) {
     const url = new URL(`api/v1/${path}`, this.base);
     for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, value);
     let response, text;
     try {
-      const token = await this.token();
       if (token) headers = { ...headers, authorization: `Bearer ${token}` };
       if (body !== undefined) headers = { ...headers, 'content-type': 'application/json' };
       const { fetch } = this; // called plainly: a browser fetch wants no other `this`

@@ -15,9 +15,11 @@
 // subscription resumes only from a `mark` that came after its own `subscribed`; a snapshot or a reset voids the mark
 // it had, because until the next one nobody has said that all before it was sent.
 
+import { follow } from './events.js';
 import { HubError, Rest, parsed } from './rest.js';
 import { Tasks } from './store.js';
 import { Emitter, Subscription, TaskHandle, guarded } from './subscription.js';
+import { Token } from './token.js';
 
 export { HubError } from './rest.js';
 export { STATUSES, isFinal, matches } from './store.js';
@@ -51,6 +53,12 @@ const MESSAGES_PER_S = 200;
 /** Closed for what this client said or cannot take: it would say the same again. Protocol broken, message too big. */
 const OUR_FAULT = new Set([1002, 1009]);
 
+/** Another token that could not be had, or was not taken, is asked for again after this; the one before is in force. */
+const RENEW_AGAIN_MS = 5_000;
+
+/** Closed because the token expired; and because the hub does not know it. */
+const [EXPIRED, UNKNOWN] = [4004, 4501];
+
 /** Refusals of a subscription that mean "not now": it is asked for again. */
 const NOT_NOW = new Set(['rate_limited', 'overloaded', 'draining', 'storage_unavailable', 'internal']);
 
@@ -58,10 +66,12 @@ const NOT_NOW = new Set(['rate_limited', 'overloaded', 'draining', 'storage_unav
  * Connects to a hub, and stays connected until `close()`.
  *
  * `url` is the hub's `http(s)://` address, by default where this module was loaded from.
- * `options.token`: a text, or a function that gives one (or a promise of one); it is asked at each connection and call.
+ * `options.token`: a text, or a function that gives one, or `{token, expires_at}`, or a promise of these. What says when it
+ * expires is kept until shortly before, and replaced on the open socket; what does not is asked for at each connection and
+ * call. One that the hub refuses is asked for anew, once.
  * `options.heard(message, text)`: called with each message of the hub and the JSON text it came as, before it is taken.
  * `options.tasks_max`: records held at once, 10,000 by default; beyond, the ones that ended longest ago leave.
- * `WebSocket`, `fetch`, `timers` (`setTimeout`, `clearTimeout`, `now`), `random` and `page` (the document) can be replaced, for tests.
+ * `WebSocket`, `EventSource`, `fetch`, `timers` (`setTimeout`, `clearTimeout`, `now`), `random` and `page` (the document) can be replaced, for tests.
  */
 export function connect(url, options) {
   return typeof url === 'string' || url instanceof URL ? new Hub(url, options) : new Hub(undefined, url ?? options);
@@ -72,7 +82,7 @@ class Hub extends Rest {
   status = 'connecting';
   /** True after the hub merged transitions because this client was slow, until all of them have come. */
   behind = false;
-  /** The hub's name for its history since it was last started, and who it says is watching. Set once connected. */
+  /** The hub's name for its history since it was last started, and who it says is watching, if anyone. Set once connected. */
   epoch;
   user_id;
 
@@ -89,6 +99,12 @@ class Hub extends Rest {
   #awaited = new Set(); // subscriptions that have not caught up since the socket opened
   #socket;
   #greeted = false; // requests may be sent
+  #hello; // the id of the hello that is not answered
+  #refresh; // and of the refresh
+  #said_token; // the token that was said last
+  #anew = false; // it does not do any more
+  #tried_anew = false; // one was asked for anew because the hub had refused the one before
+  #renewing; // the timer for the next
   #bye;
   #ids = 0;
   #names = 0;
@@ -110,10 +126,11 @@ class Hub extends Rest {
     const { token, tasks_max = 10_000, fetch = (...request) => globalThis.fetch(...request) } = options;
     const base = new URL(url);
     if (!base.pathname.endsWith('/')) base.pathname += '/';
-    super({ base, token: async () => (typeof token === 'function' ? token() : token), fetch });
+    super({ base, token: new Token(token, options.timers?.now), fetch });
     this.tasks_max = tasks_max;
     this.#options = {
       WebSocket: globalThis.WebSocket,
+      EventSource: globalThis.EventSource,
       timers: {
         setTimeout: (fn, ms) => globalThis.setTimeout(fn, ms),
         clearTimeout: (timer) => globalThis.clearTimeout(timer),
@@ -202,10 +219,20 @@ class Hub extends Rest {
     if (this.status === 'offline' && !this.#socket) this.#open();
   };
 
-  /** Sends a fresh token before the old one runs out. */
+  /**
+   * Calls `fn` with each message of the live stream as server-sent events, for where a WebSocket does not get through: `query` is
+   * that of `GET /events`. After a cut it begins with a snapshot again. Returns a function that ends it.
+   */
+  events(query, fn) {
+    const { EventSource, timers, random } = this.#options;
+    return follow({ hub: this, query, told: fn, EventSource, timers, random });
+  }
+
+  /** Asks for another token now, and says it. One that says when it expires is replaced in time without this. */
   async refresh() {
-    const token = await this.token();
-    if (this.#greeted) this.#request({ op: 'refresh', token });
+    const socket = this.#socket;
+    const given = await this.token.insteadOf(this.#said_token);
+    if (given && this.#greeted && socket === this.#socket) this.#refreshWith(given);
   }
 
   /** Ends the connection and every subscription. */
@@ -258,7 +285,7 @@ class Hub extends Rest {
     this.#after(HELLO_MS_MAX, () => this.#lost({ reason: 'no answer' }));
   }
 
-  #greet({ epoch, ping_ms = PING_MS, limits = {} }) {
+  #greet({ epoch, ping_ms = PING_MS, limits = {}, authenticated = true }) {
     // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
     // where it is not the history they know. Where nobody can, there is nothing to keep.
     const can_ask = [...this.#subscriptions.values()].some(({ mark }) => mark !== undefined);
@@ -267,22 +294,52 @@ class Hub extends Rest {
     this.#begun_anew = false;
     this.#ping_ms = ping_ms;
     this.#each_ms = 1_000 / Math.max(1, Math.floor((limits.messages_per_s ?? MESSAGES_PER_S) / 2));
-    this.#greeted_at = this.#heard_at;
-    this.#listen();
-    if (!this.#options.token) return this.#resume();
+    const stranger = () => this.#lost({ close_code: UNKNOWN, reason: 'it wants to know who is calling' });
+    if (!this.token.isUsed) return authenticated ? this.#resume() : stranger();
+    const { timers } = this.#options;
+    timers.clearTimeout(this.#timer); // what gives tokens takes its time, and how long the hub waits is its own
     const socket = this.#socket;
-    this.token().then(
-      (token) => {
+    const anew = this.#anew;
+    (anew ? this.token.insteadOf(this.#said_token) : this.token.get()).then(
+      (given) => {
         if (socket !== this.#socket) return;
-        if (token) this.#request({ op: 'hello', token });
-        this.#resume();
+        if (!given?.text) return authenticated ? this.#resume() : stranger();
+        this.#hold(given);
+        this.#hello = this.#request({ op: 'hello', token: given.text });
+        this.#after(HELLO_MS_MAX, () => this.#lost({ reason: 'no answer' }));
       },
       (error) => socket === this.#socket && this.#lost({ reason: `no token: ${error.message}` }),
     );
   }
 
+  /** This token is in force from now on, and replaced before it is not. */
+  #hold({ text, renew_in_ms }) {
+    const { timers } = this.#options;
+    this.#said_token = text;
+    this.#anew = false;
+    timers.clearTimeout(this.#renewing);
+    this.#renewing = renew_in_ms === undefined ? undefined : timers.setTimeout(() => this.#renew(), renew_in_ms);
+  }
+
+  #refreshWith(given) {
+    this.#hold(given);
+    this.#refresh = this.#request({ op: 'refresh', token: given.text });
+  }
+
+  /** The token on this connection is about to expire. Where no other is to be had, it is in force for as long as it is. */
+  #renew() {
+    const { timers } = this.#options;
+    const again = () => {
+      timers.clearTimeout(this.#renewing);
+      this.#renewing = timers.setTimeout(() => this.#renew(), RENEW_AGAIN_MS);
+    };
+    this.refresh().catch(again);
+  }
+
   #resume() {
     this.#greeted = true;
+    this.#greeted_at = this.#options.timers.now();
+    this.#listen();
     this.#awaited = new Set(this.#subscriptions.values());
     if (this.status === 'offline') this.#say('resuming');
     for (const subscription of this.#subscriptions.values()) this.#ask(subscription);
@@ -340,10 +397,11 @@ class Hub extends Rest {
   #lost({ close_code, reason }) {
     const steady = this.#greeted_at && this.#options.timers.now() - this.#greeted_at >= STEADY_MS;
     const bye = this.#bye;
+    close_code = bye?.code ?? close_code;
+    const comes_back = this.#comesBack(close_code);
     this.#drop();
     for (const subscription of this.#subscriptions.values()) subscription.cut();
-    close_code = bye?.code ?? close_code;
-    if ((close_code >= 4500 && close_code <= 4999) || OUR_FAULT.has(close_code)) {
+    if (!comes_back && ((close_code >= 4500 && close_code <= 4999) || OUR_FAULT.has(close_code))) {
       const detail = `the hub refused the connection (${[close_code, reason].filter(Boolean).join(' ')})`;
       return this.#end('refused', { code: 'refused', detail, close_code, reason });
     }
@@ -356,14 +414,25 @@ class Hub extends Rest {
     this.#say('offline', { retry_ms, close_code, reason });
   }
 
+  /** Whether it comes back for what the hub says of its token: with another, once. */
+  #comesBack(close_code) {
+    const { hasOthers, isUsed } = this.token;
+    // A token that took longer than the hub waits was not refused.
+    if (close_code === UNKNOWN && isUsed && hasOthers && !this.#greeted && this.#hello === undefined) return true;
+    if (close_code === EXPIRED) this.#anew = hasOthers;
+    if (close_code !== UNKNOWN || !hasOthers || this.#tried_anew) return false;
+    return (this.#anew = this.#tried_anew = true);
+  }
+
   /** Lets go of the socket, without waiting for its close: on a dead path that takes minutes. */
   #drop() {
     const socket = this.#socket;
-    this.#socket = this.#bye = undefined;
+    this.#socket = this.#bye = this.#hello = this.#refresh = undefined;
     this.#greeted = this.behind = this.#asked = this.#said = false;
     this.#greeted_at = 0;
     this.#options.timers.clearTimeout(this.#timer);
     this.#options.timers.clearTimeout(this.#sending);
+    this.#options.timers.clearTimeout(this.#renewing);
     this.#sending = undefined;
     this.#outbox = [];
     this.#free_at = 0;
@@ -467,7 +536,8 @@ class Hub extends Rest {
     const subscription = this.#subscriptions.get(message.sub);
     if (type === 'hello') {
       this.user_id = message.user_id;
-      if (message.id === undefined) this.#greet(message); // else it answers a token
+      if (message.id === undefined) this.#greet(message);
+      else if (message.id === this.#hello) this.#known();
     } else if (type === 'subscribed') {
       const begun = subscription?.begin(message.mode);
       if (begun === false) this.#ask(subscription);
@@ -517,6 +587,13 @@ class Hub extends Rest {
     }
   }
 
+  /** The hub has taken the token. */
+  #known() {
+    this.#hello = undefined;
+    this.#tried_anew = false;
+    this.#resume();
+  }
+
   /** What came of settings is whole. */
   #set({ all }) {
     const settings = this.#settings;
@@ -532,6 +609,14 @@ class Hub extends Rest {
   }
 
   #complaint(message) {
+    if (message.id !== undefined && message.id === this.#hello) {
+      return this.#lost({ close_code: message.code === 'unauthenticated' ? UNKNOWN : undefined, reason: message.detail });
+    }
+    if (message.id !== undefined && message.id === this.#refresh) {
+      // The one before is in force, and another is asked for.
+      const { timers } = this.#options;
+      if (this.token.hasOthers) this.#renewing = timers.setTimeout(() => this.#renew(), RENEW_AGAIN_MS);
+    }
     const subscription = [...this.#subscriptions.values()].find(({ asked }) => asked === message.id);
     if (!subscription) return this.#listeners.emit('error', new HubError(message));
     if (NOT_NOW.has(message.code)) {

@@ -17,6 +17,7 @@ mod folder;
 mod golden;
 mod ids;
 mod init;
+mod login;
 mod outcome;
 mod page;
 mod papers;
@@ -30,6 +31,7 @@ mod store;
 mod submit;
 mod tables;
 mod tasks;
+mod tokens;
 mod types;
 mod watch;
 mod worker;
@@ -48,11 +50,14 @@ use crate::client::Client;
 
 /// A real-time task hub: submit by REST, run anywhere, watch it live.
 #[derive(Debug, Parser)]
-#[command(name = "taskhub", version, max_term_width = 100)]
+#[command(name = "taskhub", version, max_term_width = 100, after_help = TOKEN_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const TOKEN_HELP: &str =
+    "Who is calling, where a hub asks: TASKHUB_TOKEN, or the token that `taskhub login` keeps for it.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -121,6 +126,12 @@ enum Command {
     Token(api_tokens::TokenCommand),
     /// Show who did what
     Audit(audit::AuditArgs),
+    /// Keep a token for a hub: read from standard input, or asked for, and looked at by the hub
+    Login(login::LoginArgs),
+    /// Forget the token that is kept for a hub
+    Logout(login::LogoutArgs),
+    /// Show who you are to a hub, and what you may
+    Whoami(tasks::HubOnly),
     /// Open the hub's page in a browser
     Open(page::OpenArgs),
     /// Print the completions of a shell
@@ -138,9 +149,6 @@ struct HubArgs {
     /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
     #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
     ca_cert: Option<PathBuf>,
-    /// Who is calling, where the hub asks
-    #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
-    token: Option<String>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -151,16 +159,22 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 impl HubArgs {
     fn client(&self) -> Result<Client, Failed> {
-        client(&self.hub, self.ca_cert.as_deref(), self.token.as_deref())
+        client(&self.hub, self.ca_cert.as_deref())
     }
 }
 
-fn client(hub: &str, ca_cert: Option<&Path>, token: Option<&str>) -> Result<Client, Failed> {
-    let client = match ca_cert {
+/// A hub, and nobody who is calling.
+fn stranger(hub: &str, ca_cert: Option<&Path>) -> Result<Client, Failed> {
+    Ok(match ca_cert {
         Some(path) => Client::trusting(hub, path)?,
         None => Client::new(hub)?,
-    };
-    Ok(match token {
+    })
+}
+
+/// A hub, and who is calling.
+fn client(hub: &str, ca_cert: Option<&Path>) -> Result<Client, Failed> {
+    let client = stranger(hub, ca_cert)?;
+    Ok(match tokens::of(client.url())? {
         Some(token) => client.with_token(token),
         None => client,
     })
@@ -218,6 +232,9 @@ fn obey(Cli { command }: Cli, matches: &ArgMatches) -> Outcome {
         Command::Type(command) => block_on(types::task_type(command)),
         Command::Token(command) => api_tokens::token(command),
         Command::Audit(args) => audit::audit(&args),
+        Command::Login(args) => block_on(login::login(args)),
+        Command::Logout(args) => login::logout(&args),
+        Command::Whoami(args) => block_on(login::whoami(args)),
         Command::Open(args) => block_on(page::open(args)),
         Command::Completions(args) => papers::completions(args, Cli::command()),
         Command::Man(args) => papers::man(args, Cli::command()),

@@ -86,12 +86,16 @@ impl From<ClientError> for Failed {
                 let others =
                     problem.errors.iter().skip(1).map(|fault| format!("\n  {} {}", fault.field, fault.words()));
                 let others: String = others.collect();
-                format!("the hub refused: {field}{} ({}){others}", problem.detail, problem.code.as_str())
+                let hint = match problem.status {
+                    401 => "\n  `taskhub login` keeps a token for a hub, and TASKHUB_TOKEN says another",
+                    _ => "",
+                };
+                format!("the hub refused: {field}{} ({}){others}{hint}", problem.detail, problem.code.as_str())
             }
             error => error.to_string(),
         };
         match error {
-            ClientError::Address(_) => Failed::usage(words),
+            ClientError::Address(_) | ClientError::Token(_) => Failed::usage(words),
             ClientError::Unreachable { .. } => Failed::no_hub(words),
             ClientError::Protocol { .. } => Failed::unreachable(words),
             ClientError::Refused(_) => Failed::refused(words),

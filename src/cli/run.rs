@@ -51,9 +51,6 @@ pub(super) struct RunArgs {
     /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
     #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
     ca_cert: Option<PathBuf>,
-    /// Who is calling, where the hub asks
-    #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
-    token: Option<String>,
     /// Between SIGTERM and SIGKILL when it is cancelled
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     kill_grace: Duration,
@@ -156,7 +153,7 @@ async fn follow(run: Arc<Run>, ctx: Context) -> Result<Json, TaskFailure> {
 }
 
 pub(super) async fn run(args: RunArgs) -> Outcome {
-    let client = super::client(&args.hub, args.ca_cert.as_deref(), args.token.as_deref())?;
+    let client = super::client(&args.hub, args.ca_cert.as_deref())?;
     let unique = format!("run.{:016x}", fastrand::u64(..));
     let title = args.words.title.clone().unwrap_or_else(|| args.command.join(" "));
     let new = NewTask {
@@ -199,7 +196,7 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     if let Some(path) = &args.ca_cert {
         worker = worker.ca_cert(path);
     }
-    if let Some(token) = &args.token {
+    if let Some(token) = super::tokens::of(client.url())? {
         worker = worker.token(token);
     }
     let of_handler = run.clone();
@@ -287,7 +284,7 @@ fn is_down(why: &ClientError) -> bool {
     match why {
         ClientError::Unreachable { .. } | ClientError::Protocol { .. } => true,
         ClientError::Refused(problem) => problem.status >= 500 || problem.status == 429,
-        ClientError::Address(_) => false,
+        ClientError::Address(_) | ClientError::Token(_) => false,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::task::{Status, TaskPatch, Timestamp};
 #[derive(Debug, Args)]
 pub(super) struct HubOnly {
     #[command(flatten)]
-    hub: HubArgs,
+    pub(super) hub: HubArgs,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::DEFAULT_URL;
 use super::outcome::{Failed, Outcome};
+use super::tokens;
 use crate::children;
+use crate::dial::HubUrl;
 use crate::signals::Signals;
 use crate::worker::{WorkerConfig, WorkerError};
 
@@ -28,9 +30,6 @@ pub(super) struct WorkerArgs {
     /// Believe a hub at https:// by the certificates of this file, in PEM, instead of the machine's
     #[arg(long, value_name = "FILE", env = "TASKHUB_CA_CERT")]
     ca_cert: Option<PathBuf>,
-    /// Who is calling, where the hub asks
-    #[arg(long, value_name = "TOKEN", env = "TASKHUB_TOKEN", hide_env_values = true)]
-    token: Option<String>,
     /// How long running tasks may take to finish once the worker is asked to stop
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
@@ -53,12 +52,14 @@ pub(super) async fn worker(args: WorkerArgs) -> Outcome {
         tracing::warn!(task_type, "{why}");
     }
     let hub = args.hub.as_deref().or(config.hub.as_deref()).unwrap_or(DEFAULT_URL);
+    let url = HubUrl::parse_trusting(hub, args.ca_cert.as_deref()).map_err(|why| Failed::usage(why.to_string()))?;
+    let token = tokens::of(&url)?;
     let worker_id = config.worker_id.clone().unwrap_or_else(own_name);
     let (stop, stopped) = watch::channel(false);
     let mut signals = listen()?;
     tokio::spawn(children::reap_orphans());
     let mut working: FuturesUnordered<_> = config
-        .workers(hub, &worker_id, args.token.as_deref())
+        .workers(hub, &worker_id, token.as_ref())
         .into_iter()
         .map(|worker| match &args.ca_cert {
             Some(path) => worker.ca_cert(path),

@@ -16,13 +16,14 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::identity::{Greeting, Identity, Saying};
 use super::news::{LiveEvent, LiveStatus, TaskEvent};
 use super::outbox::Outbox;
-use super::picture::{Picture, matches};
+use super::picture::Picture;
 use super::subscription::{SubId, Subscribe, Subscription};
 use crate::dial::{Backoff, is_refusal};
-use crate::task::{Event, LogLine, TaskId, TaskView};
-use crate::wire::{LiveHello, LiveOp, LiveSays, Since};
+use crate::task::TaskView;
+use crate::wire::{LiveHello, LiveOp, LiveSays};
 
 /// An attempt that has not heard the hub's hello by then is given up.
 const HELLO_MS_MAX: u64 = 10_000;
@@ -37,7 +38,7 @@ const TASKS_MAX: usize = 10_000;
 const NOT_NOW: [&str; 5] = ["rate_limited", "overloaded", "draining", "storage_unavailable", "internal"];
 
 /// What the follower wants done, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Action {
     /// Open a socket: `api/v1/ws` with [`LIVE_PROTOCOL`](crate::wire::LIVE_PROTOCOL). Whatever comes of it is told with
     /// [`Follower::heard`] or [`Follower::lost`].
@@ -46,6 +47,21 @@ pub enum Action {
     Send(String),
     /// Let go of the socket, without waiting for it.
     Close,
+    /// Fetch a token and tell it with [`Follower::token`], or that there is none with [`Follower::no_token`]; another than the
+    /// last one where it is to be had `anew`. Only after [`Follower::use_tokens`].
+    Token { anew: bool },
+}
+
+/// Without what is sent: a token may be in it.
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Open => f.write_str("Open"),
+            Action::Send(text) => write!(f, "Send({} bytes)", text.len()),
+            Action::Close => f.write_str("Close"),
+            Action::Token { anew } => write!(f, "Token {{ anew: {anew} }}"),
+        }
+    }
 }
 
 /// What is being waited for.
@@ -73,7 +89,7 @@ pub struct Follower {
     subs: BTreeMap<SubId, Subscription>,
     /// Subscriptions that have not caught up since the socket opened.
     awaited: HashSet<SubId>,
-    token: Option<String>,
+    identity: Identity,
     random: Box<dyn FnMut() -> f64 + Send>,
     backoff: Backoff,
     /// There is a socket, or an attempt at one.
@@ -117,7 +133,7 @@ impl Follower {
             tasks_max: TASKS_MAX,
             subs: BTreeMap::new(),
             awaited: HashSet::new(),
-            token: None,
+            identity: Identity::default(),
             random: Box::new(random),
             backoff: Backoff::new(500, 15_000),
             connected: false,
@@ -140,16 +156,45 @@ impl Follower {
         follower
     }
 
-    /// Sends this token after each hello.
-    pub fn set_token(&mut self, token: Option<String>) {
-        self.token = token;
+    /// Says a token on each connection, and asks for it when it is needed. `has_others`: another may be had in place of one
+    /// that the hub refuses.
+    pub fn use_tokens(&mut self, has_others: bool) {
+        self.identity.use_tokens(has_others);
     }
 
-    /// Sends a fresh token before the old one runs out, and with each hello from now on.
-    pub fn refresh(&mut self, token: String) {
-        self.token = Some(token.clone());
-        if self.greeted_at.is_some() {
-            self.request(LiveOp { op: "refresh".into(), token: Some(token), ..LiveOp::default() });
+    /// A token that was asked for, and when to ask for the next.
+    pub fn token(&mut self, now_ms: u64, token: String, renew_in_ms: Option<u64>) {
+        self.now_ms = now_ms;
+        let op = match self.identity.fetched(now_ms, renew_in_ms) {
+            Saying::Hello => "hello",
+            Saying::Refresh => "refresh",
+            Saying::Nothing => return,
+        };
+        if op == "hello" {
+            self.timer = Some((now_ms + HELLO_MS_MAX, Timer::Hello));
+        }
+        let id = self.request(LiveOp { op: op.into(), token: Some(token), ..LiveOp::default() });
+        self.identity.said(id);
+    }
+
+    /// There is no token for now. A connection on which one is in force goes on.
+    pub fn no_token(&mut self, now_ms: u64, why: &str) {
+        self.now_ms = now_ms;
+        if self.identity.missing(now_ms) {
+            tracing::warn!(why, "the token could not be renewed");
+        } else if self.identity.has_others() {
+            self.lost(now_ms, None, why);
+        } else {
+            self.refused(why);
+        }
+    }
+
+    /// Asks for a token at once, and says it: where it was replaced by another.
+    pub fn renew_token(&mut self) {
+        if self.greeted_at.is_some()
+            && let Some(anew) = self.identity.want()
+        {
+            self.actions.push_back(Action::Token { anew });
         }
     }
 
@@ -227,7 +272,8 @@ impl Follower {
     /// When to call [`tick`](Self::tick) at the latest.
     pub fn deadline_ms(&self) -> Option<u64> {
         let again = self.subs.values().filter_map(|sub| sub.again_at).min();
-        [self.timer.map(|(at, _)| at), again, self.outbox.due_at()].into_iter().flatten().min()
+        let all = [self.timer.map(|(at, _)| at), again, self.outbox.due_at(), self.identity.renew_at()];
+        all.into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -245,6 +291,11 @@ impl Follower {
             if self.greeted_at.is_some() {
                 self.ask(sub);
             }
+        }
+        if self.identity.renew_at().is_some_and(|at| at <= now_ms)
+            && let Some(anew) = self.identity.renew()
+        {
+            self.actions.push_back(Action::Token { anew });
         }
         match self.timer {
             Some((at, timer)) if at <= now_ms => match timer {
@@ -312,11 +363,12 @@ impl Follower {
         self.now_ms = now_ms;
         let held_ms = self.greeted_at.map_or(0, |at| now_ms.saturating_sub(at));
         let bye = self.bye.take();
-        self.cut();
         let close_code = bye.map(|(code, _)| code).or(close_code);
+        let comes_back = close_code.is_some_and(|code| self.identity.comes_back(code));
+        self.cut();
         let words = [close_code.map(|code| code.to_string()).unwrap_or_default(), reason.to_owned()];
         let reason = words.join(" ").trim().to_owned();
-        if close_code.is_some_and(|code| is_refusal(code) || OUR_FAULT.contains(&code)) {
+        if !comes_back && close_code.is_some_and(|code| is_refusal(code) || OUR_FAULT.contains(&code)) {
             return self.end(&reason);
         }
         let random = (self.random)();
@@ -342,6 +394,7 @@ impl Follower {
         (self.connected, self.asked, self.behind) = (false, false, false);
         (self.greeted_at, self.timer) = (None, None);
         self.outbox.begin(None);
+        self.identity.cut();
         self.said = false;
         for sub in self.subs.values_mut() {
             (sub.live, sub.fresh, sub.again_at) = (false, None, None);
@@ -400,11 +453,20 @@ impl Follower {
         self.epoch = Some(hello.epoch);
         self.ping_ms = hello.ping_ms.unwrap_or(PING_MS);
         self.outbox.begin(hello.limits.and_then(|limits| limits.messages_per_s));
+        match self.identity.greeted(hello.authenticated) {
+            Greeting::Known => self.resume(now_ms),
+            Greeting::Wait(wanted) => {
+                self.timer = None;
+                self.actions.extend(wanted.map(|anew| Action::Token { anew }));
+            }
+            Greeting::Stranger => self.refused("4501 it wants to know who is calling, and there is no token"),
+        }
+    }
+
+    /// The hub knows who is calling: subscriptions are asked for.
+    fn resume(&mut self, now_ms: u64) {
         self.greeted_at = Some(now_ms);
         self.listen(now_ms);
-        if let Some(token) = self.token.clone() {
-            self.request(LiveOp { op: "hello".into(), token: Some(token), ..LiveOp::default() });
-        }
         self.awaited = self.subs.keys().copied().collect();
         if self.status == LiveStatus::Offline {
             self.status = LiveStatus::Resuming;
@@ -468,226 +530,9 @@ impl Follower {
             self.say(None, None);
         }
     }
-
-    /// Forgets a task that is in the picture of no subscription.
-    fn release(&mut self, task_id: &TaskId) {
-        if !self.subs.values().any(|sub| sub.holds(task_id)) {
-            self.picture.forget(task_id);
-        }
-    }
-
-    fn take(&mut self, now_ms: u64, says: LiveSays) {
-        match says {
-            LiveSays::Hello(hello) if hello.id.is_none() => self.greet(now_ms, hello),
-            LiveSays::Subscribed { sub, resumed } => self.subscribed(&sub, resumed),
-            LiveSays::Snapshot { sub, tasks, more, truncated } => {
-                self.marked_at = now_ms; // a long one has no mark before its end
-                self.snapshot(&sub, tasks, more, truncated);
-                self.make_room();
-            }
-            LiveSays::Task { event, task } => {
-                let Some(task) = self.picture.apply(*task) else { return };
-                self.changed(&task, event, None);
-                self.release(&task.task_id);
-                self.make_room();
-            }
-            LiveSays::Progress { task_id, rev, tick, progress } => {
-                let Some(task) = self.picture.progress(task_id, rev, tick, *progress) else { return };
-                for (sub, subscription) in &self.subs {
-                    if subscription.fresh.is_none() && subscription.members.contains(&task_id) {
-                        self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Progress { task: task.clone() }));
-                    }
-                }
-            }
-            LiveSays::Gone { task_id, rev } => {
-                if !self.picture.gone(task_id, rev) {
-                    return;
-                }
-                for (sub, subscription) in &mut self.subs {
-                    subscription.seqs.remove(&task_id);
-                    if let Some(fresh) = &mut subscription.fresh {
-                        fresh.remove(&task_id);
-                    }
-                    if subscription.members.remove(&task_id) {
-                        self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Gone { task_id }));
-                    }
-                }
-            }
-            LiveSays::Log { task_id, lines } => self.logged(task_id, &lines),
-            LiveSays::Stats(stats) => {
-                for (sub, _) in self.subs.iter().filter(|(_, sub)| sub.request.stats) {
-                    self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Stats(stats.clone())));
-                }
-            }
-            // No subscription of this client asks for it.
-            LiveSays::Setting { .. } | LiveSays::Settings { .. } => {}
-            LiveSays::Mark { rev } => {
-                self.marked_at = now_ms;
-                self.marked(rev);
-            }
-            LiveSays::Lag { collapsed } => {
-                self.behind = true;
-                self.say(None, None);
-                self.events.push_back(LiveEvent::Lag { collapsed });
-            }
-            LiveSays::Reset { sub, epoch } => self.reset(SubId::named(&sub), epoch),
-            LiveSays::Error { id, code, detail } => self.complaint(now_ms, id, code, detail),
-            LiveSays::Bye { code, retry_ms } => self.bye = Some((code, retry_ms)),
-            LiveSays::Hello(_) | LiveSays::Unsubscribed { .. } | LiveSays::Pong | LiveSays::Unknown => {}
-        }
-    }
-
-    fn subscribed(&mut self, sub: &str, resumed: bool) {
-        let sub = SubId::named(sub);
-        let Some(subscription) = self.subs.get_mut(&sub) else { return };
-        subscription.live = true;
-        if subscription.request.stats {
-            self.caught_up(Some(sub));
-        } else if !resumed {
-            subscription.void();
-        } else if subscription.mark.is_none() {
-            // What it was resumed from is void by now.
-            self.ask(sub);
-        }
-    }
-
-    fn snapshot(&mut self, sub: &str, tasks: Vec<TaskView>, more: bool, truncated: bool) {
-        let sub = SubId::named(sub);
-        let Some(subscription) = self.subs.get_mut(&sub) else { return };
-        if subscription.fresh.is_none() {
-            subscription.void();
-        }
-        let mut news = Vec::new();
-        let fresh = subscription.fresh.as_mut().expect("just made");
-        for task in tasks {
-            let task_id = task.task_id;
-            news.extend(self.picture.apply(task));
-            // What is known is perhaps newer than the snapshot, or gone since.
-            if self.picture.get(&task_id).is_some_and(|known| matches(&subscription.request.filter, known)) {
-                fresh.insert(task_id);
-            }
-        }
-        for task in &news {
-            self.changed(task, Some(Event::of(task.status)), Some(sub));
-        }
-        let subscription = self.subs.get_mut(&sub).expect("it is still there");
-        if more {
-            return;
-        }
-        let fresh = subscription.fresh.take().expect("just made");
-        let old = std::mem::replace(&mut subscription.members, fresh);
-        for task_id in &old {
-            self.release(task_id);
-        }
-        let tasks = self.tasks(sub);
-        self.tell(sub, TaskEvent::Snapshot { tasks, truncated });
-    }
-
-    /// A record is newer than what was known. One that came in the snapshot `of` a subscription is news to the others
-    /// as well, if it is from after their marks: their own line of it is still on its way, and will be ignored.
-    fn changed(&mut self, task: &Arc<TaskView>, event: Option<Event>, of: Option<SubId>) {
-        let task_id = task.task_id;
-        for (sub, subscription) in &mut self.subs {
-            let is_meant = match &subscription.mark {
-                _ if of.is_none() => true,
-                _ if of == Some(*sub) => false,
-                Some(mark) => subscription.holds(&task_id) || task.rev > mark.rev,
-                // Either it is caught up with its snapshot, or its snapshot is still to come.
-                None => subscription.live,
-            };
-            if subscription.request.stats || !is_meant {
-                continue;
-            }
-            let inside = matches(&subscription.request.filter, task);
-            let told = match (&mut subscription.fresh, inside) {
-                // The snapshot that is on its way will tell it.
-                (Some(fresh), true) => {
-                    fresh.insert(task_id);
-                    continue;
-                }
-                (Some(fresh), false) => {
-                    fresh.remove(&task_id);
-                    continue;
-                }
-                (None, true) => {
-                    subscription.members.insert(task_id);
-                    TaskEvent::Task { event, task: task.clone() }
-                }
-                (None, false) if subscription.members.remove(&task_id) => {
-                    TaskEvent::Leave { event, task: task.clone() }
-                }
-                (None, false) => continue,
-            };
-            self.events.push_back(LiveEvent::Of(*sub, told));
-        }
-    }
-
-    fn logged(&mut self, task_id: TaskId, lines: &[LogLine]) {
-        for (sub, subscription) in &mut self.subs {
-            let request = &subscription.request;
-            let meant = request.filter.task_id.as_ref().is_some_and(|ids| ids.contains(&task_id));
-            if !subscription.live || request.logs.is_none() || !meant {
-                continue;
-            }
-            let told = subscription.seqs.entry(task_id).or_default();
-            let fresh: Vec<_> = lines.iter().filter(|line| line.seq > *told).cloned().collect();
-            if let Some(last) = fresh.last() {
-                *told = last.seq;
-                self.events.push_back(LiveEvent::Of(*sub, TaskEvent::Log { task_id, lines: fresh }));
-            }
-        }
-    }
-
-    fn marked(&mut self, rev: u64) {
-        let mut caught_up = Vec::new();
-        for (sub, subscription) in &mut self.subs {
-            if subscription.live && subscription.fresh.is_none() && !subscription.request.stats {
-                let epoch = self.epoch.clone().unwrap_or_default();
-                (subscription.mark, subscription.catching_up) = (Some(Since { epoch, rev }), false);
-                caught_up.push(*sub);
-            }
-        }
-        for sub in caught_up {
-            self.caught_up(Some(sub));
-        }
-        if std::mem::take(&mut self.behind) {
-            self.say(None, None);
-        }
-    }
-
-    fn complaint(&mut self, now_ms: u64, request: Option<u64>, code: String, detail: String) {
-        let meant = self.subs.iter_mut().find(|(_, sub)| sub.asked.is_some() && sub.asked == request);
-        let Some((&sub, subscription)) = meant else {
-            return self.events.push_back(LiveEvent::Complaint { code, detail });
-        };
-        if NOT_NOW.contains(&code.as_str()) {
-            subscription.again_at = Some(now_ms + ((0.5 + (self.random)()) * 1_000.0).round() as u64);
-            return;
-        }
-        let dropped = self.subs.remove(&sub).expect("just found");
-        for task_id in &dropped.members {
-            self.release(task_id);
-        }
-        self.tell(sub, TaskEvent::Ended { code, detail });
-        self.caught_up(Some(sub));
-    }
-
-    fn make_room(&mut self) {
-        while self.picture.len() > self.tasks_max {
-            let Some(task) = self.picture.oldest() else { return };
-            self.picture.forget(&task.task_id);
-            for (sub, subscription) in &mut self.subs {
-                if let Some(fresh) = &mut subscription.fresh {
-                    fresh.remove(&task.task_id);
-                }
-                if subscription.members.remove(&task.task_id) {
-                    let left = TaskEvent::Leave { event: None, task: task.clone() };
-                    self.events.push_back(LiveEvent::Of(*sub, left));
-                }
-            }
-        }
-    }
 }
+
+mod told;
 
 #[cfg(test)]
 #[path = "transcripts.rs"]

@@ -45,15 +45,43 @@ fn who_only_counts_has_no_marks_to_miss() {
 }
 
 #[test]
-fn a_fresh_token_is_sent_at_once_and_with_each_hello() {
+fn a_token_that_was_replaced_is_said_at_once_and_with_each_hello() {
     let mut follower = Follower::new(0, || 0.5);
-    follower.set_token(Some("old".into()));
+    follower.use_tokens(false);
+    let asked = |follower: &mut Follower| {
+        std::iter::from_fn(|| follower.step()).filter(|action| matches!(action, Action::Token { anew: false })).count()
+    };
     follower.heard(0, HELLO);
+    assert_eq!(asked(&mut follower), 1);
+    follower.token(0, "old".into(), None);
     assert_eq!(sent(&mut follower), [r#"{"op":"hello","id":1,"token":"old"}"#]);
-    follower.refresh("new".into());
+    follower.renew_token();
+    assert_eq!(asked(&mut follower), 0, "nobody is known yet");
+    follower.heard(0, &HELLO.replace("}", r#","id":1}"#));
+    follower.renew_token();
+    follower.renew_token();
+    assert_eq!(asked(&mut follower), 1);
+    follower.token(0, "new".into(), None);
     assert_eq!(sent(&mut follower), [r#"{"op":"refresh","id":2,"token":"new"}"#]);
     follower.lost(10, Some(4004), "");
     follower.tick(1_000);
     follower.heard(1_000, HELLO);
+    assert_eq!(asked(&mut follower), 1);
+    follower.token(1_000, "new".into(), None);
     assert_eq!(sent(&mut follower), [r#"{"op":"hello","id":3,"token":"new"}"#]);
+    // There is no other, so a refusal is the end.
+    follower.lost(1_001, Some(4501), "");
+    assert_eq!(follower.status(), LiveStatus::Refused);
+}
+
+#[test]
+fn no_token_is_shown() {
+    let mut follower = Follower::new(0, || 0.5);
+    follower.use_tokens(false);
+    follower.heard(0, HELLO);
+    follower.token(0, "tht_secret".into(), None);
+    let actions: Vec<_> = std::iter::from_fn(|| follower.step()).collect();
+    let op = LiveOp { op: "hello".into(), token: Some("tht_secret".into()), ..LiveOp::default() };
+    let shown = format!("{follower:?} {actions:?} {op:?}");
+    assert!(!shown.contains("secret"), "{shown}");
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Action, Follower, LiveEvent, LiveStatus, SubId, Subscribe};
-use crate::dial::{DialError, HubUrl, Socket};
+use crate::dial::{DialError, HubUrl, Issued, NoToken, Socket, Token};
 use crate::wire::LIVE_PROTOCOL;
 
 /// A goodbye that is not answered by then is left unsaid.
@@ -41,6 +41,10 @@ pub struct Live {
     url: HubUrl,
     began: Instant,
     connection: Connection,
+    token: Option<Token>,
+    /// As it was said last.
+    issued: Option<Issued>,
+    fetching: Option<BoxFuture<'static, Result<Issued, NoToken>>>,
     /// Texts were given to the socket and not all of them have left.
     unflushed: bool,
     sleep: Pin<Box<Sleep>>,
@@ -55,12 +59,25 @@ enum Connection {
 }
 
 impl Live {
-    pub(super) fn new(url: HubUrl, token: Option<String>) -> Live {
+    pub(super) fn new(url: HubUrl, token: Option<Token>) -> Live {
         let mut follower = Follower::new(0, fastrand::f64);
-        follower.set_token(token);
+        if let Some(token) = &token {
+            follower.use_tokens(token.has_others());
+        }
         let began = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until(began));
-        Live { follower, url, began, connection: Connection::Down, unflushed: false, sleep, told: false }
+        Live {
+            follower,
+            url,
+            began,
+            connection: Connection::Down,
+            token,
+            issued: None,
+            fetching: None,
+            unflushed: false,
+            sleep,
+            told: false,
+        }
     }
 
     /// Watches something more. At most 64 at a time.
@@ -68,9 +85,46 @@ impl Live {
         self.follower.subscribe(request)
     }
 
-    /// Sends a fresh token before the old one runs out, and with each connection from now on.
-    pub fn refresh(&mut self, token: impl Into<String>) {
-        self.follower.refresh(token.into());
+    /// Says another token, now and with each connection from now on. A [`Token`] that is fetched is renewed without this.
+    pub fn refresh(&mut self, token: impl Into<Token>) {
+        let token = token.into();
+        self.follower.use_tokens(token.has_others());
+        (self.token, self.issued) = (Some(token), None);
+        match self.fetching {
+            Some(_) => self.fetch(false),
+            None => self.follower.renew_token(),
+        }
+    }
+
+    fn fetch(&mut self, anew: bool) {
+        let Some(token) = self.token.clone() else { return };
+        let old = self.issued.clone().filter(|_| anew);
+        self.fetching = Some(
+            async move {
+                match old {
+                    Some(old) => token.instead_of(&old).await.map(|other| other.unwrap_or(old)),
+                    None => token.get().await,
+                }
+            }
+            .boxed(),
+        );
+    }
+
+    /// Ready when the follower was told of a token, or that there is none.
+    fn poll_token(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(fetching) = &mut self.fetching else { return Poll::Pending };
+        let fetched = ready!(fetching.poll_unpin(cx));
+        self.fetching = None;
+        let now_ms = self.now_ms();
+        match fetched {
+            Ok(issued) => {
+                let renew_in_ms = issued.renew_in().map(|after| after.as_millis() as u64);
+                self.follower.token(now_ms, issued.text().to_owned(), renew_in_ms);
+                self.issued = Some(issued);
+            }
+            Err(why) => self.follower.no_token(now_ms, &why.to_string()),
+        }
+        Poll::Ready(())
     }
 
     /// The next thing that is new; `None` once the hub has refused the connection. Nothing is lost when it is dropped.
@@ -121,6 +175,7 @@ impl Live {
                         Connection::Dialling(async move { url.dial("api/v1/ws", LIVE_PROTOCOL).await }.boxed());
                 }
                 Action::Close => self.connection = Connection::Down,
+                Action::Token { anew } => self.fetch(anew),
                 Action::Send(text) => {
                     // A socket that fails here says so when it is read.
                     if let Connection::Up(socket) = &mut self.connection {
@@ -139,6 +194,9 @@ impl Live {
 
     /// One thing that happened outside. Ready when the follower was told of it.
     fn poll_world(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_token(cx).is_ready() {
+            return Poll::Ready(());
+        }
         let now_ms = self.now_ms();
         match &mut self.connection {
             Connection::Down => {}
@@ -276,6 +334,44 @@ mod tests {
         let both = async { tokio::join!(hub, client) };
         let ((), told) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it comes to an end");
         assert_eq!(told, ["Snapshot", "Live", "Offline", "Resuming", "Live", "Refused", "Ended refused"]);
+    }
+
+    /// Who is calling is said before anything is asked, and said anew after it expired.
+    #[tokio::test]
+    async fn a_token_is_said_first_and_fetched_anew_when_it_expired() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let calls = std::sync::atomic::AtomicU64::new(0);
+        let token = Token::fetched(move || {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            async move { if call < 3 { Ok(format!("t{call}")) } else { Err("there are no more") } }
+        });
+        let mut live = Client::new(&listener.local_addr().unwrap().to_string()).unwrap().with_token(token).live();
+        live.subscribe(Subscribe::default());
+        let hub = async {
+            for (token, code) in [("t1", 4004), ("t2", 4501)] {
+                let mut socket = accept(&listener).await;
+                let said = hear(&mut socket).await;
+                assert_eq!((&said["op"], &said["token"]), (&json!("hello"), &json!(token)));
+                say(&mut socket, json!({"type": "hello", "id": said["id"], "epoch": "e1", "rev": 1})).await;
+                assert_eq!(hear(&mut socket).await["op"], "subscribe");
+                let _ = socket.close(Some(closing(code))).await;
+                while let Some(Ok(_)) = socket.next().await {}
+            }
+            // No other can be had: it comes back until there is one.
+            accept(&listener).await.next().await
+        };
+        let client = async {
+            loop {
+                if let LiveEvent::Status { status: LiveStatus::Offline, reason: Some(reason), .. } = live.next().await?
+                    && reason.contains("no token could be fetched: there are no more")
+                {
+                    return Some(());
+                }
+            }
+        };
+        let both = async { tokio::join!(hub, client) };
+        let (_, told) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it comes to an end");
+        assert_eq!(told, Some(()));
     }
 
     fn closing(code: u16) -> tokio_tungstenite::tungstenite::protocol::CloseFrame {

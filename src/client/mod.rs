@@ -21,6 +21,7 @@
 mod access;
 mod error;
 mod follower;
+mod identity;
 mod live;
 mod news;
 mod outbox;
@@ -37,3 +38,6 @@ pub use news::{LiveEvent, LiveStatus, TaskEvent};
 pub use rest::{CallbackQuery, Changed, Client, FetchedResult, ListQuery, Order, ResultStream};
 pub use subscription::{SubId, Subscribe};
 pub use watch::{TaskNews, TaskWatch};
+
+pub use crate::dial::{NoToken, Token};
+pub use crate::wire::MeView;

@@ -10,14 +10,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Live, TaskWatch};
-use crate::dial::HubUrl;
+use crate::dial::{HubUrl, Issued, Token};
 use crate::settings::{Limits, QueueSettings, ScheduleSpec, TaskTypeSpec};
 use crate::task::{
     DeliveryId, DeliveryStatus, FilterSpec, Json, LogLine, NewTask, NewWorkflow, Status, TaskId, TaskPatch, TaskView,
     Timestamp, Transition,
 };
 use crate::wire::{
-    BulkBody, BulkChanged, CallbackList, CallbackView, CancelBody, Code, History, LogList, Problem, QueueList,
+    BulkBody, BulkChanged, CallbackList, CallbackView, CancelBody, Code, History, LogList, MeView, Problem, QueueList,
     QueueView, RetryBody, ScheduleList, ScheduleView, Stats, TaskList, TaskResult, TaskTypeList, TaskTypeView,
     WorkerList, WorkerView, WorkflowView,
 };
@@ -32,7 +32,7 @@ const WAIT_MS: u64 = 50_000;
 pub struct Client {
     url: HubUrl,
     http: reqwest::Client,
-    token: Option<String>,
+    token: Option<Token>,
 }
 
 /// Which tasks to list, and how. Empty lists ask for nothing.
@@ -162,8 +162,9 @@ impl Client {
         Ok(Client { url, http, token: None })
     }
 
-    /// The client with a token, sent with every call.
-    pub fn with_token(mut self, token: impl Into<String>) -> Client {
+    /// The client with a token, said with every call: a text, or a [`Token`] that is fetched. One that the hub does not take is
+    /// fetched anew, once, and the call is made again.
+    pub fn with_token(mut self, token: impl Into<Token>) -> Client {
         self.token = Some(token.into());
         self
     }
@@ -357,6 +358,11 @@ impl Client {
         self.call(self.request(Method::POST, &format!("callbacks/{callback_id}/retry"))).await
     }
 
+    /// Who calls, and what they may.
+    pub async fn me(&self) -> Result<MeView, ClientError> {
+        self.call(self.request(Method::GET, "me")).await
+    }
+
     /// Counts and rates.
     pub async fn stats(&self) -> Result<Stats, ClientError> {
         self.call(self.request(Method::GET, "stats")).await
@@ -517,11 +523,7 @@ impl Client {
 
     /// A request that may take as long as it takes.
     fn unbounded_request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, self.url.join(&format!("api/v1/{path}")));
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
+        self.http.request(method, self.url.join(&format!("api/v1/{path}")))
     }
 
     pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
@@ -541,8 +543,25 @@ impl Client {
         Ok((headers, body))
     }
 
-    /// The beginning of an answer, where that is no refusal.
+    /// The beginning of an answer, where that is no refusal. The hub looks at who calls before it does anything, so that a call
+    /// that it refused for its token is safe to make again.
     async fn head(&self, request: RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let Some(token) = &self.token else { return self.head_once(request).await };
+        let said = |request: RequestBuilder, issued: &Issued| request.bearer_auth(issued.text());
+        let issued = token.get().await.map_err(ClientError::Token)?;
+        let again = request.try_clone();
+        match (self.head_once(said(request, &issued)).await, again) {
+            (Err(ClientError::Refused(problem)), Some(request)) if problem.status == 401 => {
+                match token.instead_of(&issued).await.map_err(ClientError::Token)? {
+                    Some(other) => self.head_once(said(request, &other)).await,
+                    None => Err(ClientError::Refused(problem)),
+                }
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn head_once(&self, request: RequestBuilder) -> Result<reqwest::Response, ClientError> {
         let answer = request.send().await.map_err(|why| self.unreachable(&chain(&why)))?;
         let status = answer.status();
         if status.is_success() {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::dial::renew_in;
+use crate::task::{Event, TaskId};
 
 #[test]
 fn golden_conversations() {
@@ -45,6 +47,9 @@ struct Conversation {
     names: BTreeMap<String, Value>,
     subs: BTreeMap<String, SubId>,
     told: BTreeMap<SubId, Vec<String>>,
+    /// What is given when a token is asked for, and what was given last.
+    tokens: VecDeque<String>,
+    token: Option<String>,
 }
 
 impl Conversation {
@@ -61,6 +66,8 @@ impl Conversation {
             names: BTreeMap::new(),
             subs: BTreeMap::new(),
             told: BTreeMap::new(),
+            tokens: VecDeque::new(),
+            token: None,
         };
         conversation.listen();
         conversation
@@ -72,6 +79,10 @@ impl Conversation {
         }
         match verb {
             "note" | "random" => {}
+            "tokens" => {
+                self.tokens = serde_json::from_value(value).expect("a list of tokens");
+                self.follower.use_tokens(true);
+            }
             "call" => self.call(value),
             "open" => {
                 self.opened_expected += 1;
@@ -130,6 +141,7 @@ impl Conversation {
                 Action::Open => self.opened += 1,
                 Action::Send(text) => self.sent.push_back(serde_json::from_str(&text).expect("JSON is sent")),
                 Action::Close => {}
+                Action::Token { anew } => self.give_token(anew),
             }
         }
         while let Some(event) = self.follower.event() {
@@ -137,6 +149,15 @@ impl Conversation {
                 self.told.entry(sub).or_default().push(words(&event));
             }
         }
+    }
+
+    fn give_token(&mut self, anew: bool) {
+        if anew || self.token.is_none() {
+            self.token = self.tokens.pop_front();
+        }
+        let Some(token) = self.token.clone() else { return self.follower.no_token(self.now_ms, "there are no more") };
+        let renew_in = renew_in(&token, self.now_ms as f64 / 1_000.0);
+        self.follower.token(self.now_ms, token, renew_in.map(|after| after.as_millis() as u64));
     }
 
     fn nothing_unsaid(&self) {

@@ -1,6 +1,7 @@
 //! What live clients and the hub say to each other.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use super::{RETRY_FULL_MS, RETRY_LEAST_MS, RETRY_MOST_MS, Stats};
 use crate::task::{self, Event, FilterSpec, LogLine, Progress, TaskId, TaskView};
 
 /// A message from a live client: every field any `op` may have.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LiveOp {
     /// `hello`, `subscribe`, `unsubscribe`, `refresh`, `ping`.
@@ -36,6 +37,14 @@ pub struct LiveOp {
     pub stats: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<bool>,
+}
+
+/// Without the token: this is printed where things go wrong.
+impl fmt::Debug for LiveOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LiveOp { op, id, sub, .. } = self;
+        f.debug_struct("LiveOp").field("op", op).field("id", id).field("sub", sub).finish_non_exhaustive()
+    }
 }
 
 /// How much of what exists is sent first.
@@ -161,6 +170,13 @@ pub struct LiveHello {
     pub limits: Option<HelloLimits>,
     #[serde(default)]
     pub user_id: Option<String>,
+    /// False in the first word of a hub that wants to know who calls before it says more.
+    #[serde(default = "authenticated")]
+    pub authenticated: bool,
+}
+
+fn authenticated() -> bool {
+    true
 }
 
 /// Of what the hub's first word says that a client has to keep to, what this one looks at.

@@ -16,7 +16,7 @@ pub const CONCURRENCY_MAX: u32 = 1_000;
 pub const PATTERNS_MAX: usize = 100;
 
 /// A worker introducing itself.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct WorkerHello {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -34,6 +34,16 @@ pub struct WorkerHello {
     /// before it held under this name is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding: Option<Vec<Held>>,
+}
+
+/// Without the token: this is printed where things go wrong.
+impl fmt::Debug for WorkerHello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WorkerHello { token: _, worker_id, task_types, queues, concurrency, holding } = self;
+        let mut f = f.debug_struct("WorkerHello");
+        f.field("worker_id", worker_id).field("task_types", task_types).field("queues", queues);
+        f.field("concurrency", concurrency).field("holding", holding).finish_non_exhaustive()
+    }
 }
 
 /// One attempt of one task.
@@ -158,7 +168,7 @@ pub enum WorkerOp {
 }
 
 /// A message from a worker as it is read: every field any `op` may have. [`WorkerSays::op`] sorts them.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerSays {
     pub op: String,
@@ -188,6 +198,18 @@ pub struct WorkerSays {
     pub key: Option<String>,
     #[serde(default, deserialize_with = "Json::present_verbatim")]
     pub tasks: Option<Json>,
+}
+
+/// Without the token: this is printed where things go wrong.
+impl fmt::Debug for WorkerSays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WorkerSays { op, task_id, attempt, .. } = self;
+        f.debug_struct("WorkerSays")
+            .field("op", op)
+            .field("task_id", task_id)
+            .field("attempt", attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WorkerSays {

@@ -225,6 +225,8 @@ pub(super) async fn run_task(spec: Arc<CommandSpec>, url: String, ctx: Context) 
 fn to_run(spec: &CommandSpec, program: &Program, url: &str, ctx: Option<&Context>) -> Command {
     const OF_A_TASK: [&str; 4] = ["TASKHUB_TASK_ID", "TASKHUB_TASK_TYPE", "TASKHUB_ATTEMPT", "TASKHUB_CHECKPOINT"];
     let mut command = Command::new(&program.path);
+    // The worker's token is not its commands'.
+    command.env_remove("TASKHUB_TOKEN");
     command.arg0(&program.name).args(&spec.command[1..]).envs(&spec.env).env("TASKHUB_URL", url).kill_on_drop(true);
     for name in OF_A_TASK {
         // One that is run by the command of another task is not that task.

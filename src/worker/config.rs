@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CONCURRENCY_MAX, CommandSpec, NotStarted, Worker};
+use super::{CONCURRENCY_MAX, CommandSpec, NotStarted, Token, Worker};
 use crate::task::{NAME_CHARS_MAX, Name, Pattern, Strict};
 
 /// The whole file.
@@ -131,7 +131,7 @@ impl WorkerConfig {
 
     /// The workers that do what the file says, as `worker_id` of the hub at `hub`. A type with a concurrency of its own
     /// gets a connection of its own (`ID.TYPE`), so that the hub keeps to that number; the others share one.
-    pub fn workers(&self, hub: &str, worker_id: &str, token: Option<&str>) -> Vec<Worker> {
+    pub fn workers(&self, hub: &str, worker_id: &str, token: Option<&Token>) -> Vec<Worker> {
         let worker = |id: String, concurrency: Option<u32>| {
             let id: String = id.chars().take(NAME_CHARS_MAX).collect();
             let mut worker = Worker::new(hub).id(id).concurrency(concurrency.unwrap_or(1));
@@ -139,7 +139,7 @@ impl WorkerConfig {
                 worker = worker.queues(queues.iter().cloned());
             }
             if let Some(token) = token {
-                worker = worker.token(token);
+                worker = worker.token(token.clone());
             }
             // A command has a grace of its own, after which it is killed: it need not be dropped before that.
             let slowest = self.tasks.values().map(|task| task.kill_grace()).max().unwrap_or_default();

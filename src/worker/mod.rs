@@ -36,6 +36,7 @@
 //! not yet acknowledged, stands in the `roster`, which knows no sockets.
 
 pub(crate) mod attempt;
+mod badge;
 mod command;
 mod config;
 mod failure;
@@ -77,13 +78,14 @@ use crate::dial::{BadUrl, HubUrl};
 use crate::task::{Json, NameError, Pattern, RESULT_BYTES_MAX};
 use crate::wire::WorkerHello;
 
+pub use crate::dial::{NoToken, Token};
 pub use crate::wire::CONCURRENCY_MAX;
 
 /// Runs tasks with the functions registered with it.
 pub struct Worker {
     url: String,
     ca_cert: Option<PathBuf>,
-    token: Option<String>,
+    token: Option<Token>,
     worker_id: Option<String>,
     queues: Option<Vec<String>>,
     pub(crate) concurrency: u32,
@@ -157,8 +159,8 @@ impl Worker {
         self
     }
 
-    /// Says who is calling.
-    pub fn token(mut self, token: impl Into<String>) -> Worker {
+    /// Says who is calling: a text, or a [`Token`] that is fetched, and renewed before it expires.
+    pub fn token(mut self, token: impl Into<Token>) -> Worker {
         self.token = Some(token.into());
         self
     }
@@ -245,6 +247,7 @@ impl Worker {
         let settings = session::Settings {
             url,
             hello,
+            token: self.token,
             handlers: self.handlers,
             cancel_grace: self.cancel_grace,
             drain_limit: self.drain_limit,
@@ -270,7 +273,7 @@ impl Worker {
             return Err(WorkerError::Setting { field: "concurrency", why });
         }
         Ok(WorkerHello {
-            token: self.token.clone(),
+            token: None,
             worker_id,
             task_types: Some(self.handlers.task_types().cloned().collect()),
             queues: self.queues.clone(),

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io::Write;
 
+use serde::Serialize;
+
 use super::TaskFailure;
 use super::attempt::Slot;
 use super::roster::Report;
@@ -17,7 +19,7 @@ const TEXT_BYTES: usize = 64 << 10;
 const LINES_BYTES: usize = 32 << 10;
 
 /// Texts that wait for the socket.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Output {
     texts: VecDeque<String>,
     open: Vec<u8>,
@@ -45,6 +47,16 @@ impl Output {
 
     pub(super) fn hello(&mut self, hello: &WorkerHello) {
         self.op(&WorkerOp::Hello(hello.clone()));
+    }
+
+    /// Another token in place of the one that was said.
+    pub(super) fn refresh(&mut self, token: &str) {
+        #[derive(Serialize)]
+        struct Refresh<'a> {
+            op: &'a str,
+            token: &'a str,
+        }
+        self.line(|out| Ok(serde_json::to_writer(out, &Refresh { op: "refresh", token })?));
     }
 
     pub(super) fn heartbeat(&mut self) {

@@ -15,13 +15,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::WorkerError;
 use super::attempt::Attempt;
+use super::badge::Badge;
 use super::handlers::Handlers;
 use super::outbox::{News, Outbox};
 use super::output::Output;
 use super::roster::{Refused, Roster, State, Stop};
 use super::spawn::SpawnError;
 use super::upload::Remote;
-use crate::dial::{Backoff, DialError, HubUrl, Socket, is_refusal};
+use crate::dial::{Backoff, DialError, HubUrl, Issued, Socket, Token, is_refusal};
 use crate::task::{Json, Level, TaskView};
 use crate::wire::{Held, HubSays, WORKER_PROTOCOL, WorkerHello};
 
@@ -41,6 +42,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(3);
 pub(super) struct Settings {
     pub(super) url: HubUrl,
     pub(super) hello: WorkerHello,
+    pub(super) token: Option<Token>,
     pub(super) handlers: Handlers,
     pub(super) cancel_grace: Duration,
     pub(super) drain_limit: Duration,
@@ -48,6 +50,7 @@ pub(super) struct Settings {
 
 pub(super) struct Session {
     settings: Settings,
+    badge: Badge,
     connection: Connection,
     output: Output,
     /// Texts were given to the socket and not all of them have left.
@@ -96,7 +99,7 @@ struct Clock {
 
 enum Connection {
     Down,
-    Dialling(BoxFuture<'static, Result<Socket, DialError>>),
+    Dialling(BoxFuture<'static, Dialled>),
     /// There is a socket. `welcomed` once the hub has said what is ours.
     Up {
         socket: Box<Socket>,
@@ -104,9 +107,13 @@ enum Connection {
     },
 }
 
+/// A socket, and the token to say on it.
+type Dialled = Result<(Box<Socket>, Option<Issued>), DialError>;
+
 enum Wake {
     Shutdown,
-    Dialled(Result<Box<Socket>, DialError>),
+    Dialled(Dialled),
+    Renewed(Option<String>),
     Heard(Utf8Bytes),
     Frame,
     Lost(Option<u16>, String),
@@ -117,8 +124,9 @@ enum Wake {
 impl Session {
     pub(super) fn new(settings: Settings) -> Session {
         let now = Instant::now();
-        let uploads = Remote { url: settings.url.clone(), token: settings.hello.token.clone() };
+        let uploads = Remote { url: settings.url.clone(), token: settings.token.clone() };
         Session {
+            badge: Badge::new(settings.token.clone()),
             settings,
             connection: Connection::Down,
             output: Output::default(),
@@ -171,7 +179,8 @@ impl Session {
             });
             match wake.await {
                 Wake::Shutdown => self.drain(),
-                Wake::Dialled(Ok(socket)) => self.greet(socket),
+                Wake::Dialled(Ok((socket, issued))) => self.greet(socket, issued),
+                Wake::Renewed(token) => token.iter().for_each(|token| self.output.refresh(token)),
                 Wake::Dialled(Err(DialError::Unreachable(why))) => self.lost(None, &why)?,
                 Wake::Dialled(Err(DialError::Refused(reason))) => {
                     return Err(WorkerError::Refused { code: None, reason });
@@ -199,7 +208,7 @@ impl Session {
             Connection::Down => {}
             Connection::Dialling(dial) => {
                 if let Poll::Ready(outcome) = dial.poll_unpin(cx) {
-                    return Poll::Ready(Wake::Dialled(outcome.map(Box::new)));
+                    return Poll::Ready(Wake::Dialled(outcome));
                 }
             }
             Connection::Up { socket, .. } => {
@@ -221,6 +230,9 @@ impl Session {
                     });
                 }
             }
+        }
+        if let Poll::Ready(renewed) = self.badge.poll_renewed(cx) {
+            return Poll::Ready(Wake::Renewed(renewed));
         }
         let rested = self.reads < READS_IN_A_ROW;
         self.reads = 0;
@@ -259,7 +271,7 @@ impl Session {
             Connection::Down | Connection::Dialling(_) => *retry_at,
         };
         let grace = graces.iter().map(|(at, _)| *at).min();
-        let all = [of_connection, *spawn_at, *round_at, grace, *release_at, *give_up_at];
+        let all = [of_connection, self.badge.due(), *spawn_at, *round_at, grace, *release_at, *give_up_at];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))
     }
 
@@ -273,10 +285,15 @@ impl Session {
         let now = Instant::now();
         if self.clock.retry_at.is_some_and(|at| at <= now) {
             self.clock.retry_at = None;
-            let url = self.settings.url.clone();
-            self.connection =
-                Connection::Dialling(async move { url.dial("api/v1/worker/ws", WORKER_PROTOCOL).await }.boxed());
+            let (url, fetching) = (self.settings.url.clone(), self.badge.fetch());
+            let dialled = async move {
+                let issued = fetching.await?;
+                let socket = url.dial("api/v1/worker/ws", WORKER_PROTOCOL).await?;
+                Ok((Box::new(socket), issued))
+            };
+            self.connection = Connection::Dialling(dialled.boxed());
         }
+        self.badge.tick(now);
         let (quiet, silence) = (now - self.clock.heard_at, self.silence());
         match &mut self.connection {
             Connection::Up { welcomed: false, .. } if quiet >= WELCOME_MAX => {
@@ -320,13 +337,13 @@ impl Session {
 
     // The connection.
 
-    fn greet(&mut self, socket: Box<Socket>) {
+    fn greet(&mut self, socket: Box<Socket>, issued: Option<Issued>) {
         let now = Instant::now();
         (self.clock.heard_at, self.clock.spoke_at) = (now, now);
         self.connection = Connection::Up { socket, welcomed: false };
         // A hub that never welcomed this process knows nothing that it could hold.
         let holding = self.was_welcomed.then(|| self.roster.holding());
-        let hello = WorkerHello { holding, ..self.settings.hello.clone() };
+        let hello = WorkerHello { token: self.badge.say(issued), holding, ..self.settings.hello.clone() };
         self.output.hello(&hello);
     }
 
@@ -336,6 +353,7 @@ impl Session {
         if std::mem::replace(welcomed, true) {
             return;
         }
+        self.badge.taken();
         self.clock.welcomed_at = Instant::now();
         self.was_welcomed = true;
         let millis = |given: Option<u64>, or: Duration| given.map_or(or, |ms| Duration::from_millis(ms.max(10)));
@@ -381,7 +399,9 @@ impl Session {
             entry.attempt.send_spawns_again();
         }
         let (code, asked) = self.bye.take().unwrap_or_default();
-        if let Some(code) = code.or(close_code).filter(|code| is_refusal(*code)) {
+        let code = code.or(close_code);
+        let comes_back = self.badge.comes_back(code);
+        if let Some(code) = code.filter(|code| is_refusal(*code) && !comes_back) {
             return Err(WorkerError::Refused { code: Some(code), reason: reason.to_owned() });
         }
         // A worker that holds attempts has leases to lose, and few such reconnect at once.

@@ -19,6 +19,7 @@ use super::*;
 use crate::task::{Level, NewTask, Progress};
 
 mod command_tests;
+mod token_tests;
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(20);

@@ -17,7 +17,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use super::roster::is_over;
-use crate::dial::HubUrl;
+use crate::dial::{HubUrl, Token};
 use crate::wire::Held;
 
 /// What is read of a result at once.
@@ -70,7 +70,7 @@ pub(super) fn parts(result: impl AsyncRead + Send + 'static) -> Parts {
 #[derive(Debug)]
 pub(super) struct Remote {
     pub(super) url: HubUrl,
-    pub(super) token: Option<String>,
+    pub(super) token: Option<Token>,
 }
 
 impl Uploads for Remote {
@@ -81,6 +81,10 @@ impl Uploads for Remote {
         let (http, token) = (self.url.http(), self.token.clone());
         async move {
             let http = http.map_err(|why| unreachable(&why))?;
+            let issued = match &token {
+                Some(token) => Some(token.get().await.map_err(|why| UploadError::Unreachable(why.to_string()))?),
+                None => None,
+            };
             // What becomes of a part that cannot be read is told in the words of whoever sends the others.
             let unread = Arc::new(Mutex::new(None));
             let parts = parts.map_err({
@@ -92,7 +96,7 @@ impl Uploads for Remote {
                 }
             });
             let request = http.put(url).header("content-type", content_type).body(reqwest::Body::wrap_stream(parts));
-            let request = token.iter().fold(request, |request, token| request.bearer_auth(token));
+            let request = issued.iter().fold(request, |request, issued| request.bearer_auth(issued.text()));
             let sent = request.send().await;
             let answer =
                 sent.map_err(|why| unread.lock().take().map_or_else(|| unreachable(&why), UploadError::Read))?;

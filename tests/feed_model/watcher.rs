@@ -245,6 +245,7 @@ impl Watcher {
                     }
                 }
                 Action::Close => self.connection = None,
+                Action::Token { .. } => unreachable!("no watcher here has a token"),
             }
         }
     }

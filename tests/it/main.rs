@@ -60,6 +60,7 @@ mod submit;
 mod task_types;
 mod timeout;
 mod tls;
+mod tokens_kept;
 mod unique;
 mod unix_socket;
 mod update;

@@ -13,7 +13,9 @@ use super::PATIENCE;
 pub fn program() -> Command {
     super::agree_on_tls();
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskhub"));
-    command.env_remove("TASKHUB_URL").env("TASKHUB_LOG", "warn");
+    command.env_remove("TASKHUB_URL").env_remove("TASKHUB_TOKEN").env("TASKHUB_LOG", "warn");
+    // Nor what the developer of this has logged in to.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     // Tests that are run by nohup ignore SIGHUP, in the background of a script SIGINT and SIGQUIT, and what they start
     // would, too.
     // SAFETY: setting signals to their default is allowed between fork and exec.

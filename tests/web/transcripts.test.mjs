@@ -11,20 +11,24 @@ for (const name of readdirSync(folder).filter((name) => name.endsWith('.jsonl'))
   const lines = readFileSync(new URL(name, folder), 'utf8').split('\n').filter(Boolean);
   const steps = lines.map((line) => JSON.parse(line));
 
-  test(`transcript ${name}`, () => {
+  test(`transcript ${name}`, async () => {
     assert.ok('picture' in steps.at(-1), 'the last line is a picture');
-    const conversation = new Conversation();
-    steps.forEach((step, n) => {
+    const conversation = new Conversation(steps.find(({ tokens }) => tokens)?.tokens);
+    for (const [n, step] of steps.entries()) {
       try {
         conversation.take(step);
+        await settled();
       } catch (error) {
         error.message = `${name}:${n + 1}: ${error.message}`;
         throw error;
       }
-    });
+    }
     conversation.nothingUnsaid();
   });
 }
+
+/** Lets every promise that can settle, settle. */
+const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 class Conversation {
   #hub = new FakeHub();
@@ -33,8 +37,10 @@ class Conversation {
   #names = new Map();
   #watchers = new Map();
 
-  constructor() {
-    this.#client = this.#hub.connect();
+  constructor(tokens) {
+    const given = [...(tokens ?? [])];
+    const token = async () => given.shift() ?? Promise.reject(new Error('there are no more'));
+    this.#client = this.#hub.connect(tokens ? { token } : {});
   }
 
   take(step) {
@@ -48,6 +54,8 @@ class Conversation {
   }
 
   note() {}
+
+  tokens() {}
 
   random(value) {
     this.#hub.random = value;
