@@ -1,25 +1,30 @@
-// The dashboard: one connection, six views, and the address that says which of them is shown.
+// The dashboard: one connection, its views, and the address that says which of them is shown.
 
+import { Access, takeShare } from './access.js';
 import { keepSource } from './source.js';
 import { connect } from './taskhub.js';
+import { auditView } from './views/audit.js';
 import { connectionView } from './views/connection.js';
 import { icon } from './views/dom.js';
 import { listView } from './views/list.js';
 import { queuesView } from './views/queues.js';
 import { schedulesView } from './views/schedules.js';
+import { signInView, whoView } from './views/signin.js';
 import { taskView } from './views/task.js';
+import { tokensView } from './views/tokens.js';
 import { typesView } from './views/types.js';
 import { count } from './views/words.js';
 import { workersView } from './views/workers.js';
 
-const TOKEN = 'taskhub.token';
 const THEME = 'taskhub.theme';
 const THEMES = ['auto', 'light', 'dark'];
 
 const byId = (id) => document.getElementById(id);
 const main = byId('main');
 const now = () => Date.now();
-const hub = connect({ token: sessionStorage.getItem(TOKEN) ?? undefined, heard: keepSource });
+takeShare({ location, history, storage: sessionStorage }); // before anything else: the address must not keep it
+const access = new Access({ storage: sessionStorage, root: document.documentElement });
+const hub = connect({ token: access.token, heard: keepSource });
 
 /** Says something to those who hear the page instead of seeing it. */
 function announce(words) {
@@ -64,11 +69,57 @@ connectionView({
   announce,
   now,
   health,
-  signIn(token) {
-    sessionStorage.setItem(TOKEN, token);
+});
+
+// Who is looking. Where the hub does not know, there is nothing to look at but the form that asks.
+
+function leave() {
+  access.signOut();
+  location.hash = '#/';
+  location.reload();
+}
+
+whoView({ access, element: byId('who'), leave, now });
+
+const signIn = signInView({
+  access,
+  /** Asks the hub who that would be, without a connection of its own. */
+  async check(token) {
+    const answer = await fetch(new URL('api/v1/me', hub.base), { headers: { authorization: `Bearer ${token}` } });
+    if (!answer.ok) throw Object.assign(new Error(`The hub answered with ${answer.status}.`), { status: answer.status });
+  },
+  enter(token) {
+    access.signIn(token);
     location.reload();
   },
 });
+
+/** Until it is known who is looking, or that nobody can tell. */
+const known = new Promise((resolve) => {
+  let asking = false;
+  async function ask() {
+    if (asking || access.me) return;
+    asking = true;
+    try {
+      await access.ask(hub);
+    } catch (error) {
+      if (error.status === 401) askForToken();
+      // A hub that is not there is asked again when it is; one that has no such question asks nobody.
+    }
+    asking = false;
+    resolve();
+  }
+  hub.on('status', ({ status, close_code }) => {
+    if (status === 'refused' && close_code === 4501) askForToken();
+    if (status === 'live') ask();
+  });
+  ask();
+});
+
+function askForToken() {
+  document.documentElement.dataset.stranger = '';
+  signIn.show();
+}
 
 // The tab says how it goes, for those who keep it in the background: how one task does, or how many run.
 
@@ -93,12 +144,15 @@ const workers = workersView({ hub, now });
 const queues = queuesView({ hub, announce, now });
 const schedules = schedulesView({ hub, announce, now });
 const types = typesView({ hub, now });
-main.replaceChildren(list.element, workers.element, queues.element, schedules.element, types.element);
+const tokens = tokensView({ hub, announce, now });
+const audit = auditView({ hub, now });
+main.replaceChildren(signIn.element, ...[list, workers, queues, schedules, types, tokens, audit].map(({ element }) => element));
 
 /** The views that are more than the list of tasks, by their address. */
-const VIEWS = { workers, queues, schedules, types };
+const VIEWS = { workers, queues, schedules, types, tokens, audit };
 
 function route() {
+  if (takeShare({ location, history, storage: sessionStorage })) return location.reload();
   const [path, query = ''] = location.hash.slice(1).split('?');
   const [, view, id] = path.split('/');
   const onTask = view === 'task' && id;
@@ -107,7 +161,7 @@ function route() {
   for (const each of Object.values(VIEWS)) if (each !== shown) each.hide();
   task = task?.close();
   if (onTask) {
-    task = taskView({ hub, task_id: decoded(id), back: list.address(), announce, retitle, now });
+    task = taskView({ hub, access, task_id: decoded(id), back: list.address(), announce, retitle, now });
     main.append(task.element);
     scrollTo(0, 0);
     task.focus();
@@ -149,4 +203,6 @@ addEventListener('keydown', (event) => {
 });
 
 addEventListener('hashchange', route);
+// What is kept from the caller is not asked for; without a token nobody is kept from anything.
+if (access.token) await known;
 route();

@@ -115,7 +115,7 @@ async fn the_page_says_how_far_it_is_behind() {
                 let status, stats;
                 const hub = { status: 'live', on: (_, fn) => (status = fn), stats: (fn) => (stats = fn) };
                 const nothing = () => {};
-                connectionView({ hub, word, banner, announce: nothing, health: nothing, now: () => Date.now(), signIn: nothing });
+                connectionView({ hub, word, banner, announce: nothing, health: nothing, now: () => Date.now() });
                 const said = [];
                 const see = () => said.push(`${word.innerText || word.textContent}: ${banner.textContent.split('. ')[0]}`);
                 for (const feed_lag_ms of [0, 1000, 3400, 5100, 900]) {

@@ -1,5 +1,4 @@
-// Says how this page stands with the hub: a word in the header, a banner when what you see may be old or the hub is not well,
-// a form when a token is wanted.
+// Says how this page stands with the hub: a word in the header, and a banner when what you see may be old or the hub is not well.
 
 import { h, setText } from './dom.js';
 import { behindBy, span, time } from './words.js';
@@ -26,9 +25,11 @@ const DEAF = 'deaf';
 /** How often the hub is asked whether it is well: nobody pushes that. */
 const HEALTH_MS = 10_000;
 
+/** The hub does not know who this is. */
+const WHO_IS_IT = 4501;
+
 /** What a refusal means, and what to do about it. */
 const REFUSALS = {
-  4501: ['The hub wants to know who you are.', 'Give a token.'],
   4503: ['The hub does not let this page in.', 'It answers only to the names and pages it was told of. Open it under its own address, or start it with this page’s name allowed.'],
   4504: ['The hub has too many connections from here.', 'Close other pages, then reload this one.'],
   4505: ['This page and the hub do not speak the same language.', 'One of them is newer. Reload the page.'],
@@ -37,7 +38,7 @@ const REFUSALS = {
 /**
  * Says how this page stands with the hub. `health` asks whether the hub is well: nothing, or `{code, detail}`.
  */
-export function connectionView({ hub, word, banner, announce, signIn, health, now }) {
+export function connectionView({ hub, word, banner, announce, health, now }) {
   let state = { status: hub.status, behind: false };
   let live_at; // when this page was last known to be right
   let retry_at;
@@ -75,9 +76,10 @@ export function connectionView({ hub, word, banner, announce, signIn, health, no
     const from = live_at ? `What you see is from ${time(live_at)}.` : '';
     if (status === 'offline') drawOffline(from);
     else if (status === 'resuming') show('warn', 'Connected again, catching up.', from);
+    else if (status === 'refused' && close_code === WHO_IS_IT) show(''); // the page asks
     else if (status === 'refused') {
       const [what, todo] = REFUSALS[close_code] ?? ['The hub does not want this connection.', ''];
-      show('bad', what, `${[reason, todo, from].filter(Boolean).join(' ')} (${close_code})`, close_code === 4501 ? 'token' : 'reload');
+      show('bad', what, `${[reason, todo, from].filter(Boolean).join(' ')} (${close_code})`, 'reload');
     } else if (behind) show('warn', 'This page is behind.', 'Changes came faster than it could take them; the newest of each task is on its way.');
     else if (late) show('warn', late, 'The hub has more to tell than it can; tasks are further on than they look here.');
     else if (ill) show('warn', ill.code === 'draining' ? 'The hub is going down.' : 'The hub takes no new work.', `${ill.detail ?? ''}`.replace(/[^.]$/, '$&.'));
@@ -101,10 +103,6 @@ export function connectionView({ hub, word, banner, announce, signIn, health, no
   const controls = {
     try: () => h('button', { type: 'button', onclick: hub.reconnect }, 'Try now'),
     reload: () => h('button', { type: 'button', onclick: () => location.reload() }, 'Reload'),
-    token: () => {
-      const input = h('input', { type: 'password', autocomplete: 'off', placeholder: 'Token', 'aria-label': 'Token', required: true });
-      return h('form', { onsubmit: (event) => (event.preventDefault(), signIn(input.value.trim())) }, input, h('button', {}, 'Sign in'));
-    },
   };
 
   /** Draws only what changed: a button that has the focus stays, and so does what is typed. */

@@ -66,6 +66,19 @@ export function atNextFrame(draw) {
   };
 }
 
+/**
+ * For a link that leads to the hub itself: a browser follows it without a token, so it is followed with a ticket, where the hub
+ * asks who is calling.
+ */
+export const ticketed = (hub) => async (event) => {
+  if (!hub.hasToken) return;
+  event.preventDefault();
+  const { href, target, download } = event.currentTarget;
+  const url = new URL(href);
+  url.searchParams.set('ticket', (await hub.ticket()).ticket);
+  h('a', { href: url.href, target, download: download || undefined, rel: 'noopener' }).click();
+};
+
 /** A button that copies a text, as it is when it is pressed, and says so. */
 export function copyButton(text, label = 'Copy') {
   const word = h('span', {}, label);

@@ -195,7 +195,8 @@ export function listView({ hub, announce, now }) {
   const nothingFound = () => empty('No task matches', 'Nothing is there now. What comes to match will appear here.', clearButton());
 
   function nothingYet() {
-    const command = `curl ${new URL('api/v1/tasks', location.href)} -H 'content-type: application/json' \\\n  -d '{"task_type":"hello","title":"My first task","payload":{"name":"world"}}'`;
+    const token = hub.hasToken ? ' -H "authorization: Bearer $TASKHUB_TOKEN"' : '';
+    const command = `curl ${new URL('api/v1/tasks', location.href)}${token} -H 'content-type: application/json' \\\n  -d '{"task_type":"hello","title":"My first task","payload":{"name":"world"}}'`;
     return empty('No tasks yet', 'Submit the first one, and watch it appear here:',
       h('div', { class: 'command' }, h('pre', { tabIndex: 0 }, command), copyButton(() => command)),
       h('p', {}, 'It then waits for a worker. ', h('a', { href: '#/workers' }, 'How to start one')));

@@ -64,7 +64,7 @@ function queueRow({ hub, announce, refresh }) {
   const stands = h('a');
   const pause = h('button', { type: 'button', onclick: toggle });
   const trouble = h('p', { class: 'trouble', role: 'alert' });
-  const element = h('li', {}, h('div', { class: 'who' }, name, state), rules, stands, h('div', { class: 'doing' }, pause, trouble));
+  const element = h('li', {}, h('div', { class: 'who' }, name, state), rules, stands, h('div', { class: 'doing', 'data-needs': 'change_settings' }, pause, trouble));
   let queue;
 
   async function toggle() {

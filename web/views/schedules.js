@@ -82,7 +82,7 @@ function scheduleRow({ hub, announce, refresh, now }) {
   const pause = h('button', { type: 'button', onclick: () => ask(toggle) });
   const trouble = h('p', { class: 'trouble', role: 'alert' });
   const buttons = h('div', { class: 'buttons' }, run, pause);
-  const element = h('li', {}, h('div', { class: 'who' }, name, state), when, did, h('div', { class: 'doing' }, buttons, trouble));
+  const element = h('li', {}, h('div', { class: 'who' }, name, state), when, did, h('div', { class: 'doing', 'data-needs': 'change_settings' }, buttons, trouble));
   let schedule;
 
   async function ask(what) {

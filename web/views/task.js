@@ -6,10 +6,11 @@
 import { indented, members } from '../json_text.js';
 import { detailsText } from '../source.js';
 import { Tasks, isFinal } from '../store.js';
-import { atNextFrame, copyButton, h, icon, setIcon, setText } from './dom.js';
+import { atNextFrame, copyButton, h, icon, setIcon, setText, ticketed } from './dom.js';
 import { logView } from './log.js';
 import { definitions, keyed } from './pairs.js';
 import { partsView } from './parts.js';
+import { shareView } from './share.js';
 import { bytes, callbacksWords, complaint, count, eventWord, moment, percentage, span, standing, taken, title, waitsWords } from './words.js';
 
 /** Characters of JSON put on the page. More makes the page slow and is read by nobody. */
@@ -32,7 +33,7 @@ const FOUND_MAX = 50;
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-export function taskView({ hub, task_id, back, announce, retitle, now }) {
+export function taskView({ hub, access, task_id, back, announce, retitle, now }) {
   const tasks = new Tasks();
   let gone = false;
   let full_rev = -1; // of the payload, outcome and history on the page
@@ -47,8 +48,9 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   const badge = h('span', { class: 'badge' }, icon('pending'), h('span'));
   const heading = h('h1', { tabIndex: -1 }, task_id);
   const description = h('p', { class: 'description' });
-  const cancel = h('button', { type: 'button', onclick: askCancel }, 'Cancel');
-  const retry = h('button', { type: 'button', onclick: () => act('retry') }, 'Retry');
+  const cancel = h('button', { type: 'button', 'data-needs': 'cancel', onclick: askCancel }, 'Cancel');
+  const retry = h('button', { type: 'button', 'data-needs': 'retry', onclick: () => act('retry') }, 'Retry');
+  const share = shareView({ hub, task_id, now });
   const trouble = h('p', { class: 'trouble', role: 'alert' });
   const unfetched = h('p', { class: 'trouble', role: 'alert' });
   const progress = progressPanel();
@@ -68,16 +70,16 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Timeline')), timeline)));
   const element = h('section', { class: 'page task' },
     h('a', { class: 'back', href: back }, icon('back'), 'Tasks'),
-    h('div', { class: 'title-line' }, h('div', { class: 'grow' }, heading, description), badge, h('div', { class: 'actions' }, retry, cancel)),
-    trouble, unfetched, body);
-  body.hidden = badge.hidden = cancel.hidden = retry.hidden = result.element.hidden = error.element.hidden = true;
+    h('div', { class: 'title-line' }, h('div', { class: 'grow' }, heading, description), badge, h('div', { class: 'actions' }, retry, cancel, share.button)),
+    trouble, unfetched, body, share.dialog);
+  body.hidden = badge.hidden = share.button.hidden = cancel.hidden = retry.hidden = result.element.hidden = error.element.hidden = true;
 
   const draw = atNextFrame(() => {
     const task = tasks.get(task_id);
     const at = now();
     if (gone) return drawGone();
     if (!task) return setText(description, hub.status === 'live' || hub.status === 'connecting' ? '' : 'The hub is not there; this task is shown as soon as it is.');
-    body.hidden = badge.hidden = false;
+    body.hidden = badge.hidden = share.button.hidden = false;
     setText(heading, title(task));
     setText(description, task.description ?? '');
     badge.className = `badge ${task.status}`;
@@ -99,7 +101,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   });
 
   function drawGone() {
-    body.hidden = badge.hidden = cancel.hidden = retry.hidden = true;
+    body.hidden = badge.hidden = share.button.hidden = cancel.hidden = retry.hidden = true;
     setText(heading, 'There is no such task');
     setText(description, UUID.test(task_id)
       ? `No task has the id ${task_id} any more, or none that you may see. Tasks that ended are deleted after a while.`
@@ -139,7 +141,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       when('Due', task.due_at),
       ['Result', task.result_bytes === undefined ? undefined : `${bytes(task.result_bytes)}, ${task.result_type}${isFinal(task) ? '' : ', uploaded so far'}`, () => {
         const says = `${bytes(task.result_bytes)}, ${task.result_type}`;
-        return isFinal(task) ? h('a', { href: hub.resultUrl(task_id), download: '' }, `Download (${says})`) : `${says}, uploaded so far`;
+        return isFinal(task) ? h('a', { href: hub.resultUrl(task_id), download: '', onclick: ticketed(hub) }, `Download (${says})`) : `${says}, uploaded so far`;
       }],
       ['Labels', labels.join(), () => labels.map(([key, value]) => h('div', {}, h('span', { class: 'key' }, key), ' ', value))],
       ['Id', task_id, () => h('span', { class: 'mono' }, task_id)],
@@ -151,7 +153,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
     if (fetching) return;
     fetching = true;
     try {
-      const told = tasks.get(task_id)?.callbacks ? hub.callbacks({ task_id }) : { callbacks: [] };
+      const told = tasks.get(task_id)?.callbacks && access.may('see_hub') ? hub.callbacks({ task_id }) : { callbacks: [] };
       const [text, transitions, { callbacks }] = await Promise.all([hub.getText(task_id), hub.history(task_id), told]);
       const record = JSON.parse(text);
       const texts = members(text);
@@ -161,11 +163,14 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
       depends_on = record.depends_on ?? [];
       owed = callbacks;
       setTimeline(transitions.map((each, n) => ({ ...each, before: transitions[n - 1] })));
+      const hides = (part) => access.hides(part) || !!record.hidden?.includes(part);
       payload.draw(texts.get('payload') ?? 'none');
+      payload.element.hidden ||= hides('payload');
+      log.element.hidden ||= hides('logs');
       const failure = record.error ? 'error' : !isFinal(record) && record.last_error ? 'last_error' : undefined;
       error.element.hidden = !failure;
       if (failure) error.draw(failure === 'error' ? 'Error' : 'Why the last try failed', record[failure], members(texts.get(failure)).get('details'));
-      result.element.hidden = !!failure || !texts.has('result');
+      result.element.hidden = !!failure || !texts.has('result') || hides('result');
       if (texts.has('result')) result.draw(texts.get('result'));
       unfetched.textContent = '';
     } catch (error) {
@@ -251,7 +256,7 @@ export function taskView({ hub, task_id, back, announce, retitle, now }) {
   }
 
   const is_id = UUID.test(task_id);
-  const subscription = is_id ? hub.subscribe({ filter: { task_id: [task_id.toLowerCase()] }, snapshot: { limit: 1 }, logs: { tail: 1_000 } }, told) : lookUp();
+  const subscription = is_id ? hub.subscribe({ filter: { task_id: [task_id.toLowerCase()] }, snapshot: { limit: 1 }, logs: access.hides('logs') ? undefined : { tail: 1_000 } }, told) : lookUp();
   const ticking = setInterval(() => !document.hidden && draw(), 1_000);
   const off = hub.on('status', ({ status }) => {
     if (status === 'live') {

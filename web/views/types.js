@@ -3,7 +3,7 @@
 // away. Then it says from when it is.
 
 import { askedView } from './asked.js';
-import { h, setText } from './dom.js';
+import { h, setText, ticketed } from './dom.js';
 import { keyed } from './pairs.js';
 import { count } from './words.js';
 
@@ -13,7 +13,7 @@ const EMPTY = { name: undefined };
 
 export function typesView({ hub, now }) {
   const list = h('ul', { class: 'workers queues types' });
-  const setRows = keyed(list, ({ name }) => name, (type) => (type === EMPTY ? noType() : typeRow()));
+  const setRows = keyed(list, ({ name }) => name, (type) => (type === EMPTY ? noType() : typeRow(hub)));
 
   async function ask() {
     const { task_types, next_cursor } = await hub.taskTypes();
@@ -38,12 +38,12 @@ export function defaultWords({ defaults = {} }) {
   return words.join(', ') || 'no defaults';
 }
 
-function typeRow() {
+function typeRow(hub) {
   const name = h('strong');
   const title = h('span');
   const description = h('div', { class: 'rules' });
   const defaults = h('div', { class: 'rules' });
-  const schema = h('a', { target: '_blank' }, 'Payloads must fit a schema');
+  const schema = h('a', { target: '_blank', onclick: ticketed(hub) }, 'Payloads must fit a schema');
   const element = h('li', {}, h('div', { class: 'who' }, name, title), description, defaults, h('div', {}, schema));
   return {
     element,
