@@ -73,6 +73,17 @@ impl Closed {
         Closed { hub, keys, router: router(app), tokens }
     }
 
+    /// The same, with a key to sign tokens with, and steps about access that hold as in a server.
+    fn start_with_signer() -> Closed {
+        let hub = Closed::start();
+        for change in hub.keys.upkeep(Timestamp::now()).unwrap() {
+            hub.keys.apply(&change);
+        }
+        let keys = hub.keys.clone();
+        hub.hub.listen_to_access(|_| Ok::<_, ()>(keys)).unwrap();
+        hub
+    }
+
     fn token(&self, caller: &str) -> Option<&str> {
         self.tokens.iter().find(|(name, _)| *name == caller).map(|(_, token)| token.as_str())
     }
@@ -328,4 +339,149 @@ async fn one_that_was_taken_back_is_nobody() {
     assert_eq!(hub.get("ann", "/api/v1/tasks").await.status, 401);
     assert_eq!(hub.get("bob", "/api/v1/tasks").await.status, 200);
     hub.hub.stop().await;
+}
+
+/// A task of ann's, and a scoped token for it that she asked for with the submission.
+async fn shared(hub: &Closed, ask: Value) -> (String, String) {
+    let body = json!({"task_type": "t", "payload": {"secret": 1}, "token": ask});
+    let answer = hub.call("ann", "POST", "/api/v1/tasks", Some(body)).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    let text = |pointer: &str| answer.json().pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    (text("/task_id"), text("/token/token"))
+}
+
+#[tokio::test]
+async fn a_submission_brings_a_token_for_its_task() {
+    let mut hub = Closed::start_with_signer();
+    let other = hub.submit("ann", json!({"task_type": "t"})).await;
+    let (id, token) = shared(&hub, json!({"allow": ["read"]})).await;
+    hub.tokens.push(("link", token));
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(hub.get("link", &path).await.json()["payload"]["secret"], 1);
+    let list = hub.get("link", "/api/v1/tasks").await.json();
+    assert_eq!(list["tasks"].as_array().unwrap().len(), 1);
+    // It is for this task, and for looking.
+    let foreign = hub.get("link", &format!("/api/v1/tasks/{other}")).await;
+    assert_eq!(foreign, hub.get("link", &format!("/api/v1/tasks/{MISSING}")).await);
+    assert_eq!(hub.call("link", "POST", &format!("{path}/cancel"), None).await.status, 403);
+    assert_eq!(hub.call("link", "POST", "/api/v1/tasks", Some(json!({"task_type": "t"}))).await.status, 403);
+    assert_eq!(hub.call("link", "POST", "/api/v1/tokens", Some(json!({"allow": ["read"]}))).await.status, 403);
+    assert_eq!(hub.get("link", "/api/v1/me").await.json()["rights"], json!(["see", "watch"]));
+    assert!(!hub.get("ann", &path).await.text.contains("ths_"), "a token is no part of its task");
+    // What cannot be had is refused before anything is there.
+    let count = async || hub.get("viewer", "/api/v1/stats").await.json()["tasks"]["pending"].clone();
+    let before = count().await;
+    for (ask, status) in
+        [(json!({"allow": ["fly"]}), 422), (json!({"allow": []}), 422), (json!({"allow": ["read"], "x": 1}), 422)]
+    {
+        let body = json!({"task_type": "t", "token": ask});
+        let refused = hub.call("ann", "POST", "/api/v1/tasks", Some(body)).await;
+        assert_eq!(refused.status, status, "{}", refused.text);
+        assert!(refused.json()["field"].as_str().unwrap().starts_with("token"), "{}", refused.text);
+    }
+    assert_eq!(count().await, before);
+    // Its maker's end is its own.
+    let name = crate::task::Name::new("ann");
+    hub.keys.apply(&crate::access::AccessChange::Remove(crate::access::AccessKey::ApiToken { name }));
+    assert_eq!(hub.get("link", &path).await.status, 401);
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_nowhere() {
+    let mut hub = Closed::start_with_signer();
+    let (id, token) = shared(&hub, json!({"allow": ["read"], "hide": ["payload", "result", "logs"]})).await;
+    hub.tokens.push(("link", token));
+    let path = format!("/api/v1/tasks/{id}");
+    let claimed = hub.call("worker", "POST", "/api/v1/worker/claim", Some(json!({"worker_id": "w"}))).await;
+    assert_eq!(claimed.json()["tasks"][0]["task"]["payload"]["secret"], 1, "{}", claimed.text);
+    let said = json!({"lines": [{"level": "info", "message": "secret 2"}]});
+    assert_eq!(hub.call("worker", "POST", &format!("{path}/attempts/1/log"), Some(said)).await.status, 200);
+    let done = json!({"result": {"secret": 3}});
+    assert_eq!(hub.call("worker", "POST", &format!("{path}/attempts/1/complete"), Some(done)).await.status, 200);
+    let seen = hub.get("link", &path).await;
+    assert_eq!(seen.json()["hidden"], json!(["payload", "result", "logs"]));
+    for answer in [seen, hub.get("link", "/api/v1/tasks").await, hub.get("link", &format!("{path}/history")).await] {
+        assert!(answer.status == 200 && !answer.text.contains("secret"), "{}", answer.text);
+    }
+    for part in ["result", "logs"] {
+        let refused = hub.get("link", &format!("{path}/{part}")).await;
+        assert_eq!((refused.status, refused.text.contains("secret")), (403, false), "{part}: {}", refused.text);
+    }
+    assert!(hub.get("ann", &path).await.text.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_token_for_one_submission_is_good_for_one() {
+    let mut hub = Closed::start_with_signer();
+    let ask = json!({"allow": ["submit"], "filter": {"task_type": ["t"], "labels": {"from": ["form"]}}, "once": true});
+    let minted = hub.call("ann", "POST", "/api/v1/tokens", Some(ask)).await;
+    assert_eq!(minted.status, 201, "{}", minted.text);
+    hub.tokens.push(("form", minted.json()["token"].as_str().unwrap().to_owned()));
+    // What is refused spends nothing.
+    let other = hub.call("form", "POST", "/api/v1/tasks", Some(json!({"task_type": "other"}))).await;
+    assert_eq!((other.status, &other.json()["field"]), (403, &json!("task_type")), "{}", other.text);
+    let made = hub.call("form", "POST", "/api/v1/tasks", Some(json!({"task_type": "t"}))).await;
+    assert_eq!(
+        (made.status, &made.json()["labels"]["from"], &made.json()["user_id"]),
+        (201, &json!("form"), &json!("ann"))
+    );
+    let again = hub.call("form", "POST", "/api/v1/tasks", Some(json!({"task_type": "t"}))).await;
+    assert_eq!(again.status, 401, "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_one_look() {
+    let hub = Closed::start_with_signer();
+    let of_ann = hub.submit("ann", json!({"task_type": "t"})).await;
+    let ticket = hub.call("ann", "POST", "/api/v1/tickets", None).await;
+    assert_eq!(ticket.status, 201, "{}", ticket.text);
+    let path = format!("/api/v1/tasks?ticket={}", ticket.json()["ticket"].as_str().unwrap());
+    let list = hub.get("nobody", &path).await.json();
+    assert_eq!(list["tasks"][0]["task_id"], json!(of_ann));
+    assert_eq!(hub.get("nobody", &path).await.status, 401, "it is spent");
+    let token = hub.token("ann").unwrap();
+    let refused = hub.get("nobody", &format!("/api/v1/tasks?token={token}")).await;
+    assert_eq!((refused.status, refused.text.contains(token)), (422, false));
+}
+
+#[tokio::test]
+async fn tokens_are_made_and_taken_back_over_rest() {
+    let mut hub = Closed::start_with_signer();
+    let made = hub.call("admin", "POST", "/api/v1/api-tokens", Some(json!({"name": "new", "role": "viewer"}))).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    hub.tokens.push(("new", made.json()["token"].as_str().unwrap().to_owned()));
+    assert_eq!(hub.get("new", "/api/v1/me").await.json()["role"], "viewer");
+    let again = hub.call("admin", "POST", "/api/v1/api-tokens", Some(json!({"name": "new", "role": "viewer"}))).await;
+    assert_eq!(again.status, 409, "{}", again.text);
+    let list = hub.get("admin", "/api/v1/api-tokens").await;
+    assert!(
+        list.text.contains("\"new\"") && !list.text.contains("tht_") && !list.text.contains("digest"),
+        "{}",
+        list.text
+    );
+    assert_eq!(hub.call("admin", "DELETE", "/api/v1/api-tokens/new", None).await.status, 204);
+    assert_eq!(hub.call("admin", "DELETE", "/api/v1/api-tokens/new", None).await.status, 404);
+    assert_eq!(hub.get("new", "/api/v1/me").await.status, 401);
+    // Who did what stands in the audit, and what was refused does too.
+    hub.call("ann", "POST", "/api/v1/api-tokens", Some(json!({"role": "admin"}))).await;
+    hub.submit("ann", json!({"task_type": "t", "title": "private"})).await;
+    let audit = hub.get("admin", "/api/v1/audit").await;
+    let rows: Vec<String> = audit.json()["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let text = |field: &str| row[field].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {}", text("token"), text("action"), text("outcome"))
+        })
+        .collect();
+    for row in [
+        "api:admin api_token.create ok",
+        "api:admin api_token.revoke ok",
+        "api:ann administer forbidden",
+        "api:ann submit ok",
+    ] {
+        assert!(rows.contains(&row.to_owned()), "{row} is missing in {rows:?}");
+    }
+    assert!(!audit.text.contains("private"));
 }

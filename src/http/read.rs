@@ -16,6 +16,7 @@ use super::path::Path;
 use super::query::Params;
 use super::state::App;
 use super::{cursor, results, splice};
+use crate::access::Part;
 use crate::hub::{CallerHub, HubError, LogRange, Order, Query, Refusal, Stored, Until};
 use crate::task::{Json, LOG_LINES_MAX, LargeResult, Links, Status, Task, TaskId, read_strictly};
 use crate::wire::{Code, History, LogList, Problem};
@@ -138,6 +139,7 @@ pub(super) async fn result(
     let timeout = params.wait()?;
     params.finish()?;
     let stored = look(&app, &hub, id, Until::Final, timeout).await?;
+    hub.needs_part(Part::Result)?;
     if let Some(large) = large(&stored) {
         return results::give(&hub, id, &large, &headers).await;
     }
