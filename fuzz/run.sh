@@ -15,7 +15,7 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-trace-compares"
 ${CARGO:-cargo} build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir target/fuzz
 
-for target in ${*:-inbound filter_json filter_query submission}; do
+for target in ${*:-inbound filter_json filter_query submission token claims auth_config}; do
     echo "$target: $seconds seconds"
     mkdir -p "target/fuzz/corpus/$target" target/fuzz/artifacts
     log=target/fuzz/$target.log

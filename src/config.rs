@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine;
 use crate::http::{BasePath, Door, HttpLimits, LiveLimits, TrustedProxies};
 use crate::hub::{CallbackOptions, FeedOptions, HubOptions};
-use crate::keys::{KeyOptions, Keys};
+use crate::keys::{AuthConfig, KeyOptions, Keys};
 use crate::listen::{Listen, UnixMode};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
@@ -146,6 +146,10 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub live: LiveConfig,
 
+    /// Who signs tokens that are taken: the table `auth` of the file, which has no options.
+    #[arg(skip)]
+    pub auth: AuthConfig,
+
     /// How log lines look. What is logged is set by TASKHUB_LOG, such as `info,taskhub::hub=debug`
     #[arg(long, env = "TASKHUB_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -252,6 +256,7 @@ impl Default for ServeConfig {
             callbacks_private: false,
             callbacks_for: Duration::from_secs(24 * 3_600),
             live: LiveConfig::default(),
+            auth: AuthConfig::default(),
             log_format: LogFormat::default(),
         }
     }
@@ -333,7 +338,7 @@ impl ServeConfig {
 
     /// What is set about who is let in.
     pub fn key_options(&self) -> KeyOptions {
-        KeyOptions { open: self.open, ..KeyOptions::default() }
+        KeyOptions { open: self.open, issuers: self.auth.jwt.clone() }
     }
 
     /// Refuses an open hub where others can reach it.

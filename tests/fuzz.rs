@@ -6,6 +6,10 @@ use proptest::prelude::*;
 use taskhub::feed::{FrameHead, Opcode};
 use taskhub::http::inside::Heard;
 
+#[path = "../fuzz/checks/auth_config.rs"]
+mod auth_config;
+#[path = "../fuzz/checks/claims.rs"]
+mod claims;
 #[path = "../fuzz/checks/filter_json.rs"]
 mod filter_json;
 #[path = "../fuzz/checks/filter_query.rs"]
@@ -14,6 +18,8 @@ mod filter_query;
 mod inbound;
 #[path = "../fuzz/checks/submission.rs"]
 mod submission;
+#[path = "../fuzz/checks/token.rs"]
+mod token;
 
 /// Checks every file of a target's corpus. What once failed is kept there.
 fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -47,6 +53,21 @@ fn the_corpus_of_filter_query() {
 #[test]
 fn the_corpus_of_submission() {
     replay("submission", submission::check);
+}
+
+#[test]
+fn the_corpus_of_token() {
+    replay("token", token::check);
+}
+
+#[test]
+fn the_corpus_of_claims() {
+    replay("claims", claims::check);
+}
+
+#[test]
+fn the_corpus_of_auth_config() {
+    replay("auth_config", auth_config::check);
 }
 
 /// A client's frame.
@@ -163,5 +184,8 @@ proptest! {
         inbound::check(&bytes);
         filter_query::check(&bytes);
         filter_json::check(&bytes);
+        token::check(&bytes);
+        claims::check(&bytes);
+        auth_config::check(&bytes);
     }
 }

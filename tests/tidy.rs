@@ -21,6 +21,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire",
             "access",
             "settings",
+            "keys",
             "task",
         ],
     ),

@@ -19,6 +19,9 @@ fn check_task(spec: &FilterSpec, filter: &Filter, task: &Task) {
     assert_eq!(filter.matches_unchanging(task), unchanging, "{spec:?} and {task:?}");
     let status = spec.status.as_ref().is_none_or(|list| list.contains(&task.status));
     assert_eq!(filter.matches(task), unchanging && status, "{spec:?} and {task:?}");
+    // A half of it and the whole is the whole.
+    let half = FilterSpec { user_id: None, labels: None, queue: None, ..spec.clone() }.checked().expect("as the whole");
+    assert_eq!(half.and(filter).matches(task), unchanging && status, "{spec:?} and {task:?}");
 }
 
 /// What the words say of the parts that never change.

@@ -5,6 +5,9 @@
 //! before the default; a value is read by the same parser and refused in the same words wherever it comes from; and an
 //! option that is added is a key by itself. [`text`] writes what holds in the same shape.
 //!
+//! One table is no option: `auth`, with the applications whose tokens are taken ([`auth`]). It is read where it belongs, and
+//! handed on.
+//!
 //! TOML has types, and they are kept to: a number is no text. A path is seen from the folder of the file, since a service
 //! manager starts a hub from anywhere.
 
@@ -18,6 +21,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 use toml::{Table, Value};
 
 use crate::config::ServeConfig;
+use crate::keys::AuthConfig;
 
 /// What an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,23 +88,56 @@ fn options() -> Command {
     ServeConfig::augment_args(Command::new("serve"))
 }
 
+/// The key of the table that is no option.
+const AUTH: &str = "auth";
+
+/// What a file says, with paths seen from its folder.
+fn table(path: &Path) -> Result<Table, String> {
+    let text = std::fs::read_to_string(path).map_err(|why| why.to_string())?;
+    let mut table = parsed(&text)?;
+    if let Some(Value::Table(auth)) = table.get_mut(AUTH) {
+        AuthConfig::seen_from(auth, folder(path));
+    }
+    Ok(table)
+}
+
+fn parsed(text: &str) -> Result<Table, String> {
+    text.trim_start_matches('\u{feff}').parse().map_err(|why: toml::de::Error| why.to_string())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// The table `auth` of the file, empty where there is none.
+fn auth_table(table: Table) -> Result<Table, String> {
+    match table.into_iter().find(|(key, _)| key == AUTH) {
+        None => Ok(Table::new()),
+        Some((_, Value::Table(auth))) => Ok(auth),
+        Some((_, other)) => Err(format!("{AUTH} must be a table, and is {}", with_article(other.type_str()))),
+    }
+}
+
+/// Who signs tokens, as the file says; or what is wrong with it.
+pub(super) fn auth(path: &Path) -> Result<AuthConfig, String> {
+    let read = table(path).and_then(auth_table).and_then(AuthConfig::read);
+    read.map_err(|why| format!("{}: {}", path.display(), why.trim_end()))
+}
+
 /// The command line with what the file says in place of defaults; or what is wrong with the file.
 pub(super) fn as_defaults(command: Command, path: &Path) -> Result<Command, String> {
-    let wrong = |why: &str| format!("{}: {}", path.display(), why.trim_end());
-    let text = std::fs::read_to_string(path).map_err(|why| wrong(&why.to_string()))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let settings = settings(&text, folder).map_err(|why| wrong(&why))?;
+    let read = table(path).and_then(|table| settings(&table, folder(path)));
+    let settings = read.map_err(|why| format!("{}: {}", path.display(), why.trim_end()))?;
     Ok(command.mut_subcommand("serve", |serve| {
         settings.into_iter().fold(serve, |serve, (id, words)| serve.mut_arg(id, |option| option.default_values(words)))
     }))
 }
 
 /// The id of each option that the text sets, and its words.
-fn settings(text: &str, folder: &Path) -> Result<Vec<(String, Vec<String>)>, String> {
-    let table: Table = text.trim_start_matches('\u{feff}').parse().map_err(|why: toml::de::Error| why.to_string())?;
+fn settings(table: &Table, folder: &Path) -> Result<Vec<(String, Vec<String>)>, String> {
     let options = options();
     let mut settings = Vec::with_capacity(table.len());
-    for (key, value) in &table {
+    for (key, value) in table.iter().filter(|(key, _)| *key != AUTH) {
         let option = options.get_arguments().find(|option| option.get_long() == Some(key));
         let option = option.ok_or_else(|| unknown(key, &options))?;
         let kind = Kind::of(option);
@@ -141,8 +178,9 @@ fn with_article(noun: &str) -> String {
     format!("{article} {noun}")
 }
 
-/// The settings that hold, as a file: each with its words, where it comes from, and its value.
-pub(super) fn text(matches: &ArgMatches) -> Result<String, String> {
+/// The settings that hold, as a file: each with its words, where it comes from, and its value; and who signs tokens, as `file`
+/// says.
+pub(super) fn text(matches: &ArgMatches, file: Option<&Path>) -> Result<String, String> {
     let mut out = String::from(
         "# Settings of `taskhub serve`, for --config. Each can be given as an option of the same name, too.\n",
     );
@@ -168,6 +206,11 @@ pub(super) fn text(matches: &ArgMatches) -> Result<String, String> {
         }
         let value = value(option, matches)?;
         let _ = write!(out, "\n# {help} ({whence})\n{key} = {value}\n");
+    }
+    let auth = file.map_or(Ok(Table::new()), |path| table(path).and_then(auth_table))?;
+    if !auth.is_empty() {
+        let auth = Table::from_iter([(AUTH.to_owned(), Value::Table(auth))]);
+        let _ = write!(out, "\n# Who signs tokens that are taken (the file)\n{auth}");
     }
     Ok(out)
 }
@@ -215,7 +258,7 @@ mod tests {
     use clap::{CommandFactory, FromArgMatches};
 
     fn read(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
-        settings(text, Path::new("/etc/taskhub"))
+        parsed(text).and_then(|table| settings(&table, Path::new("/etc/taskhub")))
     }
 
     #[test]
@@ -275,7 +318,7 @@ mod tests {
         let (set, matches) = config(&["--lease", "30s", "--listen", "localhost:9000"], Some(&path));
         assert_eq!((set.lease.as_secs(), set.grace.as_secs(), set.max_hz), (30, 60, 0.5));
         assert_eq!((set.insecure_open, &set.data), (true, &folder.path().join("data")));
-        let printed = text(&matches).unwrap();
+        let printed = text(&matches, None).unwrap();
         for line in ["(--lease)\nlease = \"30s\"\n", "(the file)\ngrace = \"1m\"\n", "(default)\nretain = \"24h\"\n"] {
             assert!(printed.contains(line), "{line}: {printed}");
         }
@@ -286,7 +329,32 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         assert_eq!(config(&[], Some(&file(&elsewhere, &printed))).0, set);
         let (defaults, matches) = config(&[], None);
-        let again = config(&[], Some(&file(&elsewhere, &text(&matches).unwrap()))).0;
+        let again = config(&[], Some(&file(&elsewhere, &text(&matches, None).unwrap()))).0;
         assert_eq!(ServeConfig { data: defaults.data.clone(), ..again }, defaults);
+    }
+
+    #[test]
+    fn who_signs_tokens_is_read_from_the_file_and_printed_with_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = "lease = \"20s\"\n[[auth.jwt]]\niss = \"i\"\naud = \"a\"\nkey_file = \"key.pem\"\n\
+            [auth.jwt.claims]\nuser = \"uid\"\n[auth.jwt.roles]\nstaff = \"user\"\n";
+        let path = file(&folder, issuer);
+        let (set, matches) = config(&[], Some(&path));
+        assert_eq!(set.lease.as_secs(), 20);
+        let read = auth(&path).unwrap();
+        assert_eq!(read.jwt[0].key_file, Some(folder.path().join("key.pem")));
+        let printed = text(&matches, Some(&path)).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(auth(&file(&elsewhere, &printed)).unwrap(), read);
+        assert_eq!(auth(&file(&elsewhere, "lease = \"1s\"")).unwrap(), AuthConfig::default());
+        for (text, why) in [
+            ("auth = 7", "auth must be a table, and is an integer"),
+            ("[auth]\njwt = 7", "auth: "),
+            ("[auth]\nkeys = []", "unknown field `keys`"),
+            ("[[auth.jwt]]\niss = \"i\"\naud = \"a\"", "either key_file or jwks"),
+        ] {
+            let told = auth(&file(&elsewhere, text)).unwrap_err();
+            assert!(told.contains(why) && told.contains("hub.toml"), "{text}: {told}");
+        }
     }
 }

@@ -30,10 +30,13 @@ pub(super) fn file(serve: &ArgMatches) -> Option<&PathBuf> {
     serve.get_one("file")
 }
 
-pub(super) fn serve(args: ServeArgs, matches: Option<&ArgMatches>) -> Outcome {
+pub(super) fn serve(mut args: ServeArgs, matches: Option<&ArgMatches>) -> Outcome {
+    if let Some(path) = &args.file {
+        args.config.auth = config_file::auth(path).map_err(Failed::usage)?;
+    }
     if let (true, Some(matches)) = (args.print_config, matches) {
         args.config.check().map_err(Failed::usage)?;
-        print(&config_file::text(matches).map_err(Failed::usage)?)?;
+        print(&config_file::text(matches, args.file.as_deref()).map_err(Failed::usage)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(crate::server::main(args.config))

@@ -114,8 +114,7 @@ impl Issuer {
     ) -> Result<Principal, Unauthenticated> {
         let mut verdict = self.verify(jws);
         if matches!(verdict, Verdict::Unknown) && matches!(self.source, Source::SetFile(_) | Source::Url { .. }) {
-            self.fetch_for_one(changed).await;
-            verdict = self.verify(jws);
+            verdict = self.verify_fetching(jws, changed).await;
         }
         match verdict {
             Verdict::Signed(key) => self.rules.principal(jws, key, now),
@@ -145,8 +144,8 @@ impl Issuer {
         }
     }
 
-    /// Has the keys fetched for a caller whose key is not known, soon after the last time.
-    async fn fetch_for_one(&self, changed: impl Fn()) {
+    /// The verdict once keys were fetched for a token that none of the known ones has signed; soon after the last time.
+    async fn verify_fetching(&self, jws: &Jws<'_>, changed: impl Fn()) -> Verdict {
         struct Waits<'a>(&'a AtomicUsize);
         impl Drop for Waits<'_> {
             fn drop(&mut self) {
@@ -157,17 +156,19 @@ impl Issuer {
         let waits = self.waiters.fetch_add(1, Ordering::Relaxed);
         let _waits = Waits(&self.waiters);
         if waits >= WAITERS_MAX {
-            return;
+            return Verdict::Unknown;
         }
         let mut fetched = self.fetched.lock().await;
+        // Another one may have had them fetched meanwhile: for its own token, or for this one too.
+        let verdict = self.verify(jws);
+        if !matches!(verdict, Verdict::Unknown) || fetched.began.is_some_and(|began| began > asked) {
+            return verdict;
+        }
         if let Some(began) = fetched.began {
-            // Another one had them fetched meanwhile.
-            if began > asked {
-                return;
-            }
             tokio::time::sleep_until(began + FETCH_EVERY_MIN).await;
         }
         self.fetch(&mut fetched, changed).await;
+        self.verify(jws)
     }
 
     /// Looks whether its keys are others by now, if it is time for that.
@@ -184,6 +185,12 @@ impl Issuer {
         if is_due {
             self.fetch(&mut fetched, changed).await;
         }
+    }
+
+    /// Looks, whether it is time for that or not.
+    #[cfg(test)]
+    pub(super) async fn look_now(&self) {
+        self.fetch(&mut *self.fetched.lock().await, || ()).await;
     }
 
     async fn fetch(&self, fetched: &mut Fetched, changed: impl Fn()) {

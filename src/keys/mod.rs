@@ -300,4 +300,6 @@ fn scoped_revocation(jti: &str, now: Timestamp) -> AccessChange {
 }
 
 #[cfg(test)]
+mod jwt_tests;
+#[cfg(test)]
 mod tests;

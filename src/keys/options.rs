@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::access::{Alg, JwtRules, Role};
+use crate::task::Strict;
 
 /// The most issuers of JWTs.
 pub const ISSUERS_MAX: usize = 32;
@@ -106,16 +107,25 @@ pub(super) enum Source {
 }
 
 impl AuthConfig {
-    /// With paths seen from the folder of the file that they stand in.
-    pub fn seen_from(mut self, folder: &Path) -> AuthConfig {
-        for issuer in &mut self.jwt {
-            issuer.key_file = issuer.key_file.take().map(|path| folder.join(path));
-            issuer.jwks = issuer.jwks.take().map(|jwks| match is_url(&jwks) {
-                true => jwks,
-                false => folder.join(jwks).to_string_lossy().into_owned(),
-            });
+    /// Reads the table `auth` of a file; or what is wrong with it.
+    pub fn read(table: toml::Table) -> Result<AuthConfig, String> {
+        let read = Strict::<AuthConfig>::deserialize(toml::Value::Table(table));
+        let Strict(config) = read.map_err(|why| format!("auth: {}", why.to_string().trim_end()))?;
+        config.jwt.iter().try_for_each(JwtIssuer::check)?;
+        Ok(config)
+    }
+
+    /// Makes paths in a table `auth` those that they are seen from a folder.
+    pub fn seen_from(table: &mut toml::Table, folder: &Path) {
+        let issuers = table.get_mut("jwt").and_then(toml::Value::as_array_mut).into_iter().flatten();
+        for issuer in issuers.filter_map(toml::Value::as_table_mut) {
+            for key in ["key_file", "jwks"] {
+                let Some(toml::Value::String(place)) = issuer.get_mut(key) else { continue };
+                if !is_url(place) {
+                    *place = folder.join(&*place).to_string_lossy().into_owned();
+                }
+            }
         }
-        self
     }
 }
 
@@ -205,12 +215,11 @@ fn fetched(text: &str) -> Result<reqwest::Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::Strict;
 
-    pub(crate) fn read(text: &str) -> Result<AuthConfig, String> {
-        let config = toml::from_str::<Strict<AuthConfig>>(text).map_err(|why| why.to_string())?.0;
-        config.jwt.iter().try_for_each(JwtIssuer::check)?;
-        Ok(config)
+    fn read(text: &str) -> Result<AuthConfig, String> {
+        let mut table: toml::Table = text.parse().unwrap();
+        AuthConfig::seen_from(&mut table, Path::new("/etc/taskhub"));
+        AuthConfig::read(table)
     }
 
     #[test]
@@ -223,7 +232,7 @@ mod tests {
         assert!(matches!(source, Source::Url { refresh: REFRESH_DEFAULT, .. }));
         let text = "[[jwt]]\niss = \"i\"\naud = [\"a\", \"b\"]\nkey_file = \"key.pem\"\nalgs = [\"RS256\"]\n\
             default_role = \"viewer\"\nroles_max = \"user\"\n[jwt.claims]\nuser = \"uid\"\n[jwt.roles]\nstaff = \"user\"";
-        let config = read(text).unwrap().seen_from(Path::new("/etc/taskhub"));
+        let config = read(text).unwrap();
         let issuer = &config.jwt[0];
         assert_eq!(issuer.key_file.as_deref(), Some(Path::new("/etc/taskhub/key.pem")));
         assert_eq!((&*issuer.claims.user, &*issuer.claims.role), ("uid", "taskhub.role"));

@@ -203,3 +203,85 @@ impl Filter {
             && (self.matches_labels(task) || self.matched_labels(task))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Detail, Timestamp};
+    use super::*;
+
+    const NAMES: [&str; 5] = ["a", "b", "a.x", "a.y", "ab"];
+
+    fn some_of<T: Clone + std::fmt::Debug + 'static>(of: Vec<T>) -> impl Strategy<Value = Option<Vec<T>>> {
+        let all = of.len();
+        prop::option::of(prop::sample::subsequence(of, 1..=all))
+    }
+
+    fn names() -> Vec<String> {
+        NAMES.map(str::to_owned).to_vec()
+    }
+
+    fn ids() -> Vec<TaskId> {
+        (0..3).map(|n| TaskId::from_bytes([n; 16])).collect()
+    }
+
+    fn filter() -> impl Strategy<Value = Filter> {
+        let patterns = || some_of(["a", "b", "a.*", "a.x", "*", "ab*"].map(str::to_owned).to_vec());
+        let labels = prop::collection::btree_map("[kl]", some_of(names()).prop_map(Option::unwrap_or_default), 0..3);
+        let labels = labels.prop_map(|labels| labels.into_iter().filter(|(_, values)| !values.is_empty()).collect());
+        let users = some_of(names());
+        (some_of(ids()), patterns(), patterns(), some_of(Status::ALL.to_vec()), users, labels).prop_map(
+            |(task_id, task_type, queue, status, user_id, labels)| {
+                let spec =
+                    FilterSpec { task_id, task_type, queue, status, user_id, workflow_id: None, labels: Some(labels) };
+                spec.checked().expect("it has no empty list")
+            },
+        )
+    }
+
+    fn task() -> impl Strategy<Value = Task> {
+        let name = || prop::sample::select(NAMES.to_vec());
+        let labels = prop::collection::btree_map("[kl]", name().prop_map(str::to_owned), 0..3);
+        let (id, status) = (prop::sample::select(ids()), prop::sample::select(Status::ALL.to_vec()));
+        (id, name(), name(), status, prop::option::of(name()), labels).prop_map(
+            |(task_id, task_type, queue, status, user, labels)| Task {
+                task_id,
+                task_type: Name::new(task_type),
+                queue: Name::new(queue),
+                user_id: user.map(Name::new),
+                rev: 1,
+                created_at: Timestamp::from_millis(0),
+                updated_at: Timestamp::from_millis(0),
+                run_at: None,
+                delayed: false,
+                priority: 0,
+                status,
+                attempt: 0,
+                tries: 0,
+                max_attempts: 1,
+                crashes: 0,
+                max_crashes: 3,
+                detail: (!labels.is_empty()).then(|| Box::new(Detail { labels, ..Detail::default() })),
+                run: None,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
+
+        /// What a caller sees through a scope rests on this.
+        #[test]
+        fn both_is_what_each_of_two_matches(a in filter(), b in filter(), tasks in prop::collection::vec(task(), 8)) {
+            let both = a.and(&b);
+            for task in &tasks {
+                prop_assert_eq!(both.matches(task), a.matches(task) && b.matches(task), "{:?}", task);
+                prop_assert!(!both.matches(task) || !both.is_nothing());
+            }
+            prop_assert_eq!(&both, &b.and(&a));
+            prop_assert_eq!(&both.and(&a), &both);
+            prop_assert_eq!(&a.and(&Filter::default()), &a);
+        }
+    }
+}

@@ -25,6 +25,7 @@ mod history;
 mod idempotency;
 mod interop;
 mod json_schema;
+mod jwt;
 mod keeping;
 mod killed;
 #[path = "../kit/mod.rs"]
