@@ -1,7 +1,7 @@
 //! What a hub keeps about access, as records: one for each API token, signing key and revocation.
 //!
-//! Secrets are not among them, but for the hub's own signing keys, which it needs: of an API token its digest is kept. So a
-//! copy of the database lets nobody in by itself, and whoever may write to it may do everything anyway.
+//! Of an API token its digest is kept, so its text is nowhere. The hub's own signing keys are kept as they are, because it needs them:
+//! whoever reads a copy of the database can sign scoped tokens, so database and backups are for their owner alone.
 
 use serde::{Deserialize, Serialize};
 

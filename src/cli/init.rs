@@ -70,7 +70,7 @@ fn tell(args: &InitArgs, token_file: &Path) -> Outcome {
          \n\
          Next:\n  \
          taskhub serve --config {config}\n  \
-         export TASKHUB_TOKEN=$(cat {secret})\n  \
+         taskhub login < {secret}\n  \
          taskhub list\n  \
          taskhub token create --role user --user ann --expires 90d --data {data}\n"
     ))?;

@@ -117,7 +117,7 @@ pub(super) enum Bound {
     /// What a worker says over HTTP: when too many bytes of what workers say wait.
     Said,
     /// Never. What a worker says over a socket, which is not read while there is no room; and what is small and bounded by
-    /// the number of sockets and claims: signs of life, and ends.
+    /// the number of sockets and claims: signs of life, and ends. And steps about access, each of whose callers waits for it.
     Free,
 }
 

@@ -120,7 +120,8 @@ impl Hub {
     pub async fn change_access(&self, changes: Vec<AccessChange>, audit: Option<AuditRow>) -> Result<(), AccessError> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Access { changes, row: audit.map(Box::new), reply: Some(reply) };
-        self.shared().inbox.push(request, Bound::Held)?;
+        // Never turned away, so that a token can be taken back while whoever has it floods the hub. Bounded by those who wait.
+        self.shared().inbox.push(request, Bound::Free)?;
         answer.await.unwrap_or(Err(AccessError::Failed(HubError::Stopped)))
     }
 
