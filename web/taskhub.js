@@ -286,16 +286,10 @@ class Hub extends Rest {
   }
 
   #greet({ epoch, ping_ms = PING_MS, limits = {}, authenticated = true }) {
-    // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
-    // where it is not the history they know. Where nobody can, there is nothing to keep.
-    const can_ask = [...this.#subscriptions.values()].some(({ mark }) => mark !== undefined);
-    if (this.epoch !== undefined && this.epoch !== epoch && !can_ask) this.#beginAnew();
-    this.epoch = epoch;
-    this.#begun_anew = false;
     this.#ping_ms = ping_ms;
     this.#each_ms = 1_000 / Math.max(1, Math.floor((limits.messages_per_s ?? MESSAGES_PER_S) / 2));
     const stranger = () => this.#lost({ close_code: UNKNOWN, reason: 'it wants to know who is calling' });
-    if (!this.token.isUsed) return authenticated ? this.#resume() : stranger();
+    if (!this.token.isUsed) return authenticated ? this.#resume(epoch) : stranger();
     const { timers } = this.#options;
     timers.clearTimeout(this.#timer); // what gives tokens takes its time, and how long the hub waits is its own
     const socket = this.#socket;
@@ -303,7 +297,7 @@ class Hub extends Rest {
     (anew ? this.token.insteadOf(this.#said_token) : this.token.get()).then(
       (given) => {
         if (socket !== this.#socket) return;
-        if (!given?.text) return authenticated ? this.#resume() : stranger();
+        if (!given?.text) return authenticated ? this.#resume(epoch) : stranger();
         this.#hold(given);
         this.#hello = this.#request({ op: 'hello', token: given.text });
         this.#after(HELLO_MS_MAX, () => this.#lost({ reason: 'no answer' }));
@@ -336,7 +330,14 @@ class Hub extends Rest {
     this.refresh().catch(again);
   }
 
-  #resume() {
+  /** The hub knows who is calling. Only now does it say what the history is called for them: who sees something else has another. */
+  #resume(epoch) {
+    // Each start of a hub has a name of its own, so another one says little: those who can resume ask, and hear `reset`
+    // where it is not the history they know. Where nobody can, there is nothing to keep.
+    const can_ask = [...this.#subscriptions.values()].some(({ mark }) => mark !== undefined);
+    if (this.epoch !== undefined && this.epoch !== epoch && !can_ask) this.#beginAnew();
+    this.epoch = epoch;
+    this.#begun_anew = false;
     this.#greeted = true;
     this.#greeted_at = this.#options.timers.now();
     this.#listen();
@@ -537,7 +538,8 @@ class Hub extends Rest {
     if (type === 'hello') {
       this.user_id = message.user_id;
       if (message.id === undefined) this.#greet(message);
-      else if (message.id === this.#hello) this.#known();
+      else if (message.id === this.#hello) this.#known(message);
+      else if (message.id === this.#refresh) this.epoch = message.epoch; // for another sight it has another name
     } else if (type === 'subscribed') {
       const begun = subscription?.begin(message.mode);
       if (begun === false) this.#ask(subscription);
@@ -588,10 +590,10 @@ class Hub extends Rest {
   }
 
   /** The hub has taken the token. */
-  #known() {
+  #known({ epoch }) {
     this.#hello = undefined;
     this.#tried_anew = false;
-    this.#resume();
+    this.#resume(epoch);
   }
 
   /** What came of settings is whole. */

@@ -443,18 +443,10 @@ impl Follower {
     }
 
     fn greet(&mut self, now_ms: u64, hello: LiveHello) {
-        // Each start of a hub has a name of its own, so another one says little: subscriptions with a mark ask to resume, and
-        // get `reset` where it is another history. Without such a subscription there is nothing to keep.
-        let can_ask = self.subs.values().any(|sub| sub.mark.is_some());
-        if self.epoch.as_ref().is_some_and(|epoch| *epoch != hello.epoch) && !can_ask {
-            self.begin_anew();
-        }
-        self.begun_anew = false;
-        self.epoch = Some(hello.epoch);
         self.ping_ms = hello.ping_ms.unwrap_or(PING_MS);
         self.outbox.begin(hello.limits.and_then(|limits| limits.messages_per_s));
         match self.identity.greeted(hello.authenticated) {
-            Greeting::Known => self.resume(now_ms),
+            Greeting::Known => self.resume(now_ms, hello.epoch),
             Greeting::Wait(wanted) => {
                 self.timer = None;
                 self.actions.extend(wanted.map(|anew| Action::Token { anew }));
@@ -463,8 +455,17 @@ impl Follower {
         }
     }
 
-    /// The hub knows who is calling: subscriptions are asked for.
-    fn resume(&mut self, now_ms: u64) {
+    /// The hub knows who is calling: subscriptions are asked for. Only now does it say what the history is called for them,
+    /// since who sees something else has another.
+    fn resume(&mut self, now_ms: u64, epoch: String) {
+        // Each start of a hub has a name of its own, so another one says little: subscriptions with a mark ask to resume, and
+        // get `reset` where it is another history. Without such a subscription there is nothing to keep.
+        let can_ask = self.subs.values().any(|sub| sub.mark.is_some());
+        if self.epoch.as_ref().is_some_and(|known| *known != epoch) && !can_ask {
+            self.begin_anew();
+        }
+        self.begun_anew = false;
+        self.epoch = Some(epoch);
         self.greeted_at = Some(now_ms);
         self.listen(now_ms);
         self.awaited = self.subs.keys().copied().collect();

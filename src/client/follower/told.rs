@@ -22,8 +22,12 @@ impl Follower {
         match says {
             LiveSays::Hello(hello) => match hello.id {
                 None => self.greet(now_ms, hello),
-                Some(id) if self.identity.answered(id) == AnswerTo::Hello => self.resume(now_ms),
-                Some(_) => {}
+                Some(id) => match self.identity.answered(id) {
+                    AnswerTo::Hello => self.resume(now_ms, hello.epoch),
+                    // For another sight the history has another name, and marks from here on are of that.
+                    AnswerTo::Refresh => self.epoch = Some(hello.epoch),
+                    AnswerTo::Other => {}
+                },
             },
             LiveSays::Subscribed { sub, resumed } => self.subscribed(&sub, resumed),
             LiveSays::Snapshot { sub, tasks, more, truncated } => {
