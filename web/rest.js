@@ -99,7 +99,14 @@ export class Rest {
 
   /** The API tokens, without their texts. */
   async apiTokens() {
-    return (await this.call('GET', 'api-tokens')).api_tokens;
+    const tokens = [];
+    let cursor;
+    do {
+      const page = await this.call('GET', 'api-tokens', { query: { cursor } });
+      tokens.push(...page.api_tokens);
+      cursor = page.next_cursor;
+    } while (cursor !== undefined);
+    return tokens;
   }
 
   /** Makes an API token: `name`, `role`, `user_id`, `task_types`, `queues`, `expires_at`. Its `token` is told this once. */

@@ -37,6 +37,7 @@ mod live;
 mod logs;
 mod metrics;
 mod page;
+mod page_access;
 mod page_away;
 mod page_for_all;
 mod page_list;

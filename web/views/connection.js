@@ -68,7 +68,9 @@ export function connectionView({ hub, word, banner, announce, health, now }) {
     const shown = state.status === 'live' && (state.behind || late) ? 'behind' : state.status;
     word.dataset.status = shown;
     document.documentElement.toggleAttribute('data-stale', !['live', 'behind', 'connecting'].includes(shown));
-    setText(text, state.status === 'offline' && state.reason === DEAF ? 'Reconnecting' : WORDS[shown]);
+    const is_stranger = state.status === 'refused' && state.close_code === WHO_IS_IT;
+    if (is_stranger) word.dataset.status = 'closed';
+    setText(text, is_stranger ? 'Not signed in' : state.status === 'offline' && state.reason === DEAF ? 'Reconnecting' : WORDS[shown]);
   }
 
   function draw() {

@@ -59,7 +59,7 @@ export function signInView({ access, check, enter }) {
     show() {
       if (!element.hidden) return;
       element.hidden = false;
-      const had = access.isShared ? 'This link has expired, or was taken back.' : 'Your token has expired, or was revoked.';
+      const had = access.isShared ? 'This link has expired, or was taken back.' : 'The hub does not know your token, or not any more.';
       setText(trouble, access.token ? had : '');
       input.focus();
     },
