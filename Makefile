@@ -17,7 +17,7 @@ BUILT = $(TARGET)/release/taskhub
 TO = $(DESTDIR)$(PREFIX)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build install check test test-deps sim autobahn fuzz schemathesis bench clean
+.PHONY: help demo build install check deny test test-deps sim autobahn fuzz schemathesis bench clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ check: ## formatting, lints and documentation, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+
+deny: ## licences, advisories and duplicates of what we depend on, where cargo-deny is installed
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	else echo "cargo-deny is not installed (cargo install --locked cargo-deny): nothing was looked at" >&2; fi
 
 test: test-deps ## every test: Rust, the page's modules in Node, the page in Chromium
 	$(CARGO) build --bin taskhub --examples --quiet

@@ -84,6 +84,34 @@ const LINES_MAX: usize = 700;
 /// Longer files, and why they are still one.
 const LONG: &[(&str, &str)] = &[("store/suite.rs", "tests only: what every store promises, tried on each")];
 
+/// A promise that no test keeps is none: those that SECURITY.md names are there.
+#[test]
+fn the_tests_that_security_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).expect("SECURITY.md can be read");
+    let last = |row: &str| row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default().to_owned();
+    let rows = text.lines().filter(|line| line.starts_with('|')).map(last);
+    let named: BTreeSet<String> =
+        rows.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect();
+    assert!(named.len() > 20, "the table was not found: {named:?}");
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut there = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+                there.extend(names.map(str::to_owned));
+            }
+        }
+    }
+    let missing: Vec<_> = named.difference(&there).collect();
+    assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:?}");
+}
+
 struct Source {
     /// Seen from `src`, such as `hub/writer.rs`.
     name: String,
