@@ -164,7 +164,7 @@ fn once(status: StatusCode, value: &impl serde::Serialize) -> Response {
 }
 
 fn no_token() -> Problem {
-    Problem::new(Code::NotFound, "there is no such token")
+    Problem::new(Code::TokenNotFound, "there is no token of this name that the caller may end")
 }
 
 fn no_randomness() -> Problem {

@@ -7,6 +7,8 @@
 //! A mark says that everything up to its `rev` was sent. The feed's client says which, and it holds for the snapshot as well: a
 //! snapshot is read after the subscription stands, so what is older than the mark is in it, and what is younger follows.
 
+mod caller;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +88,7 @@ impl Session {
         let marked_at = Instant::now();
         let mark_at = marked_at + app.options().feed.ping;
         let (subs, lines) = (Vec::new(), Vec::new());
-        let (changes, expires_at) = (app.keys().changes(), expiry(hub.who()));
+        let (changes, expires_at) = (app.keys().changes(), caller::expiry(hub.who()));
         Session {
             app,
             hub,
@@ -132,112 +134,6 @@ impl Session {
         self.say(line, out).await
     }
 
-    /// What the hub knows of the caller, for its hello.
-    fn identity(&self) -> String {
-        let who = self.hub.who();
-        if who.is_nobody() {
-            return r#","authenticated":false"#.to_owned();
-        }
-        let user =
-            who.user_id.as_ref().map_or(String::new(), |user| format!(r#","user_id":{}"#, quoted(user.as_str())));
-        let expires = who.expires_at.map_or(String::new(), |at| format!(r#","expires_at":"{at}""#));
-        user + &expires
-    }
-
-    /// Whether the caller has not said yet who it is.
-    pub(super) fn is_of_nobody(&self) -> bool {
-        self.hub.who().is_nobody()
-    }
-
-    /// A hello or a refresh. Without a token it asks for nothing but the hub's own. A token that is not valid ends a caller who is
-    /// nobody, and leaves another the one that it has.
-    pub(super) async fn introduce(
-        &mut self,
-        id: Option<u64>,
-        token: Option<String>,
-        out: &mut impl Carrier,
-    ) -> Result<(), Ending> {
-        let Some(token) = token else { return self.greet(id, out).await };
-        let known = match token.len() <= TOKEN_BYTES_MAX {
-            true => gate::authenticated(self.app.keys(), &token, self.hub.address()).await,
-            false => Err(gate::unauthenticated()),
-        };
-        let who = match known {
-            Ok(who) => who,
-            Err(problem) if self.is_of_nobody() => {
-                let code = match problem.code {
-                    Code::Unauthenticated => CloseCode::Unauthenticated,
-                    _ => CloseCode::Overloaded,
-                };
-                return Err(Ending::Close(code, "the token is not valid"));
-            }
-            Err(problem) => return self.refuse(id, &problem, out).await,
-        };
-        let was = self.hub.who().clone();
-        if !was.is_nobody() && was.user_id != who.user_id {
-            return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another user's"));
-        }
-        self.expires_at = expiry(&who);
-        self.hub = self.app.as_caller(who.clone(), self.hub.address());
-        self.greet(id, out).await?;
-        if was.is_nobody() || (was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights) {
-            return Ok(());
-        }
-        self.look_anew(out).await
-    }
-
-    /// The caller sees something else: every subscription starts anew, or ends where the caller may not have it any more.
-    async fn look_anew(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
-        for (name, topic) in std::mem::take(&mut self.subs) {
-            self.client.unsubscribe(&name);
-            self.app.metrics().subscribed(-1);
-            self.lines.push(reset_line(&name, "scope"));
-            let topic = match topic {
-                Topic::Tasks(tasks) => Topic::Tasks(TaskSubscription { since: None, ..tasks }),
-                topic => topic,
-            };
-            self.subscribe(None, name.into(), topic, out).await?;
-        }
-        Ok(())
-    }
-
-    /// Resolves when a credential was taken back, or that of the caller is over.
-    pub(super) async fn credentials_changed(&self) {
-        let mut changes = self.changes.clone();
-        let over = async {
-            match self.expires_at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() {
-                std::future::pending().await
-            },
-            () = over => {}
-        }
-    }
-
-    /// Whether the caller still is who they said.
-    pub(super) fn is_still_known(&mut self) -> Result<(), Ending> {
-        let now = Instant::now();
-        if !self.changes.has_changed().unwrap_or(false) && self.expires_at.is_none_or(|at| now < at) {
-            return Ok(());
-        }
-        self.changes.mark_unchanged();
-        if self.is_of_nobody() {
-            return Ok(());
-        }
-        let checked = self.app.keys().check(self.hub.who(), Timestamp::now());
-        checked.map_err(|ended| {
-            let (code, reason) = gate::ending(ended);
-            Ending::Close(code, reason)
-        })?;
-        // A clock was set back.
-        self.expires_at = expiry(self.hub.who());
-        Ok(())
-    }
-
     /// Resolves when the feed has something for this client. May be dropped and called again.
     pub(super) async fn ready(&self) {
         self.client.ready().await;
@@ -278,14 +174,6 @@ impl Session {
     /// Something came from the other side.
     pub(super) fn set_heard(&self) {
         self.client.set_heard();
-    }
-
-    /// Takes what is hidden from the caller out of the lines.
-    fn redact(&mut self) {
-        let hidden = self.hub.who().hidden;
-        if !hidden.is_nothing() {
-            self.lines = self.lines.drain(..).filter_map(|line| redacted_line(&line, hidden)).collect();
-        }
     }
 
     /// Whether the feed wants this client to end.
@@ -383,17 +271,6 @@ impl Session {
                 self.app.metrics().subscribed(1);
                 self.flush(out).await
             }
-        }
-    }
-
-    /// Whether the caller may subscribe to this.
-    fn may(&self, topic: &Topic) -> Result<(), HubError> {
-        match topic {
-            Topic::Tasks(tasks) => {
-                self.hub.needs(Right::Watch)?;
-                if tasks.log_tail.is_some() { self.hub.needs_part(Part::Logs) } else { Ok(()) }
-            }
-            Topic::Stats | Topic::Settings => self.hub.whole(Right::SeeHub).map(|_| ()),
         }
     }
 
@@ -732,11 +609,6 @@ impl Drop for Session {
         self.set_lags(false);
         self.app.metrics().subscribed(-(self.subs.len() as i64));
     }
-}
-
-/// When a caller's credential is over, on the clock of waits.
-fn expiry(who: &Principal) -> Option<Instant> {
-    who.expires_at.map(|at| Instant::now() + Duration::from_millis(at.millis_since(Timestamp::now())))
 }
 
 /// Whether two epochs are of one history, seen with different sights.

@@ -91,6 +91,7 @@ codes! {
     QueueNotFound "queue_not_found" 404 "There is no such queue",
     ScheduleNotFound "schedule_not_found" 404 "There is no such schedule",
     CallbackNotFound "callback_not_found" 404 "There is no such callback",
+    TokenNotFound "token_not_found" 404 "There is no such token",
     TaskTypeNotFound "task_type_not_found" 404 "There is no such task type",
     TaskNotFinished "task_not_finished" 409 "The task is not finished",
     TaskFinished "task_finished" 409 "The task is finished",

@@ -40,10 +40,12 @@ async fn the_hub_says_who_it_is_first() {
     let stats = hub.get("/api/v1/stats").await.expect(200);
     assert_eq!((&hello["epoch"], &hello["rev"], &hello["ping_ms"]), (&stats["epoch"], &json!(0), &json!(25_000)));
     assert_eq!((&hello["limits"]["subscriptions"], &hello["limits"]["filter_values"]), (&json!(64), &json!(1_000)));
-    socket.say(json!({"op": "hello", "id": 5, "token": "ignored"})).await;
+    socket.say(json!({"op": "hello", "id": 5})).await;
     assert_eq!(socket.expect("hello").await["id"], 5);
+    // The sender of a token believes to be somebody, so a wrong one is told also where none is needed.
     socket.say(json!({"op": "refresh", "id": 6, "token": "x"})).await;
-    assert_eq!(socket.expect("hello").await["id"], 6);
+    let refused = socket.expect("error").await;
+    assert_eq!((&refused["id"], &refused["code"]), (&json!(6), &json!("unauthenticated")));
     socket.say_text("{\"op\":\"ping\",\"id\":7}\n {\"op\":\"ping\"} ").await;
     assert_eq!(socket.next().await, json!({"type": "pong", "id": 7}));
     assert_eq!(socket.next().await, json!({"type": "pong"}));
