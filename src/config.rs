@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine;
 use crate::http::{BasePath, Door, HttpLimits, LiveLimits, TrustedProxies};
 use crate::hub::{CallbackOptions, FeedOptions, HubOptions};
-use crate::keys::{AuthConfig, KeyOptions, Keys};
+use crate::keys::{AuthConfig, JwtIssuer, KeyOptions, Keys};
 use crate::listen::{Listen, UnixMode};
 use crate::task::{FILTER_VALUES_MAX, PAYLOAD_BYTES_MAX};
 use crate::telemetry::LogFormat;
@@ -146,13 +146,52 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub live: LiveConfig,
 
-    /// Who signs tokens that are taken: the table `auth` of the file, which has no options.
+    #[command(flatten)]
+    pub jwt: JwtConfig,
+
+    /// Who else signs tokens that are taken: the table `auth` of the file, which has no options.
     #[arg(skip)]
     pub auth: AuthConfig,
 
     /// How log lines look. What is logged is set by TASKHUB_LOG, such as `info,taskhub::hub=debug`
     #[arg(long, env = "TASKHUB_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// One application whose tokens are taken. Of more, and how their claims are read, the file tells: `[[auth.jwt]]`.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+#[command(next_help_heading = "Tokens of an application (JWT)")]
+pub struct JwtConfig {
+    /// Who signs them: their `iss`
+    #[arg(long, env = "TASKHUB_JWT_ISS", value_name = "ISSUER")]
+    pub jwt_iss: Option<String>,
+
+    /// Whom they are for: one of these must be their `aud`; with commas between
+    #[arg(long, env = "TASKHUB_JWT_AUD", value_name = "AUDIENCES", value_delimiter = ',')]
+    pub jwt_aud: Vec<String>,
+
+    /// What their signature is checked with: a public key in PEM, a JWK, or the secret of HS256
+    #[arg(long, env = "TASKHUB_JWT_KEY", value_name = "FILE")]
+    pub jwt_key: Option<PathBuf>,
+
+    /// In place of a key, a set of keys (JWKS) that may change: where it is fetched, or a file
+    #[arg(long, env = "TASKHUB_JWKS", value_name = "URL|FILE")]
+    pub jwks: Option<String>,
+}
+
+impl JwtConfig {
+    /// The application, if one is named; or what is missing.
+    fn issuer(&self) -> Result<Option<JwtIssuer>, String> {
+        if *self == JwtConfig::default() {
+            return Ok(None);
+        }
+        let (Some(iss), true) = (&self.jwt_iss, self.jwt_key.is_some() != self.jwks.is_some()) else {
+            return Err("--jwt-iss, --jwt-aud and one of --jwt-key and --jwks belong together".into());
+        };
+        let key_file = self.jwt_key.clone();
+        let issuer = JwtIssuer { key_file, jwks: self.jwks.clone(), ..JwtIssuer::new(iss, &self.jwt_aud) };
+        issuer.check().map(|()| Some(issuer))
+    }
 }
 
 /// Bounds of live clients: browsers and programs that watch.
@@ -256,6 +295,7 @@ impl Default for ServeConfig {
             callbacks_private: false,
             callbacks_for: Duration::from_secs(24 * 3_600),
             live: LiveConfig::default(),
+            jwt: JwtConfig::default(),
             auth: AuthConfig::default(),
             log_format: LogFormat::default(),
         }
@@ -338,7 +378,9 @@ impl ServeConfig {
 
     /// What is set about who is let in.
     pub fn key_options(&self) -> KeyOptions {
-        KeyOptions { open: self.open, issuers: self.auth.jwt.clone() }
+        // What is wrong with it was said by `check`.
+        let named = self.jwt.issuer().ok().flatten();
+        KeyOptions { open: self.open, issuers: named.into_iter().chain(self.auth.jwt.iter().cloned()).collect() }
     }
 
     /// Refuses an open hub where others can reach it.
@@ -360,6 +402,7 @@ impl ServeConfig {
         }
         self.door()?;
         self.proxies()?;
+        self.jwt.issuer()?;
         if self.tls_cert.is_some() != self.tls_key.is_some() {
             return Err("--tls-cert and --tls-key belong together".into());
         }
@@ -453,6 +496,25 @@ mod tests {
     #[test]
     fn visible_defaults_are_the_defaults() {
         assert_eq!(parse("").unwrap(), ServeConfig::default());
+    }
+
+    #[test]
+    fn an_application_is_named_whole() {
+        let named = parse("--jwt-iss i --jwt-aud a,b --jwks https://id.example/keys").unwrap().key_options().issuers;
+        assert_eq!((named[0].iss.as_str(), named[0].aud.len()), ("i", 2));
+        assert!(
+            parse("--jwt-iss i --jwt-aud a --jwt-key key.pem").unwrap().key_options().issuers[0].key_file.is_some()
+        );
+        for (arguments, why) in [
+            ("--jwt-iss i --jwt-aud a", "belong together"),
+            ("--jwt-aud a --jwt-key k", "belong together"),
+            ("--jwt-iss i --jwt-aud a --jwt-key k --jwks j", "belong together"),
+            ("--jwt-iss i --jwt-key k", "aud must be"),
+            ("--jwt-iss i --jwt-aud a --jwks http://id.example/keys", "over https"),
+        ] {
+            let told = parse(arguments).unwrap_err();
+            assert!(told.contains(why), "{arguments}: {told}");
+        }
     }
 
     #[test]

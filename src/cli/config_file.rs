@@ -21,7 +21,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 use toml::{Table, Value};
 
 use crate::config::ServeConfig;
-use crate::keys::AuthConfig;
+use crate::keys::{self, AuthConfig};
 
 /// What an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,10 @@ fn table(path: &Path) -> Result<Table, String> {
     let mut table = parsed(&text)?;
     if let Some(Value::Table(auth)) = table.get_mut(AUTH) {
         AuthConfig::seen_from(auth, folder(path));
+    }
+    // The one option that is a path or something else.
+    if let Some(Value::String(place)) = table.get_mut("jwks") {
+        keys::seen_from(place, folder(path));
     }
     Ok(table)
 }
@@ -347,6 +351,11 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         assert_eq!(auth(&file(&elsewhere, &printed)).unwrap(), read);
         assert_eq!(auth(&file(&elsewhere, "lease = \"1s\"")).unwrap(), AuthConfig::default());
+        let places = [("keys.json", elsewhere.path().join("keys.json")), ("https://i/keys", "https://i/keys".into())];
+        for (said, seen) in places {
+            let (set, _) = config(&[], Some(&file(&elsewhere, &format!("jwks = {said:?}"))));
+            assert_eq!(set.jwt.jwks.map(PathBuf::from), Some(seen));
+        }
         for (text, why) in [
             ("auth = 7", "auth must be a table, and is an integer"),
             ("[auth]\njwt = 7", "auth: "),

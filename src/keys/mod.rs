@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::guesses::{GUESS_WAIT_MAX, GUESSES_FREE};
-pub use self::options::{AuthConfig, ClaimNames, ISSUERS_MAX, JwtIssuer, KeyOptions};
+pub use self::options::{AuthConfig, ClaimNames, ISSUERS_MAX, JwtIssuer, KeyOptions, seen_from};
 pub use self::tickets::{NoTicket, TICKET_MS, TICKETS_PER_CALLER_MAX, Ticket};
 pub use crate::access::Unauthenticated;
 

@@ -121,11 +121,16 @@ impl AuthConfig {
         for issuer in issuers.filter_map(toml::Value::as_table_mut) {
             for key in ["key_file", "jwks"] {
                 let Some(toml::Value::String(place)) = issuer.get_mut(key) else { continue };
-                if !is_url(place) {
-                    *place = folder.join(&*place).to_string_lossy().into_owned();
-                }
+                seen_from(place, folder);
             }
         }
+    }
+}
+
+/// Makes the place of keys, if it is a path, the one that it is seen from a folder.
+pub fn seen_from(place: &mut String, folder: &Path) {
+    if !is_url(place) {
+        *place = folder.join(&*place).to_string_lossy().into_owned();
     }
 }
 
@@ -134,6 +139,22 @@ fn is_url(text: &str) -> bool {
 }
 
 impl JwtIssuer {
+    /// With this `iss` and one of these as `aud`, and all else as it is where nothing is said. Its keys are still to be named.
+    pub fn new(iss: &str, aud: &[String]) -> JwtIssuer {
+        JwtIssuer {
+            iss: iss.to_owned(),
+            aud: aud.to_vec(),
+            algs: None,
+            key_file: None,
+            jwks: None,
+            jwks_refresh: None,
+            roles_max: operator(),
+            claims: ClaimNames::default(),
+            roles: BTreeMap::new(),
+            default_role: None,
+        }
+    }
+
     /// Refuses what cannot work. Reads no file.
     pub fn check(&self) -> Result<(), String> {
         self.parts().map(drop)
