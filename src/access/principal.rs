@@ -161,6 +161,17 @@ impl Principal {
     }
 }
 
+impl Credential {
+    /// Whose it is, whatever token of theirs it is: a worker that renews its token stays the same.
+    pub fn holder(&self) -> String {
+        match self {
+            Credential::Jwt(signed) => format!("jwt:{}\0{}", signed.issuer, signed.subject),
+            Credential::Scoped(scoped) => scoped.maker.credential.holder(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The word of the audit: `none`, `owner`, `api:NAME`, `jwt:ISSUER`, `scoped:JTI`.
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,13 +18,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answers::{Mode, PAGE_BYTES, quoted, reset_line, snapshot_lines, subscribed, with_id};
-use super::gate::{self, TOKEN_BYTES_MAX};
 use super::live_op::{self, TaskSubscription, Topic};
 use super::state::{App, LiveLimits};
-use crate::access::{Part, Principal, Right, redacted_line};
+use crate::access::redacted_line;
 use crate::feed::{self, End, Pipe, Taken};
 use crate::hub::{CallerHub, HubError, LogRange, Missed, Page, Query};
-use crate::task::{Task, TaskId, Timestamp};
+use crate::task::{Task, TaskId};
 use crate::telemetry::Delivery;
 use crate::wire::{CloseCode, Code, Problem};
 
@@ -59,6 +58,8 @@ pub(super) struct Session {
     app: Arc<App>,
     /// The hub, as the caller has it.
     hub: CallerHub,
+    /// Whether the feed may write by itself. Not to a caller from whom parts are hidden.
+    is_piped: bool,
     client: feed::Client,
     /// By name; few.
     subs: Vec<(Box<str>, Topic)>,
@@ -84,6 +85,8 @@ pub(super) struct Session {
 impl Session {
     /// For a carrier that the feed may write to by itself, where there is a `pipe`.
     pub(super) fn new(app: Arc<App>, hub: CallerHub, pipe: Option<Arc<dyn Pipe>>) -> Session {
+        let pipe = pipe.filter(|_| hub.who().hidden.is_nothing());
+        let is_piped = pipe.is_some();
         let client = hub.attach(pipe);
         let marked_at = Instant::now();
         let mark_at = marked_at + app.options().feed.ping;
@@ -92,6 +95,7 @@ impl Session {
         Session {
             app,
             hub,
+            is_piped,
             changes,
             expires_at,
             client,
@@ -162,8 +166,7 @@ impl Session {
             self.mark();
             self.flush(out).await?;
         }
-        // What is to be redacted passes here, line by line.
-        Ok(!self.hub.who().hidden.is_nothing() || self.client.flow())
+        Ok(!self.is_piped || self.client.flow())
     }
 
     /// Takes the pipe back. What is left of the feed's last message is to be written first.

@@ -7,6 +7,8 @@
 //! Leases are the engine's: this file only says that the worker was heard. A message that is JSON but wrong is answered
 //! and the socket stays; one that is no JSON closes it.
 
+mod hello;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,9 +24,10 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::accepts::{self, accepts};
+use self::hello::introduce;
+use super::accepts;
 use super::caller::{Arriving, CountedBy};
-use super::gate::{self, TOKEN_BYTES_MAX, until_ended};
+use super::gate::{self, until_ended};
 use super::json::{first, parse};
 use super::query::NoQuery;
 use super::refusal::accept_and_close;
@@ -33,14 +36,13 @@ use super::submit::{check_key, not_empty};
 use super::upgrade::Upgrade;
 use super::worker_http::{text_for, write_task};
 use super::workflows::spawn_route;
-use crate::access::Right;
-use crate::hub::{CallerHub, HubError, Pushed, Refusal, Report, SubmitKey, Welcome, WorkerLink};
-use crate::keys::Ended;
+use crate::access::{Principal, Right};
+use crate::hub::{CallerHub, HubError, Pushed, Report, SubmitKey, WorkerLink};
+use crate::keys::{Ended, Keys};
 use crate::lived::{self, Deadline};
 use crate::task::{Json, PayloadFault, Spawner, TaskId};
 use crate::wire::{
-    BatchBody, CONCURRENCY_MAX, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerHello, WorkerOp, WorkerSays,
-    bye_line,
+    BatchBody, CloseCode, Code, Held, Problem, WORKER_PROTOCOL, WorkerOp, WorkerRefresh, WorkerSays, bye_line,
 };
 
 /// How long a worker may take to introduce itself.
@@ -123,17 +125,18 @@ async fn serve(socket: &mut WebSocket, app: &App, mut hub: CallerHub) -> Ending 
     let lease = Duration::from_millis(app.options().engine.lease_ms);
     let watch_every = (lease / 3).max(Duration::from_millis(1));
     let mut watch = std::pin::pin!(tokio::time::sleep(watch_every));
+    let mut nobody = Box::pin(ended(app.keys().clone(), hub.who().clone()));
     let mut connection = WorkerConnection {
         socket,
-        hub: &hub,
+        app,
+        hub,
+        is_renewed: false,
         outbox: VecDeque::from([Say::Text(welcome)]),
         unflushed: false,
         unanswered: 0,
         stops: Vec::new(),
         stops_flushed: Vec::new(),
     };
-    let keys = app.keys().clone();
-    let mut nobody = std::pin::pin!(until_ended(&keys, hub.who()));
     let silence = lease * SILENCE_LEASES_MAX;
     let mut silent = Deadline::after(silence);
     let mut pushes = Vec::new();
@@ -156,6 +159,9 @@ async fn serve(socket: &mut WebSocket, app: &App, mut hub: CallerHub) -> Ending 
                 link.heard();
                 if let Err(ending) = connection.take(&text, &link).await {
                     return ending;
+                }
+                if std::mem::take(&mut connection.is_renewed) {
+                    nobody = Box::pin(ended(app.keys().clone(), connection.hub.who().clone()));
                 }
             }
             Wake::Received(Received::Other) => {
@@ -201,6 +207,11 @@ async fn serve(socket: &mut WebSocket, app: &App, mut hub: CallerHub) -> Ending 
     }
 }
 
+/// Resolves once this caller is nobody any more.
+async fn ended(keys: Arc<Keys>, who: Arc<Principal>) -> Ended {
+    until_ended(&keys, &who).await
+}
+
 /// Why the future of a connection goes on.
 enum Wake {
     Received(Received),
@@ -214,8 +225,11 @@ enum Wake {
 /// The socket of a worker, and what is still to be written to it.
 struct WorkerConnection<'a> {
     socket: &'a mut WebSocket,
+    app: &'a App,
     /// The hub, as the other end has it.
-    hub: &'a CallerHub,
+    hub: CallerHub,
+    /// Its token was renewed.
+    is_renewed: bool,
     outbox: VecDeque<Say>,
     /// Whether something was written that is not flushed.
     unflushed: bool,
@@ -289,6 +303,20 @@ impl WorkerConnection<'_> {
         Poll::Ready(Ok(true))
     }
 
+    /// Goes on with a newer token. One that is not valid leaves the old one; one of somebody else ends the connection.
+    async fn renew(&mut self, token: &str) -> Result<Option<String>, Ending> {
+        let who = match gate::authenticated(self.app.keys(), token, self.hub.address()).await {
+            Ok(who) => who,
+            Err(problem) => return Ok(Some(error_text(&problem))),
+        };
+        if who.credential.holder() != self.hub.who().credential.holder() || !who.may(Right::Work) {
+            return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another caller's"));
+        }
+        self.hub = self.app.as_caller(who, self.hub.address());
+        self.is_renewed = true;
+        Ok(None)
+    }
+
     /// Does what each JSON object of a message asks for.
     async fn take(&mut self, text: &str, link: &WorkerLink) -> Result<(), Ending> {
         let mut rest = text;
@@ -297,7 +325,8 @@ impl WorkerConnection<'_> {
             self.unanswered += 1;
             let op = said.and_then(|says| says.op().map_err(|why| Problem::new(Code::InvalidField, why)));
             let answer = match op {
-                Ok(op) => act(op, self.hub, link).await,
+                Ok(WorkerOp::Refresh(WorkerRefresh { token })) => self.renew(&token).await?,
+                Ok(op) => act(op, &self.hub, link).await,
                 Err(problem) => Some(error_text(&problem)),
             };
             self.outbox.extend(answer.map(Say::Text));
@@ -345,7 +374,8 @@ async fn act(op: WorkerOp, hub: &CallerHub, link: &WorkerLink) -> Option<String>
             let spawned = Box::pin(spawn(hub, link, id, Spawner { task_id, attempt }, key, &tasks)).await;
             return spawned.err().map(|problem| refused_text(id, Held { task_id, attempt }, &problem));
         }
-        WorkerOp::Heartbeat => return None,
+        // A renewed token is no work.
+        WorkerOp::Refresh(_) | WorkerOp::Heartbeat => return None,
         WorkerOp::Drain => {
             link.retire();
             return None;
@@ -364,7 +394,7 @@ fn about(op: &WorkerOp) -> Option<(Option<u64>, Held)> {
         | WorkerOp::Cancelled { task_id, attempt }
         | WorkerOp::Release { task_id, attempt } => Some((None, Held { task_id, attempt })),
         WorkerOp::Spawn { id, task_id, attempt, .. } => Some((id, Held { task_id, attempt })),
-        WorkerOp::Hello(_) | WorkerOp::Heartbeat | WorkerOp::Drain => None,
+        WorkerOp::Hello(_) | WorkerOp::Refresh(_) | WorkerOp::Heartbeat | WorkerOp::Drain => None,
     }
 }
 
@@ -501,8 +531,9 @@ fn broken(error: &axum::Error) -> Ending {
 
 #[cfg(test)]
 mod tests {
+    use super::hello::welcome;
     use super::*;
-    use crate::hub::HandedOut;
+    use crate::hub::{HandedOut, Refusal};
     use crate::task::{Json, Task};
 
     const ID: &str = "01890000-0000-7000-8000-00000000002a";

@@ -30,7 +30,7 @@ pub use schedules::{LastRunView, SCHEDULES_LEN_MAX, ScheduleBody, ScheduleList, 
 pub use task_types::{TASK_TYPES_LEN_MAX, TaskTypeBody, TaskTypeList, TaskTypeView};
 pub use worker::{
     CONCURRENCY_MAX, CompleteBody, FailBody, HandOut, Held, HubSays, LogBody, LogLineBody, NoBody, PATTERNS_MAX,
-    ProgressBody, WorkerHello, WorkerOp, WorkerSays,
+    ProgressBody, WorkerHello, WorkerOp, WorkerRefresh, WorkerSays,
 };
 
 /// The least wait of a client that comes back after a goodbye, in milliseconds.

@@ -112,6 +112,19 @@ fn optional_lines<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Ok(Option::<Lines>::deserialize(deserializer)?.map(|Lines(lines)| lines))
 }
 
+/// A newer token of a worker.
+#[derive(Clone, Serialize)]
+pub struct WorkerRefresh {
+    pub token: String,
+}
+
+/// Without the token: this is printed where things go wrong.
+impl fmt::Debug for WorkerRefresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerRefresh").finish_non_exhaustive()
+    }
+}
+
 /// A message from a worker, checked for its parts. Serialized as it goes over the socket.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -163,6 +176,8 @@ pub enum WorkerOp {
         /// A list of tasks, unread: what is wrong in it is told as a refusal.
         tasks: Json,
     },
+    /// Goes on with a newer token of the same holder. Answered only where it is not taken.
+    Refresh(WorkerRefresh),
     Heartbeat,
     Drain,
 }
@@ -259,6 +274,7 @@ impl WorkerSays {
                 let tasks = self.tasks.ok_or("\"spawn\" needs tasks")?;
                 WorkerOp::Spawn { id: self.id, task_id, attempt, key: self.key, tasks }
             }
+            "refresh" => WorkerOp::Refresh(WorkerRefresh { token: self.token.ok_or("\"refresh\" needs token")? }),
             "heartbeat" => WorkerOp::Heartbeat,
             "drain" => WorkerOp::Drain,
             other => return Err(format!("{other:?} is no op of a worker")),

@@ -212,3 +212,41 @@ async fn a_mark_of_another_sight_is_no_place_to_go_on_from() {
     assert_eq!((&lines[1]["reason"], ids(&lines)), (&json!("scope"), vec![of_bob.to_string()]));
     assert_ne!(of_ann, of_bob);
 }
+
+#[tokio::test]
+async fn what_is_hidden_is_in_no_line() {
+    // Regression: a socket of such a token was never told anything, and its task never slept.
+    let hub = Closed::start().await;
+    for change in hub.keys.upkeep(Timestamp::now()).unwrap() {
+        hub.keys.apply(&change);
+    }
+    let maker = hub.keys.authenticate(&hub.token("eve", Role::Operator, None), Timestamp::now()).await.unwrap();
+    let ask = json!({"allow": ["read"], "hide": ["result", "logs"]});
+    let minted = hub.keys.mint(&maker, serde_json::from_value(ask).unwrap(), Timestamp::now()).unwrap();
+    for (n, protocols) in
+        [vec![], vec!["taskhub.v1".to_owned(), format!("taskhub.token.{}", minted.token)]].iter().enumerate()
+    {
+        let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
+        let mut socket = hub.test.socket_of(&protocols).await;
+        socket.next().await;
+        if protocols.is_empty() {
+            socket.say(json!({"op": "hello", "token": minted.token})).await;
+            assert_eq!(socket.next().await["type"], "hello");
+        }
+        socket.subscribe(json!({})).await;
+        hub.submit_of("ann").await;
+        let attempt = hub.test.claim().await;
+        let result = Json::of(&json!({"secret": n})).unwrap();
+        hub.test.hub.report(attempt.0, attempt.1, Report::Complete { result }).await.unwrap();
+        let completed = loop {
+            let line = socket.event().await;
+            assert!(!line.to_string().contains("secret"), "{line}");
+            if line["event"] == "task.completed" {
+                break line;
+            }
+        };
+        assert_eq!(completed["task"]["hidden"], json!(["result", "logs"]));
+        socket.say(json!({"op": "subscribe", "sub": "l", "filter": {"task_id": [attempt.0]}, "logs": {}})).await;
+        assert_eq!(socket.event().await["code"], "forbidden");
+    }
+}

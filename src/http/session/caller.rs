@@ -31,13 +31,13 @@ impl Session {
     }
 
     /// Whether the caller has not said yet who it is.
-    pub(super) fn is_of_nobody(&self) -> bool {
+    pub(in super::super) fn is_of_nobody(&self) -> bool {
         self.hub.who().is_nobody()
     }
 
     /// A hello or a refresh. Without a token it asks for nothing but the hub's own. A token that is not valid ends a caller who is
     /// nobody, and leaves another the one that it has.
-    pub(super) async fn introduce(
+    pub(in super::super) async fn introduce(
         &mut self,
         id: Option<u64>,
         token: Option<String>,
@@ -64,6 +64,10 @@ impl Session {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another user's"));
         }
         self.expires_at = expiry(&who);
+        if !who.hidden.is_nothing() && self.is_piped {
+            // Each line is looked at on its way.
+            (self.client, self.is_piped) = (self.hub.attach(None), false);
+        }
         self.hub = self.app.as_caller(who.clone(), self.hub.address());
         self.greet(id, out).await?;
         if was.is_nobody() || (was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights) {
@@ -88,7 +92,7 @@ impl Session {
     }
 
     /// Resolves when a credential was taken back, or that of the caller is over.
-    pub(super) async fn credentials_changed(&self) {
+    pub(in super::super) async fn credentials_changed(&self) {
         let mut changes = self.changes.clone();
         let over = async {
             match self.expires_at {
@@ -105,7 +109,7 @@ impl Session {
     }
 
     /// Whether the caller still is who they said.
-    pub(super) fn is_still_known(&mut self) -> Result<(), Ending> {
+    pub(in super::super) fn is_still_known(&mut self) -> Result<(), Ending> {
         let now = Instant::now();
         if !self.changes.has_changed().unwrap_or(false) && self.expires_at.is_none_or(|at| now < at) {
             return Ok(());
@@ -148,4 +152,3 @@ impl Session {
 pub(super) fn expiry(who: &Principal) -> Option<Instant> {
     who.expires_at.map(|at| Instant::now() + Duration::from_millis(at.millis_since(Timestamp::now())))
 }
-

@@ -21,7 +21,7 @@ const HOLDERS_MAX: usize = 10_000;
 pub(in super::super) struct Holders(DashMap<Name, Holder>);
 
 struct Holder {
-    credential: Credential,
+    of: String,
     heard: Instant,
 }
 
@@ -33,14 +33,15 @@ impl Holders {
         }
         match self.0.entry(worker_id.clone()) {
             Entry::Occupied(mut held) => {
-                let is_free = held.get().credential == *credential || held.get().heard.elapsed() >= HOLDER_IDLE;
+                let of = credential.holder();
+                let is_free = held.get().of == of || held.get().heard.elapsed() >= HOLDER_IDLE;
                 if is_free {
-                    held.insert(Holder { credential: credential.clone(), heard: Instant::now() });
+                    held.insert(Holder { of, heard: Instant::now() });
                 }
                 is_free
             }
             Entry::Vacant(free) => {
-                free.insert(Holder { credential: credential.clone(), heard: Instant::now() });
+                free.insert(Holder { of: credential.holder(), heard: Instant::now() });
                 true
             }
         }
