@@ -86,7 +86,7 @@ async fn refusals_and_illness_are_told_with_what_to_do() {
                 let ill;
                 const hub = { status: 'live', on: (_, fn) => (status = fn), stats() {} };
                 const nothing = () => {};
-                connectionView({ hub, word, banner, announce: nothing, health: async () => ill, now: () => Date.now(), signIn: nothing });
+                connectionView({ hub, word, banner, announce: nothing, health: async () => ill, now: () => Date.now() });
                 const said = [];
                 const see = () => said.push([word.textContent, banner.textContent, banner.querySelector('button')?.textContent]);
                 for (const [close_code, reason] of [[4503, 'pages of http://x are not let in'], [4505, ''], [4501, ''], [4599, 'new']]) {
@@ -114,7 +114,8 @@ async fn refusals_and_illness_are_told_with_what_to_do() {
     };
     expect(0, "Refused", &["does not let this page in", "pages of http://x are not let in", "4503"], "Reload");
     expect(1, "Refused", &["do not speak the same language", "4505"], "Reload");
-    expect(2, "Refused", &["wants to know who you are", "4501"], "Sign in");
+    // Who is not known is asked by a form of its own.
+    expect(2, "Not signed in", &[], "");
     expect(3, "Refused", &["does not want this connection", "new", "4599"], "Reload");
     expect(4, "Live", &["takes no new work", "the disk is full"], "");
     expect(5, "Live", &["is going down", "it ends"], "");

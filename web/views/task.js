@@ -70,7 +70,7 @@ export function taskView({ hub, access, task_id, back, announce, retitle, now })
       h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Timeline')), timeline)));
   const element = h('section', { class: 'page task' },
     h('a', { class: 'back', href: back }, icon('back'), 'Tasks'),
-    h('div', { class: 'title-line' }, h('div', { class: 'grow' }, heading, description), badge, h('div', { class: 'actions' }, retry, cancel, share.button)),
+    h('div', { class: 'title-line' }, h('div', { class: 'grow' }, heading, description), badge, h('div', { class: 'actions' }, retry, share.button, cancel)),
     trouble, unfetched, body, share.dialog);
   body.hidden = badge.hidden = share.button.hidden = cancel.hidden = retry.hidden = result.element.hidden = error.element.hidden = true;
 
