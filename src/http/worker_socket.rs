@@ -309,7 +309,9 @@ impl WorkerConnection<'_> {
             Ok(who) => who,
             Err(problem) => return Ok(Some(error_text(&problem))),
         };
-        if who.credential.holder() != self.hub.who().credential.holder() || !who.may(Right::Work) {
+        if who.credential.holder() != self.hub.who().credential.holder()
+            || !(who.may(Right::Work) || who.may(Right::Submit))
+        {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another caller's"));
         }
         self.hub = self.app.as_caller(who, self.hub.address());

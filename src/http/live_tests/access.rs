@@ -250,3 +250,34 @@ async fn what_is_hidden_is_in_no_line() {
         assert_eq!(socket.event().await["code"], "forbidden");
     }
 }
+
+/// What a worker's socket is told first, after this hello.
+async fn worker_hello(hub: &Closed, hello: Value) -> Value {
+    let url = format!("ws://{}/api/v1/worker/ws", hub.test.address);
+    let (mut socket, _) = connect_async(url).await.unwrap();
+    socket.send(Message::text(hello.to_string())).await.unwrap();
+    loop {
+        match tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap() {
+            Message::Text(text) => return serde_json::from_str(text.lines().next().unwrap()).unwrap(),
+            Message::Close(frame) => return json!({"close": u16::from(frame.unwrap().code)}),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn workers_take_what_their_tokens_are_for() {
+    let hub = Closed::start().await;
+    let (ann, eve) = (hub.token("ann", Role::User, None), hub.token("eve", Role::Viewer, None));
+    let worker = hub.token("w", Role::Worker, None);
+    let hello = |token: &str, queue: &str| json!({"op": "hello", "worker_id": format!("w-{queue}"), "queues": [queue], "concurrency": 1, "token": token});
+    assert_eq!(worker_hello(&hub, hello(&worker, "default")).await["type"], "welcome");
+    assert_eq!(worker_hello(&hub, hello(&eve, "default")).await, json!({"close": 4503}));
+    assert_eq!(worker_hello(&hub, hello("tht_x", "default")).await, json!({"close": 4501}));
+    assert_eq!(worker_hello(&hub, json!({"op": "hello", "worker_id": "x"})).await, json!({"close": 4501}));
+    // A user works on commands of their own, and on nothing else.
+    assert_eq!(worker_hello(&hub, hello(&ann, "run.0123")).await["type"], "welcome");
+    for queue in ["default", "run.*", "*"] {
+        assert_eq!(worker_hello(&hub, hello(&ann, queue)).await, json!({"close": 4503}), "{queue}");
+    }
+}

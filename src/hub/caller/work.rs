@@ -6,13 +6,15 @@ use dashmap::{DashMap, Entry};
 
 use crate::access::{Credential, Right};
 use crate::engine::{Accepts, Refusal, Report};
-use crate::task::{Json, Level, Name, Progress, Task, TaskId};
+use crate::task::{Json, Level, Name, Pattern, Progress, Task, TaskId};
 
 use super::super::{Forbidden, HandedOut, HubError, Upload, Welcome};
 use super::{CallerHub, Sight};
 
 /// A worker id that was not heard of for this long may be taken by another caller.
 const HOLDER_IDLE: Duration = Duration::from_secs(60);
+/// How the queues begin that each serve one command (`taskhub run`).
+const RUN_QUEUES: &str = "run.";
 /// Beyond so many, those that are idle are forgotten.
 const HOLDERS_MAX: usize = 10_000;
 
@@ -62,7 +64,8 @@ impl CallerHub {
         }
         let is_held = self.hub.shown(task_id).is_some_and(|task| match self.who.sight {
             Sight::Held => self.takes(&task) && self.sees(&task),
-            _ => false,
+            // A command that they run themselves.
+            _ => self.sees(&task) && self.hub.shared().holders.holds(&self.who.credential, &task),
         });
         if is_held { Ok(()) } else { Err(HubError::Refused(Refusal::LeaseLost)) }
     }
@@ -74,8 +77,21 @@ impl CallerHub {
             && works.queues.as_ref().is_none_or(|queues| queues.matches(task.queue.as_str()))
     }
 
+    /// Whether the caller may work on tasks at all: those of other programs, or the one that a command of theirs is. That waits in
+    /// a queue of its own, with a name that nobody else knows.
+    pub fn may_work(&self, accepts: &Accepts) -> bool {
+        let is_own = |pattern: &Pattern| match pattern {
+            Pattern::Exact(queue) => queue.as_str().starts_with(RUN_QUEUES),
+            Pattern::Prefix(_) => false,
+        };
+        self.who.may(Right::Work) || self.who.may(Right::Submit) && accepts.queues.iter().all(is_own)
+    }
+
     /// Refuses a worker id that is another caller's, and tasks that the caller's token is not for.
     fn check_worker(&self, worker_id: &Name, accepts: &Accepts) -> Result<(), HubError> {
+        if !self.may_work(accepts) {
+            return Err(self.forbidden("work", Forbidden::lacks(Right::Work)));
+        }
         let works = &self.who.works;
         let wider = |asked: &crate::task::PatternSet, given: &Option<crate::task::PatternSet>| {
             given.as_ref().is_some_and(|given| asked.and(given) != *asked)
