@@ -65,6 +65,10 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
+        // Not the hub's socket.
+        if !file.file_type().unwrap().is_file() {
+            continue;
+        }
         std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
