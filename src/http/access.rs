@@ -164,7 +164,7 @@ fn once(status: StatusCode, value: &impl serde::Serialize) -> Response {
 }
 
 fn no_token() -> Problem {
-    Problem::new(Code::TokenNotFound, "there is no token of this name that the caller may end")
+    Problem::new(Code::TokenNotFound, "there is no such token")
 }
 
 fn no_randomness() -> Problem {
