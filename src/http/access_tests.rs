@@ -1,6 +1,7 @@
 //! Who may do what, over the whole table of routes: each role, on own tasks, on those of others and on none at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -12,9 +13,9 @@ use super::routes::{Need, listed, need};
 use super::{App, router};
 use crate::access::{AccessRecord, NewApiToken, Role};
 use crate::config::ServeConfig;
-use crate::hub::Hub;
+use crate::hub::{Accepts, Hub};
 use crate::keys::Keys;
-use crate::task::Timestamp;
+use crate::task::{Name, PatternSet, Timestamp};
 
 /// A hub that serves those that it knows: one of each role, and two users.
 struct Closed {
@@ -334,7 +335,7 @@ async fn workers_report_on_what_they_hold() {
 async fn one_that_was_taken_back_is_nobody() {
     let hub = Closed::start();
     assert_eq!(hub.get("ann", "/api/v1/tasks").await.status, 200);
-    let name = crate::task::Name::new("ann");
+    let name = Name::new("ann");
     hub.keys.apply(&crate::access::AccessChange::Remove(crate::access::AccessKey::ApiToken { name }));
     assert_eq!(hub.get("ann", "/api/v1/tasks").await.status, 401);
     assert_eq!(hub.get("bob", "/api/v1/tasks").await.status, 200);
@@ -381,7 +382,7 @@ async fn a_submission_brings_a_token_for_its_task() {
     }
     assert_eq!(count().await, before);
     // Its maker's end is its own.
-    let name = crate::task::Name::new("ann");
+    let name = Name::new("ann");
     hub.keys.apply(&crate::access::AccessChange::Remove(crate::access::AccessKey::ApiToken { name }));
     assert_eq!(hub.get("link", &path).await.status, 401);
 }
@@ -484,4 +485,24 @@ async fn tokens_are_made_and_taken_back_over_rest() {
         assert!(rows.contains(&row.to_owned()), "{row} is missing in {rows:?}");
     }
     assert!(!audit.text.contains("private"));
+}
+
+#[tokio::test]
+async fn who_looks_at_a_task_does_not_become_its_worker() {
+    // Regression: after a restart, when the hub had not heard of a worker yet, each other worker could look at what it ran, and
+    // took its id by that.
+    let hub = Closed::start();
+    let id = hub.submit("ann", json!({"task_type": "t"})).await;
+    let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+    let claimed = hub.hub.claim(Name::new("w1"), accepts, 1, Duration::ZERO).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    let path = format!("/api/v1/tasks/{id}");
+    let missing = hub.get("worker", &format!("/api/v1/tasks/{MISSING}")).await;
+    for _ in 0..2 {
+        assert_eq!(hub.get("worker", &path).await, missing);
+    }
+    // A report is another thing: it is how a worker that goes on over HTTP is heard of again.
+    let heartbeat = format!("{path}/attempts/1/heartbeat");
+    assert_eq!(hub.call("worker", "POST", &heartbeat, Some(json!({}))).await.status, 200);
+    assert_eq!(hub.get("worker", &path).await.status, 200);
 }

@@ -1,7 +1,7 @@
 //! A worker's way into the hub: what the hub pushes comes out, what the worker says goes in.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -213,6 +213,11 @@ impl WorkerLink {
         // As reports are taken, and in their line: large work that is held waits in one of its own.
         let pushed = self.shared.inbox.push(Request::Command { command, reply }, Bound::Free);
         pushed.inspect_err(|_| _ = self.spawning.fetch_sub(1, Ordering::Relaxed))
+    }
+
+    /// What the hub has to say to it; gone when the link is.
+    pub(super) fn mailbox(&self) -> Weak<Mailbox<Push>> {
+        Arc::downgrade(&self.mailbox)
     }
 
     /// A sign of life. Cheap: call it for every message.

@@ -1,58 +1,87 @@
 //! Working on tasks: which worker is whose, and what it may say of which attempt.
 
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 
 use crate::access::{Credential, Right};
 use crate::engine::{Accepts, Refusal, Report};
-use crate::task::{Json, Level, Name, Pattern, Progress, Task, TaskId};
+use crate::task::{Json, Level, Name, Pattern, PatternSet, Progress, Task, TaskId};
 
+use super::super::mailbox::Mailbox;
+use super::super::shared::Push;
 use super::super::{Forbidden, HandedOut, HubError, Upload, Welcome};
 use super::{CallerHub, Sight};
 
-/// A worker id that was not heard of for this long may be taken by another caller.
+/// A worker id that was not heard of for this long, and is not connected, may be taken by another caller.
 const HOLDER_IDLE: Duration = Duration::from_secs(60);
 /// How the queues begin that each serve one command (`taskhub run`).
 const RUN_QUEUES: &str = "run.";
 /// Beyond so many, those that are idle are forgotten.
 const HOLDERS_MAX: usize = 10_000;
 
-/// Which worker ids are whose.
+/// Which worker ids are whose. Only a worker that introduces itself, claims or reports becomes a holder; whoever looks at a task
+/// does not.
 #[derive(Default)]
 pub(in super::super) struct Holders(DashMap<Name, Holder>);
 
 struct Holder {
     of: String,
     heard: Instant,
+    /// Its socket, if it has one.
+    link: Weak<Mailbox<Push>>,
+}
+
+impl Holder {
+    fn new(of: String) -> Holder {
+        Holder { of, heard: Instant::now(), link: Weak::new() }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.link.strong_count() == 0 && self.heard.elapsed() >= HOLDER_IDLE
+    }
 }
 
 impl Holders {
     /// Takes a worker id for a caller, or answers that it is another's.
     fn take(&self, worker_id: &Name, credential: &Credential) -> bool {
+        self.hear(worker_id, credential, Holder::is_idle)
+    }
+
+    /// Whether this caller speaks for a worker. For one that nobody took since the hub started, whoever reports first does: a worker
+    /// that goes on over HTTP says nothing before its next report.
+    fn speaks_for(&self, worker_id: &Name, credential: &Credential) -> bool {
+        self.hear(worker_id, credential, |_| false)
+    }
+
+    fn hear(&self, worker_id: &Name, credential: &Credential, gives_up: impl Fn(&Holder) -> bool) -> bool {
         if self.0.len() > HOLDERS_MAX {
-            self.0.retain(|_, holder| holder.heard.elapsed() < HOLDER_IDLE);
+            self.0.retain(|_, holder| !holder.is_idle());
         }
-        match self.0.entry(worker_id.clone()) {
-            Entry::Occupied(mut held) => {
-                let of = credential.holder();
-                let is_free = held.get().of == of || held.get().heard.elapsed() >= HOLDER_IDLE;
-                if is_free {
-                    held.insert(Holder { of, heard: Instant::now() });
-                }
-                is_free
-            }
-            Entry::Vacant(free) => {
-                free.insert(Holder { of: credential.holder(), heard: Instant::now() });
-                true
-            }
+        let of = credential.holder();
+        let mut holder = self.0.entry(worker_id.clone()).or_insert_with(|| Holder::new(of.clone()));
+        if holder.of == of {
+            holder.heard = Instant::now();
+        } else if gives_up(&holder) {
+            *holder = Holder::new(of);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A worker is on a socket: it stays its caller's until that is closed.
+    fn connected(&self, worker_id: &Name, link: Weak<Mailbox<Push>>) {
+        if let Some(mut holder) = self.0.get_mut(worker_id) {
+            holder.link = link;
         }
     }
 
-    /// Whether a task is run by a worker of this caller. One that nobody took since the hub started is taken by whoever speaks for
-    /// it first: a worker that goes on over HTTP says nothing before its next report.
-    pub(super) fn holds(&self, credential: &Credential, task: &Task) -> bool {
-        task.worker_id().is_some_and(|worker_id| self.take(worker_id, credential))
+    /// Whether a task is run by a worker of this caller.
+    pub(super) fn runs(&self, credential: &Credential, task: &Task) -> bool {
+        let holder = task.worker_id().and_then(|worker_id| self.0.get(worker_id));
+        holder.is_some_and(|holder| holder.of == credential.holder())
     }
 }
 
@@ -62,10 +91,11 @@ impl CallerHub {
         if self.sees_all() && self.who.may(Right::Work) {
             return Ok(());
         }
-        let is_held = self.hub.shown(task_id).is_some_and(|task| match self.who.sight {
-            Sight::Held => self.takes(&task) && self.sees(&task),
-            // A command that they run themselves.
-            _ => self.sees(&task) && self.hub.shared().holders.holds(&self.who.credential, &task),
+        let is_held = self.hub.shown(task_id).is_some_and(|task| {
+            // Of others than workers, a command that they run themselves.
+            let may = if self.who.sight == Sight::Held { self.takes(&task) } else { self.sees(&task) };
+            let holders = &self.hub.shared().holders;
+            may && task.worker_id().is_some_and(|worker_id| holders.speaks_for(worker_id, &self.who.credential))
         });
         if is_held { Ok(()) } else { Err(HubError::Refused(Refusal::LeaseLost)) }
     }
@@ -79,7 +109,7 @@ impl CallerHub {
 
     /// Whether the caller may work on tasks at all: those of other programs, or the one that a command of theirs is. That waits in
     /// a queue of its own, with a name that nobody else knows.
-    pub fn may_work(&self, accepts: &Accepts) -> bool {
+    fn may_work(&self, accepts: &Accepts) -> bool {
         let is_own = |pattern: &Pattern| match pattern {
             Pattern::Exact(queue) => queue.as_str().starts_with(RUN_QUEUES),
             Pattern::Prefix(_) => false,
@@ -93,7 +123,7 @@ impl CallerHub {
             return Err(self.forbidden("work", Forbidden::lacks(Right::Work)));
         }
         let works = &self.who.works;
-        let wider = |asked: &crate::task::PatternSet, given: &Option<crate::task::PatternSet>| {
+        let wider = |asked: &PatternSet, given: &Option<PatternSet>| {
             given.as_ref().is_some_and(|given| asked.and(given) != *asked)
         };
         for (field, is_wider) in [
@@ -133,7 +163,9 @@ impl CallerHub {
         holding: Option<Vec<(TaskId, u32)>>,
     ) -> Result<Welcome, HubError> {
         self.check_worker(&worker_id, &accepts)?;
-        self.hub.attach_worker(worker_id, accepts, concurrency, holding).await
+        let welcome = self.hub.attach_worker(worker_id.clone(), accepts, concurrency, holding).await?;
+        self.hub.shared().holders.connected(&worker_id, welcome.link.mailbox());
+        Ok(welcome)
     }
 
     /// A report on an attempt. Durable when this returns; answers whether the attempt was asked to stop.
@@ -170,5 +202,38 @@ impl CallerHub {
     ) -> Result<Upload, HubError> {
         self.holds(task_id)?;
         self.hub.upload(task_id, attempt, content_type, declared).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::access::Fingerprint;
+    use crate::task::Timestamp;
+
+    fn of(subject: &str) -> Credential {
+        let (issuer, subject) = ("i".into(), subject.into());
+        let issued_at = Timestamp::from_millis(0);
+        Credential::Jwt(Arc::new(crate::access::Signed { issuer, subject, issued_at, key: Fingerprint::of("k") }))
+    }
+
+    #[test]
+    fn a_worker_is_its_callers_until_it_is_idle_and_not_connected() {
+        let (holders, w) = (Holders::default(), Name::new("w"));
+        let (ann, bob) = (of("ann"), of("bob"));
+        assert!(holders.take(&w, &ann) && holders.take(&w, &ann) && !holders.take(&w, &bob));
+        assert!(holders.speaks_for(&w, &ann) && !holders.speaks_for(&w, &bob));
+        let idle = || holders.0.get_mut(&w).unwrap().heard = Instant::now() - HOLDER_IDLE;
+        // Regression: a worker that said nothing for a while was taken over by whoever reported on its task, or by another hello
+        // while it was connected.
+        let link = Arc::new(Mailbox::default());
+        holders.connected(&w, Arc::downgrade(&link));
+        idle();
+        assert!(!holders.take(&w, &bob) && !holders.speaks_for(&w, &bob));
+        drop(link);
+        idle();
+        assert!(!holders.speaks_for(&w, &bob) && holders.take(&w, &bob) && !holders.take(&w, &ann));
     }
 }
