@@ -295,13 +295,11 @@ impl Session {
         let rev = self.hub.rev();
         let catch_up = match &tasks.since {
             None => Ok(CatchUp::Snapshot(None)),
-            Some(since) if since.epoch != self.hub.epoch() && same_history(&since.epoch, &self.hub.epoch()) => {
-                Ok(CatchUp::Snapshot(Some("scope")))
-            }
-            Some(since) if since.rev > rev || !self.hub.includes(&since.epoch, since.rev) => {
-                Ok(CatchUp::Snapshot(Some("epoch")))
-            }
-            Some(since) => self.changed_since(since.rev).await,
+            Some(since) if since.rev > rev => Ok(CatchUp::Snapshot(Some("epoch"))),
+            Some(since) => match self.hub.goes_on_from(&since.epoch, since.rev) {
+                Ok(()) => self.changed_since(since.rev).await,
+                Err(reason) => Ok(CatchUp::Snapshot(Some(reason))),
+            },
         };
         match catch_up {
             Ok(CatchUp::Changed(changed)) => {
@@ -612,12 +610,6 @@ impl Drop for Session {
         self.set_lags(false);
         self.app.metrics().subscribed(-(self.subs.len() as i64));
     }
-}
-
-/// Whether two epochs are of one history, seen with different sights.
-fn same_history(a: &str, b: &str) -> bool {
-    let history = |epoch: &str| epoch.split_once('~').map_or(epoch.to_owned(), |(history, _)| history.to_owned());
-    history(a) == history(b)
 }
 
 /// How a subscription catches up.

@@ -127,20 +127,23 @@ impl CallerHub {
 
     /// Refuses a task that the caller does not see as one that is not there.
     async fn in_sight(&self, task_id: TaskId) -> Result<(), HubError> {
-        if self.sees_all() || self.is_in_sight(task_id).await? {
-            return Ok(());
+        match self.is_in_sight(task_id).await? {
+            true => Ok(()),
+            false => Err(HubError::Refused(Refusal::TaskNotFound)),
         }
-        Err(HubError::Refused(Refusal::TaskNotFound))
     }
 
     async fn is_in_sight(&self, task_id: TaskId) -> Result<bool, HubError> {
-        if let Some(task) = self.hub.shown(task_id)
-            && self.sees(&task)
-        {
+        if self.sees_all() || self.hub.shown(task_id).is_some_and(|task| self.sees(&task)) {
             return Ok(true);
         }
         // One that is out of sight is looked for as one that is not at hand.
-        let record = self.hub.shared().read(move |reader| reader.records(&[task_id])).await?;
-        Ok(record.into_iter().flatten().next().is_some_and(|record| self.sees_record(&record)))
+        Ok(self.sees_each(vec![task_id]).await? == [true])
+    }
+
+    /// Whether there is a task of each of these ids that the caller sees, in one read.
+    async fn sees_each(&self, task_ids: Vec<TaskId>) -> Result<Vec<bool>, HubError> {
+        let records = self.hub.shared().read(move |reader| reader.records(&task_ids)).await?;
+        Ok(records.iter().map(|record| record.as_ref().is_some_and(|record| self.sees_record(record))).collect())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::store::{Order, Query};
 use crate::task::{Filter, Json, Task, TaskId, TaskPatch};
 use crate::wire::BulkChanged;
 
@@ -48,10 +47,5 @@ impl CallerHub {
             return Ok(BulkChanged::default());
         }
         self.hub.bulk(action, filter, reason, dry_run, tasks_max).await
-    }
-
-    /// Whether there is a task that the filter means and the caller sees.
-    pub async fn any(&self, filter: Filter) -> Result<bool, HubError> {
-        Ok(!self.find(Query::all(filter, Order::NewestFirst, 1)).await?.tasks.is_empty())
     }
 }

@@ -20,6 +20,10 @@ use super::{CallerHub, Sight};
 /// Between the name of a history and what tells of it whose sight it is.
 const SIGHT_MARK: char = '~';
 
+fn history_and_sight(epoch: &str) -> (&str, Option<&str>) {
+    epoch.split_once(SIGHT_MARK).map_or((epoch, None), |(history, sight)| (history, Some(sight)))
+}
+
 impl CallerHub {
     /// A task with its newest tick, its payload and its result. `None`: there is none that the caller sees.
     pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
@@ -34,7 +38,7 @@ impl CallerHub {
         patience: Duration,
     ) -> Result<Option<Stored>, HubError> {
         // What is out of sight is not waited for.
-        if !self.sees_all() && !self.is_in_sight(task_id).await? {
+        if !self.is_in_sight(task_id).await? {
             return Ok(None);
         }
         Ok(self.seen(self.hub.wait_for(task_id, until, patience).await?))
@@ -58,7 +62,7 @@ impl CallerHub {
 
     /// Why a task that the caller sees waits, the nearest reason first; of others, no more than that they are there.
     pub async fn waits_for(&self, task_id: TaskId) -> Option<Vec<WaitsFor>> {
-        if !self.sees_all() && !self.is_in_sight(task_id).await.ok()? {
+        if !self.is_in_sight(task_id).await.ok()? {
             return None;
         }
         let mut reasons = self.hub.waits_for(task_id).await?;
@@ -68,13 +72,9 @@ impl CallerHub {
         for reason in &mut reasons {
             match reason {
                 WaitsFor::Dependency { task_ids, count } => {
-                    let mut seen = Vec::new();
-                    for task_id in std::mem::take(task_ids) {
-                        if self.is_in_sight(task_id).await.ok()? {
-                            seen.push(task_id);
-                        }
-                    }
-                    (*count, *task_ids) = (seen.len(), seen);
+                    let mut sees = self.sees_each(task_ids.clone()).await.ok()?.into_iter();
+                    task_ids.retain(|_| sees.next() == Some(true));
+                    *count = task_ids.len();
                 }
                 // It is reached, or the task would not wait for it.
                 WaitsFor::QueueLimit { limit, running }
@@ -108,7 +108,7 @@ impl CallerHub {
 
     /// The steps of a task, oldest first. `None`: there is none that the caller sees.
     pub async fn history(&self, task_id: TaskId) -> Result<Option<Vec<Transition>>, HubError> {
-        match self.sees_all() || self.is_in_sight(task_id).await? {
+        match self.is_in_sight(task_id).await? {
             true => self.hub.history(task_id).await,
             false => Ok(None),
         }
@@ -116,7 +116,7 @@ impl CallerHub {
 
     /// Kept log lines of a task, oldest first. `None`: there is none that the caller sees.
     pub async fn logs(&self, task_id: TaskId, range: LogRange) -> Result<Option<Vec<LogLine>>, HubError> {
-        match self.sees_all() || self.is_in_sight(task_id).await? {
+        match self.is_in_sight(task_id).await? {
             true => {
                 self.needs_part(Part::Logs)?;
                 self.hub.logs(task_id, range).await
@@ -129,18 +129,15 @@ impl CallerHub {
     pub async fn log_ends(&self, task_ids: Vec<TaskId>) -> Result<Vec<u64>, HubError> {
         let mut ends = self.hub.log_ends(task_ids.clone()).await?;
         if !self.sees_all() {
-            for (task_id, end) in task_ids.into_iter().zip(&mut ends) {
-                if !self.is_in_sight(task_id).await? {
-                    *end = 0;
-                }
-            }
+            let sees = self.sees_each(task_ids).await?;
+            ends.iter_mut().zip(sees).filter(|(_, sees)| !sees).for_each(|(end, _)| *end = 0);
         }
         Ok(ends)
     }
 
     /// A workflow with those of its tasks that the caller sees. `None`: there is no such task that they see, or it is none.
     pub async fn workflow(&self, task_id: TaskId) -> Result<Option<WholeWorkflow>, HubError> {
-        if !self.sees_all() && !self.is_in_sight(task_id).await? {
+        if !self.is_in_sight(task_id).await? {
             return Ok(None);
         }
         let Some(mut whole) = self.hub.workflow(task_id).await? else { return Ok(None) };
@@ -188,14 +185,16 @@ impl CallerHub {
         }
     }
 
-    /// Whether what a client heard up to `rev`, when the epoch was called so, is part of this history: it can go on from there.
-    pub fn includes(&self, epoch: &str, rev: u64) -> bool {
-        let (epoch, sight) = epoch.split_once(SIGHT_MARK).map_or((epoch, None), |(epoch, sight)| (epoch, Some(sight)));
-        let own = match &self.who.sight {
-            Sight::Of(sight) => Some(format!("{:016x}", sight.digest())),
-            _ => None,
-        };
-        sight == own.as_deref() && self.hub.includes(epoch, rev)
+    /// Whether a client that heard all up to `rev`, when the epoch was called so, can go on from there; else why it cannot, in the
+    /// word of the contract.
+    pub fn goes_on_from(&self, epoch: &str, rev: u64) -> Result<(), &'static str> {
+        let ((epoch, sight), own) = (history_and_sight(epoch), self.epoch());
+        let (_, own) = history_and_sight(&own);
+        match (self.hub.includes(epoch, rev), sight == own) {
+            (false, _) => Err("epoch"),
+            (true, false) => Err("scope"),
+            (true, true) => Ok(()),
+        }
     }
 
     /// The last `rev` that is committed and shown.

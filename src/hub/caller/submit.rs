@@ -2,8 +2,6 @@
 
 use crate::access::Sight;
 use crate::engine::{Refusal, SubmitKey};
-use bytes::Bytes;
-
 use crate::task::{Filter, Invalid, Name, NewTask, NewWorkflow, Spawner, Submission, TaskId};
 
 use super::super::{Forbidden, HubError, Submitted};
@@ -115,9 +113,8 @@ impl CallerHub {
         let known: Vec<_> = submission.known().collect();
         let task_ids: Vec<TaskId> = known.iter().map(|(.., task_id)| *task_id).collect();
         if !task_ids.is_empty() {
-            let records = self.hub.shared().read(move |reader| reader.records(&task_ids)).await?;
-            let sees = |record: &Option<Bytes>| record.as_ref().is_some_and(|record| self.sees_record(record));
-            if let Some(((place, at, task_id), _)) = known.into_iter().zip(records).find(|(_, record)| !sees(record)) {
+            let sees = self.sees_each(task_ids).await?;
+            if let Some(((place, at, task_id), _)) = known.into_iter().zip(sees).find(|(_, sees)| !sees) {
                 let invalid = Invalid { field: format!("depends_on[{at}]").into(), ..Invalid::no_such_task(task_id) };
                 return Err(HubError::Refused(Refusal::Invalid(submission.paths().within(place, invalid))));
             }
