@@ -97,6 +97,23 @@ pub enum Revoked {
     Subject { issuer: String, subject: String, before: Timestamp },
 }
 
+#[cfg(test)]
+impl ApiToken {
+    /// One of an admin, for tests of what is kept.
+    pub(crate) fn sample(name: &str) -> ApiToken {
+        ApiToken {
+            name: Name::new(name),
+            digest: "0".repeat(64),
+            role: Role::Admin,
+            user_id: None,
+            task_types: None,
+            queues: None,
+            created_at: Timestamp::from_millis(1),
+            expires_at: None,
+        }
+    }
+}
+
 impl AccessRecord {
     /// By what it is found.
     pub fn key(&self) -> AccessKey {

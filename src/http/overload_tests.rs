@@ -1,7 +1,7 @@
 //! A hub whose disk does not keep up: who is turned away, who waits, and who does not notice.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -15,126 +15,13 @@ use super::state::open_keys;
 use super::{App, router};
 use crate::config::ServeConfig;
 use crate::hub::{Accepts, Hub, HubError, LogRange, Missed, Pushed, Refusal, Report, Until};
-use crate::settings::HandOuts;
-use crate::store::{Commit, Count, Order, Query, Reader, Recovered, SqliteStore, Store, StoreError};
-use crate::task::{
-    Cancel, Digest, Filter, Json, KeyEntry, Level, Name, NewTask, PatternSet, Status, Task, TaskId, Timestamp,
-};
+use crate::store::gated::{Gate, Gated};
+use crate::store::{Order, Query};
+use crate::task::{Cancel, Filter, Json, Level, Name, NewTask, PatternSet, Status, Task, TaskId};
 
 /// The bound of a test that hangs. Nothing should take as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
-
-/// Whether commits go through, and whether one stands before the gate. A broken store takes neither commits nor settlings.
-#[derive(Default)]
-struct Gate {
-    state: Mutex<(bool, bool)>,
-    moved: Condvar,
-    /// The disk is full.
-    broken: AtomicBool,
-    /// Bytes of results in the largest commit.
-    largest: AtomicUsize,
-}
-
-impl Gate {
-    fn set(&self, closed: bool) {
-        self.state.lock().unwrap().0 = closed;
-        self.moved.notify_all();
-    }
-
-    /// Blocks until a commit stands before the closed gate.
-    fn until_stuck(&self) {
-        drop(self.moved.wait_while(self.state.lock().unwrap(), |(_, stuck)| !*stuck).unwrap());
-    }
-
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.1 = state.0;
-        self.moved.notify_all();
-        drop(self.moved.wait_while(state, |(closed, _)| *closed).unwrap());
-    }
-}
-
-impl Gate {
-    fn works(&self, step: &'static str) -> Result<(), StoreError> {
-        match self.broken.load(Ordering::SeqCst) {
-            true => Err(StoreError { step, cause: "the disk is full".into(), lasting: false }),
-            false => Ok(()),
-        }
-    }
-}
-
-/// A store whose commits wait at a gate.
-struct Gated(SqliteStore, Arc<Gate>);
-
-impl Store for Gated {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
-        self.0.recover()
-    }
-
-    fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        self.1.pass();
-        self.1.works("append")?;
-        let bytes = commit.changes.iter().filter_map(|entry| entry.change.result.as_ref()).map(Json::len).sum();
-        self.1.largest.fetch_max(bytes, Ordering::SeqCst);
-        self.0.append(commit)
-    }
-
-    fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {
-        self.1.works("settle")?;
-        self.0.settle(tasks_max)
-    }
-
-    fn unsettled(&self) -> (usize, usize) {
-        self.0.unsettled()
-    }
-
-    fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.0.task(task_id)
-    }
-
-    fn log_end(&mut self, task_id: TaskId) -> Result<u64, StoreError> {
-        self.0.log_end(task_id)
-    }
-
-    fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError> {
-        self.0.key(key, now)
-    }
-
-    fn sweep(&mut self, now: Timestamp, tombstones_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.sweep(now, tombstones_before, rows_max)
-    }
-
-    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
-        self.0.hand_outs(now)
-    }
-
-    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.forget_hand_outs(until, mono, rows_max)
-    }
-
-    fn forget_deliveries(&mut self, tried_before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.forget_deliveries(tried_before, rows_max)
-    }
-
-    fn forget_audit(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.forget_audit(before, rows_max)
-    }
-
-    fn shrink(&mut self) -> Result<bool, StoreError> {
-        self.1.works("shrink")?;
-        self.0.shrink()
-    }
-
-    fn probe(&mut self) -> Result<(), StoreError> {
-        self.1.works("probe")?;
-        self.0.probe()
-    }
-
-    fn reader(&self) -> Arc<dyn Reader> {
-        Store::reader(&self.0)
-    }
-}
 
 /// Regression: a list, a log and each snapshot had the whole view settled: work for the one thread that everybody shares,
 /// and nothing was read where the disk took no writes.

@@ -17,6 +17,8 @@
 mod audit;
 mod deliveries;
 #[cfg(test)]
+pub(crate) mod gated;
+#[cfg(test)]
 mod measure;
 mod memory;
 mod openings;

@@ -1,26 +1,17 @@
 //! What is kept about access and the audit, through the writer.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::access::{AccessKey, ApiToken, AuditEntry, Role};
 use crate::engine::Refusal;
 use crate::hub::HubOptions;
-use crate::settings::HandOuts;
-use crate::store::{Commit, Count, Reader, Recovered, SqliteOptions, SqliteStore, Store, StoreError, in_memory};
-use crate::task::{Digest, KeyEntry, Name, NewTask, Submission, Task, TaskId, Timestamp};
+use crate::store::gated::{Gate, Gated};
+use crate::store::{SqliteOptions, SqliteStore, in_memory};
+use crate::task::{Name, NewTask, Submission, TaskId};
 
 fn token(name: &str) -> AccessChange {
-    AccessChange::Put(AccessRecord::ApiToken(ApiToken {
-        name: Name::new(name),
-        digest: "0".repeat(64),
-        role: Role::Admin,
-        user_id: None,
-        task_types: None,
-        queues: None,
-        created_at: Timestamp::from_millis(1),
-        expires_at: None,
-    }))
+    AccessChange::Put(AccessRecord::ApiToken(ApiToken::sample(name)))
 }
 
 fn key(name: &str) -> AccessKey {
@@ -154,87 +145,12 @@ async fn refusals_are_written_by_themselves_up_to_a_bound_and_the_rest_is_counte
     assert_eq!(entries(&hub).await.last().unwrap().row.action, "purge");
 }
 
-/// A store on a disk that is full at times.
-struct Filling(SqliteStore, Arc<AtomicBool>);
-
-impl Filling {
-    fn works(&self) -> Result<(), StoreError> {
-        match self.1.load(Ordering::SeqCst) {
-            true => Err(StoreError { step: "append", cause: "the disk is full".into(), lasting: false }),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Store for Filling {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
-        self.0.recover()
-    }
-
-    fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        self.works()?;
-        self.0.append(commit)
-    }
-
-    fn settle(&mut self, tasks_max: usize) -> Result<Vec<(TaskId, u64)>, StoreError> {
-        self.0.settle(tasks_max)
-    }
-
-    fn unsettled(&self) -> (usize, usize) {
-        self.0.unsettled()
-    }
-
-    fn task(&mut self, task_id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.0.task(task_id)
-    }
-
-    fn log_end(&mut self, task_id: TaskId) -> Result<u64, StoreError> {
-        self.0.log_end(task_id)
-    }
-
-    fn key(&mut self, key: Digest, now: Timestamp) -> Result<Option<KeyEntry>, StoreError> {
-        self.0.key(key, now)
-    }
-
-    fn sweep(&mut self, now: Timestamp, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.sweep(now, before, rows_max)
-    }
-
-    fn hand_outs(&mut self, now: Count) -> Result<Vec<HandOuts>, StoreError> {
-        self.0.hand_outs(now)
-    }
-
-    fn forget_hand_outs(&mut self, until: i64, mono: u64, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.forget_hand_outs(until, mono, rows_max)
-    }
-
-    fn forget_deliveries(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.forget_deliveries(before, rows_max)
-    }
-
-    fn forget_audit(&mut self, before: Timestamp, rows_max: usize) -> Result<usize, StoreError> {
-        self.0.forget_audit(before, rows_max)
-    }
-
-    fn shrink(&mut self) -> Result<bool, StoreError> {
-        self.0.shrink()
-    }
-
-    fn probe(&mut self) -> Result<(), StoreError> {
-        self.works()
-    }
-
-    fn reader(&self) -> Arc<dyn Reader> {
-        self.0.reader()
-    }
-}
-
 #[tokio::test]
 async fn a_commit_that_fails_leaves_no_token_and_no_row_and_refusals_wait_for_the_next() {
-    let full = Arc::new(AtomicBool::new(false));
-    let hub = Hub::start(Box::new(Filling(in_memory().unwrap(), full.clone())), HubOptions::default()).unwrap();
+    let gate = Arc::new(Gate::default());
+    let hub = Hub::start(Box::new(Gated(in_memory().unwrap(), gate.clone())), HubOptions::default()).unwrap();
     let heard = hub.listen_to_access(|_| Ok::<_, ()>(Arc::new(Heard::default()))).unwrap();
-    full.store(true, Ordering::SeqCst);
+    gate.broken.store(true, Ordering::SeqCst);
     let made = hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await;
     assert_eq!(made, Err(AccessError::Failed(HubError::StorageUnavailable)));
     let submission = Submission::check(vec![NewTask::new("t")], 1 << 20).unwrap();
@@ -244,7 +160,7 @@ async fn a_commit_that_fails_leaves_no_token_and_no_row_and_refusals_wait_for_th
     hub.note_refused(row("cancel", None, "forbidden"));
     assert_eq!((hub.access_records(), entries(&hub).await), (vec![], vec![]));
     assert!(heard.0.lock().is_empty());
-    full.store(false, Ordering::SeqCst);
+    gate.broken.store(false, Ordering::SeqCst);
     assert_eq!(said(&hub, 1).await, ["1 cancel - forbidden"]);
     hub.change_access(vec![token("a")], Some(row("api_token.create", Some("a"), "ok"))).await.unwrap();
     assert_eq!(said(&hub, 2).await, ["1 cancel - forbidden", "2 api_token.create a ok"]);

@@ -10,9 +10,9 @@ use std::path::Path;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::access::{AccessChange, AccessRecord, AccessRecords, ApiToken, Role};
+use crate::access::{AccessChange, AccessRecord, AccessRecords, ApiToken};
 use crate::store::suite::{World, killed, settle_all};
-use crate::task::{Event, Name, Status};
+use crate::task::{Event, Status};
 
 /// A folder, what was acknowledged when it was so, and the folder at earlier moments.
 struct Image {
@@ -238,18 +238,7 @@ fn no_damage_is_silent() {
 /// A hub whose tokens cannot be read serves nobody, and goes on once the loss of them is accepted: closed.
 #[test]
 fn what_is_kept_about_access_and_cannot_be_read_leaves_the_hub_closed() {
-    let made = |name: &str| {
-        AccessRecord::ApiToken(ApiToken {
-            name: Name::new(name),
-            digest: "0".repeat(64),
-            role: Role::Admin,
-            user_id: None,
-            task_types: None,
-            queues: None,
-            created_at: Timestamp::from_millis(1),
-            expires_at: None,
-        })
-    };
+    let made = |name: &str| AccessRecord::ApiToken(ApiToken::sample(name));
     let is_closed = |records: &[AccessRecord]| records.iter().any(|it| matches!(it, AccessRecord::Closed { .. }));
     for damage in [
         "UPDATE access SET record = CAST('{}' AS BLOB) WHERE key LIKE '%\"a\"%'",
