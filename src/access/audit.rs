@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Role;
+use super::{Principal, Role};
 use crate::task::{Name, Timestamp};
 
 /// What somebody did, or was not let do. Nothing of what tasks hold is in it: no payload, and no title.
@@ -40,6 +40,25 @@ pub struct AuditEntry {
 impl AuditRow {
     /// The outcome of what was done.
     pub const OK: &'static str = "ok";
+
+    /// What this caller does, or was not let do, from this address.
+    pub fn of(
+        who: &Principal,
+        address: Option<IpAddr>,
+        action: &str,
+        target: Option<String>,
+        outcome: &str,
+    ) -> AuditRow {
+        AuditRow {
+            who: who.user_id.clone(),
+            role: who.role,
+            token: who.credential.to_string(),
+            address,
+            action: action.to_owned(),
+            target,
+            outcome: outcome.to_owned(),
+        }
+    }
 
     /// Cuts texts that come from outside to this many bytes each.
     pub fn clip(&mut self, bytes_max: usize) {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::outcome::Failed;
-use crate::access::{AccessChange, AccessRecords, AuditEntry, AuditRow, Credential, Role};
+use crate::access::{AccessChange, AccessRecords, AuditEntry, AuditRow, Principal};
 use crate::client::Client;
 use crate::server::ADMIN_SOCKET;
 use crate::store::{AuditPage, AuditQuery, Commit, SqliteOptions, SqliteStore, Store, StoreError};
@@ -68,15 +68,7 @@ impl Resting {
         let (mut steps, at) = (Vec::new(), Timestamp::now().max(self.last_at));
         let taken = self.records.extend(&mut steps, changes, at);
         taken.map_err(|refusal| Failed::refused(format!("{target}: {refusal}")))?;
-        let row = AuditRow {
-            who: None,
-            role: Role::Admin,
-            token: Credential::Owner.to_string(),
-            address: None,
-            action: action.to_owned(),
-            target: Some(target.to_owned()),
-            outcome: AuditRow::OK.to_owned(),
-        };
+        let row = AuditRow::of(&Principal::owner(), None, action, Some(target.to_owned()), AuditRow::OK);
         let commit =
             Commit { access: steps, audit: vec![AuditEntry { seq: self.audit_seq + 1, at, row }], ..Commit::default() };
         self.store.append(&commit).map_err(|error| failed(&error))?;

@@ -141,7 +141,7 @@ impl Engine {
         made_by: Option<MadeBy>,
         cx: &mut Cx<'_>,
     ) -> Result<Arc<Task>, Refusal> {
-        let queue = Name::new(new.queue.as_deref().unwrap_or("default"));
+        let queue = Name::new(new.queue_name());
         let user_id = new.user_id.as_deref().map(Name::new);
         let concurrency_key = new.concurrency_key.as_deref().map(Name::new);
         if let Some(key) = &concurrency_key {

@@ -2,11 +2,8 @@
 
 use crate::access::Works;
 use crate::hub::{Accepts, Report};
-use crate::task::{Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
+use crate::task::{DEFAULT_QUEUE, Failure, Invalid, Json, Level, Name, Pattern, PatternSet};
 use crate::wire::{FailBody, LogLineBody, PATTERNS_MAX};
-
-/// The queue that is served where none is named.
-const QUEUE: &str = "default";
 
 /// The name a worker gives itself.
 pub(super) fn worker_id(text: &str) -> Result<Name, Invalid> {
@@ -23,7 +20,7 @@ pub(super) fn accepts(
     let queues = patterns("queues", queues)?.or_else(|| works.queues.clone());
     Ok(Accepts {
         task_types: task_types.unwrap_or_else(PatternSet::all),
-        queues: queues.unwrap_or_else(|| PatternSet::exactly(&Name::new(QUEUE))),
+        queues: queues.unwrap_or_else(|| PatternSet::exactly(&Name::new(DEFAULT_QUEUE))),
     })
 }
 

@@ -23,18 +23,13 @@ use futures::future::BoxFuture;
 use super::caller::{AdminDoor, Peer};
 use super::routes::{LIVE_PATH, WORKER_PATH};
 use super::state::App;
-use crate::access::Principal;
+use crate::access::{Principal, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::keys::{Ended, Keys, Unauthenticated};
 use crate::task::Timestamp;
 use crate::wire::{CloseCode, Code, Problem};
 
 /// How an offered subprotocol that is a token begins.
 const TOKEN_PROTOCOL: &str = "taskhub.token.";
-/// The longest token in a header or message, in bytes.
-pub(super) const TOKEN_BYTES_MAX: usize = 8 << 10;
-/// The longest in a subprotocol: some servers and proxies bound a line of the handshake.
-const PROTOCOL_TOKEN_BYTES_MAX: usize = 4 << 10;
-
 /// What a request brings.
 #[derive(Debug, PartialEq)]
 enum Presented {
@@ -54,10 +49,7 @@ pub(super) enum Known {
 /// Finds out who calls.
 pub(super) fn identify(app: &Arc<App>, parts: &mut Parts) -> Result<Known, Problem> {
     let path = parts.uri.path();
-    if !is_guarded(path) {
-        return Ok(Known::Now);
-    }
-    if parts.extensions.get::<AdminDoor>().is_some() {
+    if !is_guarded(path) || parts.extensions.get::<AdminDoor>().is_some() {
         return Ok(Known::Now);
     }
     let is_socket = path == LIVE_PATH || path == WORKER_PATH;
@@ -103,7 +95,7 @@ fn presented(parts: &mut Parts) -> Result<Presented, Problem> {
         found.push(Presented::Token(bounded(token, TOKEN_BYTES_MAX)?));
     }
     if let Some(token) = offered_token(&parts.headers) {
-        found.push(Presented::Token(bounded(&token, PROTOCOL_TOKEN_BYTES_MAX)?));
+        found.push(Presented::Token(bounded(&token, SUBPROTOCOL_TOKEN_BYTES_MAX)?));
     }
     if let Some(ticket) = take_ticket(parts)? {
         found.push(Presented::Ticket(bounded(&ticket, TOKEN_BYTES_MAX)?));

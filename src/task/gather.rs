@@ -88,7 +88,7 @@ impl NewGather {
     /// `bytes_max`, and neither is a list.
     pub(super) fn of(&self, new: &NewTask, bytes_max: usize) -> OpenList {
         let mut form = b"gather 1".to_vec();
-        for text in [new.queue.as_deref().unwrap_or("default"), &new.task_type, &self.key] {
+        for text in [new.queue_name(), &new.task_type, &self.key] {
             write_string(text.as_bytes(), &mut form);
         }
         match &new.user_id {

@@ -65,9 +65,9 @@ pub use log::{
 pub use name::{NAME_CHARS_MAX, Name, NameError, Pattern, PatternSet};
 pub(crate) use new_task::chars;
 pub use new_task::{
-    ATTEMPTS_MAX, CONCURRENCY_KEY_CHARS_MAX, CRASHES_MAX, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid, InvalidKind,
-    LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, OnConflict, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX,
-    TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
+    ATTEMPTS_MAX, CONCURRENCY_KEY_CHARS_MAX, CRASHES_MAX, DEFAULT_QUEUE, DELAY_MS_MAX, DESCRIPTION_CHARS_MAX, Invalid,
+    InvalidKind, LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX, NewTask, OnConflict, PAYLOAD_BYTES_MAX,
+    TIMEOUT_MS_MAX, TITLE_CHARS_MAX, USER_ID_CHARS_MAX,
 };
 pub use patch::TaskPatch;
 pub use placeholders::{Placeholder, Unfilled, fill, has_placeholders, placeholders};

@@ -38,6 +38,8 @@ pub const TIMEOUT_MS_MAX: u64 = 30 * 86_400_000;
 pub const CANCEL_GRACE_MS: u64 = 30_000;
 /// The longest `concurrency_key`, in characters.
 pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
+/// The queue of a task that names none, and what a worker serves that names none.
+pub const DEFAULT_QUEUE: &str = "default";
 /// The longest delay of a task: ten years.
 pub const DELAY_MS_MAX: u64 = 3_650 * 86_400_000;
 
@@ -249,6 +251,11 @@ impl NewTask {
     pub fn payload<T: Serialize + ?Sized>(mut self, payload: &T) -> Result<NewTask, serde_json::Error> {
         self.payload = Some(Json::of(payload)?);
         Ok(self)
+    }
+
+    /// The queue that it waits in, unless its type says another.
+    pub fn queue_name(&self) -> &str {
+        self.queue.as_deref().unwrap_or(DEFAULT_QUEUE)
     }
 
     /// Checks every field but the letters of `task_type` and `queue`, which are checked where they become names.

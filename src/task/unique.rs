@@ -252,7 +252,7 @@ fn write_part(new: &NewTask, path: &str, form: &mut Vec<u8>) {
     let (word, pointer) = split(path);
     let value = match word {
         "task_type" => return write_string(new.task_type.as_bytes(), form),
-        "queue" => return write_string(new.queue.as_deref().unwrap_or("default").as_bytes(), form),
+        "queue" => return write_string(new.queue_name().as_bytes(), form),
         "payload" => new.payload.as_ref().and_then(|payload| payload.at_pointer(pointer)),
         _ => Json::of(&new.labels).ok().and_then(|labels| labels.at_pointer(pointer)),
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::answers::{quoted, reset_line};
-use super::super::gate::{self, TOKEN_BYTES_MAX};
+use super::super::gate;
 use super::super::live_op::{TaskSubscription, Topic};
 use super::{Carrier, Ending, Session};
 use crate::access::{Part, Principal, Right, redacted_line};
@@ -44,11 +44,7 @@ impl Session {
         out: &mut impl Carrier,
     ) -> Result<(), Ending> {
         let Some(token) = token else { return self.greet(id, out).await };
-        let known = match token.len() <= TOKEN_BYTES_MAX {
-            true => gate::authenticated(self.app.keys(), &token, self.hub.address()).await,
-            false => Err(gate::unauthenticated()),
-        };
-        let who = match known {
+        let who = match gate::authenticated(self.app.keys(), &token, self.hub.address()).await {
             Ok(who) => who,
             Err(problem) if self.is_of_nobody() => {
                 let code = match problem.code {

@@ -18,15 +18,7 @@ pub(in super::super) struct Actor {
 impl Actor {
     /// The row of something that this caller does, or was not let do.
     pub(in super::super) fn row(&self, action: &str, target: Option<String>, outcome: &str) -> AuditRow {
-        AuditRow {
-            who: self.who.user_id.clone(),
-            role: self.who.role,
-            token: self.who.credential.to_string(),
-            address: self.address,
-            action: action.to_owned(),
-            target,
-            outcome: outcome.to_owned(),
-        }
+        AuditRow::of(&self.who, self.address, action, target, outcome)
     }
 
     /// The row of a command, if it has one.

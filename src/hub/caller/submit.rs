@@ -7,9 +7,6 @@ use crate::task::{Filter, Invalid, Name, NewTask, NewWorkflow, Spawner, Submissi
 use super::super::{Forbidden, HubError, Submitted};
 use super::CallerHub;
 
-/// The queue of a task that names none.
-const QUEUE: &str = "default";
-
 /// Whether what is made of this would match, by what never changes of a task.
 pub(super) fn fits(filter: &Filter, new: &NewTask) -> bool {
     field_out_of(filter, new).is_none()
@@ -30,7 +27,7 @@ fn field_out_of(filter: &Filter, new: &NewTask) -> Option<String> {
     if filter.task_type.as_ref().is_some_and(|types| !types.matches(&new.task_type)) {
         return Some("task_type".into());
     }
-    if filter.queue.as_ref().is_some_and(|queues| !queues.matches(new.queue.as_deref().unwrap_or(QUEUE))) {
+    if filter.queue.as_ref().is_some_and(|queues| !queues.matches(new.queue_name())) {
         return Some("queue".into());
     }
     let out =
