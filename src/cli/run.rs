@@ -154,7 +154,8 @@ async fn follow(run: Arc<Run>, ctx: Context) -> Result<Json, TaskFailure> {
 
 pub(super) async fn run(args: RunArgs) -> Outcome {
     let client = super::client(&args.hub, args.ca_cert.as_deref())?;
-    let unique = format!("run.{}", uuid::Uuid::new_v4().simple());
+    // From the randomness of the system: nobody else is to guess it.
+    let unique = format!("run.{:016x}", uuid::Uuid::new_v4().as_u64_pair().1);
     let title = args.words.title.clone().unwrap_or_else(|| args.command.join(" "));
     let new = NewTask {
         queue: Some(unique.clone()),
