@@ -10,6 +10,8 @@ use crate::Outcome;
 
 pub struct Connection {
     stream: TcpStream,
+    /// The header that says who calls, or nothing.
+    caller: String,
     out: Vec<u8>,
     read: Vec<u8>,
 }
@@ -18,7 +20,19 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Outcome<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, out: Vec::new(), read: Vec::with_capacity(16 << 10) })
+        Ok(Connection { stream, caller: String::new(), out: Vec::new(), read: Vec::with_capacity(16 << 10) })
+    }
+
+    /// One that shows this token with each request; with an empty one, none.
+    pub async fn open_as(address: SocketAddr, token: &str) -> Outcome<Connection> {
+        let mut connection = Connection::open(address).await?;
+        connection.show(token);
+        Ok(connection)
+    }
+
+    /// Shows this token from now on.
+    pub fn show(&mut self, token: &str) {
+        self.caller = authorization(token);
     }
 
     pub async fn get(&mut self, path: &str) -> Outcome<&[u8]> {
@@ -40,6 +54,11 @@ impl Connection {
         self.call("PUT", path, body, 201).await
     }
 
+    /// The status that a look at this is answered with, whatever that is.
+    pub async fn try_get(&mut self, path: &str) -> Outcome<u16> {
+        Ok(self.exchange("GET", path, b"").await?.0)
+    }
+
     /// The status that it is answered with, whatever that is.
     pub async fn try_post(&mut self, path: &str, body: &[u8]) -> Outcome<u16> {
         Ok(self.exchange("POST", path, body).await?.0)
@@ -56,8 +75,9 @@ impl Connection {
     async fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Outcome<(u16, &[u8])> {
         self.out.clear();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{}\r\n",
+            body.len(),
+            self.caller
         );
         self.out.extend_from_slice(head.as_bytes());
         self.out.extend_from_slice(body);
@@ -83,6 +103,11 @@ impl Connection {
         }
         Ok((status, &self.read[body_from..whole]))
     }
+}
+
+/// The line of a request's head that shows this token; nothing for an empty one.
+pub fn authorization(token: &str) -> String {
+    if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") }
 }
 
 /// Where `part` begins in `whole`.

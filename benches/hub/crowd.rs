@@ -24,7 +24,7 @@ use crate::frames::number_after;
 use crate::process::Process;
 use crate::report::quantile;
 use crate::roles::{now_ns, say};
-use crate::seat::{Arrivals, Seat, Tally};
+use crate::seat::{Arrivals, Seat, Tally, Watcher};
 
 /// What is read at once, by whichever watcher's turn it is.
 const READ_BYTES: usize = 256 << 10;
@@ -38,12 +38,17 @@ pub struct Crowd(Process);
 
 impl Crowd {
     pub fn start(address: SocketAddr) -> Outcome<Crowd> {
-        Ok(Crowd(Process::role("crowd", &[&address.to_string()])?))
+        Crowd::start_as(address, "")
     }
 
-    /// A watcher for each of these filters. All are live when this returns.
-    pub fn join(&mut self, filters: Vec<String>) -> Outcome {
-        self.order(&Order::Join(filters))
+    /// One whose submitter shows this token.
+    pub fn start_as(address: SocketAddr, token: &str) -> Outcome<Crowd> {
+        Ok(Crowd(Process::role("crowd", &[&address.to_string(), token])?))
+    }
+
+    /// These come to watch. All are live when this returns.
+    pub fn join(&mut self, watchers: Vec<Watcher>) -> Outcome {
+        self.order(&Order::Join(watchers))
     }
 
     /// Has events made, and waits until those who watch them have them all.
@@ -80,7 +85,7 @@ impl Crowd {
 /// An order is a line on stdin; its answer, once it is done, a line on stdout.
 #[derive(Serialize, Deserialize)]
 enum Order {
-    Join(Vec<String>),
+    Join(Vec<Watcher>),
     Deliver(Drive),
     JoinStopped,
     ReleaseStopped,
@@ -141,10 +146,11 @@ pub struct Resumed {
 }
 
 /// The role `crowd`.
-pub async fn crowd(address: SocketAddr) -> Outcome {
+pub async fn crowd(address: SocketAddr, token: &str) -> Outcome {
     raise_file_limit()?;
     let mut here = Here {
         address,
+        token: token.to_owned(),
         tally: Rc::default(),
         buffer: Rc::new(RefCell::new(vec![0; READ_BYTES])),
         seats: Vec::new(),
@@ -156,7 +162,7 @@ pub async fn crowd(address: SocketAddr) -> Outcome {
         .run_until(async {
             while let Some(order) = orders.next_line().await? {
                 match serde_json::from_str(&order)? {
-                    Order::Join(filters) => answer(here.join(filters).await?)?,
+                    Order::Join(watchers) => answer(here.join(watchers).await?)?,
                     Order::Deliver(drive) => answer(here.deliver(drive).await?)?,
                     Order::JoinStopped => answer(here.join_stopped().await?)?,
                     Order::ReleaseStopped => answer(here.release_stopped().await?)?,
@@ -189,6 +195,8 @@ pub fn raise_file_limit() -> Outcome {
 /// The crowd, where it is.
 struct Here {
     address: SocketAddr,
+    /// The submitter's.
+    token: String,
     tally: Rc<Tally>,
     buffer: Rc<RefCell<Vec<u8>>>,
     seats: Vec<Rc<Seat>>,
@@ -197,13 +205,13 @@ struct Here {
 }
 
 impl Here {
-    async fn join(&mut self, filters: Vec<String>) -> Outcome {
+    async fn join(&mut self, watchers: Vec<Watcher>) -> Outcome {
         let room = Arc::new(Semaphore::new(JOINING_MAX));
-        let all = self.seats.len() + filters.len();
-        for filter in filters {
+        let all = self.seats.len() + watchers.len();
+        for watcher in watchers {
             // Comes back when the watcher is live.
             let permit = room.clone().acquire_owned().await?;
-            let seat = Seat::new(filter);
+            let seat = Seat::new(watcher);
             seat.sit(self.address, &self.tally, &self.buffer, Some(permit));
             self.seats.push(seat);
         }
@@ -211,7 +219,7 @@ impl Here {
     }
 
     async fn join_stopped(&mut self) -> Outcome {
-        let (seat, tally) = (Seat::stopping("{}".to_owned()), Rc::new(Tally::default()));
+        let (seat, tally) = (Seat::stopping("{}".into()), Rc::new(Tally::default()));
         seat.sit(self.address, &tally, &self.buffer, None);
         tally.until("one to be live", |tally| tally.live.get() == 1).await?;
         self.stopped = Some((seat, tally));
@@ -274,7 +282,7 @@ impl Here {
         };
         let mut idle = Vec::new();
         for _ in 0..(window / batch).min(CONNECTIONS_MAX) {
-            idle.push(Connection::open(self.address).await?);
+            idle.push(Connection::open_as(self.address, &self.token).await?);
         }
         let made = Rc::new(Made {
             from_rev,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,12 +38,27 @@ impl Drop for Folder {
     }
 }
 
+/// The binary that is measured, with these arguments and the folder after them. Nothing that happens to be set outside
+/// changes what it does.
+fn program(arguments: &[&str], folder: &Folder) -> Command {
+    let mut command =
+        Command::new(std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_taskhub").into()));
+    command.args(arguments).arg(folder.path());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TASKHUB_")) {
+        command.env_remove(name);
+    }
+    command.env("TASKHUB_LOG", "warn");
+    command
+}
+
 /// A running hub; killed when this goes.
 pub struct Hub {
     pub process: Process,
     pub address: SocketAddr,
     /// From the start of the process until it answered.
     pub ready: Duration,
+    /// Of its admin; empty where the hub is open.
+    pub token: String,
     calls: Connection,
 }
 
@@ -53,21 +68,28 @@ impl Hub {
     }
 
     pub async fn start_with(folder: &Folder, options: &[&str]) -> Outcome<Hub> {
-        let binary = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_taskhub").into());
-        let mut command = Command::new(binary);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path()).args(options);
-        // Nothing that happens to be set outside changes what is measured.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TASKHUB_")) {
-            command.env_remove(name);
+        Hub::launch(folder, options, String::new()).await
+    }
+
+    /// One that asks everyone for a token, and whose admin this is.
+    pub async fn start_closed(folder: &Folder, options: &[&str]) -> Outcome<Hub> {
+        let made = program(&["token", "create", "--role", "admin", "--data"], folder).stderr(Stdio::null()).output()?;
+        if !made.status.success() {
+            return Err("no token was made".into());
         }
-        command.env("TASKHUB_LOG", "warn");
+        Hub::launch(folder, options, String::from_utf8(made.stdout)?.trim().to_owned()).await
+    }
+
+    async fn launch(folder: &Folder, options: &[&str], token: String) -> Outcome<Hub> {
+        let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--data"], folder);
+        command.args(options);
         let begun = Instant::now();
         let mut process = Process::start(&mut command)?;
         let line = process.hear()?;
         let address: SocketAddr = line.rsplit_once("http://").ok_or("no address")?.1.parse()?;
-        let mut calls = Connection::open(address).await?;
+        let mut calls = Connection::open_as(address, &token).await?;
         calls.get("/readyz").await?;
-        Ok(Hub { process, address, ready: begun.elapsed(), calls })
+        Ok(Hub { process, address, ready: begun.elapsed(), token, calls })
     }
 
     pub fn url(&self) -> String {

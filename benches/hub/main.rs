@@ -15,6 +15,7 @@
 //!
 //! The program starts itself again for every role but the hub: `hub --as worker …`, see [`roles`].
 
+mod access;
 mod bare_feed;
 mod connection;
 mod crash;
@@ -99,6 +100,9 @@ async fn measure(mut report: Report) -> Outcome {
     }
     if report.wants(&workflows::NAMES) {
         workflows::run(&mut report).await?;
+    }
+    if report.wants(&access::NAMES) {
+        access::run(&mut report).await?;
     }
     report.print();
     Ok(())

@@ -98,7 +98,7 @@ async fn stopped(report: &mut Report) -> Outcome {
     let folder = Folder::new()?;
     let hub = Hub::start(&folder).await?;
     let mut crowd = Crowd::start(hub.address)?;
-    crowd.join(vec!["{}".to_owned(); WATCHERS as usize])?;
+    crowd.join(vec!["{}".into(); WATCHERS as usize])?;
     crowd.deliver(&load(WATCHERS, 400))?;
     // More than the kernel keeps for a socket, which is 4 MiB at most, and what the hub keeps on top.
     let fill = Drive { events: 16_384, batch: 64, hz: None, window: 256, timed: false, ..load(WATCHERS, 0) };

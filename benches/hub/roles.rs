@@ -22,7 +22,7 @@ pub async fn run(role: &str, arguments: &[String]) -> Outcome {
         ("submitter", [address, flood]) => submitter(address.parse()?, serde_json::from_str(flood)?).await,
         ("ticker", [address, tasks, ticks]) => progress::ticker(address.parse()?, tasks.parse()?, ticks.parse()?).await,
         ("watchers", [address, watchers]) => progress::watchers(address.parse()?, watchers.parse()?).await,
-        ("crowd", [address]) => crowd::crowd(address.parse()?).await,
+        ("crowd", [address, token]) => crowd::crowd(address.parse()?, token).await,
         ("bare-feed", [event, threads]) => bare_feed::bare_feed(event, threads.parse()?).await,
         ("flood", [address, kind]) => flood::flood(address.parse()?, kind).await,
         ("bare-http", []) => floor::bare_http().await,

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -13,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Outcome;
-use crate::connection::find;
+use crate::connection::{authorization, find};
 use crate::frames::{Frames, MASKED_PONG, Seen, number_after, push_masked_text};
 use crate::roles::now_ns;
 
@@ -106,10 +107,24 @@ fn count(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
 
-/// One watcher.
+/// Who watches what.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Watcher {
+    pub filter: String,
+    /// Shown when it connects; empty for none.
+    pub token: String,
+}
+
+impl From<&str> for Watcher {
+    fn from(filter: &str) -> Watcher {
+        Watcher { filter: filter.to_owned(), token: String::new() }
+    }
+}
+
+/// One watcher, where it sits.
 #[derive(Default)]
 pub struct Seat {
-    filter: String,
+    watcher: Watcher,
     /// Its place among those who are joining, until it is live.
     entered: RefCell<Option<OwnedSemaphorePermit>>,
     subscribed: Cell<bool>,
@@ -127,13 +142,13 @@ pub struct Seat {
 }
 
 impl Seat {
-    pub fn new(filter: String) -> Rc<Seat> {
-        Rc::new(Seat { filter, ..Seat::default() })
+    pub fn new(watcher: Watcher) -> Rc<Seat> {
+        Rc::new(Seat { watcher, ..Seat::default() })
     }
 
     /// One that takes nothing more once it is live.
-    pub fn stopping(filter: String) -> Rc<Seat> {
-        Rc::new(Seat { filter, stops: Cell::new(true), ..Seat::default() })
+    pub fn stopping(watcher: Watcher) -> Rc<Seat> {
+        Rc::new(Seat { watcher, stops: Cell::new(true), ..Seat::default() })
     }
 
     /// Connects, subscribes or resumes, and watches from then on. `entered` goes when it is live.
@@ -177,9 +192,12 @@ impl Seat {
         stream.set_nodelay(true)?;
         // Leaving is a cut, after which nothing holds the port.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        let upgrade = "GET /api/v1/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                       sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                       sec-websocket-protocol: taskhub.v1\r\n\r\n";
+        let upgrade = format!(
+            "GET /api/v1/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             sec-websocket-protocol: taskhub.v1\r\n{}\r\n",
+            authorization(&self.watcher.token)
+        );
         stream.write_all(upgrade.as_bytes()).await?;
         let mut read = Vec::new();
         let frames_from = loop {
@@ -223,7 +241,7 @@ impl Seat {
     }
 
     fn subscribe(&self, tally: &Tally) -> String {
-        let filter = &self.filter;
+        let filter = &self.watcher.filter;
         let from = match self.mark.get() {
             None => r#""snapshot":{"limit":1}"#.to_owned(),
             Some(rev) => format!(r#""since":{{"epoch":"{}","rev":{rev}}}"#, tally.epoch.borrow()),

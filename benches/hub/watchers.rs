@@ -11,6 +11,7 @@ use crate::crowd::{Crowd, Delivered, Drive};
 use crate::hub::{Folder, Hub};
 use crate::process::Process;
 use crate::report::{Report, Row, median};
+use crate::seat::Watcher;
 use crate::socket::Socket;
 
 pub const NAMES: [&str; 4] = ["watchers/paced", "watchers/flat_out", "watchers/audience", "watchers/idle_memory"];
@@ -38,7 +39,7 @@ pub async fn run(report: &mut Report) -> Outcome {
 
 /// The hub, or the bare loop, and those who watch it.
 pub struct Side {
-    process: Process,
+    pub process: Process,
     pub crowd: Crowd,
 }
 
@@ -48,7 +49,7 @@ impl Side {
         let mut hub = Hub::start(folder).await?;
         let event = event(&mut hub).await?;
         let mut crowd = Crowd::start(hub.address)?;
-        crowd.join(vec!["{}".to_owned(); watchers as usize])?;
+        crowd.join(vec!["{}".into(); watchers as usize])?;
         hub.process.until_quiet().await?;
         Ok((Side { process: hub.process, crowd }, event))
     }
@@ -57,12 +58,12 @@ impl Side {
     pub fn bare(event: &str, watchers: u32, threads: usize) -> Outcome<Side> {
         let mut process = Process::role("bare-feed", &[event, &threads.to_string()])?;
         let mut crowd = Crowd::start(process.hear()?.parse()?)?;
-        crowd.join(vec!["{}".to_owned(); watchers as usize])?;
+        crowd.join(vec!["{}".into(); watchers as usize])?;
         Ok(Side { process, crowd })
     }
 
     /// Microseconds of CPU a delivery.
-    fn deliver(&mut self, drive: &Drive) -> Outcome<(f64, Delivered)> {
+    pub fn deliver(&mut self, drive: &Drive) -> Outcome<(f64, Delivered)> {
         let before = self.process.cpu()?;
         let delivered = self.crowd.deliver(drive)?;
         let cpu = self.process.cpu()? - before;
@@ -157,7 +158,7 @@ async fn audience(report: &mut Report) -> Outcome {
         let mut hub = Hub::start(folder).await?;
         let mut crowd = Crowd::start(hub.address)?;
         let mut filters = each_alone(&waiting(&mut hub, others).await?);
-        filters.push(r#"{"task_type":["report.monthly"]}"#.to_owned());
+        filters.push(r#"{"task_type":["report.monthly"]}"#.into());
         crowd.join(filters)?;
         crowd.deliver(&Drive { events: 300, ..drive.clone() })?;
         hub.process.until_quiet().await?;
@@ -196,7 +197,7 @@ async fn idle_memory(report: &mut Report) -> Outcome {
         let mut hub = Hub::start(&folder).await?;
         let mut filters = each_alone(&waiting(&mut hub, WARM_UP + WATCHERS).await?);
         if !of_one_task {
-            filters.fill("{}".to_owned());
+            filters.fill("{}".into());
         }
         let mut crowd = Crowd::start(hub.address)?;
         crowd.join(filters.split_off(WATCHERS))?;
@@ -230,7 +231,7 @@ pub async fn waiting(hub: &mut Hub, count: usize) -> Outcome<Vec<String>> {
     Ok(task_ids)
 }
 
-/// For each task a filter that means it alone.
-pub fn each_alone(task_ids: &[String]) -> Vec<String> {
-    task_ids.iter().map(|task_id| format!(r#"{{"task_id":["{task_id}"]}}"#)).collect()
+/// For each task one who watches it alone.
+pub fn each_alone(task_ids: &[String]) -> Vec<Watcher> {
+    task_ids.iter().map(|task_id| format!(r#"{{"task_id":["{task_id}"]}}"#).as_str().into()).collect()
 }
