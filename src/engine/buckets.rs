@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::task::{Name, Task, TaskId};
 
+use super::few::Few;
 use super::groups::GroupId;
 use super::limits::LimitId;
 use super::slab::Slab;
@@ -84,7 +85,7 @@ pub(super) struct BucketName {
 pub(super) struct Bucket {
     pub(super) name: BucketName,
     pub(super) party: Party,
-    pub(super) ready: Ready,
+    pub(super) ready: Few<Rank>,
     pub(super) place: Place,
 }
 
@@ -93,59 +94,6 @@ pub(super) enum Place {
     Nowhere,
     Listed,
     Blocked(LimitId),
-}
-
-/// A sorted set that is most often of one.
-pub(super) enum Ready {
-    One(Rank),
-    Many(BTreeSet<Rank>),
-}
-
-impl Ready {
-    pub(super) fn first(&self) -> Option<Rank> {
-        match self {
-            Ready::One(rank) => Some(*rank),
-            Ready::Many(ranks) => ranks.first().copied(),
-        }
-    }
-
-    pub(super) fn insert(&mut self, rank: Rank) {
-        match self {
-            Ready::One(one) => *self = Ready::Many([*one, rank].into()),
-            Ready::Many(ranks) => _ = ranks.insert(rank),
-        }
-    }
-
-    pub(super) fn remove(&mut self, rank: Rank) {
-        match self {
-            Ready::One(one) if *one == rank => *self = Ready::Many(BTreeSet::new()),
-            Ready::One(_) => {}
-            Ready::Many(ranks) => _ = ranks.remove(&rank),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Ready::One(_) => 1,
-            Ready::Many(ranks) => ranks.len(),
-        }
-    }
-
-    /// How many come before this one, at most `max`.
-    pub(super) fn before(&self, rank: Rank, max: usize) -> usize {
-        match self {
-            Ready::One(one) => usize::from(*one < rank).min(max),
-            Ready::Many(ranks) => ranks.range(..rank).take(max).count(),
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = Rank> {
-        let (one, many) = match self {
-            Ready::One(rank) => (Some(*rank), None),
-            Ready::Many(ranks) => (None, Some(ranks)),
-        };
-        one.into_iter().chain(many.into_iter().flatten().copied())
-    }
 }
 
 impl Lane {

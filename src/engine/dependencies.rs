@@ -12,23 +12,21 @@
 //! What *follows* when the count is 0, or when a dependency has failed, is a consequence
 //! ([`consequences`](super::consequences)), and never happens within the step that it follows from.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ops::RangeInclusive;
+use std::collections::HashMap;
 
 use crate::task::{Event, Failure, IdHasher, Invalid, Json, OnDependencyFailure, Status, TIES_MAX, Task, TaskId};
 
 use super::consequences::Consequence;
 use super::core::{Engine, Step};
+use super::few::Few;
 use super::workflows::is_shut;
 use super::{Cx, Refusal};
 
 /// Who waits for whom.
 #[derive(Default)]
 pub(super) struct Dependencies {
-    /// A task, and one that waits and names it.
-    edges: BTreeSet<(TaskId, TaskId)>,
-    /// How many edges lead away from a task.
-    fan_out: HashMap<TaskId, u32, IdHasher>,
+    /// Of each task that others wait for: which.
+    dependents: HashMap<TaskId, Few<TaskId>, IdHasher>,
     /// Of each task that waits: how many of those that it names hold it.
     held_by: HashMap<TaskId, u32, IdHasher>,
 }
@@ -48,19 +46,12 @@ impl Task {
     }
 }
 
-/// The edges that lead away from a task.
-fn from(task_id: TaskId) -> RangeInclusive<(TaskId, TaskId)> {
-    (task_id, TaskId::from_bytes([0; 16]))..=(task_id, TaskId::from_bytes([u8::MAX; 16]))
-}
-
 impl Dependencies {
     /// A record stands that waits.
     pub(super) fn insert(&mut self, task: &Task, holds: impl Fn(TaskId) -> bool) {
         let mut held_by = 0;
         for dependency in names(task) {
-            if self.edges.insert((dependency, task.task_id)) {
-                *self.fan_out.entry(dependency).or_default() += 1;
-            }
+            self.dependents.entry(dependency).or_default().insert(task.task_id);
             held_by += u32::from(holds(dependency));
         }
         self.held_by.insert(task.task_id, held_by);
@@ -69,14 +60,10 @@ impl Dependencies {
     /// It stands no more.
     pub(super) fn remove(&mut self, task: &Task) {
         for dependency in names(task) {
-            if !self.edges.remove(&(dependency, task.task_id)) {
-                continue;
-            }
-            if let Some(count) = self.fan_out.get_mut(&dependency) {
-                *count -= 1;
-                if *count == 0 {
-                    self.fan_out.remove(&dependency);
-                }
+            let Some(dependents) = self.dependents.get_mut(&dependency) else { continue };
+            dependents.remove(task.task_id);
+            if dependents.len() == 0 {
+                self.dependents.remove(&dependency);
             }
         }
         self.held_by.remove(&task.task_id);
@@ -84,11 +71,9 @@ impl Dependencies {
 
     /// A task holds some of its dependents from now on, or does not any more: `holds` says so of each, where it changed.
     pub(super) fn changed(&mut self, task_id: TaskId, holds: impl Fn(TaskId) -> Option<bool>) {
-        if !self.fan_out.contains_key(&task_id) {
-            return;
-        }
-        for (_, dependent) in self.edges.range(from(task_id)) {
-            if let (Some(held_by), Some(holds)) = (self.held_by.get_mut(dependent), holds(*dependent)) {
+        let Some(dependents) = self.dependents.get(&task_id) else { return };
+        for dependent in dependents.iter() {
+            if let (Some(held_by), Some(holds)) = (self.held_by.get_mut(&dependent), holds(dependent)) {
                 *held_by = if holds { *held_by + 1 } else { held_by.saturating_sub(1) };
             }
         }
@@ -96,12 +81,11 @@ impl Dependencies {
 
     /// The tasks that wait and name this one.
     fn dependents(&self, task_id: TaskId) -> impl Iterator<Item = TaskId> {
-        let any = self.fan_out.contains_key(&task_id);
-        any.then(|| self.edges.range(from(task_id))).into_iter().flatten().map(|(_, dependent)| *dependent)
+        self.dependents.get(&task_id).into_iter().flat_map(Few::iter)
     }
 
     fn fan_out(&self, task_id: TaskId) -> usize {
-        self.fan_out.get(&task_id).map_or(0, |count| *count as usize)
+        self.dependents.get(&task_id).map_or(0, Few::len)
     }
 
     /// Whether a task that waits is held by nothing.

@@ -35,7 +35,8 @@ use std::sync::Arc;
 use crate::settings::{self, FairBy, QueueSettings, Rate, RateBy};
 use crate::task::{Name, Task, TaskId};
 
-use super::buckets::{Bucket, BucketId, BucketName, Head, Lane, LaneId, Party, Place, QueueId, Rank, Ready};
+use super::buckets::{Bucket, BucketId, BucketName, Head, Lane, LaneId, Party, Place, QueueId, Rank};
+use super::few::Few;
 use super::groups::{GroupId, WorkerGroups};
 use super::limits::{IsOpen, LimitId, Limits};
 use super::slab::Slab;
@@ -150,7 +151,7 @@ impl Lanes {
                 (*bucket_id, before)
             }
             None => {
-                let bucket = Bucket { name: name.clone(), party, ready: Ready::One(rank), place: Place::Nowhere };
+                let bucket = Bucket { name: name.clone(), party, ready: Few::One(rank), place: Place::Nowhere };
                 let bucket_id = BucketId(lane.buckets.insert(bucket));
                 lane.bucket_ids.insert(name, bucket_id);
                 (bucket_id, None)

@@ -40,6 +40,7 @@ mod deadlines;
 mod dependencies;
 #[cfg(test)]
 mod dependency_tests;
+mod few;
 mod gather;
 #[cfg(test)]
 mod gather_tests;

@@ -43,7 +43,7 @@ fn minute(at: Timestamp) -> i64 {
 /// The due times, as minutes since eight, that tasks of a schedule are for, in order; −1 where one was run by hand.
 fn made(rig: &EngineRig, name: &str) -> Vec<i64> {
     let of = |task: &&std::sync::Arc<Task>| task.schedule().is_some_and(|schedule| schedule.as_str() == name);
-    let due = |task: &std::sync::Arc<Task>| task.detail().and_then(|detail| detail.due_at).map_or(-1, minute);
+    let due = |task: &std::sync::Arc<Task>| task.due_at().map_or(-1, minute);
     let mut made: Vec<i64> = rig.engine.tasks().filter(of).map(due).collect();
     made.sort();
     made
@@ -72,7 +72,7 @@ fn a_due_time_makes_one_task_that_says_so() {
     let last = known.state.last.expect("it ran");
     let task = rig.task(last.task_id);
     assert_eq!((task.status, task.task_type.as_str()), (Status::Pending, "t"));
-    assert_eq!((task.detail().unwrap().due_at, minute(last.due_at.unwrap())), (last.due_at, 15));
+    assert_eq!((task.due_at(), minute(last.due_at.unwrap())), (last.due_at, 15));
     assert_eq!(known.upcoming().into_iter().map(minute).collect::<Vec<_>>(), [20, 25, 30, 35, 40]);
     rig.decide(Command::UnsetSchedule { name: Name::new("s") }).unwrap();
     run_for(&mut rig, 10);
@@ -310,8 +310,7 @@ fn nothing_is_caught_up_for_a_pause_and_a_run_by_hand_needs_none() {
         other => panic!("{other:?}"),
     };
     let task = run(&mut rig);
-    let detail = task.detail().unwrap();
-    assert_eq!((detail.schedule.as_ref().map(Name::as_str), detail.due_at), (Some("s"), None));
+    assert_eq!((task.schedule().map(Name::as_str), task.due_at()), (Some("s"), None));
     assert_eq!(schedule(&rig, "s").state.last.map(|last| (last.task_id, last.due_at)), Some((task.task_id, None)));
     rig.take_back();
     assert_eq!(made(&rig, "s"), [1, 2]);

@@ -22,11 +22,10 @@ use std::sync::Arc;
 use crate::settings::{
     LastRun, Overlap, Schedule, ScheduleSpec, Setting, SettingKind, SettingValue, SkipReason, Skipped,
 };
-use crate::task::{Dependency, Name, NewTask, NewTies, OnDependencyFailure, Task, TaskId, Timestamp};
+use crate::task::{Dependency, MadeBy, Name, NewTask, NewTies, OnDependencyFailure, Task, TaskId, Timestamp};
 
 use super::conflicts::REPLACED;
 use super::core::Engine;
-use super::submit::MadeBy;
 use super::timers::{Alarm, At};
 use super::{Answer, Cx, Refusal};
 
@@ -53,7 +52,7 @@ struct OfOne {
 
 impl OfOne {
     fn like(&mut self, task: &Task) -> &mut BTreeSet<TaskId> {
-        match task.detail().is_some_and(|detail| detail.due_at.is_some()) {
+        match task.due_at().is_some() {
             true => &mut self.due,
             false => &mut self.by_hand,
         }

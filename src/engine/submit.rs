@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::task::{
-    By, Callbacks, Dependency, Detail, Event, Invalid, Json, KeyEntry, Kind, Links, Name, NewTies, NewWork,
-    OnDependencyFailure, Part, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timestamp, Workflow,
+    By, Callbacks, Dependency, Detail, Event, Invalid, Json, KeyEntry, Kind, Links, MadeBy, Name, NewTies, NewWork,
+    OnDependencyFailure, Part, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timing, Workflow,
 };
 
 use super::core::{Engine, Step};
@@ -14,12 +14,6 @@ use super::keys::SubmitKey;
 use super::unique::Met;
 use super::workflows::is_shut;
 use super::{Answer, Batch, Cx, Now, Refusal};
-
-/// Which schedule makes a task, and for which due time unless it is run by hand.
-pub(super) struct MadeBy {
-    pub(super) schedule: Name,
-    pub(super) due_at: Option<Timestamp>,
-}
 
 impl Engine {
     pub(super) fn submit(
@@ -170,10 +164,7 @@ impl Engine {
             (false, true) => Status::Scheduled,
             (false, false) => Status::Pending,
         };
-        let detail = Detail {
-            title: new.title.map(Into::into),
-            description: new.description.map(Into::into),
-            labels: new.labels,
+        let timing = Timing {
             timeout_ms: new.timeout_ms,
             unserved_ms: new.unserved_ms,
             retry: new.retry,
@@ -181,14 +172,19 @@ impl Engine {
             start_by: By::asked(new.start_by_at, new.start_by_ms, cx.now.at),
             silence_ms: new.silence_ms.and_then(NonZeroU64::new),
             cancel_grace_ms: new.cancel_grace_ms,
+        };
+        let detail = Detail {
+            title: new.title.map(Into::into),
+            description: new.description.map(Into::into),
+            labels: new.labels,
+            timing: timing.boxed(),
             concurrency_key,
             parent_id: new.parent_id,
             unique,
             gather: list.as_ref().map(|list| Box::new(list.gather.clone())),
             ties: ties.map(Box::new),
             callbacks: Callbacks::of(&new.callbacks),
-            due_at: made_by.as_ref().and_then(|made_by| made_by.due_at),
-            schedule: made_by.map(|made_by| made_by.schedule),
+            made_by: made_by.map(Box::new),
         };
         let task = Task {
             task_id,
@@ -315,9 +311,9 @@ impl Engine {
 /// still to be said.
 pub(super) fn begin_anew(task: &Task, now: Now) -> Result<Task, Refusal> {
     let mut next = Task::clone(task);
-    if let Some(detail) = &mut next.detail {
-        let start_by = detail.start_by.as_mut().filter(|_| !task.has_started());
-        for by in detail.deadline.as_mut().into_iter().chain(start_by) {
+    if let Some(timing) = next.detail.as_mut().and_then(|detail| detail.timing.as_mut()) {
+        let start_by = timing.start_by.as_mut().filter(|_| !task.has_started());
+        for by in timing.deadline.as_mut().into_iter().chain(start_by) {
             match by.ms {
                 Some(ms) => by.at = now.at.plus_millis(ms),
                 None if by.at <= now.wall => return Err(Refusal::DeadlineOver),

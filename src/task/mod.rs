@@ -72,7 +72,7 @@ pub use new_task::{
 pub use patch::TaskPatch;
 pub use placeholders::{Placeholder, Unfilled, fill, has_placeholders, placeholders};
 pub use progress::{Counters, PROGRESS_BYTES_MAX, Progress};
-pub use record::{By, Cancel, Detail, Outcome, RESULT_INLINE_BYTES, Run, Task};
+pub use record::{By, Cancel, Detail, MadeBy, Outcome, RESULT_INLINE_BYTES, Run, Task, Timing};
 pub use retry::RetryPolicy;
 pub use rfc3339::TimeError;
 pub use rollup::{Rollup, weight_of};

@@ -56,6 +56,28 @@ pub struct Detail {
     pub title: Option<Box<str>>,
     pub description: Option<Box<str>>,
     pub labels: BTreeMap<String, String>,
+    pub timing: Option<Box<Timing>>,
+    pub concurrency_key: Option<Name>,
+    pub parent_id: Option<TaskId>,
+    pub unique: Option<Box<Unique>>,
+    pub gather: Option<Box<Gather>>,
+    pub ties: Option<Box<Ties>>,
+    /// Each record of a task has the same.
+    pub callbacks: Option<Arc<Callbacks>>,
+    pub made_by: Option<Box<MadeBy>>,
+}
+
+/// Which schedule made a task, and for which due time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MadeBy {
+    pub schedule: Name,
+    /// None where the schedule was run by hand.
+    pub due_at: Option<Timestamp>,
+}
+
+/// How long a task may take and wait, where that is said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Timing {
     pub timeout_ms: Option<u64>,
     pub unserved_ms: Option<u64>,
     pub retry: Option<RetryPolicy>,
@@ -65,17 +87,13 @@ pub struct Detail {
     pub start_by: Option<By>,
     pub silence_ms: Option<NonZeroU64>,
     pub cancel_grace_ms: Option<u64>,
-    pub concurrency_key: Option<Name>,
-    pub parent_id: Option<TaskId>,
-    pub unique: Option<Box<Unique>>,
-    pub gather: Option<Box<Gather>>,
-    pub ties: Option<Box<Ties>>,
-    /// Each record of a task has the same.
-    pub callbacks: Option<Arc<Callbacks>>,
-    /// The schedule that made it.
-    pub schedule: Option<Name>,
-    /// The due time that it was made for; none where its schedule was run by hand.
-    pub due_at: Option<Timestamp>,
+}
+
+impl Timing {
+    /// As a record has it: nothing, where it says nothing.
+    pub fn boxed(self) -> Option<Box<Timing>> {
+        (self != Timing::default()).then(|| Box::new(self))
+    }
 }
 
 /// A time by which something must have happened.
@@ -152,6 +170,11 @@ impl Task {
         self.detail.as_deref()
     }
 
+    /// How long it may take and wait, where that is said.
+    fn timing(&self) -> Option<&Timing> {
+        self.detail()?.timing.as_deref()
+    }
+
     /// What the newest attempt left or leaves, where there was one.
     pub fn run(&self) -> Option<&Run> {
         self.run.as_deref()
@@ -178,7 +201,7 @@ impl Task {
 
     /// How a failed try waits for the next.
     pub fn retry_policy(&self) -> RetryPolicy {
-        self.detail().and_then(|detail| detail.retry.clone()).unwrap_or_default()
+        self.timing().and_then(|timing| timing.retry.clone()).unwrap_or_default()
     }
 
     /// How long it waits from `updated_at` on, where it is a wait that it is scheduled for.
@@ -188,32 +211,32 @@ impl Task {
 
     /// The longest an attempt may take, where that is bounded.
     pub fn timeout_ms(&self) -> Option<u64> {
-        self.detail()?.timeout_ms
+        self.timing()?.timeout_ms
     }
 
     /// How long it stays ready while no worker is there that takes it, where that is bounded.
     pub fn unserved_ms(&self) -> Option<u64> {
-        self.detail()?.unserved_ms
+        self.timing()?.unserved_ms
     }
 
     /// By when it must be final, where that is bounded.
     pub fn deadline(&self) -> Option<By> {
-        self.detail()?.deadline
+        self.timing()?.deadline
     }
 
     /// By when it must have been handed out, where that is bounded and it was not yet.
     pub fn start_by(&self) -> Option<By> {
-        self.detail()?.start_by.filter(|_| !self.has_started())
+        self.timing()?.start_by.filter(|_| !self.has_started())
     }
 
     /// How long an attempt may report nothing, where that is bounded.
     pub fn silence_ms(&self) -> Option<u64> {
-        self.detail()?.silence_ms.map(NonZeroU64::get)
+        self.timing()?.silence_ms.map(NonZeroU64::get)
     }
 
     /// How long its worker may take to stop once it was asked to.
     pub fn cancel_grace_ms(&self) -> u64 {
-        self.detail().and_then(|detail| detail.cancel_grace_ms).unwrap_or(CANCEL_GRACE_MS)
+        self.timing().and_then(|timing| timing.cancel_grace_ms).unwrap_or(CANCEL_GRACE_MS)
     }
 
     /// What keeps it from running beside others of its queue, where something does.
@@ -278,7 +301,12 @@ impl Task {
 
     /// The schedule that made it, where one did.
     pub fn schedule(&self) -> Option<&Name> {
-        self.detail()?.schedule.as_ref()
+        Some(&self.detail()?.made_by.as_ref()?.schedule)
+    }
+
+    /// The due time of its schedule that it was made for.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.detail()?.made_by.as_ref()?.due_at
     }
 
     /// The labels, where there are any.
@@ -288,7 +316,7 @@ impl Task {
 
     /// Appends the record as a JSON object. `live` is the newest tick of a running task, with its number.
     pub fn write_json(&self, out: &mut Vec<u8>, live: Option<(&Json, u64)>) {
-        let detail = self.detail();
+        let (detail, timing) = (self.detail(), self.timing());
         let run = self.run();
         let mut object = Object { out, first: true };
         object.out.push(b'{');
@@ -311,14 +339,14 @@ impl Task {
         object.number("max_crashes", i64::from(self.max_crashes));
         object.some("timeout_ms", self.timeout_ms());
         object.some("unserved_ms", self.unserved_ms());
-        object.some("retry", detail.and_then(|d| d.retry.as_ref()));
-        let (deadline, start_by) = (detail.and_then(|d| d.deadline), detail.and_then(|d| d.start_by));
+        object.some("retry", timing.and_then(|t| t.retry.as_ref()));
+        let (deadline, start_by) = (timing.and_then(|t| t.deadline), timing.and_then(|t| t.start_by));
         object.some("deadline_at", deadline.map(|by| by.at));
         object.some("deadline_ms", deadline.and_then(|by| by.ms));
         object.some("start_by_at", start_by.map(|by| by.at));
         object.some("start_by_ms", start_by.and_then(|by| by.ms));
         object.some("silence_ms", self.silence_ms());
-        object.some("cancel_grace_ms", detail.and_then(|d| d.cancel_grace_ms));
+        object.some("cancel_grace_ms", timing.and_then(|t| t.cancel_grace_ms));
         object.some("concurrency_key", self.concurrency_key());
         object.some("unique", self.unique());
         object.some("gathered", self.gathered());
@@ -335,7 +363,7 @@ impl Task {
         }
         object.some("callbacks", self.callbacks());
         object.some("schedule", self.schedule());
-        object.some("due_at", detail.and_then(|d| d.due_at));
+        object.some("due_at", self.due_at());
         match run.and_then(|r| r.outcome.as_ref()) {
             Some(Outcome::Result(result)) => object.raw("result", result),
             Some(Outcome::ResultOmitted | Outcome::Large(_)) => object.some("result_omitted", Some(true)),
@@ -399,10 +427,7 @@ impl From<TaskView> for Task {
             takes_results: view.takes_results,
             workflow: view.workflow,
         };
-        let detail = Detail {
-            title: view.title.map(Into::into),
-            description: view.description.map(Into::into),
-            labels: view.labels,
+        let timing = Timing {
             timeout_ms: view.timeout_ms,
             unserved_ms: view.unserved_ms,
             retry: view.retry,
@@ -410,14 +435,19 @@ impl From<TaskView> for Task {
             start_by: view.start_by_at.map(|at| By { at, ms: view.start_by_ms }),
             silence_ms: view.silence_ms.and_then(NonZeroU64::new),
             cancel_grace_ms: view.cancel_grace_ms,
+        };
+        let detail = Detail {
+            title: view.title.map(Into::into),
+            description: view.description.map(Into::into),
+            labels: view.labels,
+            timing: timing.boxed(),
             concurrency_key: view.concurrency_key,
             parent_id: view.parent_id,
             unique: view.unique.map(Box::new),
             gather: view.gathered.map(|gathered| Box::new(Gather { gathered, open: view.gather })),
             ties: (ties != Ties::default()).then(|| Box::new(ties)),
             callbacks: view.callbacks,
-            schedule: view.schedule,
-            due_at: view.due_at,
+            made_by: view.schedule.map(|schedule| Box::new(MadeBy { schedule, due_at: view.due_at })),
         };
         let large = match (view.result_id, view.result_bytes, view.result_type) {
             (Some(id), Some(bytes), Some(content_type)) => {
@@ -549,13 +579,15 @@ mod tests {
                 title: Some("a \"title\"\n".into()),
                 description: Some("d".into()),
                 labels: [("project_id".to_owned(), "p1".to_owned())].into(),
-                timeout_ms: Some(1_000),
-                unserved_ms: Some(2_000),
-                retry: Some(RetryPolicy::delays_ms([1, 2])),
-                deadline: Some(By { at: now, ms: None }),
-                start_by: Some(By { at: now, ms: Some(5) }),
-                silence_ms: NonZeroU64::new(3_000),
-                cancel_grace_ms: Some(4_000),
+                timing: Some(Box::new(Timing {
+                    timeout_ms: Some(1_000),
+                    unserved_ms: Some(2_000),
+                    retry: Some(RetryPolicy::delays_ms([1, 2])),
+                    deadline: Some(By { at: now, ms: None }),
+                    start_by: Some(By { at: now, ms: Some(5) }),
+                    silence_ms: NonZeroU64::new(3_000),
+                    cancel_grace_ms: Some(4_000),
+                })),
                 concurrency_key: Some(Name::new("k \"1\"")),
                 parent_id: Some(ids.next(now, &mut random)),
                 unique: Some(Box::new(Unique {
@@ -579,8 +611,7 @@ mod tests {
                     workflow: Some(Workflow { on_failure: OnFailure::Finish }),
                 })),
                 callbacks: Callbacks::of(&[NewCallback::on("https://app.example/\"?a", ["created", "failed"])]),
-                schedule: Some(Name::new("nightly")),
-                due_at: Some(now),
+                made_by: Some(Box::new(MadeBy { schedule: Name::new("nightly"), due_at: Some(now) })),
             })),
             run: Some(Box::new(Run {
                 started_at: Some(now),

@@ -1749,8 +1749,10 @@ impl Checker {
                     detail.gather.iter_mut().for_each(|gather| gather.gathered = 0);
                     detail.unique.iter_mut().for_each(|unique| unique.former_labels.clear());
                 }
-                for by in [&mut detail.deadline, &mut detail.start_by].into_iter().flatten() {
-                    by.at = if by_hand && by.ms.is_some() { Timestamp::default() } else { by.at };
+                for timing in detail.timing.iter_mut() {
+                    for by in [&mut timing.deadline, &mut timing.start_by].into_iter().flatten() {
+                        by.at = if by_hand && by.ms.is_some() { Timestamp::default() } else { by.at };
+                    }
                 }
                 detail
             };

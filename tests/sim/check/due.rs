@@ -93,8 +93,7 @@ impl Checker {
             let skips = schedule.spec.overlap == Overlap::Skip && unfinished.next().is_some();
             let is_made = self
                 .next_made(changes)
-                .and_then(|change| change.task.detail())
-                .is_some_and(|detail| (detail.schedule.as_ref(), detail.due_at) == (Some(name), Some(due_at)));
+                .is_some_and(|change| (change.task.schedule(), change.task.due_at()) == (Some(name), Some(due_at)));
             let reason = match () {
                 () if skips => Some(SkipReason::Overlap),
                 () if self.open.len() >= self.options.tasks_max => {
@@ -150,7 +149,7 @@ impl Checker {
     ) -> Vec<TaskId> {
         let of = |task: &&Arc<Task>| task.schedule() == Some(name);
         let unfinished: Vec<Arc<Task>> = self.open.values().filter(of).cloned().collect();
-        let due = |task: &&Arc<Task>| task.detail().is_some_and(|detail| detail.due_at.is_some());
+        let due = |task: &&Arc<Task>| task.due_at().is_some();
         match schedule.spec.overlap {
             Overlap::Allow | Overlap::Skip => Vec::new(),
             Overlap::Queue => {
@@ -287,8 +286,7 @@ impl Checker {
                 assert!(!self.draining && self.open.len() < self.options.tasks_max);
                 let change = changes.split_off_first().expect("a task is created");
                 assert!(matches!(&tasks[..], [task] if Arc::ptr_eq(task, &change.task)));
-                let detail = change.task.detail().expect("it says who made it");
-                assert_eq!((detail.schedule.as_ref(), detail.due_at), (Some(name), None));
+                assert_eq!((change.task.schedule(), change.task.due_at()), (Some(name), None));
                 assert!(!self.is_unfit(&schedule.spec.task));
                 self.created(&self.with_defaults(&schedule.spec.task, false), Stand::Free, change, now);
                 let last = Some(LastRun { task_id: change.task.task_id, due_at: None });
