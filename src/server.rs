@@ -109,7 +109,9 @@ impl Server {
         if keys.is_open() && config.listen.is_reachable() {
             tracing::warn!(listen = %config.listen, "open to everyone who can reach it: the hub asks nobody who they are");
         }
-        tokio::spawn(look_after(hub.clone(), keys.clone()));
+        // A hub that answers can make tokens.
+        look_after_own_keys(&hub, &keys).await;
+        tokio::spawn(look_after_keys(hub.clone(), keys.clone()));
         let app = App::new(hub.clone(), keys, door, config.http_limits(), config.live_limits());
         let router = config.base_path.router(app.clone());
         let admin = admin_door(&config).map(|listener| (listener, BasePath::default().router(app.clone())));
@@ -192,22 +194,28 @@ impl AccessListener for Keys {
 /// How often it is looked whether the hub's own keys are to be changed. They are used for months.
 const UPKEEP_EVERY: Duration = Duration::from_secs(3_600);
 
+/// Makes and ends the keys that the hub itself signs with, as their time comes; none where it asks nobody who they are.
+async fn look_after_own_keys(hub: &Hub, keys: &Keys) {
+    if keys.is_open() {
+        return;
+    }
+    let upkeep = match keys.upkeep(Timestamp::now()) {
+        Ok(changes) if changes.is_empty() => Ok(()),
+        Ok(changes) => hub.change_access(changes, None).await.map_err(|error| format!("{error:?}")),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = upkeep {
+        tracing::warn!(error, "the keys that scoped tokens are signed with could not be looked after");
+    }
+}
+
 /// Looks after what tokens are signed with: the hub's own keys, once it knows callers, and those of applications.
-async fn look_after(hub: Hub, keys: Arc<Keys>) {
+async fn look_after_keys(hub: Hub, keys: Arc<Keys>) {
     let own = async {
         let mut changes = keys.changes();
         loop {
             changes.mark_unchanged();
-            if !keys.is_open() {
-                let upkeep = match keys.upkeep(Timestamp::now()) {
-                    Ok(changes) if changes.is_empty() => Ok(()),
-                    Ok(changes) => hub.change_access(changes, None).await.map_err(|error| format!("{error:?}")),
-                    Err(error) => Err(error.to_string()),
-                };
-                if let Err(error) = upkeep {
-                    tracing::warn!(error, "the keys that scoped tokens are signed with could not be looked after");
-                }
-            }
+            look_after_own_keys(&hub, &keys).await;
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(UPKEEP_EVERY) => {}

@@ -70,25 +70,25 @@ impl Allow {
 }
 
 /// What is asked for: the body of `POST /tokens`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewScoped {
     /// At least one.
     #[serde(default, deserialize_with = "words")]
     pub allow: Vec<Allow>,
     /// Which tasks it is for, of those that the maker sees. All but `status`, which changes.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "or_default")]
     pub filter: FilterSpec,
     /// Parts of tasks that it keeps from whoever has it.
-    #[serde(default, deserialize_with = "words")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "words")]
     pub hide: Vec<Part>,
-    #[serde(default, deserialize_with = "saturated")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub ttl_ms: Option<u64>,
     /// For this user: it is for their tasks only.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// It is for one submission.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "or_default")]
     pub once: bool,
 }
 
@@ -97,7 +97,7 @@ fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 }
 
 /// A scoped token that was made.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Minted {
     pub token: String,
     pub jti: String,

@@ -1,8 +1,9 @@
-//! API tokens and the audit, for those who administer a hub.
+//! Tokens for what a page or a partner may see, and, for those who administer a hub, API tokens and the audit.
 
 use reqwest::Method;
 
 use super::{Client, ClientError};
+use crate::access::{Minted, NewScoped};
 use crate::wire::{ApiTokenBody, ApiTokenList, ApiTokenMade, ApiTokenView, AuditList};
 
 /// Which rows of the audit, the newest first.
@@ -15,6 +16,17 @@ pub struct AuditQuery {
 }
 
 impl Client {
+    /// Makes a scoped token, for a page or a partner: it may do and see what this says, and no more than this client. It ends
+    /// by itself.
+    pub async fn create_token(&self, new: &NewScoped) -> Result<Minted, ClientError> {
+        self.call(self.request(Method::POST, "tokens").json(new)).await
+    }
+
+    /// Ends a scoped token before its time, by its `jti`.
+    pub async fn revoke_token(&self, jti: &str) -> Result<(), ClientError> {
+        self.send(self.of_setting(Method::DELETE, "tokens", jti, "")).await.map(|_| ())
+    }
+
     /// Every API token, by name, without its text.
     pub async fn api_tokens(&self) -> Result<Vec<ApiTokenView>, ClientError> {
         let (mut api_tokens, mut cursor) = (Vec::new(), None::<String>);

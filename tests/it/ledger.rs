@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use taskhub::Hub;
-use taskhub::access::{AccessChange, AccessKey, AccessRecord, ApiToken, AuditRow, Role};
+use taskhub::access::{AccessChange, AccessKey, AccessRecord, Allow, ApiToken, AuditRow, NewScoped, Role};
 use taskhub::client::{AuditQuery as AuditRows, Client, ClientError};
 use taskhub::hub::{AuditQuery, HubOptions};
 use taskhub::store::{SqliteOptions, SqliteStore};
@@ -192,6 +192,23 @@ fn a_hub_is_set_up_with_a_first_token_that_nobody_else_reads() {
     let (_, said) = told(at, &["init", "--config", "other.toml"], 4);
     assert!(said.contains("admin: there is a token of this name"), "{said}");
     assert!(!at.join("other.toml").exists() && !at.join("admin.token").exists());
+}
+
+/// The signing key of a folder that was closed without a hub is there before the hub listens.
+#[tokio::test]
+async fn the_first_call_of_a_hub_may_be_for_a_scoped_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, _) = told(folder.path(), &["token", "create", "--role", "user", "--user", "ann"], 0);
+    let hub = HubProcess::start(&folder.path().join("data"), [""; 0]);
+    let ann = Client::new(&hub.url).unwrap().with_token(text.trim());
+    let new = NewScoped { allow: vec![Allow::Read], ..NewScoped::default() };
+    let minted = ann.create_token(&new).await.expect("a token");
+    let link = Client::new(&hub.url).unwrap().with_token(minted.token.as_str());
+    link.list(&Default::default()).await.expect("it reads");
+    ann.revoke_token(&minted.jti).await.unwrap();
+    assert!(
+        matches!(link.list(&Default::default()).await, Err(ClientError::Refused(problem)) if problem.status == 401)
+    );
 }
 
 #[test]
