@@ -82,7 +82,7 @@ autobahn: ## the parser of WebSocket frames against Autobahn's test suite (needs
 fuzz: ## FUZZ_SECONDS (60) of each fuzz target
 	@fuzz/run.sh
 
-schemathesis: ## 10,000 calls that a fuzzer makes of the API's own document, CASES (300) for each route
+schemathesis: ## 20,000 calls that a fuzzer makes of the API's own document, CASES (60) for each route by each role
 	@tests/schemathesis/run.sh
 
 bench: ## every number the README quotes, as ratios measured in one run
