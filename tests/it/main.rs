@@ -1,5 +1,6 @@
 //! The hub as its users meet it: over HTTP and sockets, a module for each promise.
 
+mod backend;
 mod bad_input;
 mod base_path;
 mod browser;
