@@ -141,6 +141,14 @@ impl Principal {
         **filter == Filter { user_id: Some(own), ..Filter::default() }
     }
 
+    /// The user whose tasks it sees, all of them and no others, whoever that is.
+    pub fn only_user(&self) -> Option<&Name> {
+        let Sight::Of(filter) = &self.sight else { return None };
+        let users = filter.user_id.as_ref().filter(|users| users.len() == 1)?;
+        let is_all = **filter == Filter { user_id: Some(users.clone()), ..Filter::default() };
+        users.iter().next().filter(|_| is_all && self.may(Right::Watch))
+    }
+
     /// Tells callers apart whose keys of idempotency must not meet: by user; and by token, where that sees only some of a
     /// user's tasks.
     pub fn whose(&self) -> String {

@@ -141,12 +141,13 @@ pub(super) fn stats(stats: &Stats, look: Look) -> String {
         0..=1_000 => String::new(),
         behind => format!("   live updates are {:.1} s behind", behind as f64 / 1_000.0),
     };
+    let many = |count: Option<u64>, what| count.map(|count| format!("   {count} {what}")).unwrap_or_default();
     let mut text = format!(
-        "up {}   rev {}   {} workers   {} sockets{lag}\n\n",
+        "up {}   rev {}{}{}{lag}\n\n",
         show::span(stats.uptime_ms),
         stats.rev,
-        stats.workers,
-        stats.sockets
+        many(stats.workers, "workers"),
+        many(stats.sockets, "sockets")
     );
     let numbers = [
         counts.waiting,

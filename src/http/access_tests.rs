@@ -250,6 +250,48 @@ async fn users_submit_as_themselves() {
 }
 
 #[tokio::test]
+async fn a_user_is_told_the_counts_of_their_own_tasks() {
+    let mut hub = Closed::start_with_signer();
+    let ended = hub.submit("ann", json!({"task_type": "t"})).await;
+    hub.submit("ann", json!({"task_type": "t", "queue": "q"})).await;
+    hub.submit("bob", json!({"task_type": "secret-type", "queue": "secret-queue"})).await;
+    hub.submit("operator", json!({"task_type": "t"})).await;
+    hub.call("ann", "POST", &format!("/api/v1/tasks/{ended}/cancel"), None).await;
+    let own = hub.get("ann", "/api/v1/stats").await;
+    assert_eq!(own.status, 200, "{}", own.text);
+    let (stats, all) = (own.json(), hub.get("viewer", "/api/v1/stats").await.json());
+    let counts = |stats: &Value| (stats["tasks"]["pending"].clone(), stats["tasks"]["cancelled"].clone());
+    assert_eq!(counts(&stats), (json!(1), json!(1)));
+    assert_eq!(counts(&all), (json!(3), json!(1)));
+    assert_eq!(stats["queues"], json!({"q": {"waiting": 0, "scheduled": 0, "pending": 1, "running": 0}}));
+    assert_eq!(stats["types"], json!({"t": {"waiting": 0, "scheduled": 0, "pending": 1, "running": 0}}));
+    assert_eq!((&stats["rates"]["created"], &all["rates"]["created"]), (&json!(0.2), &json!(0.4)));
+    assert_eq!((&stats["workers"], &stats["sockets"]), (&Value::Null, &Value::Null));
+    assert!(!own.text.contains("secret"), "{}", own.text);
+    // Of a task that is gone nothing is left.
+    hub.call("ann", "DELETE", &format!("/api/v1/tasks/{ended}"), None).await;
+    assert_eq!(counts(&hub.get("ann", "/api/v1/stats").await.json()), (json!(1), json!(0)));
+
+    // A token for all tasks of one user tells the same, and one for fewer tells nothing.
+    for (name, maker, filter, status) in [
+        ("page", "ann", json!({}), 200),
+        ("partner", "operator", json!({"user_id": ["ann"]}), 200),
+        ("queue", "ann", json!({"queue": ["q"]}), 403),
+        ("two", "operator", json!({"user_id": ["ann", "bob"]}), 403),
+        ("foreign", "ann", json!({"user_id": ["bob"]}), 403),
+    ] {
+        let ask = json!({"allow": ["read"], "filter": filter});
+        let minted = hub.call(maker, "POST", "/api/v1/tokens", Some(ask)).await.json();
+        hub.tokens.push((name, minted["token"].as_str().unwrap().to_owned()));
+        let told = hub.get(name, "/api/v1/stats").await;
+        assert_eq!(told.status, status, "{name}: {}", told.text);
+        if status == 200 {
+            assert_eq!(told.json()["tasks"], hub.get("ann", "/api/v1/stats").await.json()["tasks"], "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn ids_that_are_out_of_sight_answer_as_unknown() {
     let hub = Closed::start();
     let own = hub.submit("ann", json!({"task_type": "t"})).await;

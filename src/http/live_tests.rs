@@ -550,7 +550,7 @@ async fn a_silent_socket_is_closed_and_one_that_answers_is_not() {
     // Both get pings; only the one that is read answers them.
     let (mut silent, mut alive) = (test.socket().await, test.socket().await);
     let mut pings = 0;
-    while test.hub.stats().sockets == 2 {
+    while test.hub.stats().sockets == Some(2) {
         if alive.next().await["type"] == "mark" {
             pings += 1;
         }
@@ -575,7 +575,7 @@ async fn who_takes_nothing_is_closed_and_nobody_else_waits() {
     reader.subscribe(json!({})).await;
     let mut submitted = 0;
     // As much as the kernel takes for the one that does not read, and then some.
-    while test.hub.stats().sockets == 2 {
+    while test.hub.stats().sockets == Some(2) {
         let described = NewTask { description: Some("x".repeat(4_000)), ..NewTask::new("t") };
         let tasks = vec![described; 20];
         test.hub.submit_all(tasks, None).await.unwrap();

@@ -22,7 +22,7 @@ const FEED_LAG_MAX: Duration = Duration::from_secs(10);
 
 /// `GET /api/v1/stats`.
 pub(super) async fn stats(Caller(hub): Caller, _: NoQuery) -> Result<Response, Problem> {
-    Ok(splice::json_of(&hub.whole(Right::SeeHub)?.stats()))
+    Ok(splice::json_of(&hub.stats()?))
 }
 
 /// `GET /api/v1/workers`.
@@ -102,7 +102,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, Caller(hub): Caller) ->
     let callbacks = hub.callback_counts();
     metrics.set_callbacks(callbacks.pending, callbacks.failed, Duration::from_millis(callbacks.oldest_ms));
     metrics.set_feed_lag(app.feed_lag());
-    metrics.set_workers(stats.workers);
+    metrics.set_workers(stats.workers.unwrap_or_default());
     metrics.set_rev(stats.rev);
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response())

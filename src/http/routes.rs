@@ -137,7 +137,7 @@ table! {
     DELETE "/api/v1/api-tokens/{name}"                              ADMINISTER       access::revoke_api_token,
     GET    "/api/v1/audit"                                          ADMINISTER       access::audit,
 
-    GET    "/api/v1/stats"                                          SEE_HUB          ops::stats,
+    GET    "/api/v1/stats"                                          WATCH            ops::stats,
     GET    "/api/v1/workers"                                        SEE_HUB          ops::workers,
 
     GET    "/healthz"                                               NOTHING          ops::healthz,

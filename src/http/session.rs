@@ -535,7 +535,8 @@ impl Session {
     }
 
     fn stats(&mut self) {
-        self.lines.push(self.hub.stats_line());
+        // Who may not have it has no such subscription.
+        self.lines.extend(self.hub.stats_line());
         self.stats_at = Some(Instant::now() + STATS_EVERY);
     }
 

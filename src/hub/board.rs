@@ -28,7 +28,7 @@ use crate::task::{
 use super::HubError;
 use super::clock::Clock;
 use super::settings::SettingsBoard;
-use super::stats::{NameCounts, Rates, UnfinishedCounts};
+use super::stats::{NameCounts, Rates, Told, UnfinishedCounts, UserCounts, UserRates, unfinished};
 
 /// The longest time left that is worth telling: a year.
 const ETA_MS_MAX: u64 = 365 * 86_400_000;
@@ -62,7 +62,9 @@ struct Counts {
     by_status: BTreeMap<Status, u64>,
     by_queue: NameCounts,
     by_type: NameCounts,
+    by_user: UserCounts,
     rates: Rates,
+    user_rates: UserRates,
 }
 
 /// What a running task says between two transitions.
@@ -110,7 +112,15 @@ pub(super) struct Heard {
 
 impl Board {
     /// A board that shows what a store held.
-    pub(super) fn new(rev: u64, counts: BTreeMap<Status, u64>, settings: Vec<Setting>, clock: Arc<Clock>) -> Board {
+    pub(super) fn new(
+        rev: u64,
+        counts: BTreeMap<Status, u64>,
+        user_finals: Vec<(Name, Status, u64)>,
+        settings: Vec<Setting>,
+        clock: Arc<Clock>,
+    ) -> Board {
+        let mut by_user = UserCounts::default();
+        user_finals.into_iter().for_each(|(user, status, count)| by_user.restore(user, status, count));
         Board {
             tasks: DashMap::default(),
             live: DashMap::default(),
@@ -118,7 +128,7 @@ impl Board {
             log_ends: Mutex::default(),
             unkept: Mutex::default(),
             rev: AtomicU64::new(rev),
-            counts: Mutex::new(Counts { by_status: counts, ..Counts::default() }),
+            counts: Mutex::new(Counts { by_status: counts, by_user, ..Counts::default() }),
             running: watch::Sender::new(0),
             workflows: AtomicUsize::new(0),
             settings: SettingsBoard::new(settings, rev),
@@ -133,6 +143,7 @@ impl Board {
         let mut counts = self.counts.lock();
         counts.by_queue.add(&task.queue, task.status, 1);
         counts.by_type.add(&task.task_type, task.status, 1);
+        counts.by_user.shift(task, None, Some(task.status));
         drop(counts);
         self.relive(task, None, self.clock.now());
         if let Some(mut live) = self.live.get_mut(&task.task_id) {
@@ -160,6 +171,9 @@ impl Board {
             counts.count(change.prev.as_deref(), (change.kind != ChangeKind::Gone).then_some(&*change.task));
             if let ChangeKind::Transition(event) = change.kind {
                 counts.rates.add(event, now.mono);
+                if let Some(user) = &change.task.user_id {
+                    counts.user_rates.add(user, event, now.mono);
+                }
             }
         }
         drop(counts);
@@ -429,6 +443,26 @@ impl Board {
             let (all, now) = (UnfinishedCounts::of(&by_status), Instant::now());
             (by_status, counts.by_queue.told(all, now), counts.by_type.told(all, now), rates)
         };
+        self.told(by_status, (by_queue, by_type), rates)
+    }
+
+    /// The same of one user's tasks.
+    pub(super) fn stats_of(&self, user: &Name) -> crate::wire::Stats {
+        let (by_status, by_queue, by_type, rates) = {
+            let mut counts = self.counts.lock();
+            let rates = counts.user_rates.read(user, self.clock.mono());
+            let (by_status, by_queue, by_type) = counts.by_user.told(user, Instant::now());
+            (by_status, by_queue, by_type, rates)
+        };
+        self.told(by_status, (by_queue, by_type), rates)
+    }
+
+    fn told(
+        &self,
+        by_status: BTreeMap<Status, u64>,
+        (by_queue, by_type): (Told, Told),
+        rates: crate::wire::Rates,
+    ) -> crate::wire::Stats {
         let of = |status| by_status.get(&status).copied().unwrap_or(0);
         let ((queues, queues_other), (types, types_other)) = (by_queue.stats(), by_type.stats());
         crate::wire::Stats {
@@ -479,14 +513,17 @@ impl Live {
 
 impl Counts {
     fn count(&mut self, old: Option<&Task>, new: Option<&Task>) {
-        for (task, by) in old.map(|task| (task, -1)).into_iter().chain(new.map(|task| (task, 1))) {
-            let count = self.by_status.entry(task.status).or_default();
+        // Of a task its queue, its type and its user stay as they are.
+        let Some(task) = new.or(old) else { return };
+        let (from, to) = (old.map(|task| task.status), new.map(|task| task.status));
+        for (status, by) in from.map(|status| (status, -1)).into_iter().chain(to.map(|status| (status, 1))) {
+            let count = self.by_status.entry(status).or_default();
             *count = count.saturating_add_signed(by);
-            if !task.status.is_final() {
-                self.by_queue.add(&task.queue, task.status, by);
-                self.by_type.add(&task.task_type, task.status, by);
-            }
         }
+        self.by_user.shift(task, from, to);
+        let (from, to) = (unfinished(from), unfinished(to));
+        self.by_queue.shift(&task.queue, from, to);
+        self.by_type.shift(&task.task_type, from, to);
     }
 }
 

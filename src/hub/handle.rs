@@ -52,7 +52,8 @@ impl Hub {
         let recovered = store.recover()?;
         let clock = Arc::new(Clock::start(recovered.last_at, options.engine.lease_ms));
         let unfinished = recovered.unfinished.len();
-        let board = Arc::new(Board::new(recovered.rev, recovered.counts, recovered.settings.clone(), clock.clone()));
+        let (counts, finals) = (recovered.counts, recovered.user_finals);
+        let board = Arc::new(Board::new(recovered.rev, counts, finals, recovered.settings.clone(), clock.clone()));
         let (mut engine, batch) = Engine::recover(
             options.engine,
             recovered.rev,
@@ -376,12 +377,23 @@ impl Hub {
     /// Counts and rates.
     pub fn stats(&self) -> crate::wire::Stats {
         crate::wire::Stats {
-            workers: self.shared.workers(),
-            sockets: self.shared.metrics.sockets(),
+            workers: Some(self.shared.workers()),
+            sockets: Some(self.shared.metrics.sockets()),
+            ..self.with_state(self.shared.board.stats())
+        }
+    }
+
+    /// Counts and rates of one user's tasks.
+    pub fn stats_of(&self, user: &Name) -> crate::wire::Stats {
+        self.with_state(self.shared.board.stats_of(user))
+    }
+
+    fn with_state(&self, counts: crate::wire::Stats) -> crate::wire::Stats {
+        crate::wire::Stats {
             epoch: self.epoch().to_owned(),
             uptime_ms: self.shared.clock.uptime().as_millis() as u64,
             feed_lag_ms: self.feed().lag().as_millis() as u64,
-            ..self.shared.board.stats()
+            ..counts
         }
     }
 

@@ -1,4 +1,4 @@
-//! Small counters: unfinished tasks by name, and how many tasks a second; and the line that tells of them.
+//! Small counters: unfinished tasks by name, all tasks by user, and how many tasks a second; and the line that tells of them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::task::{Event, Name, Status};
+use crate::task::{Event, Name, Status, Task};
 use crate::wire;
 
 /// How often the line of counts is written anew, at most.
@@ -51,6 +51,12 @@ impl UnfinishedCounts {
         if let Some(count) = self.0.get_mut(status as usize) {
             *count = count.saturating_add_signed(by);
         }
+    }
+
+    /// One task goes from one status to another, or comes or goes.
+    fn shift(&mut self, from: Option<Status>, to: Option<Status>) {
+        from.into_iter().for_each(|status| self.add(status, -1));
+        to.into_iter().for_each(|status| self.add(status, 1));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,6 +114,22 @@ impl NameCounts {
         }
     }
 
+    /// One task of a name goes from one status to another; `None` is where it is not there, and where it is final.
+    pub(super) fn shift(&mut self, name: &Name, from: Option<Status>, to: Option<Status>) {
+        if from == to {
+            return;
+        }
+        match self.counts.get_mut(name) {
+            Some(counts) => {
+                counts.shift(from, to);
+                if counts.is_empty() {
+                    self.counts.remove(name);
+                }
+            }
+            None => self.counts.entry(name.clone()).or_default().shift(from, to),
+        }
+    }
+
     /// Of one name.
     pub(super) fn of(&self, name: &Name) -> wire::QueueStats {
         self.counts.get(name).copied().unwrap_or_default().stats()
@@ -162,6 +184,73 @@ impl Told {
     }
 }
 
+/// All tasks of each user. A user whose last task is gone costs nothing, one without unfinished tasks some hundred bytes.
+#[derive(Default)]
+pub(super) struct UserCounts(HashMap<Name, OfUser>);
+
+#[derive(Default)]
+struct OfUser {
+    /// By status.
+    tasks: [u32; Status::ALL.len()],
+    /// Those that are unfinished; `None` where none is.
+    names: Option<Box<Unfinished>>,
+}
+
+/// Unfinished tasks by queue and by type.
+#[derive(Default)]
+struct Unfinished {
+    queues: NameCounts,
+    types: NameCounts,
+}
+
+impl UserCounts {
+    /// So many final tasks of a user were there before the hub started.
+    pub(super) fn restore(&mut self, user: Name, status: Status, count: u64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.0.entry(user).or_default().tasks[status as usize] += count;
+    }
+
+    /// One task goes from one status to another, or comes or goes.
+    pub(super) fn shift(&mut self, task: &Task, from: Option<Status>, to: Option<Status>) {
+        let Some(user) = task.user_id.as_ref().filter(|_| from != to) else { return };
+        if !self.0.contains_key(user) {
+            self.0.insert(user.clone(), OfUser::default());
+        }
+        let Some(of) = self.0.get_mut(user) else { return };
+        for (status, by) in from.map(|status| (status, -1)).into_iter().chain(to.map(|status| (status, 1))) {
+            let count = &mut of.tasks[status as usize];
+            *count = count.saturating_add_signed(by);
+        }
+        let names = of.names.get_or_insert_default();
+        let (from, to) = (unfinished(from), unfinished(to));
+        names.queues.shift(&task.queue, from, to);
+        names.types.shift(&task.task_type, from, to);
+        if names.queues.counts.is_empty() && names.types.counts.is_empty() {
+            of.names = None;
+            if of.tasks.iter().all(|count| *count == 0) {
+                self.0.remove(user);
+            }
+        }
+    }
+
+    /// The counts of one user: of each status, and of the unfinished ones by queue and by type.
+    pub(super) fn told(&mut self, user: &Name, now: Instant) -> (BTreeMap<Status, u64>, Told, Told) {
+        let none = || Told { named: Vec::new(), other: None };
+        let Some(of) = self.0.get_mut(user) else { return (BTreeMap::new(), none(), none()) };
+        let by_status = Status::ALL.into_iter().map(|status| (status, of.tasks[status as usize].into())).collect();
+        let all = UnfinishedCounts::of(&by_status);
+        match &mut of.names {
+            Some(names) => (by_status, names.queues.told(all, now), names.types.told(all, now)),
+            None => (by_status, none(), none()),
+        }
+    }
+}
+
+/// A status that stands for an unfinished task.
+pub(super) fn unfinished(status: Option<Status>) -> Option<Status> {
+    status.filter(|status| !status.is_final())
+}
+
 /// Seconds that the rates are averaged over.
 const SECONDS: usize = 10;
 
@@ -169,7 +258,7 @@ const SECONDS: usize = 10;
 #[derive(Default)]
 pub(super) struct Rates {
     /// Created, completed, failed, cancelled; by second modulo [`SECONDS`].
-    seconds: [[u64; 4]; SECONDS],
+    seconds: [[u32; 4]; SECONDS],
     newest: i64,
 }
 
@@ -189,8 +278,9 @@ impl Rates {
 
     pub(super) fn read(&mut self, now: u64) -> wire::Rates {
         self.turn_to(now);
-        let rate =
-            |column: usize| self.seconds.iter().map(|second| second[column]).sum::<u64>() as f64 / SECONDS as f64;
+        let rate = |column: usize| {
+            self.seconds.iter().map(|second| u64::from(second[column])).sum::<u64>() as f64 / SECONDS as f64
+        };
         wire::Rates { created: rate(0), completed: rate(1), failed: rate(2), cancelled: rate(3) }
     }
 
@@ -202,6 +292,48 @@ impl Rates {
             self.seconds[(second - passed + step).rem_euclid(SECONDS as i64) as usize] = [0; 4];
         }
         self.newest = self.newest.max(second);
+    }
+}
+
+/// Rates of those users whose tasks came or ended a moment ago.
+///
+/// Who has none any more is let go of without a look at each: those of the last seconds stand in one map, those of the seconds before
+/// in another, which is then dropped as a whole.
+#[derive(Default)]
+pub(super) struct UserRates {
+    newer: HashMap<Name, Rates>,
+    older: HashMap<Name, Rates>,
+    /// Which [`SECONDS`] those in `newer` are of.
+    period: u64,
+}
+
+impl UserRates {
+    pub(super) fn add(&mut self, user: &Name, event: Event, now: u64) {
+        self.turn_to(now);
+        match self.newer.get_mut(user) {
+            Some(rates) => rates.add(event, now),
+            None => {
+                let mut rates = self.older.remove(user).unwrap_or_default();
+                rates.add(event, now);
+                self.newer.insert(user.clone(), rates);
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, user: &Name, now: u64) -> wire::Rates {
+        self.turn_to(now);
+        let rates = self.newer.get_mut(user).or_else(|| self.older.get_mut(user));
+        rates.map(|rates| rates.read(now)).unwrap_or_default()
+    }
+
+    fn turn_to(&mut self, now: u64) {
+        let period = now / 1_000 / SECONDS as u64;
+        if period <= self.period {
+            return;
+        }
+        let newer = std::mem::take(&mut self.newer);
+        self.older = if period == self.period + 1 { newer } else { HashMap::new() };
+        self.period = period;
     }
 }
 
@@ -276,6 +408,54 @@ mod tests {
             counts.add(&name(n), Status::Pending, -left);
         }
         assert_eq!(told(&mut counts, now + Duration::from_secs(60)).0.len(), 9, "few are all told, at once");
+    }
+
+    #[test]
+    fn a_user_without_tasks_costs_nothing() {
+        let task = |user: &str| {
+            let record = r#"{"task_id":"01890000-0000-7000-8000-000000000001","task_type":"t","queue":"q","rev":1,
+                "created_at":"2026-12-01T12:00:00Z","updated_at":"2026-12-01T12:00:00Z","priority":0,"status":"pending",
+                "attempt":0,"tries":0,"max_attempts":1,"crashes":0,"max_crashes":3}"#;
+            Task { user_id: Some(Name::new(user)), ..Task::parse(record.as_bytes()).unwrap() }
+        };
+        let (ann, bob, now) = (task("ann"), task("bob"), Instant::now());
+        let mut users = UserCounts::default();
+        users.restore(Name::new("ann"), Status::Failed, 2);
+        users.shift(&ann, None, Some(Status::Pending));
+        users.shift(&bob, None, Some(Status::Pending));
+        let told = |users: &mut UserCounts, user: &str| {
+            let (by_status, queues, types) = users.told(&Name::new(user), now);
+            let by_status: Vec<_> = by_status.into_iter().filter(|(_, count)| *count > 0).collect();
+            (by_status, queues.stats().0.len(), types.stats().0.len())
+        };
+        assert_eq!(told(&mut users, "ann"), (vec![(Status::Pending, 1), (Status::Failed, 2)], 1, 1));
+        users.shift(&ann, Some(Status::Pending), Some(Status::Running));
+        users.shift(&ann, Some(Status::Running), Some(Status::Completed));
+        assert_eq!(told(&mut users, "ann"), (vec![(Status::Completed, 1), (Status::Failed, 2)], 0, 0));
+        assert_eq!(told(&mut users, "bob"), (vec![(Status::Pending, 1)], 1, 1));
+        assert_eq!(told(&mut users, "eve"), (vec![], 0, 0));
+        users.shift(&bob, Some(Status::Pending), None);
+        users.shift(&ann, Some(Status::Completed), None);
+        users.shift(&ann, Some(Status::Failed), None);
+        assert_eq!(users.0.len(), 1);
+        users.shift(&ann, Some(Status::Failed), None);
+        assert!(users.0.is_empty());
+    }
+
+    #[test]
+    fn rates_of_users_who_do_nothing_are_let_go() {
+        let at = |second: u64| 1_000_000 + second * 1_000;
+        let (mut rates, ann, bob) = (UserRates::default(), Name::new("ann"), Name::new("bob"));
+        for second in 0..20 {
+            rates.add(&ann, Event::Created, at(second));
+        }
+        rates.add(&bob, Event::Failed, at(19));
+        assert_eq!((rates.read(&ann, at(19)).created, rates.read(&bob, at(19)).failed), (1.0, 0.1));
+        assert_eq!(rates.read(&ann, at(24)).created, 0.5);
+        rates.add(&bob, Event::Failed, at(25));
+        assert_eq!(rates.read(&bob, at(25)).failed, 0.2);
+        assert_eq!(rates.read(&ann, at(40)).created, 0.0);
+        assert_eq!(rates.newer.len() + rates.older.len(), 0);
     }
 
     #[test]

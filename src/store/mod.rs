@@ -161,6 +161,8 @@ pub struct Recovered {
     pub audit: (u64, u64),
     /// How many tasks there are of each status, final ones too.
     pub counts: BTreeMap<Status, u64>,
+    /// How many final tasks there are of each user. None of a damaged store.
+    pub user_finals: Vec<(Name, Status, u64)>,
     /// What is missing or damaged, in words, where something is: then the store takes no writes, and what stands above is
     /// what is left.
     pub damage: Option<String>,

@@ -521,6 +521,14 @@ impl World {
         let mut counts = BTreeMap::new();
         self.tasks.values().for_each(|known| *counts.entry(known.task.status).or_insert(0) += 1);
         assert_eq!(recovered.counts, counts);
+        let mut finals = BTreeMap::new();
+        for task in self.tasks.values().map(|known| &known.task).filter(|task| task.status.is_final()) {
+            if let Some(user) = &task.user_id {
+                *finals.entry((user.clone(), task.status)).or_insert(0) += 1;
+            }
+        }
+        let told = recovered.user_finals.into_iter().map(|(user, status, count)| ((user, status), count));
+        assert_eq!(told.collect::<BTreeMap<_, u64>>(), finals);
         let given = self.tasks.keys().copied().chain(self.gone.iter().map(|gone| gone.task_id)).max();
         assert_eq!(recovered.last_id, given);
         let mut settings = recovered.settings;

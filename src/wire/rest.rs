@@ -194,8 +194,11 @@ pub struct Stats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub types_other: Option<OtherStats>,
     pub rates: Rates,
-    pub workers: u64,
-    pub sockets: u64,
+    /// Absent for a caller who does not see all tasks, as are the sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u64>,
     pub epoch: String,
     pub rev: u64,
     pub uptime_ms: u64,

@@ -102,24 +102,29 @@ async fn each_hears_of_what_they_see_and_of_nothing_else() {
 }
 
 #[tokio::test]
-async fn counts_and_settings_are_for_those_who_see_all() {
+async fn counts_are_of_what_the_caller_sees_and_settings_for_those_who_see_all() {
     let hub = Closed::start().await;
     let (ann, viewer) = (hub.token("ann", Role::User, None), hub.token("eve", Role::Viewer, None));
-    for topic in ["stats", "settings"] {
-        let (mut socket, _) = hub.socket_as(&ann).await;
-        socket.say(json!({"op": "subscribe", "id": 9, "sub": "a", topic: true})).await;
-        let refused = socket.next().await;
-        assert_eq!(
-            (&refused["type"], &refused["id"], &refused["code"]),
-            (&json!("error"), &json!(9), &json!("forbidden"))
-        );
-        let (mut socket, _) = hub.socket_as(&viewer).await;
-        socket.say(json!({"op": "subscribe", "sub": "a", topic: true})).await;
-        assert_eq!(socket.next().await["type"], "subscribed");
+    let (mut socket, _) = hub.socket_as(&ann).await;
+    socket.say(json!({"op": "subscribe", "id": 9, "sub": "a", "settings": true})).await;
+    let refused = socket.next().await;
+    assert_eq!((&refused["type"], &refused["id"], &refused["code"]), (&json!("error"), &json!(9), &json!("forbidden")));
+    let (mut socket, _) = hub.socket_as(&viewer).await;
+    socket.say(json!({"op": "subscribe", "sub": "a", "settings": true})).await;
+    assert_eq!(socket.next().await["type"], "subscribed");
+    hub.submit_of("ann").await;
+    hub.submit_of("bob").await;
+    for (token, pending, workers) in [(&ann, 1, Value::Null), (&viewer, 2, json!(0))] {
+        let (mut socket, _) = hub.socket_as(token).await;
+        socket.say(json!({"op": "subscribe", "sub": "s", "stats": true})).await;
+        let stats = socket.until("stats").await.pop().unwrap();
+        assert_eq!((&stats["tasks"]["pending"], &stats["workers"]), (&json!(pending), &workers), "{stats}");
     }
     let (mut worker, _) = hub.socket_as(&hub.token("w", Role::Worker, None)).await;
-    worker.say(json!({"op": "subscribe", "sub": "a"})).await;
-    assert_eq!(worker.next().await["code"], "forbidden");
+    for topic in [json!({"op": "subscribe", "sub": "a"}), json!({"op": "subscribe", "sub": "a", "stats": true})] {
+        worker.say(topic).await;
+        assert_eq!(worker.next().await["code"], "forbidden");
+    }
 }
 
 #[tokio::test]

@@ -139,7 +139,11 @@ impl Session {
                 self.hub.needs(Right::Watch)?;
                 if tasks.log_tail.is_some() { self.hub.needs_part(Part::Logs) } else { Ok(()) }
             }
-            Topic::Stats | Topic::Settings => self.hub.whole(Right::SeeHub).map(|_| ()),
+            Topic::Stats => {
+                self.hub.needs(Right::Watch)?;
+                self.hub.stats_line().map(drop)
+            }
+            Topic::Settings => self.hub.whole(Right::SeeHub).map(drop),
         }
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::access::{Part, redacted};
+use crate::access::{Part, Right, redacted};
 use crate::feed::{Client, Pipe};
 use crate::settings::Limits;
 use crate::store::{LogRange, Page, Query, Stored};
 use crate::task::{Filter, LargeResult, LogLine, Name, NewTask, Task, TaskId, Transition, WaitsFor};
-use crate::wire::{QueueView, ScheduleList, ScheduleView, TaskTypeList, TaskTypeView};
+use crate::wire::{QueueView, ScheduleList, ScheduleView, Stats, TaskTypeList, TaskTypeView, stats_line};
 
 use super::super::{HubError, Missed, SettingLines, Until, WholeWorkflow};
 use super::{CallerHub, Sight};
@@ -202,9 +202,20 @@ impl CallerHub {
         self.hub.rev()
     }
 
-    /// The line of counts.
-    pub fn stats_line(&self) -> Bytes {
-        self.hub.stats_line()
+    /// Counts and rates: of all tasks, for those who may look at the hub's numbers; for whoever sees the tasks of one user, of those.
+    pub fn stats(&self) -> Result<Stats, HubError> {
+        match self.who.only_user() {
+            Some(user) => Ok(Stats { epoch: self.epoch().into_owned(), ..self.hub.stats_of(user) }),
+            None => Ok(self.whole(Right::SeeHub)?.stats()),
+        }
+    }
+
+    /// The line of the same.
+    pub fn stats_line(&self) -> Result<Bytes, HubError> {
+        match self.who.only_user() {
+            Some(_) => Ok(stats_line(&self.stats()?)),
+            None => Ok(self.whole(Right::SeeHub)?.stats_line()),
+        }
     }
 
     /// The newest record of each setting, or what changed of them.

@@ -11,7 +11,8 @@ use crate::store::StoreError;
 
 /// One step a version, first to last. A released step never changes; what is to be different is a new step.
 /// `PRAGMA user_version` says how many of them a file has seen.
-const MIGRATIONS: &[&str] = &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING, CALLBACKS, ACCESS];
+const MIGRATIONS: &[&str] =
+    &[FIRST, OPENINGS, SETTINGS, WORKFLOWS, HAND_OUTS, RETENTION, EXISTING, CALLBACKS, ACCESS, OF_USERS];
 
 /// * `log`: commits that are not settled, see [`super::body`].
 /// * `tasks`: the view, a row a task. The columns before `progress` are in the record too; they are what filters, order
@@ -183,7 +184,13 @@ CREATE INDEX audit_target ON audit (target, seq) WHERE target IS NOT NULL;
 ALTER TABLE state ADD COLUMN audit_seq INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// The first version with these tables.
+/// `tasks_user` has the status too: so what a user has of each is counted when a hub starts, without a look at the rows.
+const OF_USERS: &str = "
+DROP INDEX tasks_user;
+CREATE INDEX tasks_user ON tasks (user_id, task_id, status) WHERE user_id IS NOT NULL;
+";
+
+/// The first version with the tables of [`ACCESS`].
 pub(super) const WITH_ACCESS: usize = 9;
 
 /// The version this hub writes.
