@@ -274,6 +274,7 @@ impl Engine {
             Command::GiveBack => Ok(Answer::Count(self.give_back_all(cx))),
             Command::Workers => Ok(Answer::Workers(self.worker_states())),
             Command::WaitsFor { task_id } => Ok(Answer::Waits(self.waits_for(task_id, cx.now))),
+            Command::InUse { user, queues } => Ok(Answer::InUse(self.in_use(&user, &queues, cx.now))),
         }
     }
 

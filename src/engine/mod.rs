@@ -45,6 +45,7 @@ mod gather;
 #[cfg(test)]
 mod gather_tests;
 mod groups;
+mod in_use;
 mod keys;
 mod lanes;
 mod leases;
@@ -99,6 +100,7 @@ use crate::task::{
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
 pub use self::core::{Engine, Options};
+pub use in_use::{InUse, QueueInUse};
 pub use keys::SubmitKey;
 pub use recover::Tasks;
 
@@ -241,6 +243,11 @@ pub enum Command {
     WaitsFor {
         task_id: TaskId,
     },
+    /// How much of its limits a user has in use, also in these queues.
+    InUse {
+        user: Name,
+        queues: Vec<Name>,
+    },
 }
 
 /// A payload that was looked at with the types of this version.
@@ -316,6 +323,7 @@ pub enum Answer {
     Workers(Vec<WorkerState>),
     /// The nearest first; none where it does not wait.
     Waits(Vec<WaitsFor>),
+    InUse(InUse),
     /// What is set now, and whether nothing was before.
     Set {
         setting: Arc<Setting>,

@@ -84,6 +84,17 @@ impl Quotas {
         Ok(())
     }
 
+    /// How many unfinished tasks of a user do not run.
+    pub(super) fn waiting_of(&self, user: &Name) -> u32 {
+        self.waiting.get(user).copied().unwrap_or_default()
+    }
+
+    /// How many tasks a user submitted within the last minute, where that is limited.
+    pub(super) fn submitted_by(&self, user: &Name, now: Now) -> u32 {
+        let slots = self.submitted.get(user).into_iter().flatten();
+        slots.filter(|(end, _)| end + MINUTE_MS > now.mono).map(|(_, count)| count).sum()
+    }
+
     /// How many submissions were counted in this round so far.
     pub(super) fn counted(&self) -> usize {
         self.counted.len()

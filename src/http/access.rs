@@ -15,24 +15,14 @@ use super::state::App;
 use crate::access::{AccessChange, AccessKey, AccessRecord, AccessRefusal, MintError, NewScoped, NewTokenError, Role};
 use crate::hub::{AccessError, AuditQuery};
 use crate::keys::NoTicket;
-use crate::task::{Json, Name, Timestamp};
+use crate::task::{Name, Timestamp};
 use crate::wire::{
-    ACCESS_PAGE_LEN_MAX, ApiTokenBody, ApiTokenList, ApiTokenMade, AuditList, Code, MeView, Problem, RevocationBody,
+    ACCESS_PAGE_LEN_MAX, ApiTokenBody, ApiTokenList, ApiTokenMade, AuditList, Code, Problem, RevocationBody,
 };
 
 /// `GET /api/v1/me`.
-pub(super) async fn me(Caller(hub): Caller, _: NoQuery) -> Response {
-    let who = hub.who();
-    let view = MeView {
-        role: who.role,
-        user_id: who.user_id.clone(),
-        rights: who.rights.list().map(|right| right.word().to_owned()).collect(),
-        token: who.credential.to_string(),
-        expires_at: who.expires_at,
-        hidden: who.hidden.parts().map(|part| part.word().to_owned()).collect(),
-        limits: hub.own_limits().and_then(|limits| Json::of(&limits).ok()),
-    };
-    splice::json_of(&view)
+pub(super) async fn me(Caller(hub): Caller, _: NoQuery) -> Result<Response, Problem> {
+    Ok(splice::json_of(&hub.me().await?))
 }
 
 /// `POST /api/v1/tickets`.

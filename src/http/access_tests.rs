@@ -292,6 +292,46 @@ async fn a_user_is_told_the_counts_of_their_own_tasks() {
 }
 
 #[tokio::test]
+async fn whoever_asks_who_they_are_is_told_what_they_may_have_and_have() {
+    let mut hub = Closed::start_with_signer();
+    assert_eq!(hub.get("ann", "/api/v1/me").await.json()["use"], json!({}), "nothing is limited");
+    let put = async |path: &str, body: Value| {
+        let answer = hub.call("operator", "PUT", path, Some(body)).await;
+        assert!(answer.status < 300, "{path}: {}", answer.text);
+    };
+    put("/api/v1/limits", json!({"user": {"running": 3, "submits_per_min": 9}, "users": {"ann": {"waiting": 5}}}))
+        .await;
+    put("/api/v1/queues/q", json!({"user_concurrency": 2})).await;
+    put("/api/v1/queues/r", json!({"rate": {"limit": 7, "per_ms": 60_000, "by": "user"}})).await;
+    put("/api/v1/queues/other", json!({"concurrency": 2})).await;
+    for (user, queue, count) in [("ann", "q", 2), ("ann", "r", 2), ("bob", "q", 3)] {
+        for _ in 0..count {
+            hub.submit(user, json!({"task_type": "t", "queue": queue})).await;
+        }
+    }
+    let claim = async |worker: &str, queue: &str, max: u32| {
+        let claim = json!({"worker_id": worker, "queues": [queue], "max": max});
+        hub.call("worker", "POST", "/api/v1/worker/claim", Some(claim)).await.json()["tasks"].as_array().unwrap().len()
+    };
+    assert_eq!((claim("w1", "q", 1).await, claim("w2", "r", 2).await), (1, 2));
+    let me = hub.get("ann", "/api/v1/me").await.json();
+    assert_eq!(me["limits"], json!({"running": 3, "waiting": 5, "submits_per_min": 9}));
+    assert_eq!(me["use"], json!({"running": 3, "waiting": 1, "submits": 4}));
+    let rate = json!({"limit": 7, "per_ms": 60_000, "by": "user"});
+    let queues = json!({"q": {"user_concurrency": 2, "running": 1}, "r": {"rate": rate, "handed_out": 2}});
+    assert_eq!(me["queues"], queues);
+    let bob = hub.get("bob", "/api/v1/me").await.json();
+    assert_eq!(bob["use"], json!({"running": 0, "submits": 3}));
+    assert_eq!((&bob["queues"]["q"]["running"], &bob["queues"]["r"]["handed_out"]), (&json!(0), &json!(0)));
+    // Who sees one task of hers is not told of the others.
+    let (_, token) = shared(&hub, json!({"allow": ["read"]})).await;
+    hub.tokens.push(("link", token));
+    let link = hub.get("link", "/api/v1/me").await.json();
+    assert_eq!([&link["limits"], &link["use"], &link["queues"]], [&Value::Null; 3], "{link}");
+    assert_eq!(hub.get("viewer", "/api/v1/me").await.json()["limits"], Value::Null);
+}
+
+#[tokio::test]
 async fn ids_that_are_out_of_sight_answer_as_unknown() {
     let hub = Closed::start();
     let own = hub.submit("ann", json!({"task_type": "t"})).await;

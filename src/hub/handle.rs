@@ -374,34 +374,6 @@ impl Hub {
         self.shared.board.progress_lines(filter, rev)
     }
 
-    /// Counts and rates.
-    pub fn stats(&self) -> crate::wire::Stats {
-        crate::wire::Stats {
-            workers: Some(self.shared.workers()),
-            sockets: Some(self.shared.metrics.sockets()),
-            ..self.with_state(self.shared.board.stats())
-        }
-    }
-
-    /// Counts and rates of one user's tasks.
-    pub fn stats_of(&self, user: &Name) -> crate::wire::Stats {
-        self.with_state(self.shared.board.stats_of(user))
-    }
-
-    fn with_state(&self, counts: crate::wire::Stats) -> crate::wire::Stats {
-        crate::wire::Stats {
-            epoch: self.epoch().to_owned(),
-            uptime_ms: self.shared.clock.uptime().as_millis() as u64,
-            feed_lag_ms: self.feed().lag().as_millis() as u64,
-            ..counts
-        }
-    }
-
-    /// The line that tells those who watch the counts of them: at most a second old, and the same bytes for all.
-    pub fn stats_line(&self) -> Bytes {
-        self.shared.stats_line.get(std::time::Instant::now(), || crate::wire::stats_line(&self.stats()))
-    }
-
     /// Every worker the hub knows of, by id.
     pub async fn workers(&self) -> Result<Vec<WorkerState>, HubError> {
         match self.ask(Command::Workers, Bound::Held).await? {

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::engine::{Answer, Command, Refusal};
-use crate::settings::{LIMITS_NAME, Limits, QueueSettings, Setting, SettingId, SettingKind, SettingValue, TaskTypes};
+use crate::engine::{Answer, Command, InUse, Refusal};
+use crate::settings::{
+    LIMITS_NAME, Limits, QueueSettings, RateBy, Setting, SettingId, SettingKind, SettingValue, TaskTypes,
+};
 use crate::store::SettingEntry;
 use crate::task::{Filter, Name, Pattern, PatternSet};
-use crate::wire::{BulkChanged, QueueStats, QueueView};
+use crate::wire::{BulkChanged, ME_QUEUES_MAX, QueueInUseView, QueueStats, QueueView};
 
 use super::bulk::BulkAction;
 use super::inbox::Bound;
@@ -161,6 +163,27 @@ impl SettingsBoard {
 }
 
 impl Hub {
+    /// Queues that limit each user by themselves, at most [`ME_QUEUES_MAX`] of them.
+    pub(super) fn limited_queues(&self) -> BTreeMap<Name, QueueInUseView> {
+        let queues = self.shared().board.settings.of_kind(SettingKind::Queue);
+        let limited = queues.iter().filter_map(|setting| {
+            let SettingValue::Queue(QueueSettings { user_concurrency, rate, .. }) = &setting.value else { return None };
+            let rate = rate.filter(|rate| rate.by == RateBy::User);
+            let user_concurrency = *user_concurrency;
+            let view = QueueInUseView { user_concurrency, running: None, rate, handed_out: None };
+            (user_concurrency.is_some() || rate.is_some()).then(|| (setting.name.clone(), view))
+        });
+        limited.take(ME_QUEUES_MAX).collect()
+    }
+
+    /// How much of their limits a user has in use, also in these queues.
+    pub(super) async fn in_use(&self, user: Name, queues: Vec<Name>) -> Result<InUse, HubError> {
+        match self.ask(Command::InUse { user, queues }, Bound::Held).await? {
+            Answer::InUse(in_use) => Ok(in_use),
+            other => unreachable!("what is in use is the answer to this command, not {other:?}"),
+        }
+    }
+
     /// The newest record of each setting, or what changed after a `rev` that was given by this.
     pub fn setting_lines(&self, since: Option<u64>) -> SettingLines {
         self.shared().board.settings.since(since)

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use crate::task::{Event, Name, Status, Task};
 use crate::wire;
 
+use super::Hub;
+
 /// How often the line of counts is written anew, at most.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
@@ -334,6 +336,36 @@ impl UserRates {
         let newer = std::mem::take(&mut self.newer);
         self.older = if period == self.period + 1 { newer } else { HashMap::new() };
         self.period = period;
+    }
+}
+
+impl Hub {
+    /// Counts and rates.
+    pub fn stats(&self) -> wire::Stats {
+        wire::Stats {
+            workers: Some(self.shared().workers()),
+            sockets: Some(self.shared().metrics.sockets()),
+            ..self.with_state(self.shared().board.stats())
+        }
+    }
+
+    /// Counts and rates of one user's tasks.
+    pub fn stats_of(&self, user: &Name) -> wire::Stats {
+        self.with_state(self.shared().board.stats_of(user))
+    }
+
+    fn with_state(&self, counts: wire::Stats) -> wire::Stats {
+        wire::Stats {
+            epoch: self.epoch().to_owned(),
+            uptime_ms: self.shared().clock.uptime().as_millis() as u64,
+            feed_lag_ms: self.feed().lag().as_millis() as u64,
+            ..counts
+        }
+    }
+
+    /// The line that tells those who watch the counts of them: at most a second old, and the same bytes for all.
+    pub fn stats_line(&self) -> Bytes {
+        self.shared().stats_line.get(Instant::now(), || wire::stats_line(&self.stats()))
     }
 }
 

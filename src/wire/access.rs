@@ -2,10 +2,13 @@
 //!
 //! The body of `POST /tokens` and the answers to it and to `POST /tickets` are values of the keys themselves.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::access::{ApiToken, AuditEntry, NewApiToken, Role};
-use crate::task::{Json, Name, Timestamp};
+use crate::settings::{Rate, UserLimits};
+use crate::task::{Name, Timestamp};
 
 /// The most API tokens, or rows of the audit, in one answer.
 pub const ACCESS_PAGE_LEN_MAX: usize = 500;
@@ -131,9 +134,45 @@ pub struct MeView {
     /// Parts of tasks that are kept from them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<String>,
-    /// What their user may have at once, and how much of it there is.
+    /// What their user may have at once, over all queues. Absent, with what is below, for a caller who does not see all tasks of
+    /// their user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<Json>,
+    pub limits: Option<UserLimits>,
+    /// How much of that is in use.
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<InUseView>,
+    /// Queues that have limits for each user, at most [`ME_QUEUES_MAX`] of them, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queues: BTreeMap<Name, QueueInUseView>,
+}
+
+/// The most queues that `GET /me` tells of.
+pub const ME_QUEUES_MAX: usize = 200;
+
+/// What a user has of what they may have at once. What nothing limits is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUseView {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
+    /// Within the last minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submits: Option<u32>,
+}
+
+/// What a queue allows each user, and how much of it is in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueInUseView {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_concurrency: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Within the time of the rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_out: Option<u32>,
 }
 
 #[cfg(test)]

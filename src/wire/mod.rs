@@ -13,7 +13,8 @@ mod task_types;
 mod worker;
 
 pub use access::{
-    ACCESS_PAGE_LEN_MAX, ApiTokenBody, ApiTokenList, ApiTokenMade, ApiTokenView, AuditList, MeView, RevocationBody,
+    ACCESS_PAGE_LEN_MAX, ApiTokenBody, ApiTokenList, ApiTokenMade, ApiTokenView, AuditList, InUseView, ME_QUEUES_MAX,
+    MeView, QueueInUseView, RevocationBody,
 };
 pub use callbacks::{CallbackList, CallbackView};
 pub use live::{

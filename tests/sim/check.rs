@@ -595,6 +595,7 @@ impl Checker {
                     self.lost(change, Lost::GivenBack, now, live);
                 }
             }
+            Command::InUse { .. } => assert!(changes.is_empty()),
             Command::WaitsFor { task_id } => {
                 assert!(changes.is_empty());
                 let Ok(Answer::Waits(waits)) = result else { panic!("why is answered by {result:?}") };

@@ -1,9 +1,12 @@
 //! Who may do what: looking at it, and changing it, for those who may.
 
+use std::collections::BTreeMap;
+
 use crate::access::{AccessChange, AccessRecord, ApiToken, AuditRow, Right};
-use crate::settings::UserLimits;
+use crate::engine::QueueInUse;
 use crate::store::{AuditPage, AuditQuery};
 use crate::task::Name;
+use crate::wire::{InUseView, MeView};
 
 use super::super::HubError;
 use super::super::ledger::AccessError;
@@ -37,9 +40,34 @@ impl CallerHub {
         self.whole(Right::Administer)?.audit(query).await
     }
 
-    /// What the caller's user may have at once.
-    pub fn own_limits(&self) -> Option<UserLimits> {
-        let user_id = self.who.user_id.as_ref()?;
-        Some(self.hub.limits().of(user_id.as_str()))
+    /// The caller; with what their user may have at once, and how much of it is in use, where they see all tasks of that user.
+    pub async fn me(&self) -> Result<MeView, HubError> {
+        let who = &self.who;
+        let mut me = MeView {
+            role: who.role,
+            user_id: who.user_id.clone(),
+            rights: who.rights.list().map(|right| right.word().to_owned()).collect(),
+            token: who.credential.to_string(),
+            expires_at: who.expires_at,
+            hidden: who.hidden.parts().map(|part| part.word().to_owned()).collect(),
+            limits: None,
+            in_use: None,
+            queues: BTreeMap::new(),
+        };
+        let Some(user) = who.user_id.as_ref().filter(|_| self.sees_all() || who.sees_its_user()) else { return Ok(me) };
+        let limits = self.hub.limits().of(user.as_str());
+        me.queues = self.hub.limited_queues();
+        let in_use = self.hub.in_use(user.clone(), me.queues.keys().cloned().collect()).await?;
+        me.in_use = Some(InUseView {
+            running: limits.running.map(|_| in_use.running),
+            waiting: limits.waiting.map(|_| in_use.waiting),
+            submits: limits.submits_per_min.map(|_| in_use.submitted),
+        });
+        for (queue, QueueInUse { running, handed_out }) in me.queues.values_mut().zip(in_use.queues) {
+            queue.running = queue.user_concurrency.map(|_| running);
+            queue.handed_out = queue.rate.map(|_| handed_out);
+        }
+        me.limits = Some(limits);
+        Ok(me)
     }
 }
