@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::task::{
     By, Callbacks, Dependency, Detail, Event, Invalid, Json, KeyEntry, Kind, Links, MadeBy, Name, NewTies, NewWork,
-    OnDependencyFailure, Part, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timing, Workflow,
+    OnDependencyFailure, Part, PassedOn, Run, Spawner, Status, Submission, TIES_MAX, Task, TaskId, Ties, Timing,
+    Workflow,
 };
 
 use super::core::{Engine, Step};
@@ -237,12 +238,13 @@ impl Engine {
                 }
             });
         }
-        let mut links = Links { depends_on, names: ties.names, ..Links::default() };
+        let mut results = PassedOn { names: ties.names, ..PassedOn::default() };
         let workflow = ties.work.map(|NewWork { on_failure, output, sinks }| {
-            links.output = output.map(|place| ids[place as usize]);
-            links.sinks = sinks.into_iter().map(|(place, name)| (name, ids[place as usize])).collect();
+            results.output = output.map(|place| ids[place as usize]);
+            results.sinks = sinks.into_iter().map(|(place, name)| (name, ids[place as usize])).collect();
             Workflow { on_failure }
         });
+        let links = Links { depends_on, results: results.boxed() };
         Ok(Some(Ties {
             dependencies: links.depends_on.len() as u32,
             links: (links != Links::default()).then(|| Arc::new(links)),

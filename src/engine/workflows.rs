@@ -177,18 +177,18 @@ impl Engine {
 
     /// What a workflow leaves of which all tasks completed: the result of one, or what its last tasks left.
     fn output(&self, task: &Task, cx: &Cx<'_>) -> Result<Json, NotNow> {
-        let Some(links) = task.links() else { return Ok(Json::null()) };
-        if let Some(output) = links.output {
+        let Some(passed_on) = task.links().and_then(|links| links.results.as_ref()) else { return Ok(Json::null()) };
+        if let Some(output) = passed_on.output {
             if let Some(large) = self.tasks.get(&output).and_then(|task| task.large_result()) {
                 return Ok(large.told_of(output));
             }
             return Ok(self.result_of(output, usize::MAX, cx)?.unwrap_or_else(Json::null));
         }
-        if links.sinks.is_empty() {
+        if passed_on.sinks.is_empty() {
             return Ok(Json::null());
         }
         let mut text = String::from("{");
-        for (at, (name, task_id)) in links.sinks.iter().enumerate() {
+        for (at, (name, task_id)) in passed_on.sinks.iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };
             // A name needs no escapes.
             text += &format!("{comma}\"{name}\":{{\"task_id\":\"{task_id}\",\"status\":\"completed\"");

@@ -71,7 +71,8 @@ fn unfilled(why: Unfilled, takes_large: bool) -> Failure {
 /// complete.
 fn named(reader: &dyn Reader, task: &Task, name: &str, bytes_max: usize) -> Result<Option<Json>, StoreError> {
     let Some(links) = task.links() else { return Ok(None) };
-    let Some((from, count)) = links.names.get(name).copied() else { return Ok(None) };
+    let passed_on = links.results.as_ref();
+    let Some((from, count)) = passed_on.and_then(|it| it.names.get(name)).copied() else { return Ok(None) };
     let (from, count) = (from as usize, count as usize);
     let Some(of) = links.depends_on.get(from..from + count) else { return Ok(None) };
     match (of, name) {

@@ -14,8 +14,8 @@ use super::*;
 use crate::access::{AccessKey, AccessRecords, ApiToken, AuditRow, Role};
 use crate::settings::{HandOuts, QueueSettings, RateBy, SettingId, SettingKind, SettingValue, deleted_json};
 use crate::task::{
-    ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Links, Name, Outcome, Pattern,
-    PatternSet, Run, Ties,
+    ChangeKind, Detail, Event, Failure, IdSource, LOG_BYTES_MAX, LOG_LINES_MAX, Level, Links, Name, Outcome, PassedOn,
+    Pattern, PatternSet, Run, Ties,
 };
 
 /// All that should be stored.
@@ -126,13 +126,9 @@ impl World {
                 project => [("project".to_owned(), format!("p\"{project}")), ("k'".to_owned(), "v".to_owned())].into(),
             };
             let title = (!at.is_multiple_of(4)).then(|| format!("Größe 100% of_{at}").into());
-            let names = [(Name::new("first"), (0, 1))].into();
+            let results = PassedOn { names: [(Name::new("first"), (0, 1))].into(), ..PassedOn::default() }.boxed();
             let dependencies = depends_on.len() as u32;
-            let ties = Ties {
-                dependencies,
-                links: Some(Arc::new(Links { depends_on, names, ..Links::default() })),
-                ..Ties::default()
-            };
+            let ties = Ties { dependencies, links: Some(Arc::new(Links { depends_on, results })), ..Ties::default() };
             let ties = (dependencies > 0).then(|| Box::new(ties));
             let detail = Detail { title, labels, ties, ..Detail::default() };
             task.detail = (detail != Detail::default()).then(|| Box::new(detail));

@@ -80,7 +80,7 @@ pub(crate) use room::tasks as read_tasks;
 pub use status::{Event, Status};
 pub use strict::{Strict, from_slice as read_strictly};
 pub use submission::{Dependency, EDGES_MAX, Kind, NewTies, NewWork, Part, Paths, Spawner, Submission};
-pub use ties::{Links, OnDependencyFailure, OnFailure, TIES_MAX, Ties, Workflow};
+pub use ties::{Links, OnDependencyFailure, OnFailure, PassedOn, TIES_MAX, Ties, Workflow};
 pub use time::Timestamp;
 pub use unique::{
     Held, HeldUntil, NewUnique, OnHeld, UNIQUE_BY_MAX, UNIQUE_KEY_CHARS_MAX, UNIQUE_PATH_CHARS_MAX, Unique,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Json, Name, TaskId};
 
@@ -76,6 +76,13 @@ pub struct Links {
     /// In the order in which they were given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none", deserialize_with = "where_said")]
+    pub results: Option<Box<PassedOn>>,
+}
+
+/// Which results are passed on: into the payload of a task, or as what a workflow leaves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PassedOn {
     /// Names in the payload, each with the places in `depends_on` that it stands for: from, and so many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<Name, (u32, u32)>,
@@ -85,6 +92,17 @@ pub struct Links {
     /// … or those of which it tells all results, by their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<(Name, TaskId)>,
+}
+
+impl PassedOn {
+    /// As links have it: nothing, where it says nothing.
+    pub fn boxed(self) -> Option<Box<PassedOn>> {
+        (self != PassedOn::default()).then(|| Box::new(self))
+    }
+}
+
+fn where_said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<PassedOn>>, D::Error> {
+    PassedOn::deserialize(deserializer).map(PassedOn::boxed)
 }
 
 impl Links {

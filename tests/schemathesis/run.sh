@@ -12,7 +12,7 @@ if ! [ -x target/schemathesis/bin/schemathesis ]; then
     python3 -m venv target/schemathesis
     target/schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis>=4'
 fi
-"${CARGO:-cargo}" build --quiet --bin taskhub
+[ -n "${TARGET:-}" ] || "${CARGO:-cargo}" build --quiet --bin taskhub
 taskhub=${TARGET:-target/debug}/taskhub
 folder=$(mktemp -d)
 hub=
