@@ -22,6 +22,7 @@ trap 'kill "$hub" 2>/dev/null; rm -rf "$folder"' EXIT INT TERM
 # serve NAME: starts a hub in that folder; it is found at $url.
 serve() {
     data=$folder/$1
+    : >"$folder/$1.said"
     "$taskhub" serve --listen 127.0.0.1:0 --data "$data" >"$data.said" 2>"$data.log" &
     hub=$!
     url=
@@ -66,6 +67,6 @@ for role in ${ROLES:-admin operator user worker viewer scoped}; do
     fi
     fuzz "$role" --header "authorization: Bearer $(cat "$folder/$role")"
     # What it called did not end what it called with.
-    curl --silent --fail --output /dev/null --header "authorization: Bearer $(cat "$folder/$role")" "$url/api/v1/me"
+    curl --silent --show-error --fail-with-body --header "authorization: Bearer $(cat "$folder/$role")" "$url/api/v1/me"; echo
 done
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
