@@ -27,6 +27,7 @@ use super::expire;
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Ended, Given, Parts, Push, Shared};
+use super::task_types::Judge;
 use super::worker_link::HandedOut;
 use super::writer::Writer;
 use super::{HubError, HubOptions, Submitted, Until};
@@ -154,8 +155,18 @@ impl Hub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.submit_judged(submission, key, &|_| Ok(())).await
+    }
+
+    /// The same, if it may be made once it is prepared.
+    pub(super) async fn submit_judged(
+        &self,
+        submission: Submission,
+        key: Option<SubmitKey>,
+        judge: &Judge<'_>,
+    ) -> Result<Submitted, HubError> {
         self.check_callbacks(&submission)?;
-        let mut submitted = self.submit_prepared(submission, key).await?;
+        let mut submitted = self.submit_prepared(submission, key, judge).await?;
         if submitted.replayed {
             return self.replay(submitted).await;
         }

@@ -18,6 +18,9 @@ const LOOKED_AT_HERE_BYTES_MAX: usize = 16 << 10;
 /// milliseconds that a submission takes.
 const PREPARED_MAX: usize = 16;
 
+/// Says whether a prepared submission may be made.
+pub(super) type Judge<'a> = dyn Fn(&Submission) -> Result<(), HubError> + Send + Sync + 'a;
+
 impl Hub {
     /// One declared type; `None` where there is none of this name.
     pub fn task_type(&self, name: &Name) -> Option<TaskTypeView> {
@@ -58,11 +61,13 @@ impl Hub {
         &self,
         mut submission: Submission,
         key: Option<SubmitKey>,
+        judge: &Judge<'_>,
     ) -> Result<Submitted, HubError> {
         for _ in 0..PREPARED_MAX {
             if let Some(types) = self.other_types(submission.types()) {
                 // Few do: the others' futures are no larger for it.
                 submission = Box::pin(self.prepare(submission, types)).await?;
+                judge(&submission)?;
             }
             self.check_prepared(&submission, key.is_some())?;
             let (sender, answer) = oneshot::channel();

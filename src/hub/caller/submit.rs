@@ -93,20 +93,19 @@ impl CallerHub {
         self.hub.spawn(spawner, tasks, key).await
     }
 
-    /// Takes a submission, if the caller would see all of its tasks, and sees all that they depend on.
+    /// Takes a submission, if the caller would see all of its tasks, and sees all that they depend on. It is judged as it will be:
+    /// what types give to tasks is filled in before, and again where they change meanwhile.
     async fn submit_own(
         &self,
         sight: &Filter,
         checked: Result<Submission, Invalid>,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
-        let submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
-        for (place, new) in submission.tasks().iter().enumerate() {
-            if let Some((field, detail)) = self.not_own(sight, new) {
-                let Invalid { field, detail, .. } = submission.paths().within(place, Invalid::value(field, detail));
-                return Err(self.forbidden("submit", Forbidden::at(field, detail)));
-            }
+        let mut submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        if let Some(types) = self.hub.other_types(submission.types()) {
+            submission = Box::pin(self.hub.prepare(submission, types)).await?;
         }
+        self.check_own(sight, &submission)?;
         let known: Vec<_> = submission.known().collect();
         let task_ids: Vec<TaskId> = known.iter().map(|(.., task_id)| *task_id).collect();
         if !task_ids.is_empty() {
@@ -116,9 +115,21 @@ impl CallerHub {
                 return Err(HubError::Refused(Refusal::Invalid(submission.paths().within(place, invalid))));
             }
         }
-        let mut submitted = self.hub.submit_checked(Ok(submission), key).await?;
+        let is_own = |prepared: &Submission| self.check_own(sight, prepared);
+        let mut submitted = self.hub.submit_judged(submission, key, &is_own).await?;
         submitted.records.iter_mut().for_each(|record| *record = self.shown_record(std::mem::take(record)));
         Ok(submitted)
+    }
+
+    /// Refuses a submission with a task that would be none of the caller's, with all that its type gives it.
+    fn check_own(&self, sight: &Filter, submission: &Submission) -> Result<(), HubError> {
+        for (place, new) in submission.tasks().iter().enumerate() {
+            if let Some((field, detail)) = self.not_own(sight, new) {
+                let Invalid { field, detail, .. } = submission.paths().within(place, Invalid::value(field, detail));
+                return Err(self.forbidden("submit", Forbidden::at(field, detail)));
+            }
+        }
+        Ok(())
     }
 
     /// The field by which a new task is none of the caller's, and why.
