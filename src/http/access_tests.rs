@@ -414,6 +414,86 @@ async fn workers_report_on_what_they_hold() {
 }
 
 #[tokio::test]
+async fn a_worker_goes_on_seeing_what_it_held_a_moment_ago() {
+    let mut hub = Closed::start();
+    let new = NewApiToken {
+        name: "other".into(),
+        role: Role::Worker,
+        user_id: None,
+        task_types: None,
+        queues: None,
+        expires_at: None,
+    };
+    let (record, text) = new.make(Timestamp::now()).unwrap();
+    hub.keys.apply(&crate::access::AccessChange::Put(AccessRecord::ApiToken(record)));
+    hub.tokens.push(("other", text));
+    for end in ["complete", "release"] {
+        let id = hub.submit("ann", json!({"task_type": end})).await;
+        let path = format!("/api/v1/tasks/{id}");
+        let claim = json!({"worker_id": "w1", "task_types": [end]});
+        assert_eq!(hub.call("worker", "POST", "/api/v1/worker/claim", Some(claim)).await.status, 200);
+        let ended = hub.call("worker", "POST", &format!("{path}/attempts/1/{end}"), Some(json!({}))).await;
+        assert_eq!(ended.status, 200, "{}", ended.text);
+        for part in ["", "/history", "/logs"] {
+            assert_eq!(hub.get("worker", &format!("{path}{part}")).await.status, 200, "{end} {part}");
+            let missing = hub.get("other", &format!("/api/v1/tasks/{MISSING}{part}")).await;
+            assert_eq!(hub.get("other", &format!("{path}{part}")).await, missing, "{end} {part}");
+        }
+        // It sees it, and says nothing of it any more.
+        let late = hub
+            .call("worker", "POST", &format!("{path}/attempts/1/progress"), Some(json!({"progress": {"value": 0.5}})))
+            .await;
+        assert_eq!(late.status, 409, "{}", late.text);
+    }
+}
+
+#[tokio::test]
+async fn a_submission_is_judged_with_all_that_its_type_gives_it() {
+    // Regression: a token for some queues put tasks into others, by a type whose defaults name one of these.
+    let mut hub = Closed::start_with_signer();
+    let set = async |name: &str, defaults: Value| {
+        let body = Some(json!({"defaults": defaults}));
+        let answer = hub.call("operator", "PUT", &format!("/api/v1/task-types/{name}"), body).await;
+        assert!(answer.status < 300, "{}", answer.text);
+    };
+    set("in", json!({"queue": "open.1", "labels": {"from": "a"}})).await;
+    set("out", json!({"queue": "secret", "labels": {"from": "z"}})).await;
+    let mut tokens = Vec::new();
+    for (name, filter) in [
+        ("queues", json!({"queue": ["open.*"]})),
+        ("queue", json!({"queue": ["only"]})),
+        ("labels", json!({"labels": {"from": ["a", "b"]}})),
+    ] {
+        let ask = json!({"allow": ["submit", "read"], "filter": filter});
+        let minted = hub.call("operator", "POST", "/api/v1/tokens", Some(ask)).await;
+        tokens.push((name, minted.json()["token"].as_str().unwrap().to_owned()));
+    }
+    hub.tokens.extend(tokens);
+    let submit = async |caller: &str, task: Value| hub.call(caller, "POST", "/api/v1/tasks", Some(task)).await;
+    for (caller, task_type, field) in [
+        ("queues", "in", None),
+        ("queues", "out", Some("queue")),
+        ("queues", "none", Some("queue")),
+        ("queue", "out", None),
+        ("labels", "in", None),
+        ("labels", "out", Some("labels.from")),
+        ("labels", "none", Some("labels.from")),
+    ] {
+        let answer = submit(caller, json!({"task_type": task_type})).await;
+        let expected = field.map_or((201, Value::Null), |field| (403, json!(field)));
+        assert_eq!((answer.status, answer.json()["field"].clone()), expected, "{caller} {task_type}: {}", answer.text);
+        if answer.status == 201 {
+            let id = answer.json()["task_id"].as_str().unwrap().to_owned();
+            assert_eq!(hub.get(caller, &format!("/api/v1/tasks/{id}")).await.status, 200, "{caller} {task_type}");
+        }
+    }
+    // Also as one of several, with the path to it.
+    let tasks = json!({"tasks": [{"task_type": "in"}, {"task_type": "out"}]});
+    let batch = hub.call("queues", "POST", "/api/v1/tasks/batch", Some(tasks)).await;
+    assert_eq!((batch.status, &batch.json()["field"]), (403, &json!("tasks[1].queue")), "{}", batch.text);
+}
+
+#[tokio::test]
 async fn one_that_was_taken_back_is_nobody() {
     let hub = Closed::start();
     assert_eq!(hub.get("ann", "/api/v1/tasks").await.status, 200);

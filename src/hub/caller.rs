@@ -115,7 +115,7 @@ impl CallerHub {
     /// Whether the caller sees this record.
     fn sees(&self, task: &Task) -> bool {
         match &self.who.sight {
-            Sight::Held => self.hub.shared().holders.runs(&self.who.credential, task),
+            Sight::Held => self.hub.shared().holders.shows(&self.who.credential, task),
             sight => sight.covers(task),
         }
     }

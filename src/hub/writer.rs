@@ -406,6 +406,8 @@ impl Writer {
 
     fn publish_changes(&mut self, commit: &Commit, lines: Vec<Bytes>) {
         self.shared.results.dropped_by(&commit.changes);
+        // Before: in between a worker would see less than before and after.
+        self.shared.holders.look_at(&commit.changes);
         let mut ticked = self.shared.board.apply(&commit.changes);
         ticked.extend(self.shared.board.roll_up(&commit.changes, |task_id| self.engine.rollup(task_id)));
         let published: Vec<Published> = commit
