@@ -194,14 +194,19 @@ impl fmt::Display for Credential {
 }
 
 impl Sight {
-    /// Whether a record is in it, by what never changes of it. What workers hold is not told by records alone: it is asked
+    /// Whether a record is in it, by the labels that the task has now. What workers hold is not told by records alone: it is asked
     /// where that is known.
     pub fn covers(&self, task: &Task) -> bool {
         match self {
             Sight::All => true,
-            Sight::Of(filter) => filter.matches_unchanging(task),
+            Sight::Of(filter) => filter.matches(task),
             Sight::Held => false,
         }
+    }
+
+    /// Whether a task may leave it: labels are all that may change of what it looks at.
+    pub fn may_be_left(&self) -> bool {
+        matches!(self, Sight::Of(filter) if !filter.labels.is_empty())
     }
 }
 

@@ -28,7 +28,8 @@ impl Sub {
     /// Whether the task is meant, in any of these states.
     fn wants(&self, task: &Task, states: States) -> bool {
         let status = self.filter.status.as_ref().is_none_or(|meant| meant.iter().any(|status| states.has(*status)));
-        status && self.filter.matches_unchanging(task)
+        // Where its labels were replaced, those who see it no longer are to hear that.
+        status && (self.filter.matches_unchanging(task) || states.are_relabelled() && self.filter.matches_ever(task))
     }
 }
 
@@ -37,14 +38,24 @@ impl Sub {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct States(u8);
 
+/// Beside the statuses.
+const RELABELLED: u8 = 1 << Status::ALL.len();
+
 impl States {
     /// Those of the transition from `prev` to `next`.
     pub fn of(prev: Option<&Task>, next: &Task) -> States {
-        States(1 << next.status as u8 | prev.map_or(0, |prev| 1 << prev.status as u8))
+        let replaced = |prev: &Task| !next.former_labels().is_empty() && prev.labels() != next.labels();
+        let relabelled = if prev.is_some_and(replaced) { RELABELLED } else { 0 };
+        States(1 << next.status as u8 | prev.map_or(0, |prev| 1 << prev.status as u8) | relabelled)
     }
 
     pub fn and(self, other: States) -> States {
         States(self.0 | other.0)
+    }
+
+    /// Whether other labels took the place of those it had.
+    fn are_relabelled(self) -> bool {
+        self.0 & RELABELLED != 0
     }
 
     fn has(self, status: Status) -> bool {

@@ -138,7 +138,7 @@ impl Params {
             }
             labels.insert(key, BTreeSet::from([value]));
         }
-        Ok(Filter { task_id, task_type, queue, status: statuses, user_id, workflow_id, labels })
+        Ok(Filter { task_id, task_type, queue, status: statuses, user_id, workflow_id, labels, ..Filter::default() })
     }
 
     fn bounded(&mut self, name: &str, chars_max: usize) -> Result<Option<String>, Problem> {

@@ -20,7 +20,6 @@ use tokio::time::Instant;
 use super::answers::{Mode, PAGE_BYTES, quoted, reset_line, snapshot_lines, subscribed, with_id};
 use super::live_op::{self, TaskSubscription, Topic};
 use super::state::{App, LiveLimits};
-use crate::access::redacted_line;
 use crate::feed::{self, End, Pipe, Taken};
 use crate::hub::{CallerHub, HubError, LogRange, Missed, Page, Query};
 use crate::task::{Task, TaskId};
@@ -58,7 +57,7 @@ pub(super) struct Session {
     app: Arc<App>,
     /// The hub, as the caller has it.
     hub: CallerHub,
-    /// Whether the feed may write by itself. Not to a caller from whom parts are hidden.
+    /// Whether the feed may write by itself. Not to a caller for whom lines have to be looked at.
     is_piped: bool,
     client: feed::Client,
     /// By name; few.
@@ -85,7 +84,7 @@ pub(super) struct Session {
 impl Session {
     /// For a carrier that the feed may write to by itself, where there is a `pipe`.
     pub(super) fn new(app: Arc<App>, hub: CallerHub, pipe: Option<Arc<dyn Pipe>>) -> Session {
-        let pipe = pipe.filter(|_| hub.who().hidden.is_nothing());
+        let pipe = pipe.filter(|_| !hub.looks_at_lines());
         let is_piped = pipe.is_some();
         let client = hub.attach(pipe);
         let marked_at = Instant::now();
@@ -368,9 +367,8 @@ impl Session {
             if read > self.limits().resume_len_max {
                 return Ok(false);
             }
-            let meant = tasks.iter().filter(|changed| asked.filter.matches_unchanging(&changed.task));
-            let hidden = self.hub.who().hidden;
-            let lines: Vec<Bytes> = meant.filter_map(|changed| redacted_line(&changed.line, hidden)).collect();
+            let meant = tasks.iter().filter(|changed| asked.filter.matches_ever(&changed.task));
+            let lines: Vec<Bytes> = meant.filter_map(|changed| self.hub.shown_line(&changed.line)).collect();
             // The read is shared with other sessions: a slow one keeps only the lines that its filter covers, not all of it.
             drop(changed);
             for line in lines {

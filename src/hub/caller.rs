@@ -6,8 +6,9 @@
 //! * Where tasks are *looked for*, the caller's sight is AND-ed with the filter before anything is looked up. So pages,
 //!   snapshots and resumes of two callers are shared only where both see the same.
 //! * Where a task is *named*, it is looked at first, and what is out of sight is answered as what is not there. What a sight
-//!   looks at never changes in the life of a task, so nothing can come between the look and the deed. The answer takes the
-//!   same reads in both cases, so that it does not take longer for the one than for the other.
+//!   looks at never changes in the life of a task but its labels, and these only while it waits, by a submission that takes its
+//!   place; so next to nothing can come between the look and the deed. The answer takes the same reads in both cases, so that it does
+//!   not take longer for the one than for the other.
 //! * Where tasks are *handed in*, what the caller's sight says of them is filled in, and what contradicts it is refused: nobody
 //!   makes a task that they would not see.
 //!
@@ -106,7 +107,7 @@ impl CallerHub {
     pub fn scoped(&self, filter: Filter) -> Filter {
         match &self.who.sight {
             Sight::All => filter,
-            Sight::Of(sight) => filter.and(sight),
+            Sight::Of(sight) => filter.within(sight),
             // Which tasks workers hold is not for lists to say.
             Sight::Held => Filter { task_id: Some(Default::default()), ..filter },
         }

@@ -59,6 +59,8 @@ pub struct Filter {
     pub user_id: Option<BTreeSet<Name>>,
     pub workflow_id: Option<BTreeSet<TaskId>>,
     pub labels: BTreeMap<String, BTreeSet<String>>,
+    /// Labels that a task must have now, whatever it had before: those of a caller's sight.
+    pub labels_now: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl FilterSpec {
@@ -102,6 +104,7 @@ impl FilterSpec {
                     Ok((key, values.into_iter().collect()))
                 })
                 .collect::<Result<_, Invalid>>()?,
+            labels_now: BTreeMap::new(),
         })
     }
 }
@@ -137,10 +140,13 @@ impl Filter {
             (Some(a), Some(b)) => Some(a.and(b)),
             (one, None) | (None, one) => one.clone(),
         };
-        let mut labels = self.labels.clone();
-        for (key, values) in &other.labels {
-            labels.entry(key.clone()).and_modify(|mine| *mine = &*mine & values).or_insert_with(|| values.clone());
-        }
+        let labels = |mine: &BTreeMap<String, BTreeSet<String>>, theirs: &BTreeMap<String, BTreeSet<String>>| {
+            let mut labels = mine.clone();
+            for (key, values) in theirs {
+                labels.entry(key.clone()).and_modify(|mine| *mine = &*mine & values).or_insert_with(|| values.clone());
+            }
+            labels
+        };
         Filter {
             task_id: sets(&self.task_id, &other.task_id),
             task_type: patterns(&self.task_type, &other.task_type),
@@ -148,8 +154,15 @@ impl Filter {
             status: sets(&self.status, &other.status),
             user_id: sets(&self.user_id, &other.user_id),
             workflow_id: sets(&self.workflow_id, &other.workflow_id),
-            labels,
+            labels: labels(&self.labels, &other.labels),
+            labels_now: labels(&self.labels_now, &other.labels_now),
         }
+    }
+
+    /// The filter that means what this one means within what somebody sees: a task that they see no longer, because others took
+    /// the place of its labels, is none of theirs, though it had them before.
+    pub fn within(&self, sight: &Filter) -> Filter {
+        Filter { labels_now: sight.labels.clone(), ..self.and(sight) }
     }
 
     /// Tells filters apart, also from one start of a program to the next.
@@ -173,7 +186,7 @@ impl Filter {
     pub fn matches(&self, task: &Task) -> bool {
         self.status.as_ref().is_none_or(|statuses| statuses.contains(&task.status))
             && self.matches_unchanging(task)
-            && (task.former_labels().is_empty() || self.matches_labels(task))
+            && (task.former_labels().is_empty() || has_labels(task, &self.labels))
     }
 
     fn matched_labels(&self, task: &Task) -> bool {
@@ -187,21 +200,26 @@ impl Filter {
         !former.is_empty() && self.labels.iter().all(each)
     }
 
-    fn matches_labels(&self, task: &Task) -> bool {
-        let value = |key: &String| task.labels().and_then(|labels| labels.get(key));
-        self.labels.iter().all(|(key, values)| value(key).is_some_and(|value| values.contains(value)))
-    }
-
     /// Whether the parts of the record that never change are meant: all but `status`. Of labels that were replaced, those of
     /// before count too: whoever watches by them must hear where the task has gone.
     pub fn matches_unchanging(&self, task: &Task) -> bool {
+        (self.labels_now.is_empty() || has_labels(task, &self.labels_now)) && self.matches_ever(task)
+    }
+
+    /// Whether the record is, or was before its labels were replaced, one that is meant, in whatever status.
+    pub fn matches_ever(&self, task: &Task) -> bool {
         self.task_id.as_ref().is_none_or(|ids| ids.contains(&task.task_id))
             && self.task_type.as_ref().is_none_or(|types| types.matches(task.task_type.as_str()))
             && self.queue.as_ref().is_none_or(|queues| queues.matches(task.queue.as_str()))
             && self.user_id.as_ref().is_none_or(|users| task.user_id.as_ref().is_some_and(|user| users.contains(user)))
             && self.workflow_id.as_ref().is_none_or(|ids| task.workflow_id().is_some_and(|id| ids.contains(&id)))
-            && (self.matches_labels(task) || self.matched_labels(task))
+            && (has_labels(task, &self.labels) || self.matched_labels(task))
     }
+}
+
+fn has_labels(task: &Task, labels: &BTreeMap<String, BTreeSet<String>>) -> bool {
+    let value = |key: &String| task.labels().and_then(|labels| labels.get(key));
+    labels.iter().all(|(key, values)| value(key).is_some_and(|value| values.contains(value)))
 }
 
 #[cfg(test)]

@@ -380,6 +380,17 @@ pub fn stats_line(stats: &Stats) -> Bytes {
 }
 
 /// The line that tells of a deletion.
+/// The record within a line of a task; `None` where the line is another.
+pub fn record_in(line: &[u8]) -> Option<&[u8]> {
+    const TASK: &[u8] = br#"{"type":"task","#;
+    const RECORD: &[u8] = br#","task":"#;
+    if !line.starts_with(TASK) {
+        return None;
+    }
+    let at = line.windows(RECORD.len()).position(|part| part == RECORD)? + RECORD.len();
+    line.get(at..)?.strip_suffix(b"}")
+}
+
 pub fn gone_line(task_id: TaskId, rev: u64) -> Bytes {
     format!(r#"{{"type":"gone","task_id":"{task_id}","rev":{rev}}}"#).into()
 }

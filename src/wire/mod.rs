@@ -19,7 +19,7 @@ pub use access::{
 pub use callbacks::{CallbackList, CallbackView};
 pub use live::{
     CloseCode, HelloLimits, LiveHello, LiveOp, LiveSays, LogsSpec, Since, SnapshotOrder, SnapshotSpec, bye_line,
-    gone_line, open_task_line, stats_line,
+    gone_line, open_task_line, record_in, stats_line,
 };
 pub use problem::{Code, Problem};
 pub use rest::{

@@ -128,6 +128,51 @@ async fn counts_are_of_what_the_caller_sees_and_settings_for_those_who_see_all()
 }
 
 #[tokio::test]
+async fn a_task_with_other_labels_is_gone_for_those_who_see_it_by_these() {
+    // Regression: who saw tasks by a label went on seeing those whose label had been replaced.
+    let hub = Closed::start().await;
+    hub.keys.upkeep(Timestamp::now()).unwrap().iter().for_each(|change| hub.keys.apply(change));
+    let mint = |value: &str| {
+        let ask = json!({"allow": ["read"], "filter": {"labels": {"project": [value]}}});
+        let maker = Arc::new(crate::access::Principal::owner());
+        hub.keys.mint(&maker, serde_json::from_value(ask).unwrap(), Timestamp::now()).unwrap().token
+    };
+    let submit = async |value: &str, title: &str| {
+        let new = json!({"task_type": "t", "delay_ms": 60_000, "title": title, "labels": {"project": value},
+            "unique": {"key": "k", "on_conflict": "replace"}});
+        let new = serde_json::from_value(new).unwrap();
+        hub.test.hub.submit_all(vec![new], None).await.unwrap().task_ids[0]
+    };
+    let (old, new) = (mint("old"), mint("new"));
+    let ((mut here, hello), (mut there, _)) = (hub.socket_as(&old).await, hub.socket_as(&new).await);
+    here.subscribe(json!({})).await;
+    there.subscribe(json!({})).await;
+    let task_id = submit("old", "before").await;
+    let created = here.event().await;
+    assert_eq!((&created["task"]["task_id"], &created["task"]["title"]), (&json!(task_id), &json!("before")));
+    assert_eq!(submit("new", "secret").await, task_id);
+    let gone = here.event().await;
+    assert_eq!((&gone["type"], &gone["task_id"]), (&json!("gone"), &json!(task_id)), "{gone}");
+    assert_eq!(there.event().await["task"]["title"], "secret");
+    // What becomes of it is none of theirs.
+    hub.test.hub.cancel_task(task_id, None).await.unwrap();
+    assert_eq!(there.event().await["event"], "task.cancelled");
+    let other = submit("old", "another").await;
+    let next = here.event().await;
+    assert_eq!(next["task"]["task_id"], json!(other), "{next}");
+    // Who comes back is told that it is gone, and whoever begins anew is told nothing of it.
+    let (mut again, _) = hub.socket_as(&old).await;
+    let since = json!({"epoch": hello["epoch"], "rev": created["rev"]});
+    again.say(json!({"op": "subscribe", "sub": "a", "since": since})).await;
+    let resumed = again.until("mark").await;
+    assert_eq!(kinds(&resumed), ["subscribed", "gone", "task", "mark"], "{resumed:?}");
+    let (mut fresh, _) = hub.socket_as(&old).await;
+    assert_eq!(ids(&fresh.subscribe(json!({})).await), [other.to_string()]);
+    let seen = format!("{resumed:?}");
+    assert!(!seen.contains("secret"), "{seen}");
+}
+
+#[tokio::test]
 async fn what_is_taken_back_ends_while_it_is_used() {
     let hub = Closed::start().await;
     let (ann, bob) = (hub.token("ann", Role::User, None), hub.token("bob", Role::User, None));

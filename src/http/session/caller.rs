@@ -12,7 +12,7 @@ use super::super::answers::{quoted, reset_line};
 use super::super::gate;
 use super::super::live_op::{TaskSubscription, Topic};
 use super::{Carrier, Ending, Session};
-use crate::access::{Part, Principal, Right, redacted_line};
+use crate::access::{Part, Principal, Right};
 use crate::hub::HubError;
 use crate::task::Timestamp;
 use crate::wire::{CloseCode, Code};
@@ -60,11 +60,11 @@ impl Session {
             return Err(Ending::Close(CloseCode::Unauthenticated, "the token is another user's"));
         }
         self.expires_at = expiry(&who);
-        if !who.hidden.is_nothing() && self.is_piped {
+        self.hub = self.app.as_caller(who.clone(), self.hub.address());
+        if self.hub.looks_at_lines() && self.is_piped {
             // Each line is looked at on its way.
             (self.client, self.is_piped) = (self.hub.attach(None), false);
         }
-        self.hub = self.app.as_caller(who.clone(), self.hub.address());
         self.greet(id, out).await?;
         if was.is_nobody() || (was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights) {
             return Ok(());
@@ -124,11 +124,10 @@ impl Session {
         Ok(())
     }
 
-    /// Takes what is hidden from the caller out of the lines.
+    /// Takes what the caller may not see out of the lines.
     pub(super) fn redact(&mut self) {
-        let hidden = self.hub.who().hidden;
-        if !hidden.is_nothing() {
-            self.lines = self.lines.drain(..).filter_map(|line| redacted_line(&line, hidden)).collect();
+        if self.hub.looks_at_lines() {
+            self.lines = self.lines.drain(..).filter_map(|line| self.hub.shown_line(&line)).collect();
         }
     }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::access::{Part, Right, redacted};
+use crate::access::{Part, Right, redacted, redacted_line};
 use crate::feed::{Client, Pipe};
 use crate::settings::Limits;
 use crate::store::{LogRange, Page, Query, Stored};
 use crate::task::{Filter, LargeResult, LogLine, Name, NewTask, Task, TaskId, Transition, WaitsFor};
-use crate::wire::{QueueView, ScheduleList, ScheduleView, Stats, TaskTypeList, TaskTypeView, stats_line};
+use crate::wire::{
+    QueueView, ScheduleList, ScheduleView, Stats, TaskTypeList, TaskTypeView, gone_line, record_in, stats_line,
+};
 
 use super::super::{HubError, Missed, SettingLines, Until, WholeWorkflow};
 use super::{CallerHub, Sight};
@@ -58,6 +60,24 @@ impl CallerHub {
     /// A record, without what is hidden from the caller.
     pub fn shown_record(&self, record: Bytes) -> Bytes {
         if self.who.hidden.is_nothing() { record } else { redacted(&record, self.who.hidden) }
+    }
+
+    /// Whether lines of the live stream have to be looked at on their way to the caller ([`shown_line`](Self::shown_line)).
+    pub fn looks_at_lines(&self) -> bool {
+        !self.who.hidden.is_nothing() || self.who.sight.may_be_left()
+    }
+
+    /// A line of the live stream as the caller may have it: without what is hidden, and of a task that they see no longer no more than
+    /// that it is gone.
+    pub fn shown_line(&self, line: &Bytes) -> Option<Bytes> {
+        let gone = if self.who.sight.may_be_left() { self.left(line) } else { None };
+        redacted_line(gone.as_ref().unwrap_or(line), self.who.hidden)
+    }
+
+    /// Of a line with the record of a task that has left the caller's sight, the line that says so.
+    fn left(&self, line: &Bytes) -> Option<Bytes> {
+        let task = Task::parse(record_in(line)?).ok()?;
+        (!self.sees(&task)).then(|| gone_line(task.task_id, task.rev))
     }
 
     /// Why a task that the caller sees waits, the nearest reason first; of others, no more than that they are there.

@@ -158,7 +158,9 @@ impl Built {
 
     /// All conditions, those of the walk included: to check them twice costs little.
     fn rest(&mut self, query: &Query) -> String {
-        let Filter { task_id: _, task_type, queue, status, user_id, workflow_id, labels } = &query.filter;
+        // Those it must have now are among `labels`, and rows are found by what a task has now.
+        let Filter { task_id: _, task_type, queue, status, user_id, workflow_id, labels, labels_now: _ } =
+            &query.filter;
         let mut rest = String::new();
         let mut and = |condition: String| write!(rest, " AND {condition}").expect(FITS);
         if let Some(statuses) = status {
