@@ -96,4 +96,5 @@ pub use handle::{Feed, FeedOptions, LatestState, Meter, Published, Tick};
 pub use logs::{LOG_WAITING_BYTES_MAX, LOG_WAITING_LINES_MAX, LogEvent, log_events, skipped_before};
 pub use outbox::{OutboxLimits, Taken};
 pub use send_queue::{Delivered, text_frame};
+pub use shard::SILENT_PINGS;
 pub use watch::Watch;

@@ -28,7 +28,7 @@ use super::watch::Watches;
 use crate::task::{Status, TaskId};
 
 /// A client from which nothing was received between so many pings is gone.
-const SILENT_PINGS: u8 = 2;
+pub const SILENT_PINGS: u8 = 2;
 /// After so much work a shard lets in the other futures of its core: about a millisecond. A unit is what it takes to
 /// enqueue a message for a client.
 const WORK_AT_ONCE: usize = 16_384;

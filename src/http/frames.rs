@@ -434,6 +434,11 @@ pub fn pong_frame(payload: &[u8]) -> Bytes {
     control_frame(Opcode::Pong, &payload[..payload.len().min(CONTROL_BYTES_MAX)])
 }
 
+/// Asks the other side whether it is there.
+pub fn ping_frame() -> Bytes {
+    control_frame(Opcode::Ping, &[])
+}
+
 fn control_frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     [&*FrameHead::new(opcode, payload.len()), payload].concat().into()
 }

@@ -75,7 +75,7 @@ async fn serve(socket: &mut Socket, session: &mut Session) -> Result<Infallible,
         if Box::pin(talk(socket, session)).await? {
             hello_by = None;
         }
-        let wake_at = [session.looks_at(), hello_by.map(|by| by.at())].into_iter().flatten().min();
+        let wake_at = [session.looks_at(), session.speaks_at(), hello_by.map(|by| by.at())].into_iter().flatten().min();
         let mut alarm = wake_at.map(|at| Box::pin(tokio::time::sleep_until(at)));
         tokio::select! {
             readable = socket.readable() => readable?,
@@ -102,6 +102,9 @@ async fn talk(socket: &mut Socket, session: &mut Session) -> Result<bool, Ending
         let now = Instant::now();
         if now >= session.next_at() {
             session.on_time(now, socket).await?;
+        }
+        if session.pings(now)? {
+            socket.ping().await?;
         }
         if taken == Taken::Nothing && session.flow(socket).await? {
             return Ok(asked);

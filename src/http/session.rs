@@ -64,6 +64,10 @@ pub(super) struct Session {
     subs: Vec<(Box<str>, Topic)>,
     /// Lines on their way to the carrier; empty between two calls.
     lines: Vec<Bytes>,
+    /// When a client is pinged next that the feed does not write to, and for how many pings nothing was heard of it.
+    ping_at: Instant,
+    silent: u8,
+    heard: bool,
     /// When a mark was sent last, and when the next one is.
     marked_at: Instant,
     mark_at: Instant,
@@ -88,7 +92,8 @@ impl Session {
         let is_piped = pipe.is_some();
         let client = hub.attach(pipe);
         let marked_at = Instant::now();
-        let mark_at = marked_at + app.options().feed.ping;
+        let ping = app.options().feed.ping;
+        let mark_at = marked_at + ping;
         let (subs, lines) = (Vec::new(), Vec::new());
         let (changes, expires_at) = (app.keys().changes(), caller::expiry(hub.who()));
         Session {
@@ -100,6 +105,9 @@ impl Session {
             client,
             subs,
             lines,
+            ping_at: marked_at + pinged_every(ping),
+            silent: 0,
+            heard: true,
             marked_at,
             mark_at,
             stats_at: None,
@@ -174,8 +182,27 @@ impl Session {
     }
 
     /// Something came from the other side.
-    pub(super) fn set_heard(&self) {
+    pub(super) fn set_heard(&mut self) {
         self.client.set_heard();
+        self.heard = true;
+    }
+
+    /// When something is to be said to a client that the feed does not write to by itself: a mark, or a ping.
+    pub(super) fn speaks_at(&self) -> Option<Instant> {
+        (!self.is_piped).then(|| self.mark_at.min(self.ping_at))
+    }
+
+    /// Whether such a client is to be pinged now; or that it did not answer the last pings.
+    pub(super) fn pings(&mut self, now: Instant) -> Result<bool, Ending> {
+        if self.is_piped || now < self.ping_at {
+            return Ok(false);
+        }
+        self.ping_at = now + pinged_every(self.ping());
+        self.silent = if std::mem::take(&mut self.heard) { 0 } else { self.silent + 1 };
+        match self.silent < feed::SILENT_PINGS {
+            true => Ok(true),
+            false => Err(Ending::Close(CloseCode::NoPong, "nothing was heard")),
+        }
     }
 
     /// Whether the feed wants this client to end.
@@ -609,6 +636,11 @@ impl Drop for Session {
         self.set_lags(false);
         self.app.metrics().subscribed(-(self.subs.len() as i64));
     }
+}
+
+/// Clients count on a ping within `ping`.
+fn pinged_every(ping: Duration) -> Duration {
+    ping * 4 / 5
 }
 
 /// How a subscription catches up.

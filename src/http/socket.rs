@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::frames::{Broken, Heard, Inbound, close_frame, pong_frame};
+use super::frames::{Broken, Heard, Inbound, close_frame, ping_frame, pong_frame};
 use super::session::{Carrier, Ending};
 use super::state::{FRAME_FACTOR, LiveLimits};
 use super::upgrade::Wire;
@@ -104,6 +104,10 @@ impl Socket {
 
     pub(super) async fn pong(&mut self, payload: &[u8]) -> Result<(), Ending> {
         self.write(&pong_frame(payload)).await
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), Ending> {
+        self.write(&ping_frame()).await
     }
 
     /// Writes all of it, as long as the other side takes anything at all.

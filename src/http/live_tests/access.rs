@@ -14,8 +14,11 @@ struct Closed {
 
 impl Closed {
     async fn start() -> Closed {
+        Closed::with(FeedOptions::default().ping).await
+    }
+
+    async fn with(ping: Duration) -> Closed {
         let keys = Keys::new(Default::default(), vec![AccessRecord::Closed { since: Timestamp::now() }]).unwrap();
-        let ping = FeedOptions::default().ping;
         let test = TestHub::with_keys(ServeConfig::for_trial(), keys.clone(), LiveLimits::default(), ping).await;
         Closed { test, keys }
     }
@@ -299,6 +302,34 @@ async fn what_is_hidden_is_in_no_line() {
         socket.say(json!({"op": "subscribe", "sub": "l", "filter": {"task_id": [attempt.0]}, "logs": {}})).await;
         assert_eq!(socket.event().await["code"], "forbidden");
     }
+}
+
+#[tokio::test]
+async fn a_caller_from_whom_parts_are_hidden_is_marked_and_pinged_as_all_are() {
+    // Regression: such a socket was told no mark but behind an event, and an idle one was never pinged: it had no place to go on
+    // from, and proxies cut it off.
+    let ping = Duration::from_millis(400);
+    let hub = Closed::with(ping).await;
+    for change in hub.keys.upkeep(Timestamp::now()).unwrap() {
+        hub.keys.apply(&change);
+    }
+    let maker = hub.keys.authenticate(&hub.token("eve", Role::Operator, None), Timestamp::now()).await.unwrap();
+    let ask = json!({"allow": ["read"], "hide": ["result"], "filter": {"user_id": ["ann"]}});
+    let minted = hub.keys.mint(&maker, serde_json::from_value(ask).unwrap(), Timestamp::now()).unwrap();
+    let (mut socket, _) = hub.socket_as(&minted.token).await;
+    socket.subscribe(json!({})).await;
+    hub.submit_of("bob").await;
+    let rev = hub.test.hub.rev();
+    while socket.next().await != json!({"type": "mark", "rev": rev}) {}
+    // One that is not read answers no ping, and is given up.
+    tokio::time::sleep(ping * 4).await;
+    let last = loop {
+        let line = socket.next().await;
+        if line["type"] != "mark" {
+            break line;
+        }
+    };
+    assert_eq!(last, json!({"close": 4003}));
 }
 
 /// What a worker's socket is told first, after this hello.
