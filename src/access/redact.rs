@@ -43,7 +43,7 @@ pub fn redacted(record: &[u8], hidden: Hidden) -> Bytes {
     for (key, value) in pairs {
         match key {
             "result" | "result_omitted" if hidden.has(Part::Result) => {}
-            "error" if hidden.has(Part::Result) => put(&mut out, key, &without(value, "details")),
+            "error" | "last_error" if hidden.has(Part::Result) => put(&mut out, key, &without(value, "details")),
             _ => put(&mut out, key, value.get().as_bytes()),
         }
     }
@@ -112,6 +112,9 @@ mod tests {
             redacted(record, result),
             r#"{"task_id":"x","status":"failed","error":{"kind":"k"},"progress":{"p":1.50},"hidden":["result"]}"#
         );
+        // Regression: what an earlier try left was shown to those from whom results are hidden.
+        let tried = br#"{"task_id":"x","last_error":{"kind":"k","details":{"s":1}}}"#;
+        assert_eq!(redacted(tried, result), r#"{"task_id":"x","last_error":{"kind":"k"},"hidden":["result"]}"#);
         let payload = redacted(record, none.with(Part::Payload).with(Part::Logs));
         assert!(payload.ends_with(br#""progress":{"p":1.50},"hidden":["payload","logs"]}"#));
         assert_eq!(redacted(b"nonsense", result), "{}");
