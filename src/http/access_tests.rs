@@ -344,6 +344,18 @@ async fn ids_that_are_out_of_sight_answer_as_unknown() {
 }
 
 #[tokio::test]
+async fn what_a_task_depends_on_is_told_as_far_as_it_is_seen() {
+    // Regression: whoever saw a task was told the ids of all that it depends on.
+    let hub = Closed::start();
+    let (own, foreign) =
+        (hub.submit("ann", json!({"task_type": "t"})).await, hub.submit("bob", json!({"task_type": "t"})).await);
+    let task = json!({"task_type": "t", "user_id": "ann", "depends_on": [foreign, own]});
+    let path = format!("/api/v1/tasks/{}", hub.submit("operator", task).await);
+    let depends_on = async |caller: &str| hub.get(caller, &path).await.json()["depends_on"].clone();
+    assert_eq!((depends_on("ann").await, depends_on("viewer").await), (json!([own]), json!([foreign, own])));
+}
+
+#[tokio::test]
 async fn a_bulk_call_reaches_only_what_its_caller_sees() {
     let hub = Closed::start();
     let of_ann = hub.submit("ann", json!({"task_type": "t"})).await;

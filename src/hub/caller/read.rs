@@ -11,7 +11,7 @@ use crate::access::{Part, Right, redacted, redacted_line};
 use crate::feed::{Client, Pipe};
 use crate::settings::Limits;
 use crate::store::{LogRange, Page, Query, Stored};
-use crate::task::{Filter, LargeResult, LogLine, Name, NewTask, Task, TaskId, Transition, WaitsFor};
+use crate::task::{Filter, Json, LargeResult, Links, LogLine, Name, NewTask, Task, TaskId, Transition, WaitsFor};
 use crate::wire::{
     QueueView, ScheduleList, ScheduleView, Stats, TaskTypeList, TaskTypeView, gone_line, record_in, stats_line,
 };
@@ -29,7 +29,7 @@ fn history_and_sight(epoch: &str) -> (&str, Option<&str>) {
 impl CallerHub {
     /// A task with its newest tick, its payload and its result. `None`: there is none that the caller sees.
     pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
-        Ok(self.seen(self.hub.task(task_id).await?))
+        self.seen(self.hub.task(task_id).await?).await
     }
 
     /// As [`task`](Self::task), once `until` holds or `patience` is over, whichever comes first.
@@ -43,18 +43,30 @@ impl CallerHub {
         if !self.is_in_sight(task_id).await? {
             return Ok(None);
         }
-        Ok(self.seen(self.hub.wait_for(task_id, until, patience).await?))
+        self.seen(self.hub.wait_for(task_id, until, patience).await?).await
     }
 
-    fn seen(&self, stored: Option<Stored>) -> Option<Stored> {
-        let stored = stored.filter(|stored| self.sees_record(&stored.record))?;
+    async fn seen(&self, stored: Option<Stored>) -> Result<Option<Stored>, HubError> {
+        let Some(stored) = stored.filter(|stored| self.sees_record(&stored.record)) else { return Ok(None) };
         let hidden = self.who.hidden;
-        Some(Stored {
+        let links = match stored.links {
+            Some(links) if !self.sees_all() => self.seen_links(&links).await?,
+            links => links,
+        };
+        Ok(Some(Stored {
             record: self.shown_record(stored.record),
             payload: stored.payload.filter(|_| !hidden.has(Part::Payload)),
             result: stored.result.filter(|_| !hidden.has(Part::Result)),
-            links: stored.links,
-        })
+            links,
+        }))
+    }
+
+    /// Of what a task depends on, what the caller sees.
+    async fn seen_links(&self, links: &Json) -> Result<Option<Json>, HubError> {
+        let Ok(Links { mut depends_on, .. }) = Links::parse(links) else { return Ok(None) };
+        let mut sees = self.sees_each(depends_on.clone()).await?.into_iter();
+        depends_on.retain(|_| sees.next() == Some(true));
+        Ok(Some(Links { depends_on, ..Links::default() }.to_json()))
     }
 
     /// A record, without what is hidden from the caller.
