@@ -90,12 +90,27 @@ impl Closed {
     }
 
     async fn call(&self, caller: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.call_with(caller, method, path, body, None).await
+    }
+
+    /// A call with a key of idempotency.
+    async fn call_with(
+        &self,
+        caller: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        key: Option<&'static str>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         if let Some(token) = self.token(caller) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
@@ -353,6 +368,35 @@ async fn what_a_task_depends_on_is_told_as_far_as_it_is_seen() {
     let path = format!("/api/v1/tasks/{}", hub.submit("operator", task).await);
     let depends_on = async |caller: &str| hub.get(caller, &path).await.json()["depends_on"].clone();
     assert_eq!((depends_on("ann").await, depends_on("viewer").await), (json!([own]), json!([foreign, own])));
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_in_no_answer_to_a_change() {
+    // Regression: answers to who cancels, retries or submits once more showed what is hidden from them.
+    let mut hub = Closed::start_with_signer();
+    let maker = hub.keys.authenticate(hub.token("operator").unwrap(), Timestamp::now()).await.unwrap();
+    let ask = json!({"allow": ["read", "cancel", "submit"], "hide": ["result"]});
+    let minted = hub.keys.mint(&maker, serde_json::from_value(ask).unwrap(), Timestamp::now()).unwrap();
+    hub.tokens.push(("scoped", minted.token));
+    let body = json!({"task_type": "t", "max_attempts": 2, "retry": {"base_ms": 60_000, "jitter": 0.0}});
+    let submit = async || hub.call_with("scoped", "POST", "/api/v1/tasks", Some(body.clone()), Some("k")).await;
+    let id = submit().await.json()["task_id"].as_str().unwrap().to_owned();
+    let accepts = Accepts { task_types: PatternSet::all(), queues: PatternSet::all() };
+    let handed = hub.hub.claim(Name::new("w"), accepts, 1, Duration::from_secs(10)).await.unwrap();
+    let details = Some(crate::task::Json::of(&"secret").unwrap());
+    let error = crate::task::Failure { details, ..crate::task::Failure::new("k", "m") };
+    let report = crate::engine::Report::Fail { error, retryable: true, retry_after_ms: None };
+    hub.hub.report(handed[0].task.task_id, 1, report).await.unwrap();
+    let (again, cancelled) =
+        (submit().await, hub.call("scoped", "POST", &format!("/api/v1/tasks/{id}/cancel"), None).await);
+    for (answer, what) in [(again, "replay"), (cancelled, "cancel")] {
+        assert_eq!((answer.status, &answer.json()["hidden"]), (200, &json!(["result"])), "{what}");
+        assert!(
+            answer.json()["last_error"]["kind"] == "k" && !answer.text.contains("secret"),
+            "{what} {}",
+            answer.text
+        );
+    }
 }
 
 #[tokio::test]

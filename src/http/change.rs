@@ -20,9 +20,9 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     OptionalBody(CancelBody { reason }): OptionalBody<CancelBody>,
 ) -> Result<Response, Problem> {
-    let task = hub.cancel(task_id(&id)?, reason).await?;
-    let status = if task.status == Status::Cancelled { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(record(status, task.to_json()))
+    let (status, task) = hub.cancel(task_id(&id)?, reason).await?;
+    let status = if status == Status::Cancelled { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(record(status, task))
 }
 
 /// `POST /api/v1/tasks/{id}/retry`.
@@ -33,7 +33,7 @@ pub(super) async fn retry(
     OptionalBody(RetryBody { payload }): OptionalBody<RetryBody>,
 ) -> Result<Response, Problem> {
     let task = hub.retry(task_id(&id)?, payload).await?;
-    Ok(record(StatusCode::OK, task.to_json()))
+    Ok(record(StatusCode::OK, task))
 }
 
 /// `POST /api/v1/tasks/cancel`.
@@ -80,7 +80,7 @@ pub(super) async fn update(
     JsonBody(patch): JsonBody<TaskPatch>,
 ) -> Result<Response, Problem> {
     let task = hub.update(task_id(&id)?, patch).await?;
-    Ok(record(StatusCode::OK, task.to_json()))
+    Ok(record(StatusCode::OK, task))
 }
 
 /// `DELETE /api/v1/tasks/{id}`.

@@ -1,30 +1,35 @@
-//! Steering tasks that the caller sees.
+//! Steering tasks that the caller sees. What comes back is the record, without what is hidden from the caller.
 
-use std::sync::Arc;
+use bytes::Bytes;
 
-use crate::task::{Filter, Json, Task, TaskId, TaskPatch};
+use crate::task::{Filter, Json, Status, Task, TaskId, TaskPatch};
 use crate::wire::BulkChanged;
 
 use super::super::{BulkAction, HubError};
 use super::CallerHub;
 
 impl CallerHub {
-    /// Cancels a task, or asks the worker that runs it to stop: the answer's status tells which.
-    pub async fn cancel(&self, task_id: TaskId, reason: Option<String>) -> Result<Arc<Task>, HubError> {
+    /// Cancels a task, or asks the worker that runs it to stop: the status tells which.
+    pub async fn cancel(&self, task_id: TaskId, reason: Option<String>) -> Result<(Status, Bytes), HubError> {
         self.in_sight(task_id).await?;
-        self.hub.cancel_task(task_id, reason).await
+        let task = self.hub.cancel_task(task_id, reason).await?;
+        Ok((task.status, self.shown_task(&task)))
     }
 
     /// Runs a failed or cancelled task again; with another payload, where there is one.
-    pub async fn retry(&self, task_id: TaskId, payload: Option<Json>) -> Result<Arc<Task>, HubError> {
+    pub async fn retry(&self, task_id: TaskId, payload: Option<Json>) -> Result<Bytes, HubError> {
         self.in_sight(task_id).await?;
-        self.hub.retry_task(task_id, payload).await
+        Ok(self.shown_task(&*self.hub.retry_task(task_id, payload).await?))
     }
 
     /// Changes a task that waits.
-    pub async fn update(&self, task_id: TaskId, patch: TaskPatch) -> Result<Arc<Task>, HubError> {
+    pub async fn update(&self, task_id: TaskId, patch: TaskPatch) -> Result<Bytes, HubError> {
         self.in_sight(task_id).await?;
-        self.hub.update_task(task_id, patch).await
+        Ok(self.shown_task(&*self.hub.update_task(task_id, patch).await?))
+    }
+
+    fn shown_task(&self, task: &Task) -> Bytes {
+        self.shown_record(task.to_json().into())
     }
 
     /// Deletes a final task; of a workflow, all of its tasks before it.

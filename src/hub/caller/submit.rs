@@ -60,7 +60,9 @@ fn fill(filter: &Filter, new: &mut NewTask) {
 impl CallerHub {
     /// Takes these tasks, all or none. When this returns they are on disk.
     pub async fn submit_all(&self, mut tasks: Vec<NewTask>, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
-        let Sight::Of(sight) = &self.who.sight else { return self.hub.submit_all(tasks, key).await };
+        let Sight::Of(sight) = &self.who.sight else {
+            return Ok(self.shown_submitted(self.hub.submit_all(tasks, key).await?));
+        };
         tasks.iter_mut().for_each(|new| fill(sight, new));
         let checked = self.hub.checked(tasks).await?;
         self.submit_own(sight, checked, key).await
@@ -73,7 +75,9 @@ impl CallerHub {
         mut workflow: NewWorkflow,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
-        let Sight::Of(sight) = &self.who.sight else { return self.hub.submit_workflow(workflow, key).await };
+        let Sight::Of(sight) = &self.who.sight else {
+            return Ok(self.shown_submitted(self.hub.submit_workflow(workflow, key).await?));
+        };
         // Its tasks are of its user.
         if workflow.user_id.is_none() {
             workflow.user_id = only_user(sight);
@@ -116,9 +120,15 @@ impl CallerHub {
             }
         }
         let is_own = |prepared: &Submission| self.check_own(sight, prepared);
-        let mut submitted = self.hub.submit_judged(submission, key, &is_own).await?;
-        submitted.records.iter_mut().for_each(|record| *record = self.shown_record(std::mem::take(record)));
-        Ok(submitted)
+        Ok(self.shown_submitted(self.hub.submit_judged(submission, key, &is_own).await?))
+    }
+
+    /// What was submitted may have been there before, and have a result.
+    fn shown_submitted(&self, mut submitted: Submitted) -> Submitted {
+        if !self.who.hidden.is_nothing() {
+            submitted.records.iter_mut().for_each(|record| *record = self.shown_record(std::mem::take(record)));
+        }
+        submitted
     }
 
     /// Refuses a submission with a task that would be none of the caller's, with all that its type gives it.
