@@ -147,7 +147,7 @@ fn body_of(method: &str, path: &str) -> Option<Value> {
         ("POST", "/api/v1/workflows") => json!({"tasks": [task]}),
         ("POST", "/api/v1/worker/claim") => json!({"worker_id": "w9", "task_types": ["none"]}),
         ("POST", path) if path.ends_with("/spawn") => json!({"tasks": [task]}),
-        ("POST", path) if path.ends_with("/progress") => json!({"progress": {"value": 0.5}}),
+        ("POST", path) if path.ends_with("/progress") => json!({"progress": {"percentage": 0.5}}),
         ("POST", path) if path.ends_with("/log") => json!({"lines": [{"level": "info", "message": "x"}]}),
         ("POST", path) if path.ends_with("/fail") => json!({"error": {"kind": "k", "message": "m"}}),
         ("PUT", "/api/v1/queues/{name}") => json!({}),
@@ -497,7 +497,7 @@ async fn a_worker_goes_on_seeing_what_it_held_a_moment_ago() {
         }
         // It sees it, and says nothing of it any more.
         let late = hub
-            .call("worker", "POST", &format!("{path}/attempts/1/progress"), Some(json!({"progress": {"value": 0.5}})))
+            .call("worker", "POST", &format!("{path}/attempts/1/progress"), Some(json!({"progress": {"percentage": 0.5}})))
             .await;
         assert_eq!(late.status, 409, "{}", late.text);
     }
