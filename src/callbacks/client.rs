@@ -34,6 +34,7 @@ use url::Url;
 
 use super::addresses::{NotPublic, vet, vet_literal};
 use crate::lived;
+use crate::task::AuthorEnd;
 
 /// How long a connection may take, TLS not included.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -75,19 +76,22 @@ pub enum Miss {
     Refused(String),
     /// There was no answer.
     Unanswered(String),
+    /// It was not sent: who had it sent is let in no longer.
+    Withdrawn(AuthorEnd),
 }
 
 impl Miss {
-    /// The receiver says that it wants no more of these.
-    pub fn is_gone(&self) -> bool {
-        matches!(self, Miss::Answered { status, .. } if *status == StatusCode::GONE)
+    /// It is of no use to try again: the receiver says that it wants no more of these, or who had them sent has ended.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Miss::Withdrawn(_))
+            || matches!(self, Miss::Answered { status, .. } if *status == StatusCode::GONE)
     }
 
     /// When to come back, where the receiver asked for it.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Miss::Answered { retry_after, .. } => *retry_after,
-            Miss::Refused(_) | Miss::Unanswered(_) => None,
+            Miss::Refused(_) | Miss::Unanswered(_) | Miss::Withdrawn(_) => None,
         }
     }
 }
@@ -100,6 +104,7 @@ impl fmt::Display for Miss {
             }
             Miss::Answered { status, .. } => write!(f, "answered {}", status.as_u16()),
             Miss::Refused(why) | Miss::Unanswered(why) => f.write_str(why),
+            Miss::Withdrawn(end) => write!(f, "not sent: the token that its task was submitted with {}", end.words()),
         }
     }
 }
@@ -322,6 +327,6 @@ mod tests {
         let miss = |status| Miss::Answered { status, retry_after: None };
         assert_eq!(miss(StatusCode::FOUND).to_string(), "answered 302: redirects are not followed");
         assert_eq!(miss(StatusCode::INTERNAL_SERVER_ERROR).to_string(), "answered 500");
-        assert!(miss(StatusCode::GONE).is_gone() && !miss(StatusCode::NOT_FOUND).is_gone());
+        assert!(miss(StatusCode::GONE).is_last() && !miss(StatusCode::NOT_FOUND).is_last());
     }
 }

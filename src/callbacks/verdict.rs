@@ -44,7 +44,7 @@ pub fn verdict(
         error: Some(miss.to_string().into()),
     };
     let left_ms = (patience.as_millis() as u64).saturating_sub(before.waited_ms);
-    if left_ms == 0 || miss.is_gone() {
+    if left_ms == 0 || miss.is_last() {
         state.status = DeliveryStatus::Failed;
         return Verdict::GivenUp(state);
     }

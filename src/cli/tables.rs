@@ -280,7 +280,10 @@ pub(super) fn schedules(schedules: &[ScheduleView], look: Look) -> String {
             zone,
             schedule.task.task_type.clone(),
             match (schedule.next.first(), schedule.paused) {
-                (_, true) => "paused".to_owned(),
+                (_, true) => match schedule.paused_reason {
+                    Some(end) => format!("paused: the token that made it {}", end.words()),
+                    None => "paused".to_owned(),
+                },
                 (None, false) => "never".to_owned(),
                 (Some(due), false) => format!("in {}", show::span(due.millis_since(look.now))),
             },

@@ -94,8 +94,8 @@ use std::sync::Arc;
 
 use crate::settings::{HandOuts, Limits, QueueSettings, ScheduleSpec, Setting, SettingChange, TaskType};
 use crate::task::{
-    Change, Failure, Json, KeyEntry, LargeResult, Name, PatternSet, PayloadFault, Submission, Task, TaskId, TaskPatch,
-    Timestamp, TypesVersion, WaitsFor,
+    Author, AuthorEnd, Change, Failure, Json, KeyEntry, LargeResult, Name, PatternSet, PayloadFault, Submission, Task,
+    TaskId, TaskPatch, Timestamp, TypesVersion, WaitsFor,
 };
 
 pub use self::clock::{Clock, HEARING_MS, late_ms};
@@ -220,10 +220,18 @@ pub enum Command {
     PauseSchedule {
         name: Name,
         paused: bool,
+        /// Whose it is from now on, where it goes on and had stopped.
+        author: Option<Author>,
     },
     /// Make its task now, whatever is due, beside all others and while it is paused.
     RunSchedule {
         name: Name,
+    },
+    /// Pause a schedule because its author is one no longer. One that is another's by now goes on.
+    StopSchedule {
+        name: Name,
+        author: Author,
+        reason: AuthorEnd,
     },
     /// Declare a task type, all of it.
     SetTaskType {

@@ -23,7 +23,7 @@ fn set(rig: &mut EngineRig, name: &str, spec: ScheduleSpec) {
 }
 
 fn pause(rig: &mut EngineRig, name: &str, paused: bool) {
-    rig.decide(Command::PauseSchedule { name: Name::new(name), paused }).expect("it is there");
+    rig.decide(Command::PauseSchedule { name: Name::new(name), paused, author: None }).expect("it is there");
     rig.round();
 }
 
@@ -296,7 +296,7 @@ fn nothing_is_caught_up_for_a_pause_and_a_run_by_hand_needs_none() {
     let first = schedule(&rig, "s").state.last.unwrap().task_id;
     rig.decide(Command::Cancel { task_id: first, reason: None }).unwrap();
     rig.pass(MINUTE);
-    rig.decide(Command::PauseSchedule { name: Name::new("s"), paused: true }).unwrap();
+    rig.decide(Command::PauseSchedule { name: Name::new("s"), paused: true, author: None }).unwrap();
     assert_eq!(made(&rig, "s"), [1, 2]);
     rig.commit();
     run_for(&mut rig, 2);
@@ -327,7 +327,7 @@ fn nothing_is_caught_up_for_a_pause_and_a_run_by_hand_needs_none() {
 
     for command in [
         Command::UnsetSchedule { name: Name::new("x") },
-        Command::PauseSchedule { name: Name::new("x"), paused: true },
+        Command::PauseSchedule { name: Name::new("x"), paused: true, author: None },
         Command::RunSchedule { name: Name::new("x") },
     ] {
         assert_eq!(rig.decide(command).err(), Some(Refusal::ScheduleNotFound));

@@ -22,7 +22,9 @@ use std::sync::Arc;
 use crate::settings::{
     LastRun, Overlap, Schedule, ScheduleSpec, Setting, SettingKind, SettingValue, SkipReason, Skipped,
 };
-use crate::task::{Dependency, MadeBy, Name, NewTask, NewTies, OnDependencyFailure, Task, TaskId, Timestamp};
+use crate::task::{
+    Author, AuthorEnd, Dependency, MadeBy, Name, NewTask, NewTies, OnDependencyFailure, Task, TaskId, Timestamp,
+};
 
 use super::conflicts::REPLACED;
 use super::core::Engine;
@@ -105,12 +107,33 @@ impl Engine {
         Ok(Answer::Done)
     }
 
-    pub(super) fn pause_schedule(&mut self, name: Name, paused: bool, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn pause_schedule(
+        &mut self,
+        name: Name,
+        paused: bool,
+        author: Option<Author>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Answer, Refusal> {
         self.make_due(&name, cx);
         let setting = self.schedule_of(&name).ok_or(Refusal::ScheduleNotFound)?;
         let schedule = of(&setting).ok_or(Refusal::ScheduleNotFound)?;
-        let value = SettingValue::Schedule(schedule.pause(paused, cx.now.wall));
-        self.set((SettingKind::Schedule, name), value, cx)
+        let next = match paused {
+            true => schedule.pause(true, cx.now.wall),
+            false => schedule.resume(author, cx.now.wall),
+        };
+        self.set((SettingKind::Schedule, name), SettingValue::Schedule(next), cx)
+    }
+
+    /// Pauses a schedule whose author is one no longer. What is due by now is not made any more.
+    pub(super) fn stop_schedule(&mut self, name: Name, author: Author, reason: AuthorEnd, cx: &mut Cx<'_>) -> Answer {
+        if let Some(setting) = self.schedule_of(&name)
+            && let Some(schedule) = of(&setting)
+            && schedule.spec.author == Some(author)
+            && schedule.state.paused_reason.is_none()
+        {
+            self.replace_schedule(name, schedule.stop(reason, cx.now.wall), cx);
+        }
+        Answer::Done
     }
 
     pub(super) fn run_schedule(&mut self, name: Name, cx: &mut Cx<'_>) -> Result<Answer, Refusal> {
@@ -200,7 +223,7 @@ impl Engine {
             return Err(Refusal::Full);
         }
         let task_id = self.ids.next(cx.now.at, &mut self.random);
-        let mut new = NewTask::clone(&schedule.spec.task);
+        let mut new = NewTask { author: schedule.spec.author, ..NewTask::clone(&schedule.spec.task) };
         self.types.fill(&mut new);
         let unfit = self.unfit(schedule);
         self.whole(cx, |engine, cx| {

@@ -184,7 +184,7 @@ impl Engine {
             unique,
             gather: list.as_ref().map(|list| Box::new(list.gather.clone())),
             ties: ties.map(Box::new),
-            callbacks: Callbacks::of(&new.callbacks),
+            callbacks: Callbacks::of(&new.callbacks, new.author),
             made_by: made_by.map(Box::new),
         };
         let task = Task {

@@ -52,6 +52,10 @@ impl Closed {
     fn start() -> Closed {
         let config = ServeConfig::for_trial();
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), config.hub_options()).unwrap();
+        Closed::on(hub, &config)
+    }
+
+    fn on(hub: Hub, config: &ServeConfig) -> Closed {
         let now = Timestamp::now();
         let mut records = vec![AccessRecord::Closed { since: now }];
         let mut tokens = Vec::new();
@@ -411,6 +415,29 @@ async fn a_bulk_call_reaches_only_what_its_caller_sees() {
 }
 
 #[tokio::test]
+async fn what_is_done_to_many_ends_with_its_caller() {
+    let config = ServeConfig::for_trial();
+    let gate = Arc::new(crate::store::gated::Gate::default());
+    let store = crate::store::gated::Gated(crate::store::in_memory().unwrap(), gate.clone());
+    let hub = Closed::on(Hub::start(Box::new(store), config.hub_options()).unwrap(), &config);
+    for _ in 0..3 {
+        hub.submit("ann", json!({"task_type": "t"})).await;
+    }
+    gate.set(true);
+    let cancel = hub.call("ann", "POST", "/api/v1/tasks/cancel", Some(json!({"filter": {}})));
+    let revoke = async {
+        let stuck = gate.clone();
+        tokio::task::spawn_blocking(move || stuck.until_stuck()).await.unwrap();
+        let name = Name::new("ann");
+        hub.keys.apply(&crate::access::AccessChange::Remove(crate::access::AccessKey::ApiToken { name }));
+    };
+    let (answer, ()) = tokio::join!(cancel, revoke);
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (401, Some("unauthenticated")));
+    assert!(answer.text.contains("what was changed by then stays so"), "{}", answer.text);
+    gate.set(false);
+}
+
+#[tokio::test]
 async fn keys_of_idempotency_and_uniqueness_are_each_users_own() {
     let hub = Closed::start();
     let unique = json!({"task_type": "t", "unique": {"key": "k"}});
@@ -497,7 +524,12 @@ async fn a_worker_goes_on_seeing_what_it_held_a_moment_ago() {
         }
         // It sees it, and says nothing of it any more.
         let late = hub
-            .call("worker", "POST", &format!("{path}/attempts/1/progress"), Some(json!({"progress": {"percentage": 0.5}})))
+            .call(
+                "worker",
+                "POST",
+                &format!("{path}/attempts/1/progress"),
+                Some(json!({"progress": {"percentage": 1}})),
+            )
             .await;
         assert_eq!(late.status, 409, "{}", late.text);
     }

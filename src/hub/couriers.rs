@@ -23,7 +23,7 @@ use crate::callbacks::{
 };
 use crate::seldom::Seldom;
 use crate::store::{DeliveryPage, DeliveryQuery, OwedDelivery, StoreError};
-use crate::task::{Delivery, DeliveryId, DeliveryState, DeliveryStatus, DeliveryStep, Invalid, Submission};
+use crate::task::{Delivery, DeliveryId, DeliveryState, DeliveryStatus, DeliveryStep, Invalid, Submission, Task};
 use crate::wire::open_task_line;
 
 use super::inbox::{Bound, Request};
@@ -416,12 +416,18 @@ fn owed(delivery: &Delivery) -> Owed {
 
 async fn try_once(shared: Arc<Shared>, client: CallbackClient, id: DeliveryId) -> Tried {
     let (secrets, now, preparing) = (shared.callbacks.secrets.clone(), shared.clock.now().wall, client.clone());
+    let ledger = shared.clone();
     let read = shared.read(move |reader| {
+        let ledger = &ledger.ledger;
         preparing.prepare();
         let Some(owed) = reader.delivery(id)?.filter(|owed| owed.delivery.state.status == DeliveryStatus::Pending)
         else {
             return Ok(None);
         };
+        let author = Task::parse(&owed.record).ok().and_then(|task| task.callbacks()?.author());
+        if let Some(end) = author.and_then(|author| ledger.look_authors(|authors| authors.ended(author, now))) {
+            return Ok(Some(Err((owed.delivery.state, end))));
+        }
         let secrets = secrets.current(now).map_err(|error| StoreError {
             step: "read the signing secret of callbacks",
             cause: error.to_string(),
@@ -430,10 +436,11 @@ async fn try_once(shared: Arc<Shared>, client: CallbackClient, id: DeliveryId) -
         let (body, at) = (body(&owed), now.as_millis() / 1_000);
         let signature = signature(&secrets, &id.to_string(), at, &body);
         let message = Message { url: owed.delivery.url, id: id.to_string(), at, signature, body };
-        Ok(Some((message, owed.delivery.state)))
+        Ok(Some(Ok((message, owed.delivery.state))))
     });
     match read.await {
-        Ok(Some((message, state))) => {
+        Ok(Some(Err((state, end)))) => Tried::Said(state, Err(Miss::Withdrawn(end))),
+        Ok(Some(Ok((message, state)))) => {
             let said = client.send(message).await;
             if let Err(miss) = &said {
                 static MISSED: Seldom = Seldom::new();

@@ -19,6 +19,7 @@ use crate::task::{
 };
 use crate::telemetry::Metrics;
 
+use super::authors;
 use super::board::{Board, Heard};
 use super::caller::Actor;
 use super::clock::Clock;
@@ -97,7 +98,10 @@ impl Hub {
         tracing::info!(epoch = shared.openings.epoch(), rev = shared.board.rev(), unfinished, "the hub is up");
         let hub = Hub { shared: shared.clone(), actor: None };
         tokio::spawn(couriers::run(shared.clone(), recovered.deliveries, words));
-        tokio::spawn(expire::run(hub.clone(), shared));
+        tokio::spawn(expire::run(hub.clone(), shared.clone()));
+        // Before the writer does what is due.
+        shared.stop_orphans();
+        tokio::spawn(authors::run(shared));
         std::thread::Builder::new().name("writer".into()).spawn(move || writer.run()).map_err(|error| StoreError {
             step: "start the writer",
             cause: error.to_string(),

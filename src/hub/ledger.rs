@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use super::authors::Authors;
 use super::inbox::{Bound, Reply, Request};
 use super::{Hub, HubError};
 use crate::access::{AccessChange, AccessRecord, AccessRecords, AccessRefusal, AuditRow};
@@ -51,22 +52,39 @@ impl From<HubError> for AccessError {
 pub(super) struct Ledger {
     kept: RwLock<Kept>,
     refusals: Mutex<Vec<AuditRow>>,
+    /// Told when somebody may be let in no longer.
+    ended: Notify,
 }
 
 struct Kept {
     records: AccessRecords,
+    authors: Authors,
     listener: Option<Arc<dyn AccessListener>>,
 }
 
 impl Ledger {
     pub(super) fn new(records: Vec<AccessRecord>) -> Ledger {
-        let kept = Kept { records: AccessRecords::of(records), listener: None };
-        Ledger { kept: RwLock::new(kept), refusals: Mutex::default() }
+        let mut authors = Authors::default();
+        for record in &records {
+            authors.apply(&AccessChange::Put(record.clone()));
+        }
+        let kept = Kept { records: AccessRecords::of(records), authors, listener: None };
+        Ledger { kept: RwLock::new(kept), refusals: Mutex::default(), ended: Notify::new() }
     }
 
     /// Looks at the records as they are on disk.
     pub(super) fn look<T>(&self, look: impl FnOnce(&AccessRecords) -> T) -> T {
         look(&self.kept.read().records)
+    }
+
+    /// Looks at who is let in, as it is on disk.
+    pub(super) fn look_authors<T>(&self, look: impl FnOnce(&Authors) -> T) -> T {
+        look(&self.kept.read().authors)
+    }
+
+    /// Resolves once somebody may be let in no longer.
+    pub(super) async fn someone_ended(&self) {
+        self.ended.notified().await;
     }
 
     /// These steps are on disk.
@@ -77,6 +95,9 @@ impl Ledger {
         let mut kept = self.kept.write();
         for change in changes {
             kept.records.apply(change);
+            if kept.authors.apply(change) {
+                self.ended.notify_one();
+            }
             if let Some(listener) = &kept.listener {
                 listener.changed(change);
             }

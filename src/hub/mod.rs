@@ -9,6 +9,7 @@
 //! * [`CallerHub`] is the handle as one caller has it: what they may not see is not there, and what they may not do is refused.
 //! * [`WorkerLink`] is a worker's connection, whatever carries it: a socket, or a handler in the same program.
 
+mod authors;
 mod board;
 mod bulk;
 mod caller;

@@ -31,9 +31,10 @@ impl Hub {
     }
 
     /// Sets a schedule, all of it. Answers whether there was none of this name before.
-    pub async fn set_schedule(&self, name: Name, spec: ScheduleSpec) -> Result<(ScheduleView, bool), HubError> {
+    pub async fn set_schedule(&self, name: Name, mut spec: ScheduleSpec) -> Result<(ScheduleView, bool), HubError> {
         let checked = spec.task.each_callback(|callback| self.check_callback(callback));
         checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid.within("task"))))?;
+        spec.author = self.author();
         let (setting, is_new) = self.set(Command::SetSchedule { name, spec }).await?;
         Ok((self.schedule_view(&setting).await?, is_new))
     }
@@ -43,9 +44,10 @@ impl Hub {
         self.ask(Command::UnsetSchedule { name }, Bound::Held).await.map(|_| ())
     }
 
-    /// Pauses a schedule, or lets it go on.
+    /// Pauses a schedule, or lets it go on. One that had stopped because the token of who made it is in force no longer goes on for
+    /// whoever says so.
     pub async fn pause_schedule(&self, name: Name, paused: bool) -> Result<ScheduleView, HubError> {
-        let (setting, _) = self.set(Command::PauseSchedule { name, paused }).await?;
+        let (setting, _) = self.set(Command::PauseSchedule { name, paused, author: self.author() }).await?;
         self.schedule_view(&setting).await
     }
 

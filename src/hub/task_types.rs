@@ -69,6 +69,7 @@ impl Hub {
                 submission = Box::pin(self.prepare(submission, types)).await?;
                 judge(&submission)?;
             }
+            self.sign(&mut submission);
             self.check_prepared(&submission, key.is_some())?;
             let (sender, answer) = oneshot::channel();
             let command = Command::Submit { submission, key };
@@ -82,6 +83,13 @@ impl Hub {
             }
         }
         Err(HubError::Overloaded)
+    }
+
+    /// Callbacks of a prepared submission end with who submits it.
+    pub(super) fn sign(&self, submission: &mut Submission) {
+        if submission.has_callbacks() {
+            submission.set_author(self.author());
+        }
     }
 
     /// Refuses what is prepared and cannot be taken. One with a key may have been taken before, when its payload did fit.

@@ -204,6 +204,7 @@ impl WorkerLink {
         if let Some(types) = self.hub.other_types(submission.types()) {
             submission = Box::pin(self.hub.prepare(submission, types)).await?;
         }
+        self.hub.sign(&mut submission);
         self.hub.check_prepared(&submission, key.is_some())?;
         let room = |spawning: usize| (spawning < SPAWNS_MAX).then_some(spawning + 1);
         self.spawning.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| HubError::Overloaded)?;

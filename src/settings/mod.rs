@@ -194,12 +194,14 @@ mod tests {
             start_at: Some(now),
             end_at: Some(now.plus_millis(7 * 86_400_000)),
             paused: true,
+            author: Some(crate::task::Author::token("d")),
             ..ScheduleSpec::new(crate::task::NewTask { payload: Some(payload), ..crate::task::NewTask::new("t") })
         };
         let schedule = Schedule::set(spec, None, 1 << 20, now).unwrap();
         let ran = ScheduleState {
             last: Some(LastRun { task_id: crate::task::TaskId::from_bytes([7; 16]), due_at: Some(now) }),
             skipped: Some(Skipped { due_at: now, reason: SkipReason::QuotaExceeded }),
+            paused_reason: Some(crate::task::AuthorEnd::Expired),
             ..schedule.state.clone()
         };
         for value in [

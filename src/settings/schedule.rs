@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::cron::Cron;
 use super::queue::range;
 use super::timing::{Timing, zone};
-use crate::task::{DELAY_MS_MAX, Invalid, Json, Name, NewTask, TaskId, Timestamp, saturated};
+use crate::task::{Author, AuthorEnd, DELAY_MS_MAX, Invalid, Json, Name, NewTask, TaskId, Timestamp, saturated};
 
 /// The most schedules: each costs memory and a line of every list.
 pub const SCHEDULES_MAX: usize = 100_000;
@@ -67,6 +67,9 @@ pub struct ScheduleSpec {
     /// Nothing is due.
     #[serde(default)]
     pub paused: bool,
+    /// Who asked for it, where it is to end with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Author>,
 }
 
 fn utc() -> String {
@@ -92,6 +95,7 @@ impl ScheduleSpec {
             start_at: None,
             end_at: None,
             paused: false,
+            author: None,
         }
     }
 
@@ -207,6 +211,9 @@ pub struct ScheduleState {
     /// The newest due time that was passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
+    /// It is paused because its author is one no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_reason: Option<AuthorEnd>,
 }
 
 /// A task that a schedule made.
@@ -293,9 +300,15 @@ impl Schedule {
             let payload = Json::of(payload).unwrap_or_else(|_| payload.clone());
             Arc::make_mut(&mut spec.task).payload = Some(payload);
         }
-        let fresh =
-            ScheduleState { counts_from: spec.start_at.unwrap_or(now), done_until: now, last: None, skipped: None };
+        let fresh = ScheduleState {
+            counts_from: spec.start_at.unwrap_or(now),
+            done_until: now,
+            last: None,
+            skipped: None,
+            paused_reason: None,
+        };
         let mut state = known.map_or_else(|| fresh.clone(), |known| known.state.clone());
+        state.paused_reason = None;
         spec.time_zone = zone(&spec.time_zone)
             .ok_or_else(|| Invalid::value("time_zone", "must be the name of a time zone, such as Europe/Berlin"))?
             .1;
@@ -349,6 +362,22 @@ impl Schedule {
         if self.spec.paused && !paused {
             next.state.done_until = next.state.done_until.max(now);
         }
+        next
+    }
+
+    /// The same, let go on for somebody: where it had stopped with its author, it is theirs from now on.
+    pub fn resume(&self, author: Option<Author>, now: Timestamp) -> Schedule {
+        let mut next = self.pause(false, now);
+        if next.state.paused_reason.take().is_some() {
+            next.spec.author = author;
+        }
+        next
+    }
+
+    /// The same, paused because its author is one no longer.
+    pub fn stop(&self, reason: AuthorEnd, now: Timestamp) -> Schedule {
+        let mut next = self.pause(true, now);
+        next.state.paused_reason = Some(reason);
         next
     }
 

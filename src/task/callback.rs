@@ -9,7 +9,7 @@ use url::Url;
 
 use super::bounds::{list, optional_list};
 use super::new_task::NewTask;
-use super::{Event, Invalid};
+use super::{Author, Event, Invalid};
 
 /// The most callbacks of a task.
 pub const CALLBACKS_MAX: usize = 4;
@@ -32,7 +32,12 @@ pub struct NewCallback {
 /// The callbacks of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Callbacks(Vec<Callback>);
+pub struct Callbacks {
+    list: Vec<Callback>,
+    /// They end with it. A record says it beside the list.
+    #[serde(skip)]
+    author: Option<Author>,
+}
 
 /// A URL that is told of some transitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,14 +153,27 @@ impl NewTask {
 
 impl Callbacks {
     /// What a record keeps of those of a new task, which have passed all checks; `None` where there are none.
-    pub fn of(new: &[NewCallback]) -> Option<Arc<Callbacks>> {
-        let callbacks: Vec<Callback> = new.iter().filter_map(|callback| callback.checked().ok()).collect();
-        (!callbacks.is_empty()).then(|| Arc::new(Callbacks(callbacks)))
+    pub fn of(new: &[NewCallback], author: Option<Author>) -> Option<Arc<Callbacks>> {
+        let list: Vec<Callback> = new.iter().filter_map(|callback| callback.checked().ok()).collect();
+        (!list.is_empty()).then(|| Arc::new(Callbacks { list, author }))
+    }
+
+    /// The same, of this author.
+    pub(super) fn by(mut self: Arc<Callbacks>, author: Option<Author>) -> Arc<Callbacks> {
+        if author.is_some() {
+            Arc::make_mut(&mut self).author = author;
+        }
+        self
+    }
+
+    /// Who had them called, where they end with it.
+    pub fn author(&self) -> Option<Author> {
+        self.author
     }
 
     /// Each of them, with its place.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Callback)> {
-        (0..).zip(&self.0)
+        (0..).zip(&self.list)
     }
 }
 
@@ -211,7 +229,7 @@ mod tests {
         let new: NewTask = serde_json::from_str(&format!(r#"{{"task_type":"t","callbacks":[{json}]}}"#)).unwrap();
         let checked = new.check(100);
         let checked = checked.as_ref().map_err(|invalid| (invalid.field.as_ref(), invalid.kind));
-        let kept = Callbacks::of(&new.callbacks).map(|kept| serde_json::to_string(&*kept).unwrap());
+        let kept = Callbacks::of(&new.callbacks, None).map(|kept| serde_json::to_string(&*kept).unwrap());
         assert_eq!(checked.map(|()| kept.as_deref().unwrap_or_default()), expected, "{json}");
     }
 

@@ -9,6 +9,7 @@
 //! * Large parts (payload, a result over [`RESULT_INLINE_BYTES`], log lines) are kept beside the record, as
 //!   [`Json`] text that is never parsed twice.
 
+mod author;
 mod bounds;
 mod builder;
 mod callback;
@@ -44,6 +45,7 @@ mod view;
 mod waits_for;
 mod workflow;
 
+pub use author::{Author, AuthorEnd};
 pub use bounds::OverBound;
 pub(crate) use bounds::{optional_list, optional_map, or_default, saturated};
 pub use callback::{CALLBACK_URL_BYTES_MAX, CALLBACKS_MAX, Callback, Callbacks, Events, NewCallback};

@@ -10,7 +10,7 @@ use super::bounds::{optional_map, saturated};
 use super::callback::callbacks;
 use super::ties::OnDependencyFailure;
 use super::{
-    Json, JsonError, Name, NewCallback, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp, room,
+    Author, Json, JsonError, Name, NewCallback, NewGather, NewUnique, NewWorkflow, RetryPolicy, TaskId, Timestamp, room,
 };
 
 /// The longest title, in characters.
@@ -145,6 +145,9 @@ pub struct NewTask {
     /// them, and answered beside them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Box<Json>>,
+    /// Who submits it, where its callbacks are to end with them. Not for those who submit it to say.
+    #[serde(skip)]
+    pub author: Option<Author>,
 }
 
 /// What becomes of a submission, and of those before it, where tasks with its `concurrency_key` are unfinished already.

@@ -362,6 +362,7 @@ impl Task {
             object.some("workflow", ties.workflow);
         }
         object.some("callbacks", self.callbacks());
+        object.some("callbacks_by", self.callbacks().and_then(Callbacks::author));
         object.some("schedule", self.schedule());
         object.some("due_at", self.due_at());
         match run.and_then(|r| r.outcome.as_ref()) {
@@ -446,7 +447,7 @@ impl From<TaskView> for Task {
             unique: view.unique.map(Box::new),
             gather: view.gathered.map(|gathered| Box::new(Gather { gathered, open: view.gather })),
             ties: (ties != Ties::default()).then(|| Box::new(ties)),
-            callbacks: view.callbacks,
+            callbacks: view.callbacks.map(|callbacks| callbacks.by(view.callbacks_by)),
             made_by: view.schedule.map(|schedule| Box::new(MadeBy { schedule, due_at: view.due_at })),
         };
         let large = match (view.result_id, view.result_bytes, view.result_type) {
@@ -610,7 +611,10 @@ mod tests {
                     weight: 5,
                     workflow: Some(Workflow { on_failure: OnFailure::Finish }),
                 })),
-                callbacks: Callbacks::of(&[NewCallback::on("https://app.example/\"?a", ["created", "failed"])]),
+                callbacks: Callbacks::of(
+                    &[NewCallback::on("https://app.example/\"?a", ["created", "failed"])],
+                    Some(crate::task::Author::token("d")),
+                ),
                 made_by: Some(Box::new(MadeBy { schedule: Name::new("nightly"), due_at: Some(now) })),
             })),
             run: Some(Box::new(Run {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::ties::{OnFailure, TIES_MAX};
 use super::workflow::{After, Flat, flatten};
 use super::{
-    Defaults, Invalid, Name, NewCallback, NewTask, NewWorkflow, OpenList, PayloadFault, Placeholder, Task, TaskId,
-    TypesVersion, Unique, has_placeholders, placeholders,
+    Author, Defaults, Invalid, Name, NewCallback, NewTask, NewWorkflow, OpenList, PayloadFault, Placeholder, Task,
+    TaskId, TypesVersion, Unique, has_placeholders, placeholders,
 };
 
 /// The most dependencies of one submission. Each is kept in memory until what has it runs.
@@ -306,6 +306,12 @@ impl Submission {
     /// The new tasks.
     pub fn tasks(&self) -> &[NewTask] {
         &self.tasks
+    }
+
+    /// Those of its tasks that have callbacks are this author's.
+    pub fn set_author(&mut self, author: Option<Author>) {
+        let with_callbacks = self.tasks.iter_mut().filter(|new| !new.callbacks.is_empty());
+        with_callbacks.for_each(|new| new.author = author);
     }
 
     /// Whether some have callbacks.

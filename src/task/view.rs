@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Callbacks, Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, ResultId, RetryPolicy, Status,
-    TaskId, Timestamp, Unique, WaitsFor, Workflow,
+    Author, Callbacks, Cancel, Failure, Json, Name, OnDependencyFailure, OpenList, Progress, ResultId, RetryPolicy,
+    Status, TaskId, Timestamp, Unique, WaitsFor, Workflow,
 };
 
 /// A task as clients read it. Fields that are not set are absent, not null.
@@ -101,6 +101,9 @@ pub struct TaskView {
     /// URLs that are told of its transitions, with the events that each is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callbacks: Option<Arc<Callbacks>>,
+    /// As whom: who submitted it, where that may be taken back. It says no more than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callbacks_by: Option<Author>,
     /// The schedule that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Name>,

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{CatchUp, Overlap, Schedule, ScheduleSpec, Skipped};
-use crate::task::{self, Name, NewTask, Status, TaskId, Timestamp};
+use crate::task::{self, AuthorEnd, Name, NewTask, Status, TaskId, Timestamp};
 
 /// The most schedules of one answer.
 pub const SCHEDULES_LEN_MAX: usize = 1_000;
@@ -44,6 +44,9 @@ pub struct ScheduleView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_at: Option<Timestamp>,
     pub paused: bool,
+    /// Why, where nobody paused it: the token of who made it is in force no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_reason: Option<AuthorEnd>,
     /// What `every_ms` counts from.
     pub counts_from: Timestamp,
     /// Every due time up to this one had its task, or was passed over.
@@ -89,6 +92,7 @@ impl ScheduleView {
             start_at,
             end_at,
             paused,
+            author: _,
         } = it.spec.clone();
         ScheduleView {
             name,
@@ -105,6 +109,7 @@ impl ScheduleView {
             start_at,
             end_at,
             paused,
+            paused_reason: it.state.paused_reason,
             counts_from: it.state.counts_from,
             done_until: it.state.done_until,
             next: it.upcoming(),
@@ -129,6 +134,7 @@ impl From<ScheduleView> for ScheduleSpec {
             start_at: view.start_at,
             end_at: view.end_at,
             paused: view.paused,
+            author: None,
         }
     }
 }
@@ -177,6 +183,10 @@ pub struct ScheduleBody {
     pub last: Option<IgnoredAny>,
     #[serde(default)]
     pub skipped: Option<IgnoredAny>,
+    #[serde(default)]
+    pub paused_reason: Option<IgnoredAny>,
+    #[serde(default)]
+    pub author: Option<IgnoredAny>,
 }
 
 impl From<ScheduleBody> for ScheduleSpec {
@@ -194,6 +204,7 @@ impl From<ScheduleBody> for ScheduleSpec {
             start_at: body.start_at,
             end_at: body.end_at,
             paused: body.paused.unwrap_or(usual.paused),
+            author: None,
         }
     }
 }

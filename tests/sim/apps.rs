@@ -155,7 +155,7 @@ impl World {
         let random = &mut self.random;
         let command = match random.u8(0..10) {
             0 => Command::UnsetSchedule { name },
-            1..=3 => Command::PauseSchedule { name, paused: random.bool() },
+            1..=3 => Command::PauseSchedule { name, paused: random.bool(), author: None },
             4 => Command::RunSchedule { name },
             _ => {
                 let task = NewTask {

@@ -276,6 +276,7 @@ impl Checker {
                 | Command::SetSchedule { .. }
                 | Command::UnsetSchedule { .. }
                 | Command::PauseSchedule { .. }
+                | Command::StopSchedule { .. }
                 | Command::RunSchedule { .. }
                 | Command::SetTaskType { .. }
                 | Command::UnsetTaskType { .. }
@@ -595,7 +596,7 @@ impl Checker {
                     self.lost(change, Lost::GivenBack, now, live);
                 }
             }
-            Command::InUse { .. } => assert!(changes.is_empty()),
+            Command::InUse { .. } | Command::StopSchedule { .. } => assert!(changes.is_empty()),
             Command::WaitsFor { task_id } => {
                 assert!(changes.is_empty());
                 let Ok(Answer::Waits(waits)) = result else { panic!("why is answered by {result:?}") };

@@ -200,6 +200,7 @@ test('a schedule says when it is due and what was passed over', () => {
   assert.equal(whenWords({ cron: '0 9 * * MON-FRI', time_zone: 'Europe/Berlin' }, now), '0 9 * * MON-FRI, Europe/Berlin');
   assert.match(whenWords({ cron: '@daily', start_at: '2026-01-02T00:00:00.000Z', end_at: '2026-02-02T00:00:00.000Z' }, now), /^@daily, UTC, from .+ on, until .+$/);
   assert.equal(nextWords({ paused: true, next: [] }, now), 'paused: nothing is submitted');
+  assert.equal(nextWords({ paused: true, paused_reason: 'token_revoked' }, now), 'paused: the token of who made it was revoked');
   assert.equal(nextWords({ paused: false, next: [] }, now), 'not due any more');
   assert.match(nextWords({ paused: false, next: ['2026-01-01T12:05:00.000Z'] }, now), /^next .+, in 5m$/);
   assert.match(nextWords({ paused: false, next: ['2026-01-01T11:59:59.000Z'] }, now), /, now$/);

@@ -50,9 +50,14 @@ export function whenWords({ cron, every_ms, time_zone = 'UTC', start_at, end_at,
   return words.join(', ');
 }
 
-/** When it is due next. */
-export function nextWords({ paused, next = [] }, now) {
-  if (paused) return 'paused: nothing is submitted';
+const PAUSED_BY = {
+  token_revoked: 'the token of who made it was revoked',
+  token_expired: 'the token of who made it has expired',
+};
+
+/** When it is due next, or why it is not. */
+export function nextWords({ paused, paused_reason, next = [] }, now) {
+  if (paused) return `paused: ${paused_reason ? (PAUSED_BY[paused_reason] ?? paused_reason.replaceAll('_', ' ')) : 'nothing is submitted'}`;
   if (!next.length) return 'not due any more';
   const left = Date.parse(next[0]) - now;
   return `next ${moment(next[0], now)}, ${left > 0 ? `in ${span(left).replace('.0 ', ' ')}` : 'now'}`;

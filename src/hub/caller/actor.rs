@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::access::{AuditRow, Principal};
+use crate::access::{AuditRow, Credential, Principal};
 use crate::engine::Command;
+use crate::task::Author;
 
 /// A caller, and from where it calls.
 pub(in super::super) struct Actor {
@@ -16,6 +17,24 @@ pub(in super::super) struct Actor {
 }
 
 impl Actor {
+    #[cfg(test)]
+    pub(in super::super) fn of(who: Arc<Principal>) -> Actor {
+        Actor { who, address: None }
+    }
+
+    /// As whom it is known later, where that may end. Who has a scoped token acts for its maker.
+    pub(in super::super) fn author(&self) -> Option<Author> {
+        let credential = match &self.who.credential {
+            Credential::Scoped(scoped) => &scoped.maker.credential,
+            other => other,
+        };
+        match credential {
+            Credential::ApiToken(token) => Some(Author::token(&token.digest)),
+            Credential::Jwt(signed) => Some(Author::subject(&signed.issuer, &signed.subject, signed.issued_at)),
+            Credential::None | Credential::Owner | Credential::Scoped(_) => None,
+        }
+    }
+
     /// The row of something that this caller does, or was not let do.
     pub(in super::super) fn row(&self, action: &str, target: Option<String>, outcome: &str) -> AuditRow {
         AuditRow::of(&self.who, self.address, action, target, outcome)
@@ -44,7 +63,9 @@ fn noted(command: &Command) -> Option<(&'static str, Option<String>)> {
         Command::SetLimits { .. } => Some(("limits.set", None)),
         Command::SetSchedule { name, .. } => of("schedule.set", name),
         Command::UnsetSchedule { name } => of("schedule.delete", name),
-        Command::PauseSchedule { name, paused } => of(if *paused { "schedule.pause" } else { "schedule.resume" }, name),
+        Command::PauseSchedule { name, paused, .. } => {
+            of(if *paused { "schedule.pause" } else { "schedule.resume" }, name)
+        }
         Command::RunSchedule { name } => of("schedule.run", name),
         Command::SetTaskType { name, .. } => of("task_type.set", name),
         Command::UnsetTaskType { name } => of("task_type.delete", name),

@@ -195,7 +195,7 @@ mod tests {
         for entry in &mut commit.changes {
             let mut task = Task::clone(&entry.change.task);
             let detail = task.detail.get_or_insert_with(|| Box::new(Detail::default()));
-            detail.callbacks = Callbacks::of(&new);
+            detail.callbacks = Callbacks::of(&new, None);
             entry.record = task.to_json().into();
             entry.change.task = Arc::new(task);
         }

@@ -214,7 +214,8 @@ impl Checker {
         let got = of(setting).expect("a schedule was set");
         assert_eq!(got.spec, *spec);
         let counts_from = spec.start_at.unwrap_or(now.wall);
-        let mut state = ScheduleState { counts_from, done_until: now.wall, last: None, skipped: None };
+        let mut state =
+            ScheduleState { counts_from, done_until: now.wall, last: None, skipped: None, paused_reason: None };
         if let Some(known) = self.schedule(name) {
             let times = |it: &ScheduleSpec| (it.cron.clone(), it.every_ms, it.start_at);
             let others = times(&known.spec) != times(spec);
