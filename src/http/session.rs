@@ -57,7 +57,8 @@ pub(super) struct Session {
     app: Arc<App>,
     /// The hub, as the caller has it.
     hub: CallerHub,
-    /// Whether the feed may write by itself. Not to a caller for whom lines have to be looked at.
+    /// Where the feed may write by itself, if anywhere; and whether it does. Not to a caller for whom lines have to be looked at.
+    pipe: Option<Arc<dyn Pipe>>,
     is_piped: bool,
     client: feed::Client,
     /// By name; few.
@@ -88,9 +89,7 @@ pub(super) struct Session {
 impl Session {
     /// For a carrier that the feed may write to by itself, where there is a `pipe`.
     pub(super) fn new(app: Arc<App>, hub: CallerHub, pipe: Option<Arc<dyn Pipe>>) -> Session {
-        let pipe = pipe.filter(|_| !hub.looks_at_lines());
-        let is_piped = pipe.is_some();
-        let client = hub.attach(pipe);
+        let (client, is_piped) = caller::attach(&hub, &pipe);
         let marked_at = Instant::now();
         let ping = app.options().feed.ping;
         let mark_at = marked_at + ping;
@@ -99,6 +98,7 @@ impl Session {
         Session {
             app,
             hub,
+            pipe,
             is_piped,
             changes,
             expires_at,

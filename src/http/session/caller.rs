@@ -4,6 +4,7 @@
 //! place of the one before, and one that shows less, or more, begins each subscription anew. What was taken back, or is over, ends
 //! the session wherever it waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,7 +14,8 @@ use super::super::gate;
 use super::super::live_op::{TaskSubscription, Topic};
 use super::{Carrier, Ending, Session};
 use crate::access::{Part, Principal, Right};
-use crate::hub::HubError;
+use crate::feed::{Client, Pipe};
+use crate::hub::{CallerHub, HubError};
 use crate::task::Timestamp;
 use crate::wire::{CloseCode, Code};
 
@@ -61,21 +63,18 @@ impl Session {
         }
         self.expires_at = expiry(&who);
         self.hub = self.app.as_caller(who.clone(), self.hub.address());
-        if self.hub.looks_at_lines() && self.is_piped {
-            // Each line is looked at on its way.
-            (self.client, self.is_piped) = (self.hub.attach(None), false);
+        let is_as_before = was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights;
+        if !is_as_before {
+            // What waits in the feed was matched for the caller as it was: it goes with its client.
+            (self.client, self.is_piped) = attach(&self.hub, &self.pipe);
         }
         self.greet(id, out).await?;
-        if was.is_nobody() || (was.sight == who.sight && was.hidden == who.hidden && was.rights == who.rights) {
-            return Ok(());
-        }
-        self.look_anew(out).await
+        if was.is_nobody() || is_as_before { Ok(()) } else { self.look_anew(out).await }
     }
 
     /// The caller sees something else: every subscription starts anew, or ends where the caller may not have it any more.
     async fn look_anew(&mut self, out: &mut impl Carrier) -> Result<(), Ending> {
         for (name, topic) in std::mem::take(&mut self.subs) {
-            self.client.unsubscribe(&name);
             self.app.metrics().subscribed(-1);
             self.lines.push(reset_line(&name, "scope"));
             let topic = match topic {
@@ -145,6 +144,14 @@ impl Session {
             Topic::Settings => self.hub.whole(Right::SeeHub).map(drop),
         }
     }
+}
+
+/// A client of the feed for this caller, and whether the feed writes to it by itself: not where each line has to be looked at
+/// on its way.
+pub(super) fn attach(hub: &CallerHub, pipe: &Option<Arc<dyn Pipe>>) -> (Client, bool) {
+    let pipe = pipe.clone().filter(|_| !hub.looks_at_lines());
+    let is_piped = pipe.is_some();
+    (hub.attach(pipe), is_piped)
 }
 
 /// When a caller's credential is over, on the clock of waits.
