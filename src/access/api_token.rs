@@ -81,7 +81,8 @@ pub(super) fn check_user(user_id: Option<&str>) -> Result<(), Invalid> {
     chars("user_id", user_id, USER_ID_CHARS_MAX)
 }
 
-fn patterns(list: &[String]) -> Result<PatternSet, String> {
+/// The patterns of a worker's types or queues.
+pub(super) fn patterns(list: &[String]) -> Result<PatternSet, String> {
     let each = list.iter().map(|text| Pattern::parse(text).map_err(|why| format!("{why}, in {text:?}")));
     each.collect::<Result<_, _>>().map(PatternSet::new)
 }

@@ -1,17 +1,20 @@
 //! Tokens that an application signs (JWT, RFC 7519), and who comes with one.
 //!
 //! A token is taken from an issuer that is known, for an audience that is meant, within its time, with a user and a role as
-//! the issuer's rules say. All of it is asked once the signature is right; nothing in a token says how it wants to be
+//! the issuer's rules say, less what its claims keep from it: tasks, parts of tasks, and what a worker takes. All of it is asked once the signature is right; nothing in a token says how it wants to be
 //! checked. A role that is not known, or more than the issuer may give, is refused and not lowered: whoever set that up should hear of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::api_token::check_user;
-use super::{Alg, Credential, Fingerprint, Jws, Principal, Role, Signed, Unauthenticated};
-use crate::task::{Name, Timestamp};
+use super::api_token::{check_user, patterns};
+use super::{
+    Alg, Credential, Fingerprint, Hidden, Jws, Principal, Role, Signed, Unauthenticated, WORKS_LEN_MAX, Works, hides,
+};
+use crate::task::{Filter, FilterSpec, Name, Timestamp};
 
 /// How far the clocks of an issuer and of the hub may be apart.
 pub const LEEWAY_MS: u64 = 30_000;
@@ -35,6 +38,13 @@ pub struct JwtRules {
     pub roles: BTreeMap<String, Role>,
     /// For who has no such claim.
     pub default_role: Option<Role>,
+    /// Where it stands which tasks it is for: a filter, as that of a scoped token.
+    pub filter_claim: String,
+    /// What is hidden, as in a scoped token.
+    pub hide_claim: String,
+    /// What a worker takes: lists of patterns.
+    pub task_types_claim: String,
+    pub queues_claim: String,
 }
 
 impl JwtRules {
@@ -74,14 +84,61 @@ impl JwtRules {
             }
             Some(_) => return Err(refused(format!("{} must be a text", self.user_claim))),
         };
+        let (filter, hidden, works) =
+            (self.filter(&claims, role)?, self.hidden(&claims, role)?, self.works(&claims, role)?);
         let signed = Signed {
             issuer: self.issuer.clone(),
             subject: subject.into(),
             issued_at: issued_at.unwrap_or_default(),
             key,
+            filter: filter.as_ref().map(|(spec, _)| spec.clone()),
         };
         let principal = Principal::new(role, user, Credential::Jwt(Arc::new(signed)));
-        Ok(Principal { expires_at: Some(expires), ..principal })
+        let principal = principal.narrowed(filter.as_ref().map(|(_, filter)| filter), hidden);
+        Ok(Principal { expires_at: Some(expires), works, ..principal })
+    }
+
+    /// The tasks that it is for. A worker's are those that it holds.
+    fn filter(
+        &self,
+        claims: &BTreeMap<String, Value>,
+        role: Role,
+    ) -> Result<Option<(Arc<FilterSpec>, Filter)>, Unauthenticated> {
+        let Some(value) = lookup(claims, &self.filter_claim) else { return Ok(None) };
+        let wrong = |why: String| refused(format!("{}: {why}", self.filter_claim));
+        if role == Role::Worker {
+            return Err(wrong("is not for workers, who see what they hold".to_owned()));
+        }
+        let spec = FilterSpec::deserialize(value).map_err(|why| wrong(why.to_string()))?;
+        let filter = spec.clone().checked_unchanging().map_err(|why| wrong(why.to_string()))?;
+        Ok(Some((Arc::new(spec), filter)))
+    }
+
+    fn hidden(&self, claims: &BTreeMap<String, Value>, role: Role) -> Result<Hidden, Unauthenticated> {
+        let Some(value) = lookup(claims, &self.hide_claim) else { return Ok(Hidden::default()) };
+        let wrong = |why: String| refused(format!("{}: {why}", self.hide_claim));
+        if role == Role::Worker {
+            return Err(wrong("is not for workers, who are handed whole tasks".to_owned()));
+        }
+        let hides = hides(value).map_err(|why| wrong(why.to_string()))?;
+        Ok(hides.into_iter().fold(Hidden::default(), Hidden::with))
+    }
+
+    /// What a worker takes.
+    fn works(&self, claims: &BTreeMap<String, Value>, role: Role) -> Result<Works, Unauthenticated> {
+        let list = |name: &str| {
+            let Some(value) = lookup(claims, name) else { return Ok(None) };
+            if role != Role::Worker {
+                return Err(refused(format!("{name} is for the role worker only")));
+            }
+            let list =
+                Vec::<String>::deserialize(value).map_err(|_| refused(format!("{name} must be a list of texts")))?;
+            if !(1..=WORKS_LEN_MAX).contains(&list.len()) {
+                return Err(refused(format!("{name} must have 1 to {WORKS_LEN_MAX} patterns")));
+            }
+            patterns(&list).map(Some).map_err(|why| refused(format!("{name}: {why}")))
+        };
+        Ok(Works { task_types: list(&self.task_types_claim)?, queues: list(&self.queues_claim)? })
     }
 
     fn is_meant(&self, audience: Option<&Value>) -> bool {

@@ -13,6 +13,7 @@
 
 mod api_token;
 mod audit;
+mod hidden;
 mod jws;
 mod jwt;
 mod principal;
@@ -27,15 +28,16 @@ mod verify_key;
 
 pub use api_token::{NewApiToken, NewTokenError, WORKS_LEN_MAX};
 pub use audit::{AuditEntry, AuditRow};
+pub use hidden::{HIDES_MAX, Hidden, Hide, Part};
 pub use jws::{Alg, Jws};
 pub use jwt::{JwtRules, LEEWAY_MS};
-pub use principal::{Credential, Hidden, Part, Principal, Scoped, Sight, Signed, Works};
+pub use principal::{Credential, Principal, Scoped, Sight, Signed, Works};
 pub use record::{AccessChange, AccessKey, AccessRecord, ApiToken, Revocation, Revoked, SigningKey};
 pub use records::{API_TOKENS_MAX, AccessRecords, AccessRefusal};
-pub use redact::{redacted, redacted_line};
+pub use redact::{redacted, redacted_line, redacted_result};
 pub use role::{Right, Rights, Role};
 pub use scoped::{
-    Allow, Maker, MintError, Minted, NewScoped, SCOPED_MS_DEFAULT, SCOPED_MS_MAX, ScopedClaims, Signer, is_jti,
+    Allow, Maker, MintError, Minted, NewScoped, SCOPED_MS_DEFAULT, SCOPED_MS_MAX, ScopedClaims, Signer, hides, is_jti,
     is_maker,
 };
 pub use token::{Fingerprint, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX, TokenKind, is_ticket, new_ticket};

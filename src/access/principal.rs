@@ -3,10 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::{ApiToken, Fingerprint, Right, Rights, Role};
-use crate::task::{Filter, Name, PatternSet, Task, Timestamp};
+use super::{ApiToken, Fingerprint, Hidden, Right, Rights, Role};
+use crate::task::{Filter, FilterSpec, Name, PatternSet, Task, Timestamp};
 
 /// A caller that is known, from the moment its credential was checked. It is shared by all that the caller does with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,20 +33,6 @@ pub enum Sight {
     /// Those that its own workers hold, and held a moment ago.
     Held,
 }
-
-/// A part of a task that may be hidden.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum Part {
-    Payload,
-    Result,
-    Logs,
-}
-
-/// The parts of tasks that a caller does not see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hidden(u8);
 
 /// What a worker takes. `None`: everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +65,8 @@ pub struct Signed {
     pub issued_at: Timestamp,
     /// The key that it was signed with. When the issuer takes that back, it is in force no longer.
     pub key: Fingerprint,
+    /// Which tasks it is for, of those of its role and user.
+    pub filter: Option<Arc<FilterSpec>>,
 }
 
 /// What makes a scoped token another one than the next.
@@ -118,6 +104,20 @@ impl Principal {
         }
     }
 
+    /// The same caller, less the tasks that do not match, and less these parts of tasks. Who does not see all has no say in what is
+    /// everybody's: no more than a user, whatever the role.
+    pub fn narrowed(self, filter: Option<&Filter>, hidden: Hidden) -> Principal {
+        if filter.is_none() && hidden.is_nothing() {
+            return self;
+        }
+        let sight = match (self.sight, filter) {
+            (Sight::Of(seen), Some(filter)) => Sight::Of(Arc::new(seen.and(filter))),
+            (Sight::All, Some(filter)) => Sight::Of(Arc::new(filter.clone())),
+            (sight, _) => sight,
+        };
+        Principal { sight, hidden, rights: self.rights.and(Role::User.rights()), ..self }
+    }
+
     /// Each caller of an open hub: may do everything, until the hub is closed.
     pub fn everyone() -> Principal {
         Principal::new(Role::Admin, None, Credential::None)
@@ -149,12 +149,13 @@ impl Principal {
         users.iter().next().filter(|_| is_all && self.may(Right::Watch))
     }
 
-    /// Tells callers apart whose keys of idempotency must not meet: by user; and by token, where that sees only some of a
-    /// user's tasks.
+    /// Tells callers apart whose keys of idempotency must not meet: by user; and by token, or by what its application signs
+    /// them to see, where that is only some of a user's tasks.
     pub fn whose(&self) -> String {
         let user = self.user_id.as_ref().map_or("", |user| user.as_str());
-        match &self.credential {
-            Credential::Scoped(scoped) if !self.sees_its_user() => format!("{user}\0{}", scoped.jti),
+        match (&self.credential, &self.sight) {
+            (Credential::Scoped(scoped), _) if !self.sees_its_user() => format!("{user}\0{}", scoped.jti),
+            (_, Sight::Of(sight)) if !self.sees_its_user() => format!("{user}\0sight\0{:016x}", sight.digest()),
             _ => user.to_owned(),
         }
     }
@@ -207,42 +208,5 @@ impl Sight {
     /// Whether a task may leave it: labels are all that may change of what it looks at.
     pub fn may_be_left(&self) -> bool {
         matches!(self, Sight::Of(filter) if !filter.labels.is_empty())
-    }
-}
-
-impl Part {
-    pub const ALL: [Part; 3] = [Part::Payload, Part::Result, Part::Logs];
-
-    /// The word on the wire.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Part::Payload => "payload",
-            Part::Result => "result",
-            Part::Logs => "logs",
-        }
-    }
-}
-
-impl Hidden {
-    pub fn has(self, part: Part) -> bool {
-        self.0 & (1 << part as u8) != 0
-    }
-
-    pub fn is_nothing(self) -> bool {
-        self.0 == 0
-    }
-
-    /// These, and one more.
-    pub fn with(self, part: Part) -> Hidden {
-        Hidden(self.0 | 1 << part as u8)
-    }
-
-    /// Those that are in either.
-    pub fn or(self, other: Hidden) -> Hidden {
-        Hidden(self.0 | other.0)
-    }
-
-    pub fn parts(self) -> impl Iterator<Item = Part> {
-        Part::ALL.into_iter().filter(move |part| self.has(*part))
     }
 }

@@ -21,8 +21,8 @@ use sha2::{Digest as _, Sha256};
 use super::api_token::check_user;
 use super::token::{SCOPED_PREFIX, from_hex, random, to_hex};
 use super::{
-    Credential, Fingerprint, Hidden, Jws, Part, Principal, Right, Rights, Role, Scoped, Sight, Signed, SigningKey,
-    TOKEN_BYTES_MAX, Unauthenticated, VerifyKey,
+    Credential, Fingerprint, HIDES_MAX, Hidden, Hide, Jws, Principal, Right, Rights, Role, Scoped, Sight, Signed,
+    SigningKey, TOKEN_BYTES_MAX, Unauthenticated, VerifyKey,
 };
 use crate::task::{Filter, FilterSpec, Invalid, Name, Timestamp, optional_list, or_default, saturated};
 
@@ -32,7 +32,7 @@ pub const SCOPED_MS_MAX: u64 = 86_400_000;
 pub const SCOPED_MS_DEFAULT: u64 = 600_000;
 /// In it, who signs and who is meant.
 const HUB: &str = "taskhub";
-/// The most items of `allow` and of `hide`. There are not that many.
+/// The most items of `allow`. There are not that many.
 const WORDS_MAX: usize = 16;
 const JTI_RANDOM_BYTES: usize = 12;
 const JTI_MAKER_BYTES: usize = 8;
@@ -80,8 +80,8 @@ pub struct NewScoped {
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "or_default")]
     pub filter: FilterSpec,
     /// Parts of tasks that it keeps from whoever has it.
-    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "words")]
-    pub hide: Vec<Part>,
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "hides")]
+    pub hide: Vec<Hide>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "saturated")]
     pub ttl_ms: Option<u64>,
     /// For this user: it is for their tasks only.
@@ -94,6 +94,11 @@ pub struct NewScoped {
 
 fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     optional_list(deserializer, WORDS_MAX, "words").map(Option::unwrap_or_default)
+}
+
+/// What is hidden, as it stands on the wire.
+pub fn hides<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Hide>, D::Error> {
+    optional_list(deserializer, HIDES_MAX, "parts").map(Option::unwrap_or_default)
 }
 
 /// A scoped token that was made.
@@ -147,7 +152,7 @@ pub struct ScopedClaims {
     #[serde(default, skip_serializing_if = "is_default")]
     filter: FilterSpec,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    hide: Vec<Part>,
+    hide: Vec<Hide>,
     /// It is for the user's tasks only, whatever the maker sees.
     #[serde(default, skip_serializing_if = "is_default")]
     own: bool,
@@ -179,6 +184,10 @@ pub enum Maker {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<Name>,
         exp: Timestamp,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filter: Option<Arc<FilterSpec>>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hide: Vec<Hide>,
     },
 }
 
@@ -202,6 +211,8 @@ impl Maker {
                 role: principal.role,
                 user: principal.user_id.clone(),
                 exp: principal.expires_at?,
+                filter: signed.filter.clone(),
+                hide: principal.hidden.list().cloned().collect(),
             },
             Credential::Scoped(_) => return None,
         })
@@ -218,11 +229,14 @@ impl Maker {
             Maker::Anyone => Some(Principal::everyone()),
             Maker::Owner => Some(Principal::owner()),
             Maker::Api { .. } => None,
-            Maker::Jwt { iss, sub, iat, key, role, user, exp } => {
+            Maker::Jwt { iss, sub, iat, key, role, user, exp, filter, hide } => {
                 let (issuer, subject) = (iss.as_str().into(), sub.as_str().into());
-                let signed = Signed { issuer, subject, issued_at: *iat, key: Fingerprint::parse(key)? };
+                let signed =
+                    Signed { issuer, subject, issued_at: *iat, key: Fingerprint::parse(key)?, filter: filter.clone() };
+                let only = filter.as_deref().cloned().map(FilterSpec::checked_unchanging).transpose().ok()?;
+                let hidden = hide.iter().cloned().fold(Hidden::default(), Hidden::with);
                 let principal = Principal::new(*role, user.clone(), Credential::Jwt(Arc::new(signed)));
-                Some(Principal { expires_at: Some(*exp), ..principal })
+                Some(Principal { expires_at: Some(*exp), ..principal.narrowed(only.as_ref(), hidden) })
             }
         }
     }
@@ -309,10 +323,7 @@ impl Signer {
         if let Some(more) = allow.iter().find(|allow| maker.rights.and(allow.rights()) != allow.rights()) {
             return forbidden(Some("allow"), &format!("{} is not for this caller", more.word()));
         }
-        if filter.status.is_some() {
-            return Err(Invalid::value("filter.status", "cannot be asked for: it changes").into());
-        }
-        filter.clone().checked().map_err(|invalid| invalid.within("filter"))?;
+        filter.clone().checked_unchanging().map_err(|invalid| invalid.within("filter"))?;
         if once && allow != [Allow::Submit] {
             return Err(Invalid::value("once", "is for tokens that allow submit alone").into());
         }
@@ -400,7 +411,7 @@ impl ScopedClaims {
             user_id: self.sub,
             rights: maker.rights.and(rights),
             sight,
-            hidden: self.hide.into_iter().fold(maker.hidden, Hidden::with),
+            hidden: self.hide.into_iter().fold(maker.hidden.clone(), Hidden::with),
             works: maker.works.clone(),
             credential: Credential::Scoped(Arc::new(Scoped {
                 jti: self.jti.into(),

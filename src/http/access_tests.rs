@@ -472,6 +472,35 @@ async fn what_is_hidden_is_nowhere() {
 }
 
 #[tokio::test]
+async fn places_that_are_hidden_are_nowhere_and_the_rest_is_shown() {
+    let mut hub = Closed::start_with_signer();
+    let hide = json!(["payload/secret", "result/deep/secret", "result/list/secret"]);
+    let (id, token) = shared(&hub, json!({"allow": ["read", "retry", "cancel"], "hide": hide})).await;
+    hub.tokens.push(("link", token));
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(hub.get("link", &path).await.json()["payload"], json!({}));
+    assert_eq!(hub.call("worker", "POST", "/api/v1/worker/claim", Some(json!({"worker_id": "w"}))).await.status, 200);
+    let result = json!({"deep": {"secret": 3, "open": 4.5}, "list": [{"secret": 5}, {"open": 6}]});
+    let left = json!({"deep": {"open": 4.5}, "list": [{}, {"open": 6}]});
+    let failed = json!({"error": {"kind": "k", "message": "m", "details": result}});
+    assert_eq!(hub.call("worker", "POST", &format!("{path}/attempts/1/fail"), Some(failed)).await.status, 200);
+    assert_eq!(hub.get("link", &path).await.json()["error"]["details"], left);
+    let again = hub.call("link", "POST", &format!("{path}/retry"), None).await;
+    assert!(again.status == 200 && !again.text.contains("secret\":"), "{}", again.text);
+    assert_eq!(hub.call("worker", "POST", "/api/v1/worker/claim", Some(json!({"worker_id": "w"}))).await.status, 200);
+    let asked = hub.call("link", "POST", &format!("{path}/cancel"), None).await;
+    assert!(asked.status == 202 && !asked.text.contains("secret\":"), "{}", asked.text);
+    let done = json!({"result": result});
+    assert_eq!(hub.call("worker", "POST", &format!("{path}/attempts/2/complete"), Some(done)).await.status, 200);
+    let seen = hub.get("link", &path).await.json();
+    assert_eq!((&seen["result"], &seen["hidden"]), (&left, &hide));
+    assert_eq!(hub.get("link", &format!("{path}/result")).await.json()["result"], left);
+    let listed = hub.get("link", "/api/v1/tasks").await.json();
+    assert_eq!(listed["tasks"][0]["result"], left);
+    assert_eq!(hub.get("ann", &path).await.json()["result"], result);
+}
+
+#[tokio::test]
 async fn a_token_for_one_submission_is_good_for_one() {
     let mut hub = Closed::start_with_signer();
     let ask = json!({"allow": ["submit"], "filter": {"task_type": ["t"], "labels": {"from": ["form"]}}, "once": true});

@@ -12,7 +12,7 @@ use super::gate::unauthenticated;
 use super::json::parse;
 use super::splice;
 use super::state::App;
-use crate::access::{AccessChange, Allow, NewScoped, Part};
+use crate::access::{AccessChange, Allow, Hide, NewScoped, hides};
 use crate::hub::CallerHub;
 use crate::task::{FilterSpec, Json, NewTask, TaskId, Timestamp};
 use crate::wire::{Code, Problem};
@@ -22,8 +22,8 @@ use crate::wire::{Code, Problem};
 #[serde(deny_unknown_fields)]
 struct Ask {
     allow: Vec<Allow>,
-    #[serde(default)]
-    hide: Vec<Part>,
+    #[serde(default, deserialize_with = "hides")]
+    hide: Vec<Hide>,
     #[serde(default)]
     ttl_ms: Option<u64>,
 }

@@ -91,11 +91,21 @@ impl CallerHub {
     pub fn needs_part(&self, part: Part) -> Result<(), HubError> {
         match self.who.hidden.has(part) {
             false => Ok(()),
-            true => {
-                let detail = format!("{} are hidden from the caller", part.word());
-                Err(self.forbidden("see", Forbidden { detail, field: None }))
-            }
+            true => Err(self.hidden(part)),
         }
+    }
+
+    /// Refuses a part of which something is hidden from the caller: what is in a file is not read to be cut.
+    pub fn needs_all_of(&self, part: Part) -> Result<(), HubError> {
+        match self.who.hidden.touches(part) {
+            false => Ok(()),
+            true => Err(self.hidden(part)),
+        }
+    }
+
+    fn hidden(&self, part: Part) -> HubError {
+        let detail = format!("{} are hidden from the caller", part.word());
+        self.forbidden("see", Forbidden { detail, field: None })
     }
 
     /// Whether the caller sees all tasks there are.

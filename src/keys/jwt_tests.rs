@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::tests::{NOW, now};
 use super::*;
-use crate::access::{LEEWAY_MS, Role};
+use crate::access::{LEEWAY_MS, Role, Sight};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const SECONDS: i64 = NOW / 1_000;
@@ -92,6 +92,61 @@ fn secret_file(folder: &Path) -> String {
 
 fn keys(text: &str) -> Arc<Keys> {
     Keys::new(options(text), Vec::new()).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_token_keeps_from_its_caller_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys(&base(&secret_file(folder.path())));
+    let come = async |role: &str, more: Value| {
+        let mut taskhub = json!({"role": role});
+        taskhub.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        keys.authenticate(&by_secret(&with(json!({"taskhub": taskhub}))), now()).await
+    };
+    let refused = async |role: &str, more: Value, expected: &str| {
+        let told = come(role, more.clone()).await.expect_err(expected).to_string();
+        assert!(told.contains(expected), "{more}: {told}");
+    };
+    // A filter is AND-ed with what the role sees, and leaves nobody a say in what is everybody's.
+    let who =
+        come("operator", json!({"filter": {"queue": ["a", "b*"]}, "hide": ["logs", "payload/iban"]})).await.unwrap();
+    let Sight::Of(sight) = &who.sight else { panic!("{who:?}") };
+    assert!(sight.queue.as_ref().is_some_and(|queues| queues.matches("bc") && !queues.matches("c")));
+    assert_eq!((who.hidden.words(), who.rights), (vec!["payload/iban".to_owned(), "logs".into()], Role::User.rights()));
+    let user = come("user", json!({"filter": {"user_id": ["u2"]}})).await.unwrap();
+    assert!(matches!(&user.sight, Sight::Of(sight) if sight.is_nothing()), "another's tasks are none of theirs");
+    assert_ne!(come("user", json!({"filter": {"queue": ["a"]}})).await.unwrap().whose(), user.whose());
+    let worker = come("worker", json!({"task_types": ["report", "in.*"], "queues": ["q"]})).await.unwrap();
+    let (types, queues) = (worker.works.task_types.as_ref().unwrap(), worker.works.queues.as_ref().unwrap());
+    assert!(types.matches("in.x") && !queues.matches("default"));
+    // What stands there and cannot be meant lets nobody in.
+    refused("user", json!({"filter": {"status": ["failed"]}}), "taskhub.filter: status").await;
+    refused("user", json!({"filter": {"queue": []}}), "empty list").await;
+    refused("user", json!({"filter": {"kueue": ["a"]}}), "unknown field").await;
+    refused("user", json!({"filter": "all"}), "taskhub.filter").await;
+    refused("user", json!({"hide": ["title"]}), "taskhub.hide").await;
+    refused("user", json!({"hide": vec!["payload"; 17]}), "taskhub.hide").await;
+    refused("user", json!({"queues": ["q"]}), "worker only").await;
+    refused("worker", json!({"queues": []}), "1 to 100").await;
+    refused("worker", json!({"queues": "q"}), "list of texts").await;
+    refused("worker", json!({"filter": {}}), "not for workers").await;
+    refused("worker", json!({"hide": ["payload"]}), "not for workers").await;
+}
+
+#[tokio::test]
+async fn what_a_maker_does_not_see_its_scoped_tokens_do_not_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys(&base(&secret_file(folder.path())));
+    keys.upkeep(now()).unwrap().iter().for_each(|change| keys.apply(change));
+    let taskhub = json!({"role": "operator", "filter": {"queue": ["a", "b"]}, "hide": ["result"]});
+    let maker = keys.authenticate(&by_secret(&with(json!({"taskhub": taskhub}))), now()).await.unwrap();
+    let new =
+        serde_json::from_value(json!({"allow": ["read"], "filter": {"queue": ["b", "c"]}, "hide": ["payload/x"]}));
+    let minted = keys.mint(&maker, new.unwrap(), now()).unwrap();
+    let who = keys.authenticate(&minted.token, now()).await.unwrap();
+    let Sight::Of(sight) = &who.sight else { panic!("{who:?}") };
+    assert_eq!(sight.queue.as_ref().unwrap().only().map(|queue| queue.as_str().to_owned()), Some("b".to_owned()));
+    assert_eq!(who.hidden.words(), ["payload/x", "result"]);
 }
 
 #[tokio::test]

@@ -67,11 +67,22 @@ pub struct JwtIssuer {
 pub struct ClaimNames {
     pub user: String,
     pub role: String,
+    pub filter: String,
+    pub hide: String,
+    pub task_types: String,
+    pub queues: String,
 }
 
 impl Default for ClaimNames {
     fn default() -> ClaimNames {
-        ClaimNames { user: "sub".into(), role: "taskhub.role".into() }
+        ClaimNames {
+            user: "sub".into(),
+            role: "taskhub.role".into(),
+            filter: "taskhub.filter".into(),
+            hide: "taskhub.hide".into(),
+            task_types: "taskhub.task_types".into(),
+            queues: "taskhub.queues".into(),
+        }
     }
 }
 
@@ -172,7 +183,8 @@ impl JwtIssuer {
         if self.algs.as_ref().is_some_and(Vec::is_empty) {
             return Err(wrong("algs must name at least one algorithm"));
         }
-        let names = [&self.claims.user, &self.claims.role];
+        let ClaimNames { user, role, filter, hide, task_types, queues } = &self.claims;
+        let names = [user, role, filter, hide, task_types, queues];
         if names.into_iter().any(String::is_empty) {
             return Err(wrong("the names of claims must not be empty"));
         }
@@ -199,8 +211,12 @@ impl JwtIssuer {
             audience: self.aud.clone(),
             algs: self.algs.clone(),
             roles_max: self.roles_max,
-            user_claim: self.claims.user.clone(),
-            role_claim: self.claims.role.clone(),
+            user_claim: user.clone(),
+            role_claim: role.clone(),
+            filter_claim: filter.clone(),
+            hide_claim: hide.clone(),
+            task_types_claim: task_types.clone(),
+            queues_claim: queues.clone(),
             roles: self.roles.clone(),
             default_role: self.default_role,
         };

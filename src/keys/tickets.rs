@@ -182,6 +182,7 @@ mod tests {
                 subject: n.to_string().into(),
                 issued_at: now(),
                 key: Fingerprint::of(""),
+                filter: None,
             };
             Arc::new(Principal::new(Role::Viewer, None, Credential::Jwt(Arc::new(signed))))
         };

@@ -12,7 +12,7 @@ use super::{Invalid, Name, Pattern, PatternSet, Status, Task, TaskId};
 pub const FILTER_VALUES_MAX: usize = 1_000;
 
 /// A filter as it stands on the wire. A list that is absent asks for nothing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values")]
@@ -73,6 +73,14 @@ impl FilterSpec {
             + self.user_id.as_ref().map_or(0, Vec::len)
             + self.workflow_id.as_ref().map_or(0, Vec::len)
             + self.labels.iter().flat_map(BTreeMap::values).map(Vec::len).sum::<usize>()
+    }
+
+    /// As [`checked`](Self::checked), of what is to mean the same tasks for as long as they live.
+    pub fn checked_unchanging(self) -> Result<Filter, Invalid> {
+        match self.status {
+            Some(_) => Err(Invalid::value("status", "cannot be asked for: it changes")),
+            None => self.checked(),
+        }
     }
 
     /// Checks the bounds: every list has at least one value, all together at most [`FILTER_VALUES_MAX`].

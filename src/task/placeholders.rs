@@ -107,7 +107,7 @@ fn objects(text: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// Behind the closing quote of a string.
-fn string_end(text: &[u8], from: usize) -> usize {
+pub(super) fn string_end(text: &[u8], from: usize) -> usize {
     let mut at = from + 1;
     while at < text.len() {
         match text[at] {
@@ -226,13 +226,13 @@ fn walk<'t>(text: &'t str, at: usize, steps: &[String]) -> (usize, Option<&'t st
 }
 
 /// The next byte that is a value, or the end of what that would stand in.
-fn skip(text: &[u8], from: usize) -> usize {
+pub(super) fn skip(text: &[u8], from: usize) -> usize {
     let between = |byte: &&u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b':');
     from + text.iter().skip(from).take_while(between).count()
 }
 
 /// Behind the value that begins here.
-fn value_end(text: &[u8], from: usize) -> usize {
+pub(super) fn value_end(text: &[u8], from: usize) -> usize {
     let (mut depth, mut at) = (0usize, from);
     while at < text.len() {
         match text[at] {
@@ -261,7 +261,7 @@ fn is_mark(byte: u8) -> bool {
 }
 
 /// Whether a string as it stands in JSON says this.
-fn is_text(json: &str, text: &str) -> bool {
+pub(super) fn is_text(json: &str, text: &str) -> bool {
     match json.contains('\\') {
         true => serde_json::from_str::<String>(json).is_ok_and(|said| said == text),
         false => json.trim_matches('"') == text && json.len() == text.len() + 2,

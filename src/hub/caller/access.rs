@@ -49,7 +49,7 @@ impl CallerHub {
             rights: who.rights.list().map(|right| right.word().to_owned()).collect(),
             token: who.credential.to_string(),
             expires_at: who.expires_at,
-            hidden: who.hidden.parts().map(|part| part.word().to_owned()).collect(),
+            hidden: who.hidden.words(),
             limits: None,
             in_use: None,
             queues: BTreeMap::new(),

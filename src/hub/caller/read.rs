@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::access::{Part, Right, redacted, redacted_line};
+use crate::access::{Part, Right, redacted, redacted_line, redacted_result};
 use crate::feed::{Client, Pipe};
 use crate::settings::Limits;
 use crate::store::{LogRange, Page, Query, Stored};
@@ -48,15 +48,15 @@ impl CallerHub {
 
     async fn seen(&self, stored: Option<Stored>) -> Result<Option<Stored>, HubError> {
         let Some(stored) = stored.filter(|stored| self.sees_record(&stored.record)) else { return Ok(None) };
-        let hidden = self.who.hidden;
+        let hidden = &self.who.hidden;
         let links = match stored.links {
             Some(links) if !self.sees_all() => self.seen_links(&links).await?,
             links => links,
         };
         Ok(Some(Stored {
+            payload: stored.payload.and_then(|payload| hidden.left_of(Part::Payload, payload)),
+            result: stored.result.and_then(|result| redacted_result(&stored.record, result, hidden)),
             record: self.shown_record(stored.record),
-            payload: stored.payload.filter(|_| !hidden.has(Part::Payload)),
-            result: stored.result.filter(|_| !hidden.has(Part::Result)),
             links,
         }))
     }
@@ -71,7 +71,7 @@ impl CallerHub {
 
     /// A record, without what is hidden from the caller.
     pub fn shown_record(&self, record: Bytes) -> Bytes {
-        if self.who.hidden.is_nothing() { record } else { redacted(&record, self.who.hidden) }
+        if self.who.hidden.is_nothing() { record } else { redacted(&record, &self.who.hidden) }
     }
 
     /// Whether lines of the live stream have to be looked at on their way to the caller ([`shown_line`](Self::shown_line)).
@@ -83,7 +83,7 @@ impl CallerHub {
     /// that it is gone.
     pub fn shown_line(&self, line: &Bytes) -> Option<Bytes> {
         let gone = if self.who.sight.may_be_left() { self.left(line) } else { None };
-        redacted_line(gone.as_ref().unwrap_or(line), self.who.hidden)
+        redacted_line(gone.as_ref().unwrap_or(line), &self.who.hidden)
     }
 
     /// Of a line with the record of a task that has left the caller's sight, the line that says so.
@@ -187,7 +187,7 @@ impl CallerHub {
     /// The file of a result that stands in this record of a task.
     pub async fn open_result(&self, task_id: TaskId, large: &LargeResult) -> Result<Option<File>, HubError> {
         self.in_sight(task_id).await?;
-        self.needs_part(Part::Result)?;
+        self.needs_all_of(Part::Result)?;
         self.hub.open_result(task_id, large).await
     }
 
@@ -295,12 +295,13 @@ impl CallerHub {
 
     /// A schedule whose tasks the caller sees.
     pub async fn schedule(&self, name: &Name) -> Result<Option<ScheduleView>, HubError> {
-        Ok(self.hub.schedule(name).await?.filter(|schedule| self.sees_made(&schedule.task)))
+        let schedule = self.hub.schedule(name).await?.filter(|schedule| self.sees_made(&schedule.task));
+        Ok(schedule.map(|schedule| self.shown_schedule(schedule)))
     }
 
     /// Schedules whose tasks the caller sees, by name, at most so many of those after this one.
     pub async fn schedules(&self, after: Option<Name>, len_max: usize) -> Result<ScheduleList, HubError> {
-        if self.sees_all() {
+        if self.sees_all() && self.who.hidden.is_nothing() {
             return self.hub.schedules(after, len_max).await;
         }
         let (mut after, mut seen) = (after, Vec::new());
@@ -313,9 +314,21 @@ impl CallerHub {
                 let more = seen.len() > len_max;
                 seen.truncate(len_max);
                 let next_cursor = seen.last().filter(|_| more).map(|last| last.name.to_string());
-                return Ok(ScheduleList { schedules: seen, next_cursor });
+                let schedules = seen.into_iter().map(|schedule| self.shown_schedule(schedule)).collect();
+                return Ok(ScheduleList { schedules, next_cursor });
             }
         }
+    }
+
+    /// A schedule, without what is hidden from the caller of the tasks that it makes.
+    fn shown_schedule(&self, mut schedule: ScheduleView) -> ScheduleView {
+        let hidden = &self.who.hidden;
+        if hidden.touches(Part::Payload) && schedule.task.payload.is_some() {
+            let mut task = NewTask::clone(&schedule.task);
+            task.payload = task.payload.and_then(|payload| hidden.left_of(Part::Payload, payload));
+            schedule.task = Arc::new(task);
+        }
+        schedule
     }
 
     /// Whether the caller would see what is made of this.

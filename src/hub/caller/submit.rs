@@ -1,6 +1,6 @@
 //! Handing in tasks.
 
-use crate::access::Sight;
+use crate::access::{Part, Sight};
 use crate::engine::{Refusal, SubmitKey};
 use crate::task::{Filter, Invalid, Name, NewTask, NewWorkflow, Spawner, Submission, TaskId};
 
@@ -61,7 +61,7 @@ impl CallerHub {
     /// Takes these tasks, all or none. When this returns they are on disk.
     pub async fn submit_all(&self, mut tasks: Vec<NewTask>, key: Option<SubmitKey>) -> Result<Submitted, HubError> {
         let Sight::Of(sight) = &self.who.sight else {
-            return Ok(self.shown_submitted(self.hub.submit_all(tasks, key).await?));
+            return self.submit_any(self.hub.checked(tasks).await?, key).await;
         };
         tasks.iter_mut().for_each(|new| fill(sight, new));
         let checked = self.hub.checked(tasks).await?;
@@ -75,14 +75,15 @@ impl CallerHub {
         mut workflow: NewWorkflow,
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
+        let bytes_max = self.hub.options().engine.payload_bytes_max;
         let Sight::Of(sight) = &self.who.sight else {
-            return Ok(self.shown_submitted(self.hub.submit_workflow(workflow, key).await?));
+            return self.submit_any(Submission::check_workflow(workflow, bytes_max), key).await;
         };
         // Its tasks are of its user.
         if workflow.user_id.is_none() {
             workflow.user_id = only_user(sight);
         }
-        let checked = Submission::check_workflow(workflow, self.hub.options().engine.payload_bytes_max);
+        let checked = Submission::check_workflow(workflow, bytes_max);
         self.submit_own(sight, checked, key).await
     }
 
@@ -106,6 +107,7 @@ impl CallerHub {
         key: Option<SubmitKey>,
     ) -> Result<Submitted, HubError> {
         let mut submission = checked.map_err(|invalid| HubError::Refused(Refusal::Invalid(invalid)))?;
+        self.may_call_back(&submission)?;
         if let Some(types) = self.hub.other_types(submission.types()) {
             submission = Box::pin(self.hub.prepare(submission, types)).await?;
         }
@@ -121,6 +123,27 @@ impl CallerHub {
         }
         let is_own = |prepared: &Submission| self.check_own(sight, prepared);
         Ok(self.shown_submitted(self.hub.submit_judged(submission, key, &is_own).await?))
+    }
+
+    /// Takes a submission of a caller who sees all tasks.
+    async fn submit_any(
+        &self,
+        checked: Result<Submission, Invalid>,
+        key: Option<SubmitKey>,
+    ) -> Result<Submitted, HubError> {
+        if let Ok(submission) = &checked {
+            self.may_call_back(submission)?;
+        }
+        Ok(self.shown_submitted(self.hub.submit_checked(checked, key).await?))
+    }
+
+    /// Refuses callbacks of a caller from whom results are hidden: they carry them.
+    fn may_call_back(&self, submission: &Submission) -> Result<(), HubError> {
+        if submission.has_callbacks() && self.who.hidden.touches(Part::Result) {
+            let detail = "would tell of results, which are hidden from the caller";
+            return Err(self.forbidden("submit", Forbidden::at("callbacks", detail)));
+        }
+        Ok(())
     }
 
     /// What was submitted may have been there before, and have a result.

@@ -280,7 +280,7 @@ mod tests {
     fn of(subject: &str) -> Principal {
         let (issuer, subject) = ("i".into(), subject.into());
         let issued_at = Timestamp::from_millis(0);
-        let signed = crate::access::Signed { issuer, subject, issued_at, key: Fingerprint::of("k") };
+        let signed = crate::access::Signed { issuer, subject, issued_at, key: Fingerprint::of("k"), filter: None };
         Principal::new(Role::Worker, None, Credential::Jwt(Arc::new(signed)))
     }
 
