@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::settings::{Setting, SettingId, SettingKind, TaskTypes};
-use crate::task::{Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp};
+use crate::task::{Entropy, Event, IdHasher, IdSource, Json, Name, Progress, Run, Status, Task, TaskId, Timestamp};
 
 use super::claims::Claim;
 use super::conflicts::Keyed;
@@ -68,6 +68,8 @@ pub struct Engine {
     pub(super) options: Options,
     pub(super) random: fastrand::Rng,
     pub(super) ids: IdSource,
+    /// Of ids; else `random`.
+    pub(super) entropy: Option<Box<dyn Entropy + Send>>,
     pub(super) rev: u64,
     pub(super) tasks: HashMap<TaskId, Arc<Task>, IdHasher>,
     pub(super) unfinished: usize,
@@ -133,6 +135,7 @@ impl Engine {
             options,
             random: fastrand::Rng::with_seed(seed),
             ids: IdSource::above(last_id),
+            entropy: None,
             rev,
             tasks: HashMap::default(),
             unfinished: 0,
@@ -161,6 +164,19 @@ impl Engine {
             scheduled: Unfinished::default(),
             draining: false,
             recovering: false,
+        }
+    }
+
+    /// Takes what is random in ids from here from now on. What is drawn by the seed is known to whoever has seen enough of it.
+    pub fn draw_ids_from(&mut self, entropy: Box<dyn Entropy + Send>) {
+        self.entropy = Some(entropy);
+    }
+
+    /// The id of a new task.
+    pub(super) fn next_id(&mut self, now: Timestamp) -> TaskId {
+        match &mut self.entropy {
+            Some(entropy) => self.ids.next(now, &mut **entropy),
+            None => self.ids.next(now, &mut self.random),
         }
     }
 

@@ -222,7 +222,7 @@ impl Engine {
         if self.unfinished() >= self.options.tasks_max {
             return Err(Refusal::Full);
         }
-        let task_id = self.ids.next(cx.now.at, &mut self.random);
+        let task_id = self.next_id(cx.now.at);
         let mut new = NewTask { author: schedule.spec.author, ..NewTask::clone(&schedule.spec.task) };
         self.types.fill(&mut new);
         let unfit = self.unfit(schedule);

@@ -49,7 +49,7 @@ impl Engine {
         }
         let paths = submission.paths();
         // Each has its id before the first is made, for they may name those that come later.
-        let ids: Vec<TaskId> = (0..count).map(|_| self.ids.next(cx.now.at, &mut self.random)).collect();
+        let ids: Vec<TaskId> = (0..count).map(|_| self.next_id(cx.now.at)).collect();
         let (tasks, existing) = self.whole(cx, |engine, cx| {
             let mut tasks: Vec<Arc<Task>> = Vec::with_capacity(count);
             let mut existing = Vec::new();

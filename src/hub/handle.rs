@@ -28,6 +28,7 @@ use super::expire;
 use super::inbox::{Bound, Reply, Request};
 use super::missed::{MISSED_STEP, Missed};
 use super::shared::{Body, Ended, Given, Parts, Push, Shared};
+use super::system_random::SystemRandom;
 use super::task_types::Judge;
 use super::worker_link::HandedOut;
 use super::writer::Writer;
@@ -65,6 +66,12 @@ impl Hub {
             fastrand::u64(..),
             clock.look(),
         );
+        let random = SystemRandom::new().map_err(|why| StoreError {
+            step: "draw the system's randomness",
+            cause: why.to_string(),
+            lasting: false,
+        })?;
+        engine.draw_ids_from(Box::new(random));
         if recovered.damage.is_none() {
             engine.remember_hand_outs(store.hand_outs(clock.count())?, clock.now());
         }

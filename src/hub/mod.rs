@@ -30,6 +30,7 @@ mod settings;
 mod shared;
 mod single_flight;
 mod stats;
+mod system_random;
 mod task_types;
 mod unwritten;
 mod uploads;

@@ -67,6 +67,18 @@ impl FromStr for TaskId {
     }
 }
 
+/// Where the bits of ids come from that are not time.
+pub trait Entropy {
+    fn fill(&mut self, bytes: &mut [u8]);
+}
+
+/// For tests and simulations, which are to be repeated.
+impl Entropy for fastrand::Rng {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        fastrand::Rng::fill(self, bytes);
+    }
+}
+
 /// Makes ids that only grow, whatever the clock does.
 #[derive(Clone, Debug, Default)]
 pub struct IdSource {
@@ -81,7 +93,7 @@ impl IdSource {
 
     /// The next id: `now` in its first 48 bits and randomness after, or the last id plus a little where the clock stood
     /// still or went back.
-    pub fn next(&mut self, now: Timestamp, random: &mut fastrand::Rng) -> TaskId {
+    pub fn next(&mut self, now: Timestamp, random: &mut (impl Entropy + ?Sized)) -> TaskId {
         let millis = now.as_millis().max(0) as u64;
         let mut fresh = [0u8; 10];
         random.fill(&mut fresh);
@@ -93,10 +105,12 @@ impl IdSource {
 
 /// The variant bits stand above the low 62 random bits; a step is small enough never to carry into them in practice,
 /// and when it would, the version and variant are simply set again above it.
-fn step(last: u128, random: &mut fastrand::Rng) -> u128 {
+fn step(last: u128, random: &mut (impl Entropy + ?Sized)) -> u128 {
     const LOW: u128 = (1 << 62) - 1;
     const RAND_A: u128 = 0xfff << 64;
-    let low = (last & LOW) + u128::from(random.u32(1..));
+    let mut by = [0; 4];
+    random.fill(&mut by);
+    let low = (last & LOW) + u128::from(u32::from_le_bytes(by).max(1));
     if low <= LOW {
         return (last & !LOW) | low;
     }

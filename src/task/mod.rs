@@ -58,7 +58,7 @@ pub use delivery::{Delivery, DeliveryId, DeliveryState, DeliveryStatus, Delivery
 pub use failure::Failure;
 pub use filter::{FILTER_VALUES_MAX, Filter, FilterSpec};
 pub use gather::{GATHERED_MAX, Gather, NewGather, OpenList, item_of};
-pub use id::{IdHasher, IdSource, ParseIdError, TaskId};
+pub use id::{Entropy, IdHasher, IdSource, ParseIdError, TaskId};
 pub use json::{Json, JsonError, PAYLOAD_DEPTH_MAX};
 pub use key::{Digest, KeyEntry};
 pub use large_result::{CONTENT_TYPE_BYTES_MAX, LargeResult, ResultId};
