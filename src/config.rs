@@ -35,6 +35,12 @@ pub struct ServeConfig {
     #[arg(long, env = "TASKHUB_OPEN")]
     pub open: bool,
 
+    /// Shows /metrics to whoever asks, without a token
+    ///
+    /// Without, viewers, operators and admins see it. It tells the names of queues and task types, and how much is going on; of no task.
+    #[arg(long, env = "TASKHUB_METRICS_OPEN")]
+    pub metrics_open: bool,
+
     /// The certificate with which the hub speaks TLS, and the chain behind it, in PEM
     ///
     /// The port takes no plain HTTP then. It and the key are read again when their files change; what cannot be used is
@@ -271,6 +277,7 @@ impl Default for ServeConfig {
             unix_mode: UnixMode::default(),
             insecure_open: false,
             open: false,
+            metrics_open: false,
             tls_cert: None,
             tls_key: None,
             hosts: Vec::new(),
@@ -380,7 +387,8 @@ impl ServeConfig {
     pub fn key_options(&self) -> KeyOptions {
         // What is wrong with it was said by `check`.
         let named = self.jwt.issuer().ok().flatten();
-        KeyOptions { open: self.open, issuers: named.into_iter().chain(self.auth.jwt.iter().cloned()).collect() }
+        let issuers = named.into_iter().chain(self.auth.jwt.iter().cloned()).collect();
+        KeyOptions { open: self.open, metrics_open: self.metrics_open, issuers }
     }
 
     /// Refuses an open hub where others can reach it.

@@ -72,6 +72,7 @@ mod names {
         ("callback_oldest_seconds", "How long the oldest callback has been owed"),
         ("audit_entries", "Entries of the audit"),
         ("audit_dropped", "Refusals that are not in the audit, for there were too many"),
+        ("refused_credentials", "Tokens and tickets that let nobody in, by reason"),
         ("subscriptions", "Subscriptions of live clients"),
         ("sockets", "Open sockets by kind"),
         ("workers", "Workers the hub knows of"),
@@ -103,6 +104,11 @@ struct KindLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -171,6 +177,7 @@ pub struct Metrics {
     audit_entries: Gauge,
     audit_dropped: Counter,
     subscriptions: Gauge,
+    refused_credentials: Family<ReasonLabel, Counter>,
     sockets: Family<KindLabel, Gauge>,
     /// All of them, for whoever wants one number.
     sockets_open: AtomicU64,
@@ -216,6 +223,7 @@ impl Default for Metrics {
             audit_entries: Gauge::default(),
             audit_dropped: Counter::default(),
             subscriptions: Gauge::default(),
+            refused_credentials: Family::default(),
             sockets: Family::default(),
             sockets_open: AtomicU64::new(0),
             workers: Gauge::default(),
@@ -247,6 +255,7 @@ impl Default for Metrics {
                     }
                     "audit_entries" => registry.register(*name, *help, metrics.audit_entries.clone()),
                     "audit_dropped" => registry.register(*name, *help, metrics.audit_dropped.clone()),
+                    "refused_credentials" => registry.register(*name, *help, metrics.refused_credentials.clone()),
                     "subscriptions" => registry.register(*name, *help, metrics.subscriptions.clone()),
                     "sockets" => registry.register(*name, *help, metrics.sockets.clone()),
                     "workers" => registry.register(*name, *help, metrics.workers.clone()),
@@ -353,6 +362,13 @@ impl Metrics {
     /// So many refusals are not in the audit.
     pub fn audit_dropped(&self, refusals: u64) {
         self.audit_dropped.inc_by(refusals);
+    }
+
+    /// How many credentials were refused so far, by reason.
+    pub fn set_refused(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+        for (reason, count) in counts {
+            self.refused_credentials.get_or_create(&ReasonLabel { reason }).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// Subscriptions came (`1`) or went (`-1`).

@@ -123,6 +123,11 @@ impl Principal {
         Principal::new(Role::Admin, None, Credential::None)
     }
 
+    /// Whoever asks for the hub's numbers, where these are open.
+    pub fn scraper() -> Principal {
+        Principal { rights: Rights::of(&[Right::SeeHub]), ..Principal::new(Role::Viewer, None, Credential::None) }
+    }
+
     /// A socket that has not said yet who it is.
     pub fn nobody() -> Principal {
         let sight = Sight::Of(Arc::new(Filter { task_id: Some(Default::default()), ..Filter::default() }));

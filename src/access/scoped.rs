@@ -125,6 +125,8 @@ pub enum MintError {
         why: String,
     },
     Invalid(Invalid),
+    /// The hub asks nobody who they are: there is nothing that a token could be less than.
+    Open,
     /// The hub cannot sign now.
     Unavailable,
 }

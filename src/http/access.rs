@@ -168,6 +168,11 @@ pub(super) fn not_minted(why: MintError) -> Problem {
             Problem { field: field.map(Into::into), ..Problem::new(Code::Forbidden, why) }
         }
         MintError::Invalid(invalid) => invalid.into(),
+        MintError::Open => {
+            let detail = "this hub is open: it asks nobody for a token. Make a first one (taskhub init, or taskhub token create), then \
+                          this one with that";
+            Problem::new(Code::Conflict, detail)
+        }
         MintError::Unavailable => Problem::new(Code::Overloaded, "the hub has no key to sign with yet; try again"),
     }
 }

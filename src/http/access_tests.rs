@@ -14,7 +14,7 @@ use super::{App, router};
 use crate::access::{AccessRecord, NewApiToken, Role};
 use crate::config::ServeConfig;
 use crate::hub::{Accepts, Hub};
-use crate::keys::Keys;
+use crate::keys::{KeyOptions, Keys};
 use crate::task::{Name, PatternSet, Timestamp};
 
 /// A hub that serves those that it knows: one of each role, and two users.
@@ -50,6 +50,10 @@ const MISSING: &str = "01890000-0000-7000-8000-00000000dead";
 
 impl Closed {
     fn start() -> Closed {
+        Closed::start_with(KeyOptions::default())
+    }
+
+    fn start_with(options: KeyOptions) -> Closed {
         let config = ServeConfig::for_trial();
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), config.hub_options()).unwrap();
         Closed::on(hub, &config)
@@ -72,7 +76,7 @@ impl Closed {
             records.push(AccessRecord::ApiToken(record));
             tokens.push((name, text));
         }
-        let keys = Keys::new(Default::default(), records).unwrap();
+        let keys = Keys::new(options, records).unwrap();
         let limits = (config.http_limits(), config.live_limits());
         let app = App::new(hub.clone(), keys.clone(), config.door().unwrap(), limits.0, limits.1);
         Closed { hub, keys, router: router(app), tokens }
@@ -220,6 +224,19 @@ async fn what_is_open_to_all_asks_nobody() {
     assert_eq!(hub.get("nobody", "/metrics").await.status, 401);
     assert_eq!(hub.get("ann", "/metrics").await.status, 403);
     assert_eq!(hub.get("viewer", "/metrics").await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_may_be_for_whoever_asks_and_nothing_else_is() {
+    let mut hub = Closed::start_with(KeyOptions { metrics_open: true, ..KeyOptions::default() });
+    hub.tokens.push(("wrong", format!("tht_{}", "x".repeat(43))));
+    assert_eq!(hub.get("wrong", "/metrics").await.status, 401);
+    let seen = hub.get("nobody", "/metrics").await;
+    assert!(seen.text.contains("taskhub_refused_credentials_total{reason=\"unknown\"} 1"), "{}", seen.text);
+    for path in ["/api/v1/stats", "/api/v1/tasks", "/api/v1/workers", "/metrics/", "/api/v1/../../metrics"] {
+        assert!(matches!(hub.get("nobody", path).await.status, 401 | 404), "{path}");
+    }
+    assert_eq!(hub.get("ann", "/metrics").await.status, 403, "who says who they are is taken at their word");
 }
 
 #[tokio::test]

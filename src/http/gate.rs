@@ -21,7 +21,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::caller::{AdminDoor, Peer};
-use super::routes::{LIVE_PATH, WORKER_PATH};
+use super::routes::{LIVE_PATH, METRICS_PATH, WORKER_PATH};
 use super::state::App;
 use crate::access::{Principal, SUBPROTOCOL_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::keys::{Ended, Keys, Unauthenticated};
@@ -52,11 +52,15 @@ pub(super) fn identify(app: &Arc<App>, parts: &mut Parts) -> Result<Known, Probl
     if !is_guarded(path) || parts.extensions.get::<AdminDoor>().is_some() {
         return Ok(Known::Now);
     }
-    let is_socket = path == LIVE_PATH || path == WORKER_PATH;
+    let (is_socket, is_metrics) = (path == LIVE_PATH || path == WORKER_PATH, path == METRICS_PATH);
     let presented = presented(parts)?;
     let keys = app.keys().clone();
     match presented {
         Presented::Nothing if keys.is_open() || is_socket => Ok(Known::Now),
+        Presented::Nothing if is_metrics && keys.are_metrics_open() => {
+            parts.extensions.insert(Arc::new(Principal::scraper()));
+            Ok(Known::Now)
+        }
         Presented::Nothing => Err(unauthenticated()),
         Presented::Ticket(ticket) => {
             let who = keys.redeem(&ticket, Timestamp::now()).map_err(|why| refused(&why))?;
@@ -84,7 +88,7 @@ pub(super) async fn authenticated(keys: &Keys, token: &str, from: Option<IpAddr>
 
 /// Whether a path asks who calls. What is not there is not told to nobody either.
 fn is_guarded(path: &str) -> bool {
-    path.starts_with("/api/v1/") || path == "/api/v1" || path == "/metrics"
+    path.starts_with("/api/v1/") || path == "/api/v1" || path == METRICS_PATH
 }
 
 /// What a request brings; it is taken out of it. At most one thing.

@@ -104,6 +104,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, Caller(hub): Caller) ->
     metrics.set_feed_lag(app.feed_lag());
     metrics.set_workers(stats.workers.unwrap_or_default());
     metrics.set_rev(stats.rev);
+    metrics.set_refused(app.keys().refused());
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render()).into_response())
 }

@@ -19,6 +19,8 @@ use crate::wire::{Code, Problem};
 /// Where the two WebSockets are.
 pub(super) const LIVE_PATH: &str = "/api/v1/ws";
 pub(super) const WORKER_PATH: &str = "/api/v1/worker/ws";
+/// Where the hub's numbers are.
+pub(super) const METRICS_PATH: &str = "/metrics";
 
 /// What a caller needs for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +144,7 @@ table! {
 
     GET    "/healthz"                                               NOTHING          ops::healthz,
     GET    "/readyz"                                                NOTHING          ops::readyz,
-    GET    "/metrics"                                               SEE_HUB          ops::metrics,
+    GET    METRICS_PATH                                             SEE_HUB          ops::metrics,
     GET    "/api/openapi.json"                                      NOTHING          docs::openapi,
     GET    "/api/asyncapi.json"                                     NOTHING          docs::asyncapi,
     GET    "/api/docs"                                              NOTHING          docs::to_page,

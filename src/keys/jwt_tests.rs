@@ -21,7 +21,7 @@ const SECONDS: i64 = NOW / 1_000;
 /// Reads `[[jwt]]` of TOML.
 fn options(text: &str) -> KeyOptions {
     let config: AuthConfig = toml::from_str(text).unwrap();
-    KeyOptions { open: false, issuers: config.jwt }
+    KeyOptions { issuers: config.jwt, ..KeyOptions::default() }
 }
 
 fn claims() -> Value {

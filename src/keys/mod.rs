@@ -68,6 +68,7 @@ impl From<Ended> for Unauthenticated {
 #[derive(Debug)]
 pub struct Keys {
     open: bool,
+    metrics_open: bool,
     registry: Registry,
     issuers: Vec<Issuer>,
     cache: Cache,
@@ -89,6 +90,7 @@ impl Keys {
         }
         Ok(Arc::new(Keys {
             open: options.open,
+            metrics_open: options.metrics_open,
             registry,
             issuers: options.issuers.iter().map(Issuer::new).collect::<Result<_, _>>()?,
             cache: Cache::default(),
@@ -102,6 +104,11 @@ impl Keys {
     /// Whether callers without a credential are served: none was ever made, and no issuer is set.
     pub fn is_open(&self) -> bool {
         self.open || self.issuers.is_empty() && !self.registry.is_closed()
+    }
+
+    /// Whether the hub's numbers (`/metrics`) are for whoever asks.
+    pub fn are_metrics_open(&self) -> bool {
+        self.metrics_open
     }
 
     /// Who comes with this text: an API token, a scoped token, or a JWT. May wait for the keys of its issuer, a few seconds.
@@ -191,7 +198,11 @@ impl Keys {
 
     /// Makes a scoped token of what `maker` may, less what is not asked for.
     pub fn mint(&self, maker: &Arc<Principal>, new: NewScoped, now: Timestamp) -> Result<Minted, MintError> {
-        self.registry.signer().ok_or(MintError::Unavailable)?.mint(maker, new, now)
+        let Some(signer) = self.registry.signer() else {
+            let is_anyone = maker.credential == Credential::None;
+            return Err(if is_anyone { MintError::Open } else { MintError::Unavailable });
+        };
+        signer.mint(maker, new, now)
     }
 
     /// A ticket for one request of this caller.

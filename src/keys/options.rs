@@ -21,6 +21,8 @@ const REFRESH_MIN: Duration = Duration::from_secs(5);
 pub struct KeyOptions {
     /// Serves callers without a credential whatever is kept (`--open`).
     pub open: bool,
+    /// Shows the hub's numbers to whoever asks (`--metrics-open`).
+    pub metrics_open: bool,
     pub issuers: Vec<JwtIssuer>,
 }
 

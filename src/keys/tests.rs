@@ -178,6 +178,7 @@ async fn what_may_not_be_made_is_refused() {
             Ok(_) => "made".to_owned(),
             Err(MintError::Forbidden { field, why }) => format!("403 {} {why}", field.unwrap_or("-")),
             Err(MintError::Invalid(invalid)) => format!("422 {invalid}"),
+            Err(MintError::Open) => "409".to_owned(),
             Err(MintError::Unavailable) => "503".to_owned(),
         };
         assert!(told.starts_with(expected), "{body}: {told}");
@@ -217,6 +218,8 @@ async fn what_may_not_be_made_is_refused() {
     let unsigned = Keys::new(KeyOptions::default(), Vec::new()).unwrap();
     let made = unsigned.mint(&Arc::new(Principal::owner()), asked(r#"{"allow":["read"]}"#), now());
     assert_eq!(made, Err(MintError::Unavailable));
+    let made = unsigned.mint(&Arc::new(Principal::everyone()), asked(r#"{"allow":["read"]}"#), now());
+    assert_eq!(made, Err(MintError::Open));
 }
 
 #[tokio::test]

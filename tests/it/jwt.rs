@@ -32,7 +32,7 @@ fn keys(folder: &Path) -> Arc<Keys> {
     };
     let table: String = ISSUERS.map(table).concat();
     let config = AuthConfig::read(table.parse().unwrap()).unwrap();
-    Keys::new(KeyOptions { open: false, issuers: config.jwt }, Vec::new()).unwrap()
+    Keys::new(KeyOptions { issuers: config.jwt, ..KeyOptions::default() }, Vec::new()).unwrap()
 }
 
 #[tokio::test]
