@@ -54,7 +54,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["access", "settings", "task"]),
     ("worker", &["wire", "task", "dial", "children", "lived"]),
     ("embedded", &["access", "hub", "store", "worker", "wire", "settings", "task"]),
-    ("client", &["wire", "settings", "task", "dial"]),
+    ("client", &["wire", "access", "settings", "task", "dial"]),
     ("telemetry", &["task"]),
     ("dial", &[]),
     ("listen", &[]),

@@ -56,10 +56,10 @@ impl Closed {
     fn start_with(options: KeyOptions) -> Closed {
         let config = ServeConfig::for_trial();
         let hub = Hub::start(Box::new(crate::store::in_memory().unwrap()), config.hub_options()).unwrap();
-        Closed::on(hub, &config)
+        Closed::on(hub, options, &config)
     }
 
-    fn on(hub: Hub, config: &ServeConfig) -> Closed {
+    fn on(hub: Hub, options: KeyOptions, config: &ServeConfig) -> Closed {
         let now = Timestamp::now();
         let mut records = vec![AccessRecord::Closed { since: now }];
         let mut tokens = Vec::new();

@@ -290,6 +290,7 @@ mod tests {
             subject: "s".into(),
             issued_at,
             key: crate::access::Fingerprint::of("k"),
+            filter: None,
         };
         let author = |issued_at| {
             let who = Arc::new(Principal::new(Role::User, None, Credential::Jwt(Arc::new(jwt(issued_at)))));

@@ -89,7 +89,7 @@ async fn what_is_done_to_many_ends_with_its_caller() {
     let config = ServeConfig::for_trial();
     let gate = Arc::new(crate::store::gated::Gate::default());
     let store = crate::store::gated::Gated(crate::store::in_memory().unwrap(), gate.clone());
-    let hub = Closed::on(Hub::start(Box::new(store), config.hub_options()).unwrap(), &config);
+    let hub = Closed::on(Hub::start(Box::new(store), config.hub_options()).unwrap(), KeyOptions::default(), &config);
     for _ in 0..3 {
         hub.submit("ann", json!({"task_type": "t"})).await;
     }
