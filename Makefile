@@ -76,8 +76,9 @@ test: test-deps ## every test: Rust, the page's modules in Node, the page in Chr
 test-deps: ## install what the tests need (Debian), or say what is missing
 	@tests/deps.sh
 
-sim: ## millions of steps of the simulation, from fresh seeds
+sim: ## millions of steps of the simulation, and thousands of runs of the model of who sees what
 	SIM_SEEDS=$${SIM_SEEDS:-20000} $(CARGO) test --release --test sim -- --nocapture
+	TASKHUB_SCOPE_RUNS=$${TASKHUB_SCOPE_RUNS:-10000} $(CARGO) test --release --test scope_model -- --nocapture
 
 autobahn: ## the parser of WebSocket frames against Autobahn's test suite (needs Python 2.7)
 	@tests/autobahn/suite.sh
