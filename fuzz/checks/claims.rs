@@ -27,6 +27,10 @@ fn claims(bytes: &[u8]) {
         roles_max: Role::Operator,
         user_claim: "sub".into(),
         role_claim: "taskhub.role".into(),
+        filter_claim: "taskhub.filter".into(),
+        hide_claim: "taskhub.hide".into(),
+        task_types_claim: "taskhub.task_types".into(),
+        queues_claim: "taskhub.queues".into(),
         roles: Default::default(),
         default_role: None,
     };
