@@ -458,6 +458,7 @@ mod tests {
         metrics.socket_opened("worker");
         metrics.callback_tried("delivered");
         metrics.set_callbacks(2, 1, Duration::from_secs(3));
+        metrics.set_refused([("expired", 7)]);
         let text = metrics.render();
         for (name, _) in names::TABLE {
             assert!(text.contains(&format!("# TYPE taskhub_{name} ")), "{name} is missing in\n{text}");
@@ -468,6 +469,7 @@ mod tests {
             r#"taskhub_feed_deliveries_total{kind="progress"} 2"#,
             r#"taskhub_sockets{kind="worker"} 1"#,
             r#"taskhub_callbacks{status="failed"} 1"#,
+            r#"taskhub_refused_credentials_total{reason="expired"} 7"#,
             r#"taskhub_task_seconds_count{task_type="report",status="completed"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
