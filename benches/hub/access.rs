@@ -2,15 +2,16 @@
 //! not. And whether time tells of a task that a caller may not see.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::try_join_all;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use serde_json::json;
+use ring::rsa::PublicKeyComponents;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Outcome;
@@ -24,7 +25,7 @@ use crate::watchers::{RUNS, Side, TASK, each_alone, waiting};
 
 pub const NAMES: [&str; 4] = ["access/request", "access/feed", "access/idle_memory", "access/timing"];
 
-/// Tokens of one task type each, beside the one that is watched: no two are alike, and all see each event.
+/// Watchers of scopes of which no two are alike.
 const SCOPED: usize = 1_000;
 
 pub async fn run(report: &mut Report) -> Outcome {
@@ -46,24 +47,27 @@ pub async fn run(report: &mut Report) -> Outcome {
 /// Looks at one task, again and again, by callers of each kind in turn.
 async fn request(report: &mut Report) -> Outcome {
     const READS: usize = 60_000;
-    const FIRST_READS: usize = 6_000;
+    const FIRST_READS: usize = 4_000;
     let (open_folder, closed_folder) = (Folder::new()?, Folder::new()?);
-    let issuer = Issuer::new()?;
-    let config = issuer.config(&closed_folder)?;
+    let (es256, rs256) = (Issuer::es256()?, Issuer::rs256()?);
+    let config = closed_folder.path().join("taskhub.toml");
+    std::fs::write(&config, es256.config(&closed_folder)? + &rs256.config(&closed_folder)?)?;
     let mut open = Hub::start(&open_folder).await?;
     let mut closed = Hub::start_closed(&closed_folder, &["--config", config.to_str().ok_or("an odd path")?]).await?;
     let [of_open, of_closed] = [one_task(&mut open).await?, one_task(&mut closed).await?];
     let nobody = [String::new()];
     let api = [closed.token.clone()];
-    let known = [issuer.sign()?];
-    let mut costs = [(); 4].map(|()| Vec::new());
+    let known = [es256.sign()?];
+    let mut costs = [(); 5].map(|()| Vec::new());
     for run in 0..=RUNS {
-        let fresh: Vec<String> = (0..FIRST_READS).map(|_| issuer.sign()).collect::<Outcome<_>>()?;
-        let callers: [(&Hub, &str, &[String], usize); 4] = [
+        let sign = |issuer: &Issuer| (0..FIRST_READS).map(|_| issuer.sign()).collect::<Outcome<Vec<String>>>();
+        let fresh = [sign(&rs256)?, sign(&es256)?];
+        let callers: [(&Hub, &str, &[String], usize); 5] = [
             (&open, &of_open, &nobody, READS),
             (&closed, &of_closed, &api, READS),
             (&closed, &of_closed, &known, READS),
-            (&closed, &of_closed, &fresh, FIRST_READS),
+            (&closed, &of_closed, &fresh[0], FIRST_READS),
+            (&closed, &of_closed, &fresh[1], FIRST_READS),
         ];
         for ((hub, path, tokens, reads), costs) in callers.into_iter().zip(&mut costs) {
             let cost = cost_of_a_read(hub, path, tokens, reads).await?;
@@ -73,14 +77,15 @@ async fn request(report: &mut Report) -> Outcome {
             }
         }
     }
-    let [open, api, known, fresh] = costs.map(median);
+    let [open, api, known, rs256, es256] = costs.map(median);
     report.row(Row {
         name: NAMES[0],
         measured: format!(
-            "{:+.1} µs of hub CPU with an API token, {:+.1} with a JWT seen before, {:+.1} with a new one (ES256)",
+            "{:+.1} µs of hub CPU with an API token, {:+.1} with a JWT seen before, with a new one {:+.1} (RS256) or {:+.1} (ES256)",
             api - open,
             known - open,
-            fresh - open
+            rs256 - open,
+            es256 - open
         ),
         target: "≤ + 2 µs, + 2 µs, + 60 µs",
         floor: Some(format!("a look at a task on an open hub: {open:.1} µs")),
@@ -116,58 +121,86 @@ async fn cost_of_a_read(hub: &Hub, path: &str, tokens: &[String], reads: usize) 
     Ok((hub.process.cpu()? - before).as_secs_f64() * 1e6 / reads as f64)
 }
 
-/// An application that signs tokens.
+/// An application that signs tokens: `iss` is its algorithm.
 struct Issuer {
-    key: EcdsaKeyPair,
+    key: Key,
     random: SystemRandom,
 }
 
+enum Key {
+    Es256(EcdsaKeyPair),
+    Rs256(RsaKeyPair),
+}
+
 impl Issuer {
-    fn new() -> Outcome<Issuer> {
+    fn es256() -> Outcome<Issuer> {
         let random = SystemRandom::new();
-        let wrong = |_| "no key could be made";
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(wrong)?;
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random)
-            .map_err(|error| error.to_string())?;
-        Ok(Issuer { key, random })
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random);
+        let document = document.map_err(|_| "no key could be made")?;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random);
+        Ok(Issuer { key: Key::Es256(key.map_err(|error| error.to_string())?), random })
     }
 
-    /// Tells a hub of it: the hub's configuration.
-    fn config(&self, folder: &Folder) -> Outcome<PathBuf> {
-        let point = self.key.public_key().as_ref();
-        let [x, y] = [&point[1..33], &point[33..]].map(|part| URL_SAFE_NO_PAD.encode(part));
-        std::fs::write(
-            folder.path().join("key.json"),
-            json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}).to_string(),
-        )?;
-        let config = folder.path().join("taskhub.toml");
-        let key_file = folder.path().join("key.json");
-        std::fs::write(
-            &config,
-            format!(
-                "[[auth.jwt]]\niss = \"bench\"\naud = \"taskhub\"\nkey_file = {key_file:?}\ndefault_role = \"operator\"\n"
-            ),
-        )?;
-        Ok(config)
+    fn rs256() -> Outcome<Issuer> {
+        let made = Command::new("openssl")
+            .args(["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-outform", "DER"])
+            .stderr(Stdio::null())
+            .output()?;
+        let key = RsaKeyPair::from_pkcs8(&made.stdout).map_err(|error| error.to_string())?;
+        Ok(Issuer { key: Key::Rs256(key), random: SystemRandom::new() })
+    }
+
+    fn alg(&self) -> &'static str {
+        match self.key {
+            Key::Es256(_) => "ES256",
+            Key::Rs256(_) => "RS256",
+        }
+    }
+
+    /// How the file of a hub tells of it.
+    fn config(&self, folder: &Folder) -> Outcome<String> {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let jwk = match &self.key {
+            Key::Es256(key) => {
+                let point = key.public_key().as_ref();
+                json!({"kty": "EC", "crv": "P-256", "x": text(&point[1..33]), "y": text(&point[33..])})
+            }
+            Key::Rs256(key) => {
+                let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(key.public());
+                json!({"kty": "RSA", "n": text(&n), "e": text(&e)})
+            }
+        };
+        let key_file = folder.path().join(self.alg());
+        std::fs::write(&key_file, jwk.to_string())?;
+        let table = format!("[[auth.jwt]]\niss = {:?}\naud = \"taskhub\"\nkey_file = {key_file:?}\n", self.alg());
+        Ok(table + "default_role = \"operator\"\n")
     }
 
     /// A token like no other.
     fn sign(&self) -> Outcome<String> {
         let exp = now_ns() / 1_000_000_000 + 3_600;
-        let claims = json!({"iss": "bench", "aud": "taskhub", "sub": "ann", "exp": exp, "jti": Uuid::now_v7()});
+        let claims = json!({"iss": self.alg(), "aud": "taskhub", "sub": "ann", "exp": exp, "jti": Uuid::now_v7()});
         let [head, claims] =
-            [json!({"alg": "ES256", "typ": "JWT"}), claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+            [json!({"alg": self.alg(), "typ": "JWT"}), claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
         let signed = format!("{head}.{claims}");
-        let signature = self.key.sign(&self.random, signed.as_bytes()).map_err(|_| "no signature could be made")?;
+        let wrong = |_| "no signature could be made";
+        let signature = match &self.key {
+            Key::Es256(key) => key.sign(&self.random, signed.as_bytes()).map_err(wrong)?.as_ref().to_vec(),
+            Key::Rs256(key) => {
+                let mut signature = vec![0; key.public().modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &self.random, signed.as_bytes(), &mut signature).map_err(wrong)?;
+                signature
+            }
+        };
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
 
-/// Scoped tokens that see tasks of the watched type, and of one more each.
-async fn scoped_tokens(hub: &mut Hub, count: usize) -> Outcome<Vec<String>> {
+/// A scoped token for each of these filters.
+async fn scoped_tokens(hub: &mut Hub, filters: impl Iterator<Item = Value>) -> Outcome<Vec<String>> {
     let mut tokens = Vec::new();
-    for n in 0..count {
-        let asked = json!({"allow": ["read"], "filter": {"task_type": ["report.monthly", "other", format!("of-{n}")]}});
+    for filter in filters {
+        let asked = json!({"allow": ["read"], "filter": filter});
         let made = hub.post("/api/v1/tokens", asked.to_string().as_bytes()).await?;
         tokens.push(made["token"].as_str().ok_or("no token")?.to_owned());
     }
@@ -189,7 +222,9 @@ async fn feed(report: &mut Report) -> Outcome {
     let (open_folder, closed_folder) = (Folder::new()?, Folder::new()?);
     let (open, _) = Side::hub(&open_folder, SCOPED as u32).await?;
     let mut hub = Hub::start_closed(&closed_folder, &[]).await?;
-    let tokens = scoped_tokens(&mut hub, SCOPED).await?;
+    // Each sees tasks of the watched type, and of one that no other sees.
+    let filters = (0..SCOPED).map(|n| json!({"task_type": ["report.monthly", format!("of-{n}")]}));
+    let tokens = scoped_tokens(&mut hub, filters).await?;
     let mut crowd = Crowd::start_as(hub.address, &hub.token)?;
     crowd.join(tokens.into_iter().map(|token| Watcher { filter: "{}".into(), token }).collect())?;
     hub.process.until_quiet().await?;
@@ -217,14 +252,15 @@ async fn feed(report: &mut Report) -> Outcome {
     Ok(())
 }
 
-/// Ten thousand who wait for one task each, each with a scoped token of its own.
+/// Ten thousand who wait for one task each, each with a scoped token for that task, as pages have.
 async fn idle_memory(report: &mut Report) -> Outcome {
     const WATCHERS: usize = 10_000;
     const WARM_UP: usize = 100;
     let folder = Folder::new()?;
     let mut hub = Hub::start_closed(&folder, &[]).await?;
     let mut watchers = each_alone(&waiting(&mut hub, WARM_UP + WATCHERS).await?);
-    let tokens = scoped_tokens(&mut hub, watchers.len()).await?;
+    let filters: Vec<Value> = watchers.iter().map(|one| serde_json::from_str(&one.filter)).collect::<Result<_, _>>()?;
+    let tokens = scoped_tokens(&mut hub, filters.into_iter()).await?;
     for (watcher, token) in watchers.iter_mut().zip(tokens) {
         watcher.token = token;
     }
@@ -261,8 +297,12 @@ async fn timing(report: &mut Report) -> Outcome {
     let mut connection = Connection::open_as(hub.address, token).await?;
     let (mut of_foreign, mut of_missing) = (Vec::new(), Vec::new());
     for (at, foreign) in foreign.iter().enumerate() {
-        let missing = Uuid::now_v7().to_string();
-        let mut pair = [(foreign, &mut of_foreign), (&missing, &mut of_missing)];
+        // Of the same time as the other.
+        let foreign: Uuid = foreign.parse()?;
+        let mut missing = foreign.into_bytes();
+        missing[12..].copy_from_slice(&Uuid::new_v4().into_bytes()[..4]);
+        let missing = Uuid::from_bytes(missing);
+        let mut pair = [(foreign, &mut of_foreign), (missing, &mut of_missing)];
         // Whichever comes second finds everything warm.
         if at % 2 == 1 {
             pair.reverse();

@@ -265,12 +265,8 @@ impl Session {
             return self.refuse(id, &error.into(), out).await;
         }
         let topic = match topic {
-            Topic::Tasks(tasks) => {
-                let filter = if self.hub.sees_all() {
-                    tasks.asked.clone()
-                } else {
-                    Arc::new(self.hub.scoped((*tasks.asked).clone()))
-                };
+            Topic::Tasks(mut tasks) => {
+                let filter = self.hub.scoped_shared(&mut tasks.asked);
                 Topic::Tasks(TaskSubscription { filter, ..tasks })
             }
             topic => topic,

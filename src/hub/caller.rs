@@ -123,6 +123,23 @@ impl CallerHub {
         }
     }
 
+    /// What a subscription is to be told, of what it asks for. Thousands who each watch what they may see hold one filter each, not
+    /// three that are alike.
+    pub fn scoped_shared(&self, asked: &mut Arc<Filter>) -> Arc<Filter> {
+        let Sight::Of(sight) = &self.who.sight else {
+            return if self.sees_all() { asked.clone() } else { Arc::new(self.scoped((**asked).clone())) };
+        };
+        if asked == sight {
+            *asked = sight.clone();
+        }
+        let filter = self.scoped((**asked).clone());
+        match () {
+            () if filter == **sight => sight.clone(),
+            () if filter == **asked => asked.clone(),
+            () => Arc::new(filter),
+        }
+    }
+
     /// Whether the caller sees this record.
     fn sees(&self, task: &Task) -> bool {
         match &self.who.sight {
@@ -148,13 +165,15 @@ impl CallerHub {
         if self.sees_all() || self.hub.shown(task_id).is_some_and(|task| self.sees(&task)) {
             return Ok(true);
         }
-        // One that is out of sight is looked for as one that is not at hand.
+        // One that is out of sight is looked for as one that is not there, and takes as long.
         Ok(self.sees_each(vec![task_id]).await? == [true])
     }
 
     /// Whether there is a task of each of these ids that the caller sees, in one read.
     async fn sees_each(&self, task_ids: Vec<TaskId>) -> Result<Vec<bool>, HubError> {
-        let records = self.hub.shared().read(move |reader| reader.records(&task_ids)).await?;
-        Ok(records.iter().map(|record| record.as_ref().is_some_and(|record| self.sees_record(record))).collect())
+        let looked = self.hub.shared().read(move |reader| reader.look_for(&task_ids)).await?;
+        // Read also where it is another's, for the time it takes.
+        let sees = looked.iter().map(|looked| self.sees_record(&looked.record) & looked.is_there);
+        Ok(sees.collect())
     }
 }

@@ -296,6 +296,19 @@ pub trait Reader: Send + Sync {
 
     /// Those of `task_ids` that exist, in the same order; for looking up what an idempotency key stands for.
     fn records(&self, task_ids: &[TaskId]) -> Result<Vec<Option<Bytes>>, StoreError>;
+
+    /// Looks for these tasks for whoever may not know whether they exist: the same is read, and as much, of one that is there and
+    /// of one that is not, wherever it stands. In the same order.
+    fn look_for(&self, task_ids: &[TaskId]) -> Result<Vec<Looked>, StoreError>;
+}
+
+/// What came of looking for a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    pub is_there: bool,
+    /// Its newest record; where it is not there, that of the one before it, which is to be read all the same. Empty where there is
+    /// none before it.
+    pub record: Bytes,
 }
 
 /// When a task ended; those of one moment are in the order of their ids.

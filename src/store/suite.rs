@@ -356,6 +356,9 @@ impl World {
         let reader = store.reader();
         let ids: Vec<_> = self.tasks.keys().copied().collect();
         let records = reader.records(&ids).unwrap();
+        let looked = reader.look_for(&ids).unwrap();
+        let there = looked.iter().map(|looked| Some(&looked.record).filter(|_| looked.is_there));
+        assert!(there.eq(records.iter().map(Option::as_ref)));
         let hand_outs = reader.hand_out(&ids).unwrap();
         for ((known, record), (payload, checkpoint)) in self.tasks.values().zip(records).zip(hand_outs) {
             let task_id = known.task.task_id;
@@ -394,6 +397,7 @@ impl World {
             assert_eq!(reader.logs(task_id, LogRange::Tail(9), &[]).unwrap(), []);
             assert_eq!(reader.log_end(task_id).unwrap(), 0);
             assert_eq!(reader.records(&[task_id]).unwrap(), [None]);
+            assert!(!reader.look_for(&[task_id]).unwrap()[0].is_there);
             assert_eq!(reader.hand_out(&[task_id]).unwrap(), [(None, None)]);
         }
         for entry in self.keys.values() {

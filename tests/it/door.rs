@@ -327,6 +327,46 @@ async fn pages_of_other_sites_get_nothing_in_a_real_browser() {
     assert_eq!(hub.task(&kept).await["status"], "pending");
 }
 
+/// A hub with tokens answers to any name, so a page whose name leads to it is of its own site: it gets the files that are open to all,
+/// hears that it is nobody, and nothing else. Nor does a browser lend it the token of whoever is signed in: no cookie holds it.
+#[tokio::test]
+async fn pages_of_other_sites_are_nobody_to_a_hub_with_tokens_in_a_real_browser() {
+    let (hub, other) = (TestHub::start().await, TestHub::start().await);
+    let made = hub.post("/api/v1/api-tokens", json!({"name": "root", "role": "admin"})).await.expect(201);
+    let admin = made["token"].as_str().unwrap();
+    let call = async |method: &str, path: &str, body: Value| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        Answer::of(hub.request(method, path).bearer_auth(admin).json(&body)).await
+    };
+    call("POST", "/api/v1/tasks", json!({"task_type": "t", "title": "a secret"})).await.expect(201);
+    let port = |hub: &TestHub| hub.address().rsplit(':').next().unwrap().to_owned();
+    let (there, here) = (port(&other), port(&hub));
+    for (page, target) in [
+        (format!("http://evil.example:{there}/"), hub.url.clone()),
+        (format!("http://evil.example:{there}/"), format!("http://localhost:{here}")),
+        (format!("http://evil.example:{here}/"), format!("http://evil.example:{here}")),
+    ] {
+        let tried = tries(&page, &target).await;
+        let rebound = page.contains(&here);
+        for (what, came) in tried.as_object().unwrap() {
+            let came = came.as_str().unwrap();
+            let nothing = match what.as_str() {
+                "beacon" => true,
+                "image" | "module" if rebound => came == "loaded",
+                "live" | "worker" if rebound => {
+                    came.contains(r#""authenticated":false"#) || came.starts_with("closed with 4501")
+                }
+                _ if rebound && came.starts_with("401 ") => true,
+                _ => came == "no",
+            };
+            assert!(nothing && !came.contains("secret"), "{page}: {what}: {came}");
+        }
+        let tasks = call("GET", "/api/v1/tasks", Value::Null).await.expect(200);
+        assert_eq!(tasks["tasks"].as_array().unwrap().len(), 1, "{page}: {tasks}");
+        assert_eq!(call("GET", "/api/v1/workers", Value::Null).await.expect(200)["workers"], json!([]), "{page}");
+    }
+}
+
 #[tokio::test]
 async fn pages_that_may_come_in_do_everything_in_a_real_browser() {
     let other = TestHub::start().await;

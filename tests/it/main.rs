@@ -64,6 +64,7 @@ mod task_types;
 mod timeout;
 mod tls;
 mod tokens_kept;
+mod told_nowhere;
 mod unique;
 mod unix_socket;
 mod update;

@@ -29,6 +29,9 @@ fn history_and_sight(epoch: &str) -> (&str, Option<&str>) {
 impl CallerHub {
     /// A task with its newest tick, its payload and its result. `None`: there is none that the caller sees.
     pub async fn task(&self, task_id: TaskId) -> Result<Option<Stored>, HubError> {
+        if !self.is_in_sight(task_id).await? {
+            return Ok(None);
+        }
         self.seen(self.hub.task(task_id).await?).await
     }
 

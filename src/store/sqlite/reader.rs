@@ -20,7 +20,7 @@ use super::view::Part;
 use super::{id_of, integer, json_of};
 use crate::store::{
     AuditPage, AuditQuery, Beyond, ChangedSince, ChangedTask, DeliveryPage, DeliveryQuery, EndedAt, HandOut, LogRange,
-    OwedDelivery, Page, Query, Reader, StoreError, Stored,
+    Looked, OwedDelivery, Page, Query, Reader, StoreError, Stored,
 };
 use crate::task::{
     DeliveryId, Json, LOG_BYTES_MAX, LOG_LINES_MAX, LogLine, Name, TaskId, Timestamp, Transition, read_strictly,
@@ -395,6 +395,27 @@ impl Reader for Shared {
             found[at] = statement.query_row([id], |row| bytes_of(row, 0)).optional().context(STEP)?;
         }
         Ok(found)
+    }
+
+    fn look_for(&self, task_ids: &[TaskId]) -> Result<Vec<Looked>, StoreError> {
+        const STEP: &str = "look for tasks";
+        let staged: Vec<Option<Looked>> = {
+            let staging = self.staging.read();
+            let staged = |task_id| staging.get(task_id).and_then(|staged| staged.record.as_ref());
+            let looked = |record: &StagedRecord| Looked { is_there: !record.gone, record: record.bytes.clone() };
+            task_ids.iter().map(|task_id| staged(*task_id).map(looked)).collect()
+        };
+        let conn = self.pool.checkout()?;
+        let mut statement = conn
+            .prepare_cached("SELECT task_id = ?1, record FROM tasks WHERE task_id <= ?1 ORDER BY task_id DESC LIMIT 1")
+            .context(STEP)?;
+        let stored = |task_id: &TaskId| {
+            let looked = |row: &rusqlite::Row<'_>| Ok(Looked { is_there: row.get(0)?, record: bytes_of(row, 1)? });
+            statement.query_row([task_id.as_bytes().as_slice()], looked).optional().context(STEP)
+        };
+        // Whatever is staged, the table is read.
+        let stored = task_ids.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+        Ok(staged.into_iter().zip(stored).map(|(staged, stored)| staged.or(stored).unwrap_or_default()).collect())
     }
 }
 
