@@ -14,7 +14,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::task::{Change, ChangeKind, Event, Name, Status};
 
@@ -33,17 +37,21 @@ const LOG_FILTER: &str = "info";
 
 /// Writes log lines of the whole process to stderr. Only the edge of the program calls it, once; a second call changes
 /// nothing.
+///
+/// Whatever is asked for, other crates say no more than `info`: at finer levels some log what they carry, tokens and payloads too.
 pub fn start_logging(format: LogFormat) {
     let filter = ["TASKHUB_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
     let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(LOG_FILTER));
+    let discreet =
+        filter_fn(|line| *line.level() <= Level::INFO || line.target().split("::").next() == Some("taskhub"));
     // A line that cannot be written (a closed terminal or pipe) is lost, and said nowhere: to say it on the same standard
     // error would be a panic.
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    let _ = match format {
-        LogFormat::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let _ = tracing_subscriber::registry().with(filter).with(discreet).with(lines).try_init();
 }
 
 /// The most task types that are told apart; more are counted as `other`, so that nobody fills the memory with names.

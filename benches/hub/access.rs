@@ -146,7 +146,9 @@ impl Issuer {
             .args(["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-outform", "DER"])
             .stderr(Stdio::null())
             .output()?;
-        let key = RsaKeyPair::from_pkcs8(&made.stdout).map_err(|error| error.to_string())?;
+        // Of either kind, as the version of openssl has it.
+        let key = RsaKeyPair::from_pkcs8(&made.stdout).or_else(|_| RsaKeyPair::from_der(&made.stdout));
+        let key = key.map_err(|error| error.to_string())?;
         Ok(Issuer { key: Key::Rs256(key), random: SystemRandom::new() })
     }
 

@@ -633,6 +633,36 @@ fn settling_goes_from_the_oldest_and_tells_the_newest_revs() {
 }
 
 #[test]
+fn a_task_that_is_not_there_is_looked_for_like_one_that_is() {
+    on_each(|store| {
+        let mut world = World::new(1);
+        let mut commit = Commit::default();
+        let [a, b] = [world.create(&mut commit), world.create(&mut commit)];
+        store.append(&commit).unwrap();
+        for settles in [false, true] {
+            if settles {
+                settle_all(store, 100);
+            }
+            let missing = TaskId::from_bytes((u128::from_be_bytes(*a.as_bytes()) + 1).to_be_bytes());
+            assert!(a < missing && missing < b);
+            let reader = store.reader();
+            let looked = reader.look_for(&[b, missing, a]).unwrap();
+            assert_eq!(looked.iter().map(|looked| looked.is_there).collect::<Vec<_>>(), [true, false, true]);
+            let records = reader.records(&[a, b]).unwrap();
+            assert_eq!(
+                [&looked[2].record, &looked[0].record],
+                [&records[0].clone().unwrap(), &records[1].clone().unwrap()]
+            );
+            assert_eq!(
+                looked[1].record == looked[2].record,
+                settles,
+                "of one that is not there, the one before it is read"
+            );
+        }
+    });
+}
+
+#[test]
 fn a_commit_out_of_order_is_refused_and_leaves_nothing() {
     on_each(|store| {
         let mut world = World::new(1);
